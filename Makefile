@@ -1,0 +1,106 @@
+# `make` alone shows what there is. Needs Python 3.11+ and make; everything else is installed
+# under .venvs/ from the locks.
+PYTHON ?= python3
+PORT ?= 8080
+VENVS := .venvs
+UV := $(VENVS)/uv/bin/uv
+PROGRAM := $(VENVS)/program/bin/python
+SERVER_TEST := $(VENVS)/server-test/bin/python
+UV_VERSION := 0.13.9
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-emit-find-links --no-emit-index-url
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## Show these lines
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---- this computer ------------------------------------------------------------------------
+
+.PHONY: local local-up local-down local-status local-clean
+local: install-local ## Run the whole stack on this computer until Ctrl-C (PORT=8080)
+	@$(PROGRAM) -m local run --port $(PORT)
+
+local-up: install-local ## The same in the background
+	@$(PROGRAM) -m local up --port $(PORT)
+
+local-down: install-local ## Stop it; its data stays
+	@$(PROGRAM) -m local down
+
+local-status: install-local ## Say whether it runs, and where
+	@$(PROGRAM) -m local status
+
+local-clean: install-local ## Remove its data
+	@$(PROGRAM) -m local clean
+
+# ---- proof --------------------------------------------------------------------------------
+
+.PHONY: test test-infra test-server test-local lint format typecheck
+test: test-infra test-server test-local ## Prove everything (under 10 minutes)
+
+test-infra: $(VENVS)/program.done ## The program under Pulumi's mocks
+	$(PROGRAM) -m pytest tests/infra
+
+test-server: $(VENVS)/server-test.done ## The container's code, in process and with a real Postgres
+	$(SERVER_TEST) -m pytest tests/server
+
+test-local: install-local $(VENVS)/client.done ## The whole stack with the real MLflow client
+	$(PROGRAM) -m pytest tests/local
+
+lint: $(VENVS)/program.done $(VENVS)/server-test.done ## Linters and type checkers
+	$(VENVS)/program/bin/ruff check .
+	$(VENVS)/program/bin/ruff format --check .
+	$(PROGRAM) -m mypy __main__.py infra local
+	$(PROGRAM) -m mypy --python-executable $(SERVER_TEST) image/tracking_server sample_client
+
+format: $(VENVS)/program.done ## Let ruff mend what it can
+	$(VENVS)/program/bin/ruff check --fix .
+	$(VENVS)/program/bin/ruff format .
+
+# ---- environments -------------------------------------------------------------------------
+
+.PHONY: install-local lock
+install-local: $(VENVS)/program.done $(VENVS)/server.done
+
+# Each lock's environment is made anew when the lock changes; a stamp says that it is whole.
+$(VENVS)/program.done: requirements-dev.txt | $(UV)
+	@echo "installing the program's environment"
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/program
+	@$(UV) pip install --quiet --python $(PROGRAM) --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(VENVS)/server.done: image/requirements.txt image/pyproject.toml | $(UV)
+	@echo "installing the server's environment, the container's lock"
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/server
+	@$(UV) pip install --quiet --python $(VENVS)/server/bin/python --compile-bytecode \
+		--no-deps --require-hashes -r image/requirements.txt
+	@$(UV) pip install --quiet --python $(VENVS)/server/bin/python --no-deps --editable image
+	@touch $@
+
+$(VENVS)/server-test.done: image/requirements.txt image/requirements-test.txt image/pyproject.toml | $(UV)
+	@echo "installing the server's environment for its tests"
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/server-test
+	@$(UV) pip install --quiet --python $(SERVER_TEST) --no-deps --require-hashes \
+		-r image/requirements.txt -r image/requirements-test.txt
+	@$(UV) pip install --quiet --python $(SERVER_TEST) --no-deps --editable image
+	@touch $@
+
+$(VENVS)/client.done: sample_client/requirements.txt | $(UV)
+	@echo "installing the sample client's environment, stock MLflow"
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/client
+	@$(UV) pip install --quiet --python $(VENVS)/client/bin/python -r sample_client/requirements.txt
+	@touch $@
+
+$(UV): Makefile
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or later, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$($(PYTHON) --version) is too old: Python 3.11 or later is needed, for example make PYTHON=python3.11"; exit 1; }
+	@echo "installing uv"
+	@$(PYTHON) -m venv --clear $(VENVS)/uv || { echo "$(PYTHON) can't make virtual environments: install its venv module (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	@$(VENVS)/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+lock: | $(UV) ## Compile the locks from their .in files
+	$(COMPILE) requirements.in -o requirements.txt
+	$(COMPILE) requirements-dev.in -o requirements-dev.txt
+	$(COMPILE) --override image/requirements.excluded image/requirements.in -o image/requirements.txt
+	$(COMPILE) image/requirements-test.in -o image/requirements-test.txt

@@ -1,0 +1,1 @@
+"""MLflow's tracking server as Cloud Run runs it: secrets at boot, a gate in front."""

@@ -1,0 +1,107 @@
+"""The boot: settings, secrets, schema, MLflow behind the gate, serve."""
+
+import gc
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+
+# Collecting while a thousand modules are imported costs as much as a third of them.
+gc.disable()
+
+from starlette.types import ASGIApp  # noqa: E402
+
+from tracking_server import (  # noqa: E402
+    database,
+    logs,
+    mlflow_internals,
+    schema,
+    secrets,
+    serve,
+    settings,
+)
+from tracking_server.errors import BootError  # noqa: E402
+from tracking_server.gate import Gate  # noqa: E402
+
+log = logging.getLogger("tracking_server")
+
+
+def boot(config: settings.Settings) -> ASGIApp:
+    """Everything up to the first request.
+
+    Raises:
+        BootError: with the one line that says what is missing.
+    """
+    started = perf_counter()
+    mlflow_internals.configure_server(
+        backend_store_uri=database.PLUGIN_URL,
+        serve_artifacts=config.artifacts == "proxied",
+        settings=_mlflow_settings(config),
+    )
+    # Secret Manager answers while MLflow is imported.
+    with ThreadPoolExecutor(1, thread_name_prefix="secrets") as thread:
+        fetched = thread.submit(secrets.fetch, config)
+        app = mlflow_internals.import_app()
+        values = fetched.result()
+    mlflow_internals.configure_stores(
+        artifact_root=(
+            "mlflow-artifacts:/" if config.artifacts == "proxied" else values.artifact_url
+        ),
+        artifact_destination=values.artifact_url,
+        kek_passphrase=values.kek_passphrase,
+    )
+    database.connect_with(
+        values.database_url, pool_size=config.pool_size, cloudsql_root=config.cloudsql_root
+    )
+    schema.ensure(database.single_connection_engine())
+    mlflow_internals.open_stores()
+    log.info("booted in %.2f s", perf_counter() - started)
+    return logs.AccessLog(
+        Gate(
+            app,
+            username=values.tracking_username,
+            password=values.tracking_password,
+            hosts=config.allowed_hosts,
+        )
+    )
+
+
+def _mlflow_settings(config: settings.Settings) -> Mapping[str, str]:
+    """MLflow's own checks behind the gate, set so that they let by what the gate lets by."""
+    hosts = config.allowed_hosts
+    return {
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*hosts, *(f"{host}:*" for host in hosts)]),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"https://{host}" for host in hosts),
+        # The job runner belongs to MLflow's launcher, which isn't used here.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_CONFIGURE_LOGGING": "false",
+    }
+
+
+def main() -> int:
+    """The exit code: 0 after SIGTERM, 1 if the boot or the server fails."""
+    logs.configure(os.environ.get("GCP_PROJECT"))
+    try:
+        config = settings.load(os.environ)
+        app = boot(config)
+        gc.freeze()
+        gc.enable()
+        serve.run(app, port=config.port)
+    except BootError as error:
+        log.critical("%s", error)
+        return 1
+    except Exception:
+        log.critical("the server has failed", exc_info=True)
+        return 1
+    database.close_pool()
+    log.info("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    # At the interpreter's own end granian's threads would still call into it, and abort.
+    os._exit(code)

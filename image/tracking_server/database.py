@@ -1,0 +1,104 @@
+"""The way to Postgres: one pool for all of MLflow's engines, and no password in any URL.
+
+MLflow opens an engine, each with a pool, for tracking, the registry and jobs. The plug-in below
+gives them one, so that an instance never holds more connections than its setting says. It is
+SQLAlchemy's documented way into `create_engine`:
+https://docs.sqlalchemy.org/en/20/core/connections.html#sqlalchemy.engine.CreateEnginePlugin
+"""
+
+from typing import Any
+
+from sqlalchemy import Engine, Pool, create_engine
+from sqlalchemy.engine import URL, CreateEnginePlugin
+from sqlalchemy.pool import NullPool
+
+PLUGIN_URL = "postgresql+pg8000:///?plugin=tracking_server"
+"""What MLflow is told: the address, user and password come from `connect_with`."""
+
+_MLFLOW_POOL_SETTINGS = ("poolclass", "pool_recycle", "max_overflow")
+
+_address: URL | None = None
+_pool_size = 1
+_shared_pool: Pool | None = None
+
+
+def connect_with(url: URL, *, pool_size: int, cloudsql_root: str) -> None:
+    """Say which database `PLUGIN_URL` means and how many connections this process may hold."""
+    global _address, _pool_size
+    _address, _pool_size = _at_root(url, cloudsql_root), pool_size
+
+
+def single_connection_engine() -> Engine:
+    """An engine that opens a connection when asked and closes it after use, for the boot."""
+    return create_engine(_configured(), poolclass=NullPool, connect_args=_connect_args())
+
+
+def close_pool() -> None:
+    """Close every connection that isn't in use."""
+    if _shared_pool is not None:
+        _shared_pool.dispose()
+
+
+class SharedPool(CreateEnginePlugin):
+    """Every engine made from `PLUGIN_URL` uses the pool of the first."""
+
+    def __init__(self, url: URL, kwargs: dict[str, Any]) -> None:
+        super().__init__(url, kwargs)
+        for key in _MLFLOW_POOL_SETTINGS:
+            kwargs.pop(key, None)
+        if _shared_pool is None:
+            kwargs.update(
+                connect_args=_connect_args(),
+                # Zero overflow is what MLflow's own setting can't say: it reads 0 as unset.
+                max_overflow=0,
+                pool_size=_pool_size,
+                # The most recently used first, so that the rest can go idle.
+                pool_use_lifo=True,
+            )
+        else:
+            for key in ("pool_size", "pool_pre_ping"):
+                kwargs.pop(key, None)
+            kwargs["pool"] = _shared_pool
+
+    def update_url(self, url: URL) -> URL:
+        return _configured()
+
+    def engine_created(self, engine: Engine) -> None:
+        # No lock: the boot makes the first engine before anything else can make one.
+        global _shared_pool
+        first, _shared_pool = _shared_pool is None, engine.pool
+        if not first:
+            # SQLAlchemy prepares a dialect at its pool's next new connection. A shared pool may
+            # never open another, so the dialect is prepared on one that is open.
+            with engine.connect() as connection:
+                engine.dialect.initialize(connection)
+
+
+def _configured() -> URL:
+    """The address without its password, which travels in the connect arguments alone."""
+    assert _address is not None, "connect_with was not called"  # noqa: S101
+    return URL.create(
+        _address.drivername,
+        username=_address.username,
+        host=_address.host,
+        port=_address.port,
+        database=_address.database,
+        query=_address.query,
+    )
+
+
+def _connect_args() -> dict[str, Any]:
+    assert _address is not None, "connect_with was not called"  # noqa: S101
+    args: dict[str, Any] = {"password": _address.password}
+    if "unix_sock" in _address.query:
+        # The socket leads to Cloud SQL's connector, which speaks TLS to the database itself.
+        # pg8000 would otherwise load every certificate authority only to be told "no TLS here".
+        args["ssl_context"] = False
+    return args
+
+
+def _at_root(url: URL, cloudsql_root: str) -> URL:
+    socket = url.query.get("unix_sock")
+    if not isinstance(socket, str) or not socket.startswith("/cloudsql/"):
+        return url
+    return url.update_query_dict({"unix_sock": cloudsql_root + socket.removeprefix("/cloudsql")})

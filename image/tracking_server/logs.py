@@ -1,0 +1,121 @@
+"""One JSON object a line, in the fields that Cloud Logging knows.
+
+https://cloud.google.com/logging/docs/structured-logging#structured_logging_special_fields
+"""
+
+import json
+import logging
+import re
+import sys
+import threading
+import warnings
+from contextvars import ContextVar
+from time import perf_counter
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_TRACE_HEADERS = (b"traceparent", b"x-cloud-trace-context")
+# W3C's version-trace-span-flags, or Google's trace/span;o=options
+_TRACE = re.compile(rb"(?:[0-9a-f]{2}-)?([0-9a-f]{32})[-/;].*|([0-9a-f]{32})")
+
+_trace: ContextVar[str | None] = ContextVar("trace", default=None)
+
+access_log = logging.getLogger("tracking_server.access")
+
+
+class CloudLoggingFormatter(logging.Formatter):
+    """A record as one line of JSON, with the trace of the request that it belongs to."""
+
+    def __init__(self, project: str | None) -> None:
+        super().__init__()
+        self._project = project
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "severity": record.levelname,
+            "message": record.getMessage(),
+            "logger": record.name,
+        }
+        if record.exc_info and record.exc_info[0]:
+            entry["stack_trace"] = self.formatException(record.exc_info)
+        if request := getattr(record, "http_request", None):
+            entry["httpRequest"] = request
+        if self._project and (trace := _trace.get()):
+            entry["logging.googleapis.com/trace"] = f"projects/{self._project}/traces/{trace}"
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def configure(project: str | None) -> None:
+    """Send everything that is logged, warned or uncaught through one handler to stdout."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(CloudLoggingFormatter(project))
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.captureWarnings(True)
+    # MLflow is what imports it; the pin in requirements.in is our answer.
+    warnings.filterwarnings("ignore", message="starlette.middleware.wsgi is deprecated")
+    for chatty in ("alembic", "google", "urllib3", "_granian"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    uncaught = logging.getLogger("tracking_server.uncaught")
+    sys.excepthook = lambda kind, error, trace: uncaught.critical(
+        "uncaught %s", kind.__name__, exc_info=(kind, error, trace)
+    )
+    threading.excepthook = lambda args: uncaught.error(
+        "uncaught %s in a thread",
+        args.exc_type.__name__,
+        exc_info=(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback),
+    )
+
+
+class AccessLog:
+    """Logs each request once it is answered: method, path, status, size, time; no header."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["raw_path"] == b"/health":
+            await self.app(scope, receive, send)
+            return
+        _trace.set(_trace_id(scope))
+        started = perf_counter()
+        # What the client is told if the application ends without an answer.
+        status, size = 500, 0
+
+        async def counted(message: Message) -> None:
+            nonlocal status, size
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            elif message["type"] == "http.response.body":
+                size += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self.app(scope, receive, counted)
+        finally:
+            path = scope["raw_path"].decode("latin-1")
+            access_log.log(
+                logging.WARNING if status >= 500 else logging.INFO,
+                "%s %s %d",
+                scope["method"],
+                path,
+                status,
+                extra={
+                    "http_request": {
+                        "requestMethod": scope["method"],
+                        # Without the query: a signed or hand-made one may carry a secret.
+                        "requestUrl": path,
+                        "status": status,
+                        "responseSize": str(size),
+                        "latency": f"{perf_counter() - started:.6f}s",
+                        "protocol": f"HTTP/{scope['http_version']}",
+                    }
+                },
+            )
+
+
+def _trace_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name in _TRACE_HEADERS and (found := _TRACE.fullmatch(value)):
+            return (found[1] or found[2]).decode()
+    return None

@@ -1,0 +1,102 @@
+"""Every private name of MLflow's that the server needs, imported and not retyped.
+
+tests/server/test_mlflow_internals.py says what is expected of each, so that an upgrade which
+moves one fails there.
+"""
+
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from sqlalchemy import Engine
+from starlette.types import ASGIApp
+
+
+def configure_server(
+    *, backend_store_uri: str, serve_artifacts: bool, settings: Mapping[str, str]
+) -> None:
+    """Set what `mlflow.server` reads from the environment while it is imported.
+
+    `settings` are MLflow's public ones, by name.
+    """
+    os.environ.update(settings)  # first: finding the constants imports `mlflow` itself
+    constants = _server_constants()
+    os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = backend_store_uri
+    if serve_artifacts:
+        os.environ[constants.SERVE_ARTIFACTS_ENV_VAR] = "true"
+
+
+def configure_stores(*, artifact_root: str, artifact_destination: str, kek_passphrase: str) -> None:
+    """Set what `mlflow.server` reads from the environment at its first requests.
+
+    The passphrase can be given no other way. It isn't in the environment that the process was
+    started with, which is the one that the kernel shows, and no other process is started.
+    """
+    constants = _server_constants()
+    os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = artifact_root
+    os.environ[constants.ARTIFACTS_DESTINATION_ENV_VAR] = artifact_destination
+    os.environ[constants.CRYPTO_KEK_PASSPHRASE_ENV_VAR] = kek_passphrase
+
+
+def import_app() -> ASGIApp:
+    """MLflow's whole server: native routes and the Flask app under them."""
+    from mlflow.server.fastapi_app import app
+
+    return app
+
+
+def open_stores() -> None:
+    """Connect the tracking store and the registry, as MLflow's own launcher does."""
+    from mlflow.server.handlers import initialize_backend_stores
+
+    initialize_backend_stores()
+
+
+def schema_revision(engine: Engine) -> str | None:
+    """The database's Alembic revision, None where MLflow never was."""
+    from mlflow.store.db.utils import _get_schema_version
+
+    revision: str | None = _get_schema_version(engine)
+    return revision
+
+
+def latest_schema_revision() -> str:
+    """The revision that this version of MLflow works with."""
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    revision: str = _get_latest_schema_revision()
+    return revision
+
+
+def known_schema_revisions() -> frozenset[str]:
+    """All revisions that this version of MLflow can upgrade from."""
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
+
+    scripts = ScriptDirectory.from_config(_get_alembic_config(db_url=""))
+    return frozenset(script.revision for script in scripts.walk_revisions())
+
+
+def create_or_upgrade_schema(engine: Engine) -> None:
+    """Create the tables in an empty database, or bring those that are there up to date."""
+    from mlflow.store.db.utils import _all_tables_exist, _initialize_tables, _upgrade_db
+
+    if schema_revision(engine) is None and not _all_tables_exist(engine):
+        _initialize_tables(engine)
+    else:
+        _upgrade_db(engine)
+
+
+def _server_constants() -> ModuleType:
+    """`mlflow.server.constants`, without `mlflow.server`, which reads them while it is imported."""
+    package = find_spec("mlflow.server")
+    assert package is not None and package.origin is not None  # noqa: S101, PT018
+    spec = spec_from_file_location(
+        "tracking_server.mlflow_server_constants", Path(package.origin).with_name("constants.py")
+    )
+    assert spec is not None and spec.loader is not None  # noqa: S101, PT018
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,235 @@
+"""The server's secrets, read from Secret Manager while MLflow is being imported."""
+
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
+from time import monotonic, sleep
+
+import google.auth
+import google.auth.transport.requests
+from google.api_core import exceptions
+from google.auth.credentials import Credentials
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+from google.cloud.secretmanager_v1 import SecretManagerServiceClient
+from requests.exceptions import ConnectionError as HTTPConnectionError
+from requests.exceptions import Timeout as HTTPTimeout
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from tracking_server.errors import BootError
+from tracking_server.settings import SecretVersions, Settings
+
+DEADLINE = 40.0
+"""Seconds for all secrets together, within Cloud Run's startup probe of 240 s."""
+GRANT_PATIENCE = 20.0
+"""Seconds for which a refusal may still be a grant that isn't seen everywhere yet:
+https://cloud.google.com/iam/docs/access-change-propagation"""
+CALL_TIMEOUT = 5.0
+
+_TRANSIENT = (
+    exceptions.ServerError,
+    exceptions.TooManyRequests,
+    exceptions.RetryError,
+    HTTPConnectionError,
+    HTTPTimeout,
+)
+_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """The values, kept out of every representation."""
+
+    artifact_url: str = field(repr=False)
+    database_url: URL = field(repr=False)
+    tracking_username: str = field(repr=False)
+    tracking_password: str = field(repr=False)
+    kek_passphrase: str = field(repr=False)
+
+
+def fetch(
+    settings: Settings, *, deadline: float = DEADLINE, grant_patience: float = GRANT_PATIENCE
+) -> Secrets:
+    """Read all secrets at once.
+
+    Raises:
+        BootError: naming each secret that can't be had or doesn't hold what it should.
+    """
+    credentials = _credentials(deadline)
+    client = SecretManagerServiceClient(
+        credentials=credentials,
+        transport="rest",
+        client_options={"api_endpoint": settings.secret_manager_endpoint},
+    )
+    until = monotonic() + deadline
+    grant_until = monotonic() + min(grant_patience, deadline)
+
+    def read(version: str) -> str | BootError:
+        name = f"projects/{settings.project}/secrets/{version}"
+        try:
+            return _access(client, name, credentials, until, grant_until)
+        except BootError as error:
+            return error
+
+    names = [f.name for f in fields(SecretVersions)]
+    with ThreadPoolExecutor(len(names), thread_name_prefix="secret") as pool:
+        found = dict(
+            zip(
+                names,
+                pool.map(read, (getattr(settings.secrets, name) for name in names)),
+                strict=True,
+            )
+        )
+    return parse(
+        {name: value for name, value in found.items() if isinstance(value, str)},
+        settings.secrets,
+        [str(value) for value in found.values() if isinstance(value, BootError)],
+    )
+
+
+def parse(values: dict[str, str], versions: SecretVersions, problems: list[str]) -> Secrets:
+    """Check what the secrets hold; `problems` are those already known.
+
+    Raises:
+        BootError: with all problems in one line.
+    """
+    problems = list(problems)
+
+    def check(name: str, valid: Callable[[str], bool], wanted: str) -> None:
+        if name in values and not valid(values[name]):
+            problems.append(f"secret {getattr(versions, name)} must hold {wanted}")
+
+    check("artifact_url", _is_bucket_url, "a bucket's address such as gs://my-bucket")
+    check(
+        "database_url",
+        lambda value: _database_url(value) is not None,
+        "an address such as postgresql+pg8000://USER:PASSWORD@/DB?unix_sock="
+        "/cloudsql/PROJECT:REGION:INSTANCE/.s.PGSQL.5432, user and password URL-quoted",
+    )
+    # RFC 7617: a user-id can't contain a colon, neither may contain control characters.
+    check(
+        "tracking_username",
+        lambda value: _is_credential(value) and ":" not in value,
+        "a username without colon or control character",
+    )
+    check("tracking_password", _is_credential, "a password without control character")
+    check("kek_passphrase", bool, "a passphrase")
+    if problems:
+        raise BootError("; ".join(problems))
+    database_url = _database_url(values["database_url"])
+    assert database_url is not None  # noqa: S101 (checked above; tells the type checker)
+    return Secrets(
+        artifact_url=values["artifact_url"],
+        database_url=database_url,
+        tracking_username=values["tracking_username"],
+        tracking_password=values["tracking_password"],
+        kek_passphrase=values["kek_passphrase"],
+    )
+
+
+def _credentials(deadline: float) -> Credentials:
+    """The service account's credentials with a token, so that the calls share one."""
+    until = monotonic() + deadline
+    try:
+        credentials, _ = google.auth.default(scopes=[_SCOPE])
+    except DefaultCredentialsError as error:
+        raise BootError(
+            "No Google identity: the metadata server can't be reached. On Cloud Run the service "
+            "needs a service account; elsewhere run gcloud auth application-default login"
+        ) from error
+    pause = 0.2
+    while True:
+        try:
+            credentials.refresh(google.auth.transport.requests.Request())
+        except GoogleAuthError as error:
+            if monotonic() + pause > until:
+                raise BootError(
+                    f"No token for the service account within {deadline:.0f} s: "
+                    f"{type(error).__name__} from the metadata server"
+                ) from error
+            sleep(pause)
+            pause = min(2 * pause, 3.0)
+        else:
+            assert isinstance(credentials, Credentials)  # noqa: S101
+            return credentials
+
+
+def _access(
+    client: SecretManagerServiceClient,
+    name: str,
+    credentials: Credentials,
+    until: float,
+    grant_until: float,
+) -> str:
+    account = getattr(credentials, "service_account_email", "the server's account")
+    secret = name.split("/")[3]
+    pause = 0.2
+    while True:
+        try:
+            response = client.access_secret_version(
+                request={"name": name}, retry=None, timeout=CALL_TIMEOUT
+            )
+            value = response.payload.data.decode()
+        except exceptions.NotFound as error:
+            raise BootError(
+                f"secret {name} does not exist: deploy again with pulumi up, which makes it, or "
+                "set the service's variable to a version that exists "
+                f"(gcloud secrets versions list {secret})"
+            ) from error
+        except (exceptions.FailedPrecondition, exceptions.BadRequest) as error:
+            raise BootError(
+                f"secret {name} is disabled or destroyed: enable it "
+                f"(gcloud secrets versions enable) or deploy again with pulumi up"
+            ) from error
+        except exceptions.Forbidden as error:
+            if monotonic() + pause > grant_until:
+                raise BootError(
+                    f"secret {name} may not be read: {account} lacks "
+                    "roles/secretmanager.secretAccessor on it (pulumi up grants it; a grant just "
+                    "made can take minutes to be seen: then deploy again)"
+                ) from error
+        except exceptions.Unauthorized as error:
+            raise BootError(
+                f"secret {name} may not be read: Secret Manager does not accept the token of "
+                f"{account}"
+            ) from error
+        except _TRANSIENT as error:
+            if monotonic() + pause > until:
+                raise BootError(
+                    f"secret {name} could not be read in time: Secret Manager answers "
+                    f"{type(error).__name__}"
+                ) from error
+        except UnicodeDecodeError as error:
+            raise BootError(f"secret {name} is not UTF-8 text") from error
+        except exceptions.GoogleAPICallError as error:
+            raise BootError(
+                f"secret {name} could not be read: Secret Manager answers {type(error).__name__}"
+            ) from error
+        else:
+            if not value.strip():
+                raise BootError(
+                    f"secret {name} is empty: add a version that holds a value and deploy again"
+                )
+            return value
+        sleep(pause)
+        pause = min(2 * pause, 3.0)
+
+
+def _is_bucket_url(value: str) -> bool:
+    # https://cloud.google.com/storage/docs/buckets#naming, with an optional folder
+    return re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^\s?#]*)?", value) is not None
+
+
+def _is_credential(value: str) -> bool:
+    return bool(value) and value.isprintable()
+
+
+def _database_url(value: str) -> URL | None:
+    try:
+        url = make_url(value)
+    except (ArgumentError, ValueError):
+        return None
+    complete = url.username and url.password and url.database
+    reachable = url.query.get("unix_sock") or url.host
+    return url if url.drivername == "postgresql+pg8000" and complete and reachable else None

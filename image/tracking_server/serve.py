@@ -1,0 +1,56 @@
+"""One process that answers HTTP/1.1 and, as Cloud Run's front end speaks it, h2c.
+
+granian's embedded server: its own command starts a second process, the worker.
+"""
+
+import asyncio
+import logging
+import signal
+
+from granian.constants import Interfaces
+from granian.server.embed import Server
+from starlette.types import ASGIApp
+
+SHUTDOWN_DEADLINE = 8.0
+"""Seconds for the requests that run at SIGTERM; Cloud Run ends the container after ten:
+https://cloud.google.com/run/docs/container-contract#instance-shutdown"""
+
+log = logging.getLogger(__name__)
+
+
+def run(app: ASGIApp, *, port: int) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what runs.
+
+    Raises:
+        RuntimeError: if the server ends by itself.
+    """
+    asyncio.run(_serve(app, port))
+
+
+async def _serve(app: ASGIApp, port: int) -> None:
+    server = Server(
+        app,
+        address="0.0.0.0",
+        port=port,
+        interface=Interfaces.ASGI,
+        backlog=1024,
+        # The gate closes websockets anyway; here the handshake isn't even begun.
+        websockets=False,
+        log_enabled=False,
+    )
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    serving = asyncio.create_task(server.serve())
+    stopping = asyncio.create_task(stopped.wait())
+    log.info("serving on port %d", port)
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        stopping.cancel()
+        raise RuntimeError("the HTTP server has ended by itself") from serving.exception()
+    log.info("stopping: no new connections, finishing what runs")
+    server.stop()
+    done, _ = await asyncio.wait({serving}, timeout=SHUTDOWN_DEADLINE)
+    if not done:
+        log.warning("stopping: requests still ran after %.0f s and are cut", SHUTDOWN_DEADLINE)

@@ -1,0 +1,104 @@
+"""What the container is told by its environment. Nothing else in the package reads it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tracking_server.errors import BootError
+
+Artifacts = Literal["proxied", "direct"]
+
+_SECRET_VERSION = re.compile(r"[A-Za-z0-9_-]{1,255}/versions/[1-9][0-9]*")
+_HOST_PATTERN = re.compile(r"[a-z0-9*]([a-z0-9.*-]*[a-z0-9])?")
+
+MAX_POOL_SIZE = 1000
+"""Cloud SQL's own highest default of max_connections, on its largest machines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretVersions:
+    """`<secret id>/versions/<number>` of each secret, never a value."""
+
+    artifact_url: str
+    database_url: str
+    tracking_username: str
+    tracking_password: str
+    kek_passphrase: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The server's settings, checked.
+
+    The endpoints are for a private or a regional one and for `make local`; `cloudsql_root` is
+    where Cloud Run mounts the connector's sockets.
+    """
+
+    project: str
+    port: int
+    artifacts: Artifacts
+    allowed_hosts: tuple[str, ...]
+    pool_size: int
+    secrets: SecretVersions
+    cloudsql_root: str
+    secret_manager_endpoint: str
+
+
+def load(env: Mapping[str, str]) -> Settings:
+    """Check the environment whole.
+
+    Raises:
+        BootError: naming every variable that is missing or malformed, with an example.
+    """
+    problems: list[str] = []
+
+    def text(key: str, example: str, pattern: re.Pattern[str] | None = None) -> str:
+        value = env.get(key, "")
+        if not value:
+            problems.append(f"{key} is not set (example: {example})")
+        elif pattern and not pattern.fullmatch(value):
+            problems.append(f"{key} is {value!r}, wanted something like {example}")
+        return value
+
+    def number(key: str, default: str, lowest: int, highest: int) -> int:
+        value = env.get(key, default)
+        if not (value.isascii() and value.isdigit() and lowest <= int(value) <= highest):
+            problems.append(f"{key} is {value!r}, wanted a number from {lowest} to {highest}")
+            return lowest
+        return int(value)
+
+    def secret(name: str) -> str:
+        return text(f"{name.upper()}_SECRET", f"mlflow_{name}/versions/1", _SECRET_VERSION)
+
+    artifacts = text("ARTIFACTS", "proxied", re.compile("proxied|direct"))
+    hosts = text("MLFLOW_SERVER_ALLOWED_HOSTS", "mlflow-123456789012.us-central1.run.app")
+    allowed_hosts = tuple(part.strip().lower() for part in hosts.split(",") if part.strip())
+    for host in allowed_hosts:
+        # A pattern that matches every host would switch the check off.
+        if not _HOST_PATTERN.fullmatch(host) or not re.search("[a-z0-9]", host):
+            problems.append(
+                f"MLFLOW_SERVER_ALLOWED_HOSTS has {host!r}, wanted host names without scheme "
+                "or port, separated by commas"
+            )
+    settings = Settings(
+        project=text("GCP_PROJECT", "my-project"),
+        port=number("PORT", "8080", 1, 65535),
+        artifacts="direct" if artifacts == "direct" else "proxied",
+        allowed_hosts=allowed_hosts,
+        pool_size=number("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "8", 1, MAX_POOL_SIZE),
+        secrets=SecretVersions(
+            artifact_url=secret("artifact_url"),
+            database_url=secret("database_url"),
+            tracking_username=secret("tracking_username"),
+            tracking_password=secret("tracking_password"),
+            kek_passphrase=secret("kek_passphrase"),
+        ),
+        cloudsql_root=env.get("CLOUDSQL_ROOT", "/cloudsql"),
+        secret_manager_endpoint=env.get(
+            "SECRET_MANAGER_ENDPOINT", "https://secretmanager.googleapis.com"
+        ),
+    )
+    if problems:
+        raise BootError("The environment is not complete: " + "; ".join(problems))
+    return settings
