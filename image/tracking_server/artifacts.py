@@ -31,7 +31,7 @@ https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-uploa
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
-class KeylessCredentials(compute_engine.Credentials, Signing):  # type: ignore[misc]
+class KeylessCredentials(compute_engine.Credentials, Signing):
     """The service account's credentials, signing through IAM's signBlob.
 
     Needs roles/iam.serviceAccountTokenCreator of the account on itself:
@@ -75,7 +75,7 @@ def _client() -> storage.Client:
     )
 
 
-class KeylessGCSArtifactRepository(GCSArtifactRepository, StreamUploadMixin):  # type: ignore[misc]
+class KeylessGCSArtifactRepository(GCSArtifactRepository, StreamUploadMixin):
     """MLflow's repository for `gs://`, with our credentials and streamed uploads."""
 
     def __init__(

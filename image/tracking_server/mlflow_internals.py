@@ -42,8 +42,9 @@ def configure_stores(*, artifact_root: str, artifact_destination: str, kek_passp
 
 def import_app() -> ASGIApp:
     """MLflow's whole server: native routes and the Flask app under them."""
-    from mlflow.server.fastapi_app import app
+    from mlflow.server import fastapi_app
 
+    app: ASGIApp = fastapi_app.app
     return app
 
 

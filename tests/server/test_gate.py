@@ -1,0 +1,300 @@
+"""Who may come in: credentials × path × method × scope, none of them trusted."""
+
+import base64
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tracking_server.gate import MAX_AUTHORIZATION, Gate
+
+HOST = "mlflow-123456789012.us-central1.run.app"
+HASHED = "mlflow-a1b2c3d4e5-uc.a.run.app"
+HOSTS = [HOST, "mlflow-*.a.run.app", "ml.example.com", "localhost", "127.0.0.1"]
+USER, PASSWORD = "mlflow", "s3cret:ü"
+
+Pairs = Iterable[tuple[bytes, bytes]]
+
+
+def basic(user: str, password: str, scheme: str = "Basic") -> bytes:
+    return f"{scheme} ".encode() + base64.b64encode(f"{user}:{password}".encode())
+
+
+RIGHT = (b"authorization", basic(USER, PASSWORD))
+
+
+class Application:
+    """What stands behind the gate: says that it was reached."""
+
+    def __init__(self) -> None:
+        self.reached: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.reached.append(scope["type"])
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+
+def call(
+    *headers: tuple[bytes, bytes],
+    method: str = "GET",
+    path: bytes = b"/",
+    host: str | None = HOST,
+    kind: str = "http",
+) -> tuple[int | None, dict[bytes, bytes], bool]:
+    """Status, headers and whether the application was reached."""
+    application = Application()
+    gate = Gate(application, username=USER, password=PASSWORD, hosts=HOSTS)
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError("the gate reads no body")
+
+    scope = {
+        "type": kind,
+        "method": method,
+        "path": path.decode("latin-1"),
+        "raw_path": path,
+        "headers": [*([(b"host", host.encode())] if host is not None else []), *headers],
+    }
+    run = gate(scope, receive, send)
+    try:
+        run.send(None)
+    except StopIteration:
+        pass
+    else:
+        raise AssertionError("the gate waited for something")
+    start = next((m for m in sent if m["type"] == "http.response.start"), None)
+    found = dict(start["headers"]) if start else {}
+    return (start["status"] if start else None), found, bool(application.reached)
+
+
+WRONG_CREDENTIALS: dict[str, list[tuple[bytes, bytes]]] = {
+    "none": [],
+    "empty": [(b"authorization", b"")],
+    "wrong password": [(b"authorization", basic(USER, "wrong"))],
+    "wrong user": [(b"authorization", basic("root", PASSWORD))],
+    "both wrong": [(b"authorization", basic("root", "wrong"))],
+    "empty password": [(b"authorization", basic(USER, ""))],
+    "upper case": [(b"authorization", basic(USER.upper(), PASSWORD))],
+    "prefix": [(b"authorization", basic(USER, PASSWORD[:-1]))],
+    "longer": [(b"authorization", basic(USER, PASSWORD + "x"))],
+    "NUL behind": [(b"authorization", basic(USER, PASSWORD + "\0"))],
+    "no colon": [(b"authorization", b"Basic " + base64.b64encode(b"mlflow"))],
+    "bad base64": [(b"authorization", b"Basic %%%")],
+    "bad padding": [(b"authorization", basic(USER, PASSWORD)[:-1])],
+    "junk behind": [(b"authorization", basic(USER, PASSWORD) + b"!")],
+    "not base64": [(b"authorization", f"Basic {USER}:{PASSWORD}".encode())],
+    "non-ASCII": [(b"authorization", "Basic ü".encode())],
+    "only the scheme": [(b"authorization", b"Basic")],
+    "Bearer": [(b"authorization", basic(USER, PASSWORD, scheme="Bearer"))],
+    "no scheme": [(b"authorization", base64.b64encode(f"{USER}:{PASSWORD}".encode()))],
+    "1 MiB": [(b"authorization", b"Basic " + b"QUJD" * (1 << 18))],
+    "right behind too much": [
+        (b"authorization", b"Basic" + b" " * MAX_AUTHORIZATION + basic(USER, PASSWORD)[6:])
+    ],
+    "twice right": [RIGHT, RIGHT],
+    "right and wrong": [RIGHT, (b"authorization", basic(USER, "wrong"))],
+    "proxy's header": [(b"proxy-authorization", basic(USER, PASSWORD))],
+    "in a cookie": [(b"cookie", b"authorization=" + basic(USER, PASSWORD))],
+}
+PATHS = [
+    b"/",
+    b"/version",
+    b"/api/2.0/mlflow/experiments/search",
+    b"/ajax-api/3.0/mlflow/server-info",
+    b"/api/2.0/mlflow-artifacts/artifacts/x",
+    b"/v1/traces",
+    b"/gateway/x/mlflow/invocations",
+    b"/static-files/index.html",
+    b"//health",
+    b"/health/",
+    b"/health/../api",
+    b"/%68ealth",
+    b"/HEALTH",
+    b"/health;x",
+    b"/health%2f..%2fapi",
+    b"http://" + HOST.encode() + b"/health",
+    b"*",
+    b"",
+]
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "FOO"]
+
+
+@pytest.mark.parametrize("credentials", WRONG_CREDENTIALS.values(), ids=WRONG_CREDENTIALS)
+@pytest.mark.parametrize("path", PATHS)
+def test_wrong_credentials_are_refused_everywhere(
+    credentials: list[tuple[bytes, bytes]], path: bytes
+) -> None:
+    for method in METHODS:
+        status, headers, reached = call(*credentials, method=method, path=path)
+        assert (status, reached) == (401, False), method
+        assert headers[b"www-authenticate"].startswith(b"Basic ")
+        assert headers[b"x-content-type-options"] == b"nosniff"
+
+
+def test_every_refusal_of_credentials_is_the_same() -> None:
+    answers = {str(call(*headers)) for headers in WRONG_CREDENTIALS.values()}
+    assert len(answers) == 1
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC"])
+def test_the_right_credentials_pass(scheme: str) -> None:
+    for path in PATHS:
+        for method in METHODS:
+            header = (b"authorization", basic(USER, PASSWORD, scheme))
+            assert call(header, method=method, path=path) == (204, {}, True)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_health_is_open_to_get_and_head_alone(method: str) -> None:
+    reached = call(method=method, path=b"/health", host="10.0.0.1")[2]
+    assert reached is (method in {"GET", "HEAD"})
+
+
+@pytest.mark.parametrize("kind", ["websocket", "webtransport", "http.unknown", ""])
+def test_other_scopes_never_reach_the_application(kind: str) -> None:
+    for headers in ([], [RIGHT]):
+        try:
+            assert call(*headers, kind=kind)[2] is False
+        except ValueError as refused:
+            assert kind in str(refused)  # noqa: PT017
+
+
+def test_a_websocket_is_closed_without_being_accepted() -> None:
+    status, _, reached = call(RIGHT, kind="websocket")
+    assert (status, reached) == (None, False)
+
+
+def test_lifespan_passes() -> None:
+    assert call(kind="lifespan", host=None)[2] is True
+
+
+@pytest.mark.parametrize(
+    "host",
+    [HOST, HOST + ":443", HOST.upper(), HASHED, "ml.example.com", "localhost:8080", "127.0.0.1:1"],
+)
+def test_our_hosts_pass(host: str) -> None:
+    assert call(RIGHT, host=host)[0] == 204
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        None,
+        "",
+        "evil.example",
+        HOST + ".evil.example",
+        "evil-" + HOST,
+        "mlflow-.a.run.app",
+        "mlflow-x.evil.a.run.app",
+        "mlflow-x/a.run.app",
+        "other-a1b2c3d4e5-uc.a.run.app",
+        "mlxexample.com",
+        "ml.example.com.",
+        "localhost:8080:8080",
+        "localhost:",
+        "localhost:port",
+        "user@localhost",
+        "localhost\n",
+        "10.0.0.1",
+        "192.168.1.1",
+        "[::1]",
+        "*",
+    ],
+)
+def test_other_hosts_are_refused(host: str | None) -> None:
+    for headers in ([], [RIGHT]):
+        assert call(*headers, host=host)[::2] == (403, False)
+
+
+def test_two_host_headers_are_refused() -> None:
+    assert call(RIGHT, (b"host", HOST.encode()))[::2] == (403, False)
+
+
+OWN_ORIGINS = [
+    (HOST, f"https://{HOST}"),
+    (HASHED, f"https://{HASHED}"),
+    ("ml.example.com", "https://ml.example.com"),
+    ("ml.example.com", "https://ML.example.com"),
+    ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+    ("localhost:8080", "http://localhost:8080"),
+]
+FOREIGN_ORIGINS = [
+    (HOST, "https://evil.example"),
+    (HOST, "null"),
+    (HOST, ""),
+    (HOST, f"http://{HOST}"),
+    (HOST, f"https://{HOST}.evil.example"),
+    (HOST, f"https://{HOST}:8443"),
+    (HOST, f"https://evil.example/https://{HOST}"),
+    (HOST, f"https://{HASHED}"),
+    # The host pattern alone would let by the same service name in another's project.
+    (HASHED, "https://mlflow-z9y8x7w6v5-uc.a.run.app"),
+    (HOST, "http://localhost:3000"),
+    (HOST, "http://127.0.0.1"),
+    ("localhost:8080", "http://localhost:3000"),
+    ("127.0.0.1:8080", "http://localhost:8080"),
+    ("127.0.0.1:8080", "https://127.0.0.1:8080"),
+]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("host", "origin"), OWN_ORIGINS)
+def test_our_own_pages_may_do_everything(method: str, host: str, origin: str) -> None:
+    own = ((b"origin", origin.encode()), (b"sec-fetch-site", b"same-origin"))
+    assert call(RIGHT, *own, method=method, host=host)[0] == 204
+    assert call(RIGHT, own[0], method=method, host=host)[0] == 204
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("host", "origin"), FOREIGN_ORIGINS)
+def test_other_pages_may_do_nothing(method: str, host: str, origin: str) -> None:
+    foreign = (b"origin", origin.encode())
+    assert call(RIGHT, foreign, method=method, host=host)[::2] == (403, False)
+    # A page can't forge Sec-Fetch-Site, but it doesn't help either.
+    forged = (b"sec-fetch-site", b"same-origin")
+    assert call(RIGHT, foreign, forged, method=method, host=host)[::2] == (403, False)
+
+
+def test_two_origins_are_refused() -> None:
+    own = (b"origin", f"https://{HOST}".encode())
+    assert call(RIGHT, own, own)[::2] == (403, False)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("site", [b"cross-site", b"same-site", b"", b"unheard-of"])
+@pytest.mark.parametrize("mode", [b"navigate", b"no-cors", b"cors", b"websocket", None])
+def test_a_link_from_elsewhere_may_be_followed_and_nothing_else(
+    method: str, site: bytes, mode: bytes | None
+) -> None:
+    headers = [(b"sec-fetch-site", site)]
+    if mode is not None:
+        headers.append((b"sec-fetch-mode", mode))
+    followed = mode == b"navigate" and method in {"GET", "HEAD"}
+    assert call(RIGHT, *headers, method=method)[0] == (204 if followed else 403)
+
+
+def test_typed_into_the_address_bar() -> None:
+    assert call(RIGHT, (b"sec-fetch-site", b"none"), (b"sec-fetch-mode", b"navigate"))[0] == 204
+
+
+@given(
+    value=st.binary(max_size=200),
+    scheme=st.sampled_from([b"", b"Basic ", b"basic", b"Basic\t", b"Digest "]),
+    path=st.binary(max_size=40).map(lambda tail: b"/" + tail),
+    method=st.sampled_from(METHODS),
+)
+def test_nothing_that_is_made_up_gets_in(
+    value: bytes, scheme: bytes, path: bytes, method: str
+) -> None:
+    for header in (scheme + value, scheme + base64.b64encode(value)):
+        status, _, reached = call((b"authorization", header), method=method, path=path)
+        open_path = path == b"/health" and method in {"GET", "HEAD"}
+        assert reached is open_path
+        assert open_path or status == 401

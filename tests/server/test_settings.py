@@ -1,0 +1,70 @@
+"""The container's environment, checked whole."""
+
+import pytest
+from tracking_server import settings
+from tracking_server.errors import BootError
+
+COMPLETE = {
+    "GCP_PROJECT": "my-project",
+    "PORT": "8080",
+    "ARTIFACTS": "proxied",
+    "MLFLOW_SERVER_ALLOWED_HOSTS": "mlflow-1.us-central1.run.app, mlflow-*.a.run.app",
+    "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "8",
+    "ARTIFACT_URL_SECRET": "mlflow_artifact_url/versions/1",
+    "DATABASE_URL_SECRET": "mlflow_database_url/versions/12",
+    "TRACKING_USERNAME_SECRET": "mlflow_tracking_username/versions/1",
+    "TRACKING_PASSWORD_SECRET": "mlflow_tracking_password/versions/3",
+    "KEK_PASSPHRASE_SECRET": "mlflow_kek_passphrase/versions/1",
+}
+
+
+def test_a_complete_environment() -> None:
+    found = settings.load(COMPLETE)
+    assert found.allowed_hosts == ("mlflow-1.us-central1.run.app", "mlflow-*.a.run.app")
+    assert found.secrets.tracking_password == "mlflow_tracking_password/versions/3"
+    assert (found.cloudsql_root, found.pool_size, found.artifacts) == ("/cloudsql", 8, "proxied")
+
+
+@pytest.mark.parametrize(
+    "key", [key for key in COMPLETE if key not in {"PORT", "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"}]
+)
+def test_each_missing_variable_is_named(key: str) -> None:
+    for value in ({}, {key: ""}):
+        env = {name: text for name, text in COMPLETE.items() if name != key} | value
+        with pytest.raises(BootError, match=f"{key} is not set"):
+            settings.load(env)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("PORT", "http"),
+        ("PORT", "0"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("PORT", "٣"),
+        ("ARTIFACTS", "Proxied"),
+        ("ARTIFACTS", "s3"),
+        ("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "0"),
+        ("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "many"),
+        ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password"),
+        ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password/versions/latest"),
+        ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password/versions/0"),
+        ("TRACKING_PASSWORD_SECRET", "projects/p/secrets/s/versions/1"),
+        ("MLFLOW_SERVER_ALLOWED_HOSTS", "*"),
+        ("MLFLOW_SERVER_ALLOWED_HOSTS", "*.*"),
+        ("MLFLOW_SERVER_ALLOWED_HOSTS", "https://ml.example.com"),
+        ("MLFLOW_SERVER_ALLOWED_HOSTS", "ml.example.com:443"),
+    ],
+)
+def test_each_malformed_variable_is_named(key: str, value: str) -> None:
+    with pytest.raises(BootError, match=f"{key} (is|has) "):
+        settings.load(COMPLETE | {key: value})
+
+
+def test_everything_wrong_is_said_at_once_in_one_line() -> None:
+    with pytest.raises(BootError) as refused:
+        settings.load({"PORT": "x"})
+    text = str(refused.value)
+    assert "\n" not in text
+    assert all(key in text for key in COMPLETE if key != "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE")
