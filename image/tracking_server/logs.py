@@ -68,7 +68,10 @@ def configure(project: str | None) -> None:
 
 
 class AccessLog:
-    """Logs each request once it is answered: method, path, status, size, time; no header."""
+    """Logs each request once it is answered: method, path, status, size, time; no header.
+
+    An exception ends here, with its traceback in the log and none of it in the answer.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -79,8 +82,7 @@ class AccessLog:
             return
         _trace.set(_trace_id(scope))
         started = perf_counter()
-        # What the client is told if the application ends without an answer.
-        status, size = 500, 0
+        status, size = 0, 0
 
         async def counted(message: Message) -> None:
             nonlocal status, size
@@ -90,28 +92,32 @@ class AccessLog:
                 size += len(message.get("body", b""))
             await send(message)
 
+        path = scope["raw_path"].decode("latin-1")
         try:
             await self.app(scope, receive, counted)
-        finally:
-            path = scope["raw_path"].decode("latin-1")
-            access_log.log(
-                logging.WARNING if status >= 500 else logging.INFO,
-                "%s %s %d",
-                scope["method"],
-                path,
-                status,
-                extra={
-                    "http_request": {
-                        "requestMethod": scope["method"],
-                        # Without the query: a signed or hand-made one may carry a secret.
-                        "requestUrl": path,
-                        "status": status,
-                        "responseSize": str(size),
-                        "latency": f"{perf_counter() - started:.6f}s",
-                        "protocol": f"HTTP/{scope['http_version']}",
-                    }
-                },
-            )
+        except Exception:
+            access_log.exception("%s %s failed", scope["method"], path)
+            if not status:
+                await counted({"type": "http.response.start", "status": 500, "headers": []})
+                await counted({"type": "http.response.body", "body": b"Internal Server Error\n"})
+        access_log.log(
+            logging.WARNING if status >= 500 else logging.INFO,
+            "%s %s %d",
+            scope["method"],
+            path,
+            status,
+            extra={
+                "http_request": {
+                    "requestMethod": scope["method"],
+                    # Without the query: a signed or hand-made one may carry a secret.
+                    "requestUrl": path,
+                    "status": status,
+                    "responseSize": str(size),
+                    "latency": f"{perf_counter() - started:.6f}s",
+                    "protocol": f"HTTP/{scope['http_version']}",
+                }
+            },
+        )
 
 
 def _trace_id(scope: Scope) -> str | None:

@@ -1,0 +1,156 @@
+"""Log a run with everything in it, read it back and compare.
+
+Reads MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD and
+MLFLOW_EXPERIMENT_NAME, as MLflow itself does. Exits with 0 when everything came back as it was
+logged, with 1 and a line that says what is wrong otherwise.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+VARIABLES = {
+    "MLFLOW_TRACKING_URI": "pulumi stack output tracking_uri",
+    "MLFLOW_TRACKING_USERNAME": "pulumi stack output tracking_username",
+    "MLFLOW_TRACKING_PASSWORD": "pulumi stack output tracking_password --show-secrets",
+    "MLFLOW_EXPERIMENT_NAME": "a name of your choice, for example my-experiment",
+}
+PARAMETERS = {"learning_rate": "0.01", "layers": "3"}
+LOSSES = [1.0, 0.5, 0.25]
+NOTES = "Grüße from check_tracking.py\n"
+
+
+class Problem(Exception):
+    """Something that the user can mend; the text says how."""
+
+
+def check_variables() -> None:
+    """Before MLflow is imported, so that the answer comes at once."""
+    missing = [f"  {name}: {source}" for name, source in VARIABLES.items() if not os.getenv(name)]
+    if missing:
+        raise Problem(
+            "These variables are not set (on this computer: source .local/env):\n"
+            + "\n".join(missing)
+        )
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    if not uri.startswith(("https://", "http://")):
+        raise Problem(
+            f"MLFLOW_TRACKING_URI is {uri!r}, wanted a web address such as "
+            "https://mlflow-123456789012.us-central1.run.app"
+        )
+
+
+def check_server() -> None:
+    """One plain request, since MLflow would try again for minutes before it gives up."""
+    import requests
+
+    uri = os.environ["MLFLOW_TRACKING_URI"].rstrip("/")
+    user = os.environ["MLFLOW_TRACKING_USERNAME"]
+    credentials = (user.encode(), os.environ["MLFLOW_TRACKING_PASSWORD"].encode())
+    try:
+        # A service that has scaled to zero needs a moment for its first answer.
+        response = requests.get(f"{uri}/version", auth=credentials, timeout=60)
+    except requests.exceptions.SSLError as error:
+        raise Problem(f"No safe connection to {uri}: {error}") from error
+    except requests.exceptions.RequestException as error:
+        raise Problem(
+            f"{uri} can't be reached ({type(error).__name__}). Is MLFLOW_TRACKING_URI right, and "
+            "does the server run? On this computer: make local-status"
+        ) from error
+    if response.status_code == 401:
+        raise Problem(
+            f"{uri} refuses user {user!r} with this password. Set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD to the stack's outputs"
+        )
+    if response.status_code != 200:
+        raise Problem(
+            f"{uri} answers {response.status_code} where an MLflow server says its version: "
+            f"{response.text[:200].strip()}"
+        )
+
+
+def check_bucket_access(artifact_uri: str) -> None:
+    """In direct mode the artifacts go from here to the bucket, with Google's credentials."""
+    if not artifact_uri.startswith("gs://"):
+        return
+    import google.auth
+    from google.auth.exceptions import DefaultCredentialsError
+
+    try:
+        google.auth.default()
+    except DefaultCredentialsError as error:
+        raise Problem(
+            f"The artifacts of this experiment are in {artifact_uri}, and there are no Google "
+            "credentials here. Run gcloud auth application-default login, or set "
+            "GOOGLE_APPLICATION_CREDENTIALS to a key file"
+        ) from error
+
+
+def double(model_input: list[int]) -> list[int]:
+    """The smallest model there is."""
+    return [2 * value for value in model_input]
+
+
+def log_and_compare() -> str:
+    """Answers the link of the run's page."""
+    # MLflow's own lines would stand between ours.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    import mlflow
+
+    experiment = mlflow.set_experiment(os.environ["MLFLOW_EXPERIMENT_NAME"])
+    check_bucket_access(experiment.artifact_location)
+    with mlflow.start_run() as run, tempfile.TemporaryDirectory() as folder:
+        mlflow.log_params(PARAMETERS)
+        for step, loss in enumerate(LOSSES):
+            mlflow.log_metric("loss", loss, step=step)
+        notes = Path(folder, "notes.txt")
+        notes.write_text(NOTES, encoding="utf-8")
+        mlflow.log_artifact(str(notes), artifact_path="texts")
+        model = mlflow.pyfunc.log_model(
+            name="doubler", python_model=double, pip_requirements=["mlflow"]
+        )
+    run_id = run.info.run_id
+
+    client = mlflow.MlflowClient()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = client.download_artifacts(run_id, "texts/notes.txt", folder)
+        found = {
+            "parameters": client.get_run(run_id).data.params,
+            "metrics": [metric.value for metric in client.get_metric_history(run_id, "loss")],
+            "artifact": Path(copy).read_text(encoding="utf-8"),
+            "model": list(mlflow.pyfunc.load_model(model.model_uri).predict([1, 2, 3])),
+        }
+    wanted = {"parameters": PARAMETERS, "metrics": LOSSES, "artifact": NOTES, "model": [2, 4, 6]}
+    for what, value in wanted.items():
+        if found[what] != value:
+            raise Problem(f"The run's {what} came back as {found[what]!r}, not {value!r}")
+        print(f"ok  {what}")
+    uri = os.environ["MLFLOW_TRACKING_URI"].rstrip("/")
+    return f"{uri}/#/experiments/{experiment.experiment_id}/runs/{run_id}"
+
+
+def main() -> int:
+    """The exit code."""
+    try:
+        check_variables()
+        check_server()
+        link = log_and_compare()
+    except Problem as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(
+            f"{error.name} is not installed here: pip install -r sample_client/requirements.txt",
+            file=sys.stderr,
+        )
+        return 1
+    except Exception as error:  # what MLflow or the bucket refuses says why itself
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print(f"Everything came back as it was logged: {link}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
