@@ -44,10 +44,12 @@ def check_variables() -> None:
 def check_server() -> None:
     """One plain request, since MLflow would try again for minutes before it gives up."""
     import requests
+    from requests.auth import HTTPBasicAuth
 
     uri = os.environ["MLFLOW_TRACKING_URI"].rstrip("/")
     user = os.environ["MLFLOW_TRACKING_USERNAME"]
-    credentials = (user.encode(), os.environ["MLFLOW_TRACKING_PASSWORD"].encode())
+    # As bytes, which go out in UTF-8 like MLflow's own.
+    credentials = HTTPBasicAuth(user.encode(), os.environ["MLFLOW_TRACKING_PASSWORD"].encode())
     try:
         # A service that has scaled to zero needs a moment for its first answer.
         response = requests.get(f"{uri}/version", auth=credentials, timeout=60)

@@ -1,0 +1,94 @@
+"""Google's APIs as the container sees them, from the stand-ins of local/."""
+
+import os
+from itertools import count
+from pathlib import Path
+
+from aiohttp import web
+from local.endpoints import Endpoints, refusal
+from local.metadata import Identities, metadata_server
+from local.policy import Grant, Policy, secret
+from local.secret_manager import Secrets, secret_manager
+from local.state import State
+from tracking_server.settings import SecretVersions, Settings
+
+PROJECT, NUMBER = "my-project", "123456789012"
+ACCESSOR = "roles/secretmanager.secretAccessor"
+
+
+class Google:
+    """A metadata server and a Secret Manager. Every secret that is stored is granted at once."""
+
+    account = "mlflow-server@my-project.iam.gserviceaccount.com"
+
+    def __init__(self, folder: Path) -> None:
+        self._endpoints = Endpoints()
+        self._policy = Policy()
+        self._secrets = Secrets(State(folder))
+        self._names = (f"secret_{number}" for number in count())
+        self._failures: list[str] = []
+        identities = Identities()
+        metadata = self._endpoints.serve(
+            metadata_server(
+                identities=identities, email=self.account, project=PROJECT, number=NUMBER
+            )
+        ).removeprefix("http://")
+        working = secret_manager(
+            secrets=self._secrets,
+            policy=self._policy,
+            identities=identities,
+            project=PROJECT,
+            number=NUMBER,
+        )
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if not self._failures:
+                return await working(request)
+            failure = self._failures.pop()
+            if failure == "cut":
+                assert request.transport is not None
+                request.transport.close()
+                return web.Response()
+            return refusal(int(failure), "as told", status="TOLD")
+
+        self.secret_manager = self._endpoints.serve(handle)
+        self.environment = {
+            "GCE_METADATA_HOST": metadata,
+            "GCE_METADATA_IP": metadata,
+            "SECRET_MANAGER_ENDPOINT": self.secret_manager,
+        }
+        # google-auth reads these while it is imported.
+        os.environ.update(self.environment)
+
+    def store(self, value: str, *, enabled: bool = True) -> str:
+        """A new secret with one version, as the container's environment names it."""
+        name = next(self._names)
+        self._secrets.create(name)
+        version = self._secrets.add_version(name, value.encode(), enabled=enabled)
+        self.grant(name)
+        return f"{name}/versions/{version}"
+
+    def grant(self, name: str) -> None:
+        self._policy.add(Grant(ACCESSOR, f"serviceAccount:{self.account}", secret(PROJECT, name)))
+
+    def revoke(self, name: str) -> None:
+        self._policy.grants = [g for g in self._policy.grants if g.resource != secret(PROJECT, name)]
+
+    def answer_next(self, failure: str, times: int) -> None:
+        """What Secret Manager answers to the next calls: a status, or `cut` for none."""
+        self._failures = [failure] * times
+
+    def settings(self, versions: SecretVersions) -> Settings:
+        return Settings(
+            project=PROJECT,
+            port=8080,
+            artifacts="proxied",
+            allowed_hosts=("localhost",),
+            pool_size=8,
+            secrets=versions,
+            cloudsql_root="/cloudsql",
+            secret_manager_endpoint=self.secret_manager,
+        )
+
+    def close(self) -> None:
+        self._endpoints.close()

@@ -1,0 +1,72 @@
+"""Each private name of MLflow's does what the server expects, or an upgrade fails here."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from tracking_server import mlflow_internals
+
+
+def test_the_names_of_the_launch_settings() -> None:
+    constants = mlflow_internals._server_constants()
+    from mlflow.server import constants as imported
+
+    for name in (
+        "ARTIFACT_ROOT_ENV_VAR",
+        "ARTIFACTS_DESTINATION_ENV_VAR",
+        "BACKEND_STORE_URI_ENV_VAR",
+        "CRYPTO_KEK_PASSPHRASE_ENV_VAR",
+        "SERVE_ARTIFACTS_ENV_VAR",
+    ):
+        assert getattr(constants, name) == getattr(imported, name)
+
+
+def test_the_constants_are_found_without_importing_the_server() -> None:
+    # In a process of its own: this one has imported the server long ago.
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from tracking_server import mlflow_internals as i; i._server_constants();"
+            "sys.exit('mlflow.server' in sys.modules)",
+        ],
+        check=True,
+        timeout=60,
+    )
+
+
+def test_the_revisions() -> None:
+    latest = mlflow_internals.latest_schema_revision()
+    known = mlflow_internals.known_schema_revisions()
+    assert latest in known
+    assert len(known) > 20
+
+
+def test_the_public_settings_are_known_to_mlflow() -> None:
+    from mlflow import environment_variables
+
+    for name in (
+        "MLFLOW_CONFIGURE_LOGGING",
+        "MLFLOW_SERVER_ALLOWED_HOSTS",
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION",
+        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE",
+    ):
+        assert getattr(environment_variables, name).name == name
+
+
+def test_the_passphrase_is_the_one_that_mlflow_encrypts_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow.utils.crypto import KEKManager
+
+    for name in ("ARTIFACT_ROOT", "ARTIFACTS_DESTINATION", "CRYPTO_KEK_PASSPHRASE"):
+        constant = getattr(mlflow_internals._server_constants(), f"{name}_ENV_VAR")
+        monkeypatch.setenv(constant, os.environ.get(constant, ""))
+    mlflow_internals.configure_stores(
+        artifact_root="mlflow-artifacts:/", artifact_destination="gs://b", kek_passphrase="ours"
+    )
+    assert KEKManager().using_default_passphrase is False
+    assert KEKManager().get_kek() == KEKManager(passphrase="ours").get_kek()
+    assert KEKManager().get_kek() != KEKManager(passphrase="other").get_kek()

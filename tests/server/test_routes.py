@@ -1,0 +1,131 @@
+"""Every route that stock MLflow serves is behind the gate, as the app itself lists them."""
+
+import base64
+import re
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+from starlette.types import ASGIApp
+from tracking_server import database, mlflow_internals
+from tracking_server.gate import Gate
+
+HOST = "mlflow-1.us-central1.run.app"
+Route = tuple[str, str]
+
+
+@pytest.fixture(scope="module")
+def app() -> ASGIApp:
+    mlflow_internals.configure_server(
+        backend_store_uri=database.PLUGIN_URL,
+        serve_artifacts=True,
+        settings={
+            "MLFLOW_SERVER_ALLOWED_HOSTS": HOST,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        },
+    )
+    return mlflow_internals.import_app()
+
+
+@pytest.fixture(scope="module")
+def routes(app: ASGIApp) -> list[Route]:
+    """Method and path of every route, native and Flask's, with its parameters filled in."""
+
+    def native(routes: list[object], prefix: str = "") -> Iterator[Route]:
+        for route in routes:
+            path = prefix + str(getattr(route, "path", ""))
+            for method in getattr(route, "methods", None) or ():
+                yield method, re.sub(r"\{[^}]+\}", "x", path)
+            nested = getattr(route, "routes", None) or getattr(
+                getattr(route, "original_router", None), "routes", []
+            )
+            yield from native(list(nested), path)
+
+    from mlflow.server import app as flask_app
+
+    flask = [
+        (method, re.sub(r"<[^>]+>", "x", rule.rule))
+        for rule in flask_app.url_map.iter_rules()
+        for method in rule.methods or ()
+    ]
+    return sorted({*native(list(app.routes)), *flask})  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+async def client(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
+    gate = Gate(app, username="u", password="p", hosts=[HOST])
+    transport = httpx.ASGITransport(gate)
+    async with httpx.AsyncClient(transport=transport, base_url=f"https://{HOST}") as client:
+        yield client
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def test_the_list_has_every_part_of_the_server(routes: list[Route]) -> None:
+    paths = {path for _, path in routes}
+    assert len(paths) > 200
+    for part in (
+        "/",
+        "/health",
+        "/version",
+        "/api/2.0/mlflow/runs/create",
+        "/ajax-api/2.0/mlflow/runs/search",
+        "/api/2.0/mlflow-artifacts/artifacts/x",
+        "/get-artifact",
+        "/v1/traces",
+        "/gateway/x/mlflow/invocations",
+        "/ajax-api/3.0/mlflow/assistant/config",
+        "/ajax-api/3.0/jobs/x",
+        "/api/3.0/mlflow/server-info",
+        "/static-files/x",
+    ):
+        assert part in paths, part
+
+
+@pytest.mark.anyio
+async def test_every_route_wants_credentials(
+    client: httpx.AsyncClient, routes: list[Route]
+) -> None:
+    wrong = "Basic " + base64.b64encode(b"u:wrong").decode()
+    for method, path in routes:
+        if path == "/health" and method in {"GET", "HEAD"}:
+            continue
+        for headers in ({}, {"Authorization": wrong}):
+            answer = await client.request(method, path, headers=headers)
+            assert answer.status_code == 401, (method, path)
+            assert answer.headers["www-authenticate"].startswith("Basic")
+
+
+@pytest.mark.anyio
+async def test_every_route_refuses_other_sites(
+    client: httpx.AsyncClient, routes: list[Route]
+) -> None:
+    for method, path in routes:
+        if path == "/health" and method in {"GET", "HEAD"}:
+            continue
+        for headers in (
+            {"Origin": "https://evil.example"},
+            {"Origin": "null"},
+            {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"},
+        ):
+            answer = await client.request(method, path, headers=headers, auth=("u", "p"))
+            assert answer.status_code == 403, (method, path, headers)
+
+
+@pytest.mark.anyio
+async def test_the_gate_lets_the_page_through(client: httpx.AsyncClient) -> None:
+    page = await client.get("/", auth=("u", "p"))
+    assert (page.status_code, "<title>MLflow</title>" in page.text) == (200, True)
+    health = await client.get("/health")
+    assert (health.status_code, health.text) == (200, "OK")
+
+
+@pytest.mark.anyio
+async def test_mlflow_adds_its_security_headers(client: httpx.AsyncClient) -> None:
+    for auth in (None, ("u", "p")):
+        answer = await client.get("/version", auth=auth)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "SAMEORIGIN"

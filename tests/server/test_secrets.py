@@ -1,0 +1,152 @@
+"""Secrets at boot: what can be wrong with each, said in one line and never with a value."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+from tests.server.google import Google
+from tracking_server import secrets
+from tracking_server.errors import BootError
+from tracking_server.settings import SecretVersions, Settings
+
+GOOD = {
+    "artifact_url": "gs://my-bucket",
+    "database_url": "postgresql+pg8000://mlflow:c%40nary@/mlflow"
+    "?unix_sock=/cloudsql/p:r:i/.s.PGSQL.5432",
+    "tracking_username": "mlflow",
+    "tracking_password": "canary ü%",
+    "kek_passphrase": "canary",
+}
+
+
+def stored(google: Google, **changed: str | None) -> Settings:
+    """Settings whose secrets hold `GOOD`, but for what is changed; None leaves one out."""
+    versions = {name: google.store(value) for name, value in (GOOD | changed).items() if value}
+    missing = {name: "absent/versions/1" for name in GOOD if name not in versions}
+    return google.settings(SecretVersions(**versions, **missing))
+
+
+def fetch(settings: Settings, **patience: float) -> secrets.Secrets:
+    return secrets.fetch(settings, **{"deadline": 5.0, "grant_patience": 0.0} | patience)
+
+
+def refusal(settings: Settings, **patience: float) -> str:
+    with pytest.raises(BootError) as refused:
+        fetch(settings, **patience)
+    text = str(refused.value)
+    assert "\n" not in text
+    assert "canary" not in text
+    assert "c%40nary" not in text
+    return text
+
+
+def test_all_secrets_are_read(google: Google) -> None:
+    found = fetch(stored(google))
+    assert found.artifact_url == "gs://my-bucket"
+    assert found.database_url.password == "c@nary"
+    assert found.tracking_password == "canary ü%"
+
+
+def test_no_value_is_in_the_representation(google: Google) -> None:
+    found = fetch(stored(google))
+    assert "canary" not in repr(found) + str(found)
+    assert "c@nary" not in repr(found) + repr(found.database_url)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_missing_secret_is_named(google: Google, name: str) -> None:
+    settings = stored(google, **{name: None})
+    google.grant("absent")
+    assert "projects/my-project/secrets/absent/versions/1 does not exist" in refusal(settings)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_missing_version_is_named(google: Google, name: str) -> None:
+    settings = stored(google)
+    secret = getattr(settings.secrets, name).split("/")[0]
+    versions = dataclasses.replace(settings.secrets, **{name: f"{secret}/versions/99"})
+    text = refusal(dataclasses.replace(settings, secrets=versions))
+    assert f"projects/my-project/secrets/{secret}/versions/99 does not exist" in text
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_missing_right_is_named_with_the_role_and_the_account(google: Google, name: str) -> None:
+    settings = stored(google)
+    secret = getattr(settings.secrets, name).split("/")[0]
+    google.revoke(secret)
+    text = refusal(settings)
+    assert f"secret projects/my-project/secrets/{secret}/versions/1 may not be read" in text
+    assert f"{google.account} lacks roles/secretmanager.secretAccessor" in text
+
+
+def test_a_grant_that_is_seen_late_is_waited_for(google: Google) -> None:
+    settings = stored(google)
+    google.answer_next("403", 3)
+    assert fetch(settings, grant_patience=5.0).tracking_username == "mlflow"
+
+
+def test_everything_wrong_is_said_at_once(google: Google) -> None:
+    settings = stored(google, artifact_url="s3://x", tracking_username="a:b", kek_passphrase=None)
+    google.grant("absent")
+    text = refusal(settings)
+    assert all(part in text for part in ("gs://my-bucket", "without colon", "does not exist"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("artifact_url", " ", "is empty"),
+        ("artifact_url", "my-bucket", "gs://my-bucket"),
+        ("artifact_url", "s3://my-bucket", "gs://my-bucket"),
+        ("artifact_url", "gs://", "gs://my-bucket"),
+        ("artifact_url", "gs://my-bucket\n", "gs://my-bucket"),
+        ("database_url", "canary", "postgresql+pg8000://"),
+        ("database_url", "sqlite:///canary.db", "postgresql+pg8000://"),
+        ("database_url", "postgresql://u:canary@/db?unix_sock=/x", "postgresql+pg8000://"),
+        ("database_url", "postgresql+pg8000://u@/db?unix_sock=/canary", "postgresql+pg8000://"),
+        ("database_url", "postgresql+pg8000://u:canary@/?unix_sock=/x", "postgresql+pg8000://"),
+        ("database_url", "postgresql+pg8000://u:canary@/db", "postgresql+pg8000://"),
+        ("database_url", "postgresql+pg8000://u:canary@h:port/db", "postgresql+pg8000://"),
+        ("tracking_username", "mlf:canary", "without colon"),
+        ("tracking_username", "canary\n", "without colon or control character"),
+        ("tracking_password", "canary\n", "without control character"),
+        ("tracking_password", "canary\0", "without control character"),
+        ("tracking_password", "\t", "is empty"),
+        ("kek_passphrase", " ", "is empty"),
+    ],
+)
+def test_what_a_secret_holds_is_checked(google: Google, name: str, value: str, said: str) -> None:
+    assert said in refusal(stored(google, **{name: value}))
+
+
+def test_a_disabled_version_is_named(google: Google) -> None:
+    settings = stored(google)
+    versions = dataclasses.replace(
+        settings.secrets, tracking_password=google.store("canary", enabled=False)
+    )
+    text = refusal(dataclasses.replace(settings, secrets=versions))
+    assert "is disabled or destroyed" in text
+
+
+@pytest.mark.parametrize("failure", ["429", "500", "503", "cut"])
+def test_what_passes_is_tried_again(google: Google, failure: str) -> None:
+    settings = stored(google)
+    google.answer_next(failure, 4)
+    assert fetch(settings).tracking_username == "mlflow"
+
+
+@pytest.mark.parametrize("failure", ["503", "cut"])
+def test_the_deadline_ends_it(google: Google, failure: str) -> None:
+    settings = stored(google)
+    google.answer_next(failure, 1000)
+    assert "could not be read in time" in refusal(settings, deadline=0.5)
+
+
+def test_no_identity_is_said(google: Google, monkeypatch: pytest.MonkeyPatch) -> None:
+    from google.auth.exceptions import DefaultCredentialsError
+
+    def nobody(**_: Any) -> None:
+        raise DefaultCredentialsError("none")
+
+    monkeypatch.setattr("google.auth.default", nobody)
+    assert "No Google identity" in refusal(stored(google))
