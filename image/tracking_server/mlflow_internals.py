@@ -43,7 +43,15 @@ def configure_stores(*, artifact_root: str, artifact_destination: str, kek_passp
 def import_app() -> ASGIApp:
     """MLflow's whole server: native routes and the Flask app under them."""
     from mlflow.server import fastapi_app
+    from mlflow.store.artifact.artifact_repository_registry import (
+        get_registered_artifact_repositories,
+    )
 
+    from tracking_server.artifacts import KeylessGCSArtifactRepository
+
+    # MLflow only warns about a plug-in that it can't load, and would use its own.
+    if get_registered_artifact_repositories().get("gs") is not KeylessGCSArtifactRepository:
+        raise RuntimeError("MLflow did not take the artifact repository of this package for gs://")
     app: ASGIApp = fastapi_app.app
     return app
 

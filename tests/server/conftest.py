@@ -1,21 +1,109 @@
 """What the layer shares: Google's stand-ins and a real Postgres, both for the session."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import quote
 
 import pytest
+
+from local.postgres import Postgres
+from local.postgres import Settings as PostgresSettings
+from local.state import State
 from tests.server.google import Google
+from tests.server.process import HOST, PASSWORD, USER, Server
+
+CONNECTION_NAME = "my-project:us-central1:mlflow-test"
+DATABASE_USER, DATABASE_PASSWORD = "mlflow", "canary:p@ss/w%rd"
 
 # Here and not in a fixture: google-auth reads the metadata server's address when it is imported.
 _folder = TemporaryDirectory(prefix="mlflow-gcp-test-")
-_google = Google(Path(_folder.name))
+_google = Google(Path(_folder.name, "google"))
 
 
 @pytest.fixture
 def google() -> Iterator[Google]:
     yield _google
     _google.answer_next("", 0)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """With the 25 connections of Cloud SQL's smallest machine."""
+    state = State(Path(_folder.name, "postgres"))
+    state.create()
+    settings = PostgresSettings(
+        connection_name=CONNECTION_NAME, major=17, tier="db-f1-micro", connector_required=True
+    )
+    running = Postgres(state=state, settings=settings, say=print)
+    try:
+        running.start()
+        running.create_user(DATABASE_USER, DATABASE_PASSWORD)
+        yield running
+    finally:
+        running.stop()
+        state.clean()
+
+
+@pytest.fixture(scope="session")
+def cloudsql_root(postgres: Postgres) -> Path:
+    """What Cloud Run mounts at /cloudsql."""
+    root = Path(_folder.name, "cloudsql")
+    (root / CONNECTION_NAME).mkdir(parents=True)
+    (root / CONNECTION_NAME / ".s.PGSQL.5432").symlink_to(postgres.socket())
+    return root
+
+
+_databases = (f"mlflow_{number}" for number in count())
+
+
+@pytest.fixture
+def database_url(postgres: Postgres) -> str:
+    """An empty database's address, as the secret holds it."""
+    name = next(_databases)
+    postgres.create_database(name)
+    socket = f"/cloudsql/{CONNECTION_NAME}/.s.PGSQL.5432"
+    user = f"{DATABASE_USER}:{quote(DATABASE_PASSWORD, safe='')}"
+    return f"postgresql+pg8000://{user}@/{name}?unix_sock={socket}"
+
+
+@pytest.fixture
+def environment(google: Google, database_url: str, cloudsql_root: Path) -> dict[str, str]:
+    """Exactly what the container is given, with secrets that exist."""
+    return {
+        **google.environment,
+        "GCP_PROJECT": "my-project",
+        "ARTIFACTS": "proxied",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST},mlflow-*.a.run.app,localhost,127.0.0.1",
+        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "4",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "CLOUDSQL_ROOT": str(cloudsql_root),
+        "ARTIFACT_URL_SECRET": google.store("gs://my-bucket"),
+        "DATABASE_URL_SECRET": google.store(database_url),
+        "TRACKING_USERNAME_SECRET": google.store(USER),
+        "TRACKING_PASSWORD_SECRET": google.store(PASSWORD),
+        "KEK_PASSPHRASE_SECRET": google.store("canary-passphrase"),
+    }
+
+
+StartServer = Callable[[dict[str, str]], Server]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts servers and ends those that still run."""
+    servers: list[Server] = []
+
+    def start_one(env: dict[str, str]) -> Server:
+        servers.append(Server(env, tmp_path))
+        return servers[-1]
+
+    yield start_one
+    for server in servers:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
 
 
 def pytest_sessionfinish() -> None:

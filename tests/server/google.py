@@ -5,12 +5,13 @@ from itertools import count
 from pathlib import Path
 
 from aiohttp import web
+from tracking_server.settings import SecretVersions, Settings
+
 from local.endpoints import Endpoints, refusal
 from local.metadata import Identities, metadata_server
 from local.policy import Grant, Policy, secret
 from local.secret_manager import Secrets, secret_manager
 from local.state import State
-from tracking_server.settings import SecretVersions, Settings
 
 PROJECT, NUMBER = "my-project", "123456789012"
 ACCESSOR = "roles/secretmanager.secretAccessor"
@@ -72,7 +73,9 @@ class Google:
         self._policy.add(Grant(ACCESSOR, f"serviceAccount:{self.account}", secret(PROJECT, name)))
 
     def revoke(self, name: str) -> None:
-        self._policy.grants = [g for g in self._policy.grants if g.resource != secret(PROJECT, name)]
+        self._policy.grants = [
+            g for g in self._policy.grants if g.resource != secret(PROJECT, name)
+        ]
 
     def answer_next(self, failure: str, times: int) -> None:
         """What Secret Manager answers to the next calls: a status, or `cut` for none."""

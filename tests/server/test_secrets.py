@@ -4,10 +4,11 @@ import dataclasses
 from typing import Any
 
 import pytest
-from tests.server.google import Google
 from tracking_server import secrets
 from tracking_server.errors import BootError
 from tracking_server.settings import SecretVersions, Settings
+
+from tests.server.google import Google
 
 GOOD = {
     "artifact_url": "gs://my-bucket",

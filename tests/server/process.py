@@ -1,0 +1,89 @@
+"""The server as a process of its own, as the container runs it."""
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+USER, PASSWORD = "mlflow", "canary-password"
+AUTHORIZATION = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+HOST = "mlflow-1.us-central1.run.app"
+BOOT_SECONDS = 90
+
+
+@dataclass
+class Server:
+    """Started at once; `ready` waits until it serves or has ended."""
+
+    env: Mapping[str, str]
+    folder: Path
+    port: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._log = self.folder / f"server-{self.port}.log"
+        with self._log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tracking_server"],
+                env={"PATH": os.defpath, **self.env, "PORT": str(self.port)},
+                stdout=output,
+                stderr=output,
+                cwd=self.folder,
+            )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Every line that was logged; each is JSON or this fails."""
+        return [json.loads(line) for line in self.log().splitlines()]
+
+    def ready(self) -> "Server":
+        until = time.monotonic() + BOOT_SECONDS
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server has ended: {self.log()}")
+            try:
+                if httpx.get(f"{self.url}/health").status_code == 200:
+                    return self
+            except httpx.TransportError:
+                time.sleep(0.05)
+        raise AssertionError(f"the server does not answer: {self.log()}")
+
+    def failed(self) -> str:
+        """The one line with which the boot ended."""
+        assert self.process.wait(BOOT_SECONDS) == 1, self.log()
+        critical = [entry for entry in self.entries() if entry["severity"] == "CRITICAL"]
+        assert len(critical) == 1, self.log()
+        assert "stack_trace" not in critical[0]
+        return str(critical[0]["message"])
+
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, auth=(USER, PASSWORD), timeout=30, **options)
+
+    def stop(self) -> int:
+        """SIGTERM, as Cloud Run sends it. Answers the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError("the server did not stop within 10 s") from None

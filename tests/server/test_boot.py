@@ -1,0 +1,165 @@
+"""The boot and the end of the real process: what it says, what it shows, what it leaves."""
+
+import http.client
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from local.postgres import Postgres
+from tests.server.conftest import StartServer
+from tests.server.google import Google
+from tests.server.process import AUTHORIZATION, Server
+
+CANARIES = ("canary", "p%40ss")
+
+
+def no_secret_is_visible(server: Server) -> None:
+    seen = server.log()
+    if sys.platform == "linux" and server.process.poll() is None:
+        process = Path("/proc", str(server.process.pid))
+        seen += (process / "environ").read_text() + (process / "cmdline").read_text()
+    assert not [canary for canary in CANARIES if canary in seen]
+
+
+def test_a_boot_serves_and_ends_cleanly(start: StartServer, environment: dict[str, str]) -> None:
+    server = start(environment).ready()
+    with server.client() as client:
+        created = client.post("/api/2.0/mlflow/experiments/create", json={"name": "first"})
+        assert created.status_code == 200, created.text
+        assert client.get("/").status_code == 200
+        assert client.get("/", auth=("x", "y")).status_code == 401
+    no_secret_is_visible(server)
+    assert server.stop() == 0
+    assert server.entries()[-1]["message"] == "stopped"
+    no_secret_is_visible(server)
+
+
+@pytest.mark.parametrize("secret", ["ARTIFACT_URL", "DATABASE_URL", "TRACKING_PASSWORD"])
+def test_a_missing_secret_ends_the_boot(
+    start: StartServer, environment: dict[str, str], google: Google, secret: str
+) -> None:
+    google.grant("gone")
+    line = start(environment | {f"{secret}_SECRET": "gone/versions/1"}).failed()
+    assert "projects/my-project/secrets/gone/versions/1 does not exist" in line
+
+
+def test_a_wrong_database_password_ends_the_boot(
+    start: StartServer, environment: dict[str, str], google: Google, database_url: str
+) -> None:
+    wrong = google.store(database_url.replace("canary", "wrong-canary"))
+    server = start(environment | {"DATABASE_URL_SECRET": wrong})
+    assert "refuses the user's password" in server.failed()
+    no_secret_is_visible(server)
+
+
+def test_a_missing_database_ends_the_boot(
+    start: StartServer, environment: dict[str, str], google: Google, database_url: str
+) -> None:
+    missing = google.store(database_url.replace("@/mlflow", "@/no_such"))
+    assert "no such database" in start(environment | {"DATABASE_URL_SECRET": missing}).failed()
+
+
+def test_an_incomplete_environment_ends_the_boot(start: StartServer) -> None:
+    assert "GCP_PROJECT is not set" in start({}).failed()
+
+
+def test_direct_mode_gives_clients_the_bucket(
+    start: StartServer, environment: dict[str, str]
+) -> None:
+    server = start(environment | {"ARTIFACTS": "direct"}).ready()
+    with server.client() as client:
+        client.post("/api/2.0/mlflow/experiments/create", json={"name": "direct"})
+        found = client.get(
+            "/api/2.0/mlflow/experiments/get-by-name", params={"experiment_name": "direct"}
+        ).json()
+        assert found["experiment"]["artifact_location"] == "gs://my-bucket/1"
+        proxied = client.get("/api/2.0/mlflow-artifacts/artifacts/1/x")
+        assert proxied.status_code == 503
+
+
+def half_a_request(server: Server, body: bytes) -> http.client.HTTPConnection:
+    """Sends the headers and five bytes of the body, and waits until the application has them."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.putrequest("POST", "/api/2.0/mlflow/experiments/create")
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", str(len(body)))
+    connection.putheader("Authorization", AUTHORIZATION)
+    connection.endheaders()
+    connection.send(body[:5])
+    time.sleep(0.3)
+    return connection
+
+
+def test_what_runs_at_sigterm_is_finished(start: StartServer, environment: dict[str, str]) -> None:
+    server = start(environment).ready()
+    body = b'{"name": "finished"}'
+    connection = half_a_request(server, body)
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    with pytest.raises(ConnectionRefusedError):
+        http.client.HTTPConnection("127.0.0.1", server.port, timeout=5).connect()
+    assert server.process.poll() is None
+    connection.send(body[5:])
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert server.process.wait(10) == 0
+
+
+def test_a_request_that_never_ends_is_cut_in_time(
+    start: StartServer, environment: dict[str, str]
+) -> None:
+    server = start(environment).ready()
+    connection = half_a_request(server, b"0123456789")
+    assert server.stop() == 0
+    connection.close()
+
+
+def test_the_server_speaks_http_1_and_h2c(start: StartServer, environment: dict[str, str]) -> None:
+    server = start(environment).ready()
+    for options, version in (({}, "HTTP/1.1"), ({"http1": False, "http2": True}, "HTTP/2")):
+        with server.client(**options) as client:
+            answer = client.get("/version")
+            assert (answer.status_code, answer.http_version) == (200, version)
+            assert client.get("/version", auth=("x", "y")).status_code == 401
+
+
+def test_an_instance_never_holds_more_connections_than_it_is_allowed(
+    start: StartServer, environment: dict[str, str], postgres: Postgres, database_url: str
+) -> None:
+    """MLflow opens an engine each for tracking, the registry and jobs."""
+    server = start(environment).ready()
+    name = database_url.split("@/")[1].split("?")[0]
+    counts: list[int] = []
+    statuses: set[int] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        with postgres.connection() as connection:
+            while not done.is_set():
+                rows = connection.run(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = :name", name=name
+                )
+                counts.append(rows[0][0])
+
+    def ask() -> None:
+        with server.client() as client:
+            for _ in range(8):
+                runs = client.post("/api/2.0/mlflow/runs/search", json={"experiment_ids": ["0"]})
+                models = client.get("/api/2.0/mlflow/registered-models/search")
+                job = client.get("/ajax-api/3.0/jobs/nothing")
+                statuses.update((runs.status_code, models.status_code, job.status_code))
+
+    watcher = threading.Thread(target=watch)
+    askers = [threading.Thread(target=ask) for _ in range(12)]
+    for thread in (watcher, *askers):
+        thread.start()
+    for thread in askers:
+        thread.join()
+    done.set()
+    watcher.join()
+    assert max(counts) == int(environment["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"])
+    assert statuses == {200, 404}

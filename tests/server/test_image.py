@@ -1,0 +1,68 @@
+"""The image's files agree with each other and with what the tests run on."""
+
+import re
+import sys
+from importlib.metadata import distributions, entry_points
+from pathlib import Path
+
+from tracking_server.database import SharedPool
+
+IMAGE = Path(__file__).parents[2] / "image"
+DOCKERFILE = (IMAGE / "Dockerfile").read_text()
+LOCK = (IMAGE / "requirements.txt").read_text()
+
+
+def test_the_image_has_the_python_that_the_tests_run_on() -> None:
+    found = re.search(r"^ARG PYTHON_IMAGE=python:(\d+)\.(\d+)\.\d+-slim-\w+$", DOCKERFILE, re.M)
+    assert found
+    oldest = re.search(
+        r'requires-python = ">=(\d+)\.(\d+)"', (IMAGE / "pyproject.toml").read_text()
+    )
+    assert oldest
+    # CI runs the oldest Python that is supported, which is the image's; others run theirs.
+    assert found.groups() == oldest.groups()
+    assert sys.version_info[:2] >= (int(found[1]), int(found[2]))
+
+
+def test_the_image_runs_unprivileged_without_a_shell() -> None:
+    assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", DOCKERFILE, re.M)
+    entrypoint = '["/opt/server/bin/python", "-m", "tracking_server"]'
+    assert f"ENTRYPOINT {entrypoint}" in DOCKERFILE
+    assert "CMD" not in DOCKERFILE
+
+
+def test_every_locked_requirement_has_hashes() -> None:
+    requirements = re.split(r"^(?=[a-z0-9])", LOCK, flags=re.M)[1:]
+    assert len(requirements) > 50
+    for requirement in requirements:
+        assert re.match(r"[a-z0-9._-]+==\S+ ", requirement), requirement
+        assert "    --hash=sha256:" in requirement, requirement
+
+
+def test_what_the_server_never_imports_is_not_in_the_lock() -> None:
+    excluded = [
+        line.split(";")[0].strip()
+        for line in (IMAGE / "requirements.excluded").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert len(excluded) == 8
+    installed = {distribution.name.lower() for distribution in distributions()}
+    for name in excluded:
+        assert not re.search(rf"^{name}==", LOCK, re.M)
+        # The other tests of this layer would not show what is missing if it were here.
+        assert name not in installed
+
+
+def test_sqlalchemy_finds_the_plug_in() -> None:
+    (found,) = entry_points(group="sqlalchemy.plugins", name="tracking_server")
+    assert found.load() is SharedPool
+
+
+def test_the_build_context_is_only_what_the_dockerfile_copies() -> None:
+    copied = set(re.findall(r"^COPY (?!--from)(\S+)", DOCKERFILE, re.M))
+    allowed = {
+        line.removeprefix("!").split("/")[0]
+        for line in (IMAGE / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
+    assert copied == allowed - {"Dockerfile"}
