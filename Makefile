@@ -17,7 +17,7 @@ help: ## Show these lines
 
 # ---- this computer ------------------------------------------------------------------------
 
-.PHONY: local local-up local-down local-status local-clean
+.PHONY: local local-up local-down local-status local-clean check
 local: install-local ## Run the whole stack on this computer until Ctrl-C (PORT=8080)
 	@$(PROGRAM) -m local run --port $(PORT)
 
@@ -26,6 +26,9 @@ local-up: install-local ## The same in the background
 
 local-down: install-local ## Stop it; its data stays
 	@$(PROGRAM) -m local down
+
+check: $(VENVS)/client.done ## Log a run with everything in it to the stack that runs here
+	@. ./.local/env && $(VENVS)/client/bin/python sample_client/check_tracking.py
 
 local-status: install-local ## Say whether it runs, and where
 	@$(PROGRAM) -m local status
@@ -50,16 +53,20 @@ test-local: install-local $(VENVS)/client.done ## The whole stack with the real 
 lint: $(VENVS)/program.done $(VENVS)/server-test.done ## Linters and type checkers
 	$(VENVS)/program/bin/ruff check .
 	$(VENVS)/program/bin/ruff format --check .
-	$(PROGRAM) -m mypy __main__.py infra local
+	$(PROGRAM) tools/settings_table.py --check
+	$(PROGRAM) -m mypy __main__.py infra local tools
 	$(PROGRAM) -m mypy --python-executable $(SERVER_TEST) image/tracking_server sample_client
 
 format: $(VENVS)/program.done ## Let ruff mend what it can
 	$(VENVS)/program/bin/ruff check --fix .
 	$(VENVS)/program/bin/ruff format .
 
-# ---- environments -------------------------------------------------------------------------
+# ---- upkeep ---------------------------------------------------------------------------------
 
-.PHONY: install-local lock
+.PHONY: install-local lock docs
+docs: $(VENVS)/program.done ## Write README.md's settings from Pulumi.yaml
+	$(PROGRAM) tools/settings_table.py
+
 install-local: $(VENVS)/program.done $(VENVS)/server.done
 
 # Each lock's environment is made anew when the lock changes; a stamp says that it is whole.
@@ -77,11 +84,11 @@ $(VENVS)/server.done: image/requirements.txt image/pyproject.toml | $(UV)
 	@$(UV) pip install --quiet --python $(VENVS)/server/bin/python --no-deps --editable image
 	@touch $@
 
-$(VENVS)/server-test.done: image/requirements.txt image/requirements-test.txt image/pyproject.toml | $(UV)
+$(VENVS)/server-test.done: image/requirements.txt tests/server/requirements.txt image/pyproject.toml | $(UV)
 	@echo "installing the server's environment for its tests"
 	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/server-test
 	@$(UV) pip install --quiet --python $(SERVER_TEST) --no-deps --require-hashes \
-		-r image/requirements.txt -r image/requirements-test.txt
+		-r image/requirements.txt -r tests/server/requirements.txt
 	@$(UV) pip install --quiet --python $(SERVER_TEST) --no-deps --editable image
 	@touch $@
 
@@ -103,4 +110,4 @@ lock: | $(UV) ## Compile the locks from their .in files
 	$(COMPILE) requirements.in -o requirements.txt
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) --override image/requirements.excluded image/requirements.in -o image/requirements.txt
-	$(COMPILE) image/requirements-test.in -o image/requirements-test.txt
+	$(COMPILE) tests/server/requirements.in -o tests/server/requirements.txt

@@ -1,0 +1,90 @@
+"""The whole stack on this computer, started once for the layer as `make local-up` starts it."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CLIENT = ROOT / ".venvs" / "client" / "bin" / "python"
+SERVER = ROOT / ".venvs" / "server" / "bin" / "python"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Stack:
+    """One `.local` directory and the commands on it."""
+
+    folder: Path
+    root: Path = ROOT
+    config: tuple[str, ...] = ()
+    port: int = field(default_factory=free_port)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "local", "--state", str(self.folder), *arguments]
+
+    def starting(self, verb: str) -> list[str]:
+        options = [part for setting in self.config for part in ("--config", setting)]
+        return self.command(verb, "--port", str(self.port), "--python", str(SERVER), *options)
+
+    def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=self.root, capture_output=True, text=True, timeout=120)
+
+    def up(self) -> subprocess.CompletedProcess[str]:
+        return self.run(self.starting("up"))
+
+    def down(self) -> subprocess.CompletedProcess[str]:
+        return self.run(self.command("down"))
+
+    def environment(self) -> dict[str, str]:
+        """What `source .local/env` puts into a shell that has nothing of the kind yet."""
+        script = f"set -a; . {self.folder}/env; env -0"
+        listed = subprocess.run(
+            ["/bin/sh", "-c", script],
+            env={"PATH": os.defpath, "HOME": str(self.folder / "home")},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        return dict(entry.split("=", 1) for entry in listed.split("\0") if "=" in entry)
+
+    def client(self, *arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
+        """Stock MLflow's Python with the environment of a user who has sourced `.local/env`."""
+        env = {name: value for name, value in (self.environment() | changed).items() if value}
+        return subprocess.run(
+            [str(CLIENT), *arguments], env=env, capture_output=True, text=True, timeout=180
+        )
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """Shared by the tests that leave it as it is."""
+    with TemporaryDirectory(prefix="mlflow-gcp-stack-") as folder:
+        stack = Stack(Path(folder, "state"))
+        started = stack.up()
+        assert started.returncode == 0, started.stdout + started.stderr
+        yield stack
+        stack.down()
+        stack.run(stack.command("clean"))
+
+
+@pytest.fixture
+def own_stack() -> Iterator[Stack]:
+    """One that a test may start, break and stop as it likes."""
+    with TemporaryDirectory(prefix="mlflow-gcp-stack-") as folder:
+        stack = Stack(Path(folder, "state"))
+        yield stack
+        stack.down()
+        stack.run(stack.command("clean"))

@@ -1,0 +1,120 @@
+"""A project on the stand-ins, declared by hand: everything that needs no Postgres."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from local.cloud import Cloud, Container
+from local.state import State
+
+PROJECT = "local-project"
+SERVER = f"mlflow-server@{PROJECT}.iam.gserviceaccount.com"
+STRANGER = f"stranger@{PROJECT}.iam.gserviceaccount.com"
+BUCKET = "local-project-artifacts"
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def call(
+    method: str, url: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> Answer:
+    request = urllib.request.Request(url, data=body, method=method, headers=dict(headers or {}))
+    if body is None and method in ("POST", "PUT"):
+        request.data = b""
+    try:
+        answer = _DIRECT.open(request, timeout=10)
+    except urllib.error.HTTPError as error:
+        answer = error
+    with answer:
+        return Answer(answer.status, dict(answer.headers.items()), answer.read())
+
+
+class Project:
+    """Short hands for what tests declare and ask."""
+
+    def __init__(self, root: Path) -> None:
+        self.said: list[str] = []
+        state = State(root / ".local")
+        state.create()
+        self.cloud = Cloud(
+            state=state,
+            project=PROJECT,
+            region="us-central1",
+            container=Container(command=[], port=0),
+            say=self.said.append,
+        )
+
+    def declare(self, kind: str, **inputs: Any) -> tuple[str, dict[str, Any]]:
+        return self.cloud.create(f"gcp:{kind}", "test", inputs)
+
+    def enable(self, *apis: str) -> None:
+        for api in apis:
+            self.declare("projects/service:Service", service=f"{api}.googleapis.com")
+
+    def bearer(self, email: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.cloud.identities.token(email).value}"}
+
+    def secret(self, secret_id: str, value: str, *, enabled: bool = True) -> str:
+        resource, _ = self.declare("secretmanager/secret:Secret", secretId=secret_id)
+        _, outputs = self.declare(
+            "secretmanager/secretVersion:SecretVersion",
+            secret=resource,
+            secretData=value,
+            enabled=enabled,
+        )
+        return str(outputs["version"])
+
+    def account(self, email: str) -> str:
+        name, _ = self.declare("serviceaccount/account:Account", accountId=email.partition("@")[0])
+        return name
+
+    def object(self, name: str) -> str:
+        return f"{self.cloud.storage_endpoint}/{BUCKET}/{name}"
+
+
+@contextmanager
+def project(root: Path) -> Iterator[Project]:
+    made = Project(root)
+    try:
+        made.enable("iam", "secretmanager", "storage", "run", "sqladmin")
+        for email in (SERVER, STRANGER):
+            made.account(email)
+        made.declare("storage/bucket:Bucket", name=BUCKET, location="us-central1")
+        made.declare(
+            "storage/bucketIAMMember:BucketIAMMember",
+            bucket=BUCKET,
+            role="roles/storage.objectUser",
+            member=f"serviceAccount:{SERVER}",
+        )
+        made.declare(
+            "serviceaccount/iAMMember:IAMMember",
+            serviceAccountId=f"projects/{PROJECT}/serviceAccounts/{SERVER}",
+            role="roles/iam.serviceAccountTokenCreator",
+            member=f"serviceAccount:{SERVER}",
+        )
+        yield made
+    finally:
+        made.cloud.close()

@@ -1,0 +1,142 @@
+"""The stack as a user meets it: the sample client, stock MLflow's client, curl, a restart."""
+
+import base64
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.local.conftest import ROOT, Stack
+
+CHECK = str(ROOT / "sample_client" / "check_tracking.py")
+
+
+def test_the_sample_client_logs_everything_and_reads_it_back(stack: Stack) -> None:
+    ran = stack.client(CHECK)
+    assert ran.returncode == 0, ran.stderr
+    assert [line for line in ran.stdout.splitlines() if line.startswith("ok  ")] == [
+        "ok  parameters",
+        "ok  metrics",
+        "ok  artifact",
+        "ok  model",
+    ]
+    address = stack.environment()["MLFLOW_TRACKING_URI"]
+    assert f"Everything came back as it was logged: {address}/#/experiments/" in ran.stdout
+    assert ran.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"MLFLOW_TRACKING_PASSWORD": "wrong"}, "refuses user 'mlflow' with this password"),
+        ({"MLFLOW_TRACKING_USERNAME": "wrong"}, "refuses user 'wrong' with this password"),
+        ({"MLFLOW_TRACKING_PASSWORD": ""}, "MLFLOW_TRACKING_PASSWORD: pulumi stack output"),
+        ({"MLFLOW_EXPERIMENT_NAME": ""}, "MLFLOW_EXPERIMENT_NAME: a name of your choice"),
+        ({"MLFLOW_TRACKING_URI": ""}, "MLFLOW_TRACKING_URI: pulumi stack output"),
+        ({"MLFLOW_TRACKING_URI": "mlflow.db"}, "wanted a web address such as https://"),
+        ({"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, "http://127.0.0.1:9 can't be reached"),
+    ],
+)
+def test_the_sample_client_says_what_is_wrong(
+    stack: Stack, changed: dict[str, str], said: str
+) -> None:
+    ran = stack.client(CHECK, **changed)
+    assert ran.returncode == 1
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/"),
+        ("GET", "/api/2.0/mlflow/experiments/search?max_results=1"),
+        ("PUT", "/api/2.0/mlflow-artifacts/artifacts/0/x"),
+        ("POST", "/v1/traces"),
+        ("POST", "/gateway/x/mlflow/invocations"),
+        ("GET", "/ajax-api/3.0/mlflow/server-info"),
+    ],
+)
+def test_every_kind_of_route_wants_credentials(stack: Stack, method: str, path: str) -> None:
+    address = stack.environment()["MLFLOW_TRACKING_URI"]
+    for headers in ({}, {"Authorization": "Basic " + base64.b64encode(b"mlflow:x").decode()}):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(
+                urllib.request.Request(address + path, method=method, headers=headers)
+            )
+        assert refused.value.code == 401
+        assert refused.value.headers["WWW-Authenticate"].startswith("Basic ")
+
+
+CLIENT_TEST = Path(__file__).with_name("client_session.py")
+
+
+def test_stock_mlflow_client_can_do_everything(stack: Stack) -> None:
+    """Registry, traces, nested artifacts, deletion, and large files through signed URLs."""
+    ran = stack.client(
+        str(CLIENT_TEST),
+        # MLflow's own settings, so that 12 MiB is large enough for parts.
+        MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE=str(10 << 20),
+        MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE=str(5 << 20),
+        MLFLOW_LOGGING_LEVEL="ERROR",
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    done = json.loads(ran.stdout.splitlines()[-1])
+    assert done == {
+        "odd names": True,
+        "large file": True,
+        "listing": True,
+        "deleting": True,
+        "registry": True,
+        "traces": True,
+        "search": 25,
+    }
+    requests = (stack.folder / "log" / "server.log").read_text()
+    assert "/api/2.0/mlflow-artifacts/mpu/create" in requests
+    assert "/api/2.0/mlflow-artifacts/mpu/complete" in requests
+
+
+def test_what_was_declared_is_all_that_the_server_is_told(stack: Stack) -> None:
+    """The environment is what Cloud Run would give it, and no secret is in it or in a log."""
+    pids = [
+        int(path.name)
+        for path in Path("/proc").glob("[0-9]*")
+        if b"tracking_server" in _read(path / "cmdline")
+        and f"PORT={stack.port}\0".encode() in _read(path / "environ")
+    ]
+    if not Path("/proc/self").exists():
+        pytest.skip("needs /proc, which this system does not have")
+    (pid,) = pids
+    environ = _read(Path("/proc", str(pid), "environ")).decode()
+    names = {entry.partition("=")[0] for entry in environ.split("\0") if entry}
+    assert names == {
+        *("GCP_PROJECT", "ARTIFACTS", "MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_DISABLE_TELEMETRY"),
+        *("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "ARTIFACT_URL_SECRET", "DATABASE_URL_SECRET"),
+        *("TRACKING_USERNAME_SECRET", "TRACKING_PASSWORD_SECRET", "KEK_PASSPHRASE_SECRET"),
+        # what Cloud Run adds
+        *("PORT", "K_SERVICE", "K_REVISION", "K_CONFIGURATION", "PATH", "HOME", "LANG"),
+        # where Google is on this computer
+        *("GCE_METADATA_HOST", "GCE_METADATA_IP", "SECRET_MANAGER_ENDPOINT", "CLOUDSQL_ROOT"),
+        *("IAM_CREDENTIALS_ENDPOINT", "STORAGE_EMULATOR_HOST"),
+    }
+    secrets = json.loads((stack.folder / "secrets.json").read_text())
+    values = {
+        name: base64.b64decode(version["data"]).decode()
+        for name, versions in secrets.items()
+        for version in versions.values()
+    }
+    hidden = [values["mlflow_tracking_password"], values["mlflow_kek_passphrase"]]
+    hidden.append(values["mlflow_database_url"].split("@")[0].rpartition(":")[2])
+    shown = environ + _read(Path("/proc", str(pid), "cmdline")).decode()
+    shown += "".join(path.read_text() for path in (stack.folder / "log").glob("server*"))
+    shown += "".join(path.read_text() for path in (stack.folder / "log").glob("mlflow-*"))
+    assert not [value for value in hidden if value in shown]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
