@@ -48,7 +48,8 @@ test-server: $(VENVS)/server-test.done ## The container's code, in process and w
 	$(SERVER_TEST) -m pytest tests/server
 
 test-local: install-local $(VENVS)/client.done ## The whole stack with the real MLflow client
-	$(PROGRAM) -m pytest tests/local
+	@# Mostly waiting for processes, so more at a time than there are cores.
+	$(PROGRAM) -m pytest -n 3 --dist worksteal tests/local
 
 lint: $(VENVS)/program.done $(VENVS)/server-test.done ## Linters and type checkers
 	$(VENVS)/program/bin/ruff check .

@@ -237,9 +237,11 @@ class _Monitor(mocks.MockMonitor):
         return super().Invoke(request)
 
 
-def run(config: Mapping[str, Any] | None = None, *, preview: bool = False) -> Program:
+def run(
+    config: Mapping[str, Any] | None = None, *, preview: bool = False, into: Program | None = None
+) -> Program:
     """Runs `__main__.py` with the given configuration, keys as `pulumi config set` takes them."""
-    program = Program()
+    program = into or Program()
     values = {"gcp:project": PROJECT, "gcp:region": REGION, **(config or {})}
     pulumi.runtime.set_all_config(
         {

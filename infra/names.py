@@ -1,0 +1,21 @@
+"""Names that Google limits, so that `settings` can check what the components will ask for."""
+
+from __future__ import annotations
+
+# Random bytes, in hex after a hyphen, that end a name which must not come back.
+SUFFIX_BYTES = 3
+ACCOUNT_ID_MAX = 30
+BUCKET_NAME_MAX = 63
+
+
+def account_id(prefix: str) -> str:
+    return f"{prefix}-server"
+
+
+def bucket_prefix(project: str, prefix: str) -> str:
+    """The bucket's name without its suffix.
+
+    Buckets of all of Google Cloud share one name space: the project makes the name readable,
+    the suffix makes it free, also while a move to another location needs both buckets.
+    """
+    return f"{project}-{prefix}-artifacts"

@@ -1,0 +1,162 @@
+"""Reads the stack's configuration, typed, and collects all that is wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+NAMESPACE = "mlflow-gcp"
+
+HOSTNAME = re.compile(
+    r"(?=.{4,253}$)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    key: str
+    given: str
+    wanted: str
+    example: str
+
+    def __str__(self) -> str:
+        return (
+            f"  {self.key}\n"
+            f"    given:   {self.given}\n"
+            f"    wanted:  {self.wanted}\n"
+            f"    example: {self.example}"
+        )
+
+
+class SettingsError(pulumi.RunError):
+    """All that is wrong with the settings; Pulumi prints it without a traceback."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = f"{len(problems)} setting{'s' if len(problems) > 1 else ''}"
+        listed = "\n".join(str(problem) for problem in problems)
+        super().__init__(f"{count} to correct, nothing was changed:\n{listed}")
+
+
+class Reader:
+    """Reads typed values and collects what is wrong instead of stopping at the first.
+
+    A value that is refused reads as its default, so that the checks between settings go on
+    without repeating it.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = config
+        self._read: set[str] = set()
+        self.problems: list[Problem] = []
+
+    def problem(self, key: str, *, wanted: str, example: str, given: str | None = None) -> None:
+        """`example` is a value, or the whole command where a value is not enough."""
+        if given is None:
+            value = self._value(key)
+            given = "nothing" if value == "" else str(value)
+        if not example.startswith("pulumi "):
+            example = f"pulumi config set {key.removeprefix(f'{NAMESPACE}:')} {example}"
+        self.problems.append(Problem(key=key, given=given, wanted=wanted, example=example))
+
+    def ok(self, *keys: str) -> bool:
+        """None of these was refused on its own, so a check between them makes sense."""
+        return not {full(key) for key in keys} & {problem.key for problem in self.problems}
+
+    def text(
+        self,
+        key: str,
+        default: str,
+        *,
+        valid: Callable[[str], object] = lambda _: True,
+        wanted: str = "",
+        example: str = "",
+        show: Callable[[str], str] = str,
+    ) -> str:
+        key = full(key)
+        value = str(self._value(key)) or default
+        if value and not valid(value):
+            self.problem(key, wanted=wanted, example=example, given=show(value))
+            return default
+        return value
+
+    def choice(self, key: str, choices: Sequence[str]) -> str:
+        """One of `choices`, of which the first is the default."""
+        return self.text(
+            key,
+            choices[0],
+            valid=choices.__contains__,
+            wanted=f"one of {', '.join(choices)}",
+            example=choices[0],
+        )
+
+    def integer(self, key: str, default: int, *, low: int, high: int, unit: str = "") -> int:
+        key = full(key)
+        value = self._value(key)
+        if value == "":
+            return default
+        text = str(value).strip()
+        if re.fullmatch(r"-?\d{1,9}", text) and low <= int(text) <= high:
+            return int(text)
+        wanted = f"a whole number from {low} to {high}{unit}"
+        self.problem(key, wanted=wanted, example=str(default))
+        return default
+
+    def boolean(self, key: str, default: bool) -> bool:
+        key = full(key)
+        text = str(self._value(key)).lower()
+        if text not in {"", "true", "false"}:
+            self.problem(key, wanted="true or false", example=str(default).lower())
+            return default
+        return default if text == "" else text == "true"
+
+    def hostnames(self, key: str) -> tuple[str, ...]:
+        key = full(key)
+        value = self._value(key)
+        try:
+            hosts = json.loads(value or "[]") if isinstance(value, str) else value
+        except json.JSONDecodeError:
+            hosts = None
+        if not (
+            isinstance(hosts, list)
+            and all(isinstance(h, str) and HOSTNAME.fullmatch(h) for h in hosts)
+        ):
+            self.problem(
+                key,
+                wanted="a list of host names, each without scheme, port, path or *",
+                example="pulumi config set --path 'customDomains[0]' mlflow.example.com",
+            )
+            return ()
+        return tuple(host.lower() for host in hosts)
+
+    def refuse_unknown(self) -> None:
+        known = sorted(key.removeprefix(f"{NAMESPACE}:") for key in self._read)
+        for key in self._config:
+            if not key.startswith(f"{NAMESPACE}:") or key in self._read:
+                continue
+            short = key.removeprefix(f"{NAMESPACE}:")
+            close = difflib.get_close_matches(short, known, n=1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            self.problems.append(
+                Problem(
+                    key=key,
+                    given="a key that nothing reads",
+                    wanted=f"a key that Pulumi.yaml lists{meant}",
+                    example=f"pulumi config rm {key}",
+                )
+            )
+
+    def _value(self, key: str) -> Any:
+        self._read.add(key)
+        value = self._config.get(key)
+        return "" if value is None else value
+
+
+def full(key: str) -> str:
+    return key if ":" in key else f"{NAMESPACE}:{key}"

@@ -1,0 +1,94 @@
+"""The server's secrets: each with its version and the right to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pulumi
+import pulumi_gcp as gcp
+import pulumi_random as random
+
+from infra.component import Component
+
+
+def generated_password(
+    name: str, *, length: int, opts: pulumi.ResourceOptions
+) -> pulumi.Output[str]:
+    """Letters and digits only: it is pasted into shells, URLs and `.envrc` files."""
+    password = random.RandomPassword(name, length=length, special=False, opts=opts)
+    return pulumi.Output.secret(password.result)
+
+
+class Secrets(Component):
+    """`references` says where the server finds each: `<secret id>/versions/<number>`.
+
+    The number is a real one, never `latest`: a changed value is a new version, so a new
+    reference, so a new revision of the service, and rolling back a revision takes its
+    secrets back with it.
+    """
+
+    references: Mapping[str, pulumi.Output[str]]
+    tracking_password: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        prefix: str,
+        artifact_url: pulumi.Output[str],
+        database_url: pulumi.Output[str],
+        tracking_username: str,
+        tracking_password: str | None,
+        server: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__(name, opts)
+        self.tracking_password = (
+            pulumi.Output.secret(tracking_password)
+            if tracking_password
+            else generated_password("tracking-password", length=32, opts=self.child())
+        )
+        values = {
+            "artifact_url": artifact_url,
+            "database_url": database_url,
+            "tracking_username": pulumi.Output.from_input(tracking_username),
+            "tracking_password": self.tracking_password,
+            # Encrypts the API keys that MLflow's gateway stores. They can't be read with
+            # another one, so nothing but a new stack changes it.
+            "kek_passphrase": generated_password("kek-passphrase", length=48, opts=self.child()),
+        }
+        self.references = {
+            key: self._secret(key, secret_id=f"{prefix}_{key}", value=value, server=server)
+            for key, value in values.items()
+        }
+        self.register_outputs({"references": self.references})
+
+    def _secret(
+        self, key: str, *, secret_id: str, value: pulumi.Output[str], server: pulumi.Input[str]
+    ) -> pulumi.Output[str]:
+        secret = gcp.secretmanager.Secret(
+            key,
+            secret_id=secret_id,
+            replication=gcp.secretmanager.SecretReplicationArgs(
+                auto=gcp.secretmanager.SecretReplicationAutoArgs()
+            ),
+            opts=self.child(),
+        )
+        secret_data: pulumi.Output[str] = pulumi.Output.secret(value)
+        version = gcp.secretmanager.SecretVersion(
+            key,
+            secret=secret.id,
+            secret_data=secret_data,
+            # A changed value replaces this resource, and by default that destroys the version
+            # which the revision to roll back to reads. Deleting the secret deletes them all.
+            deletion_policy="ABANDON",
+            opts=self.child(),
+        )
+        gcp.secretmanager.SecretIamMember(
+            f"server-reads-{key}",
+            secret_id=secret.id,
+            role="roles/secretmanager.secretAccessor",
+            member=server,
+            opts=self.child(),
+        )
+        return pulumi.Output.concat(secret.secret_id, "/versions/", version.version)

@@ -1,0 +1,379 @@
+"""The stack's settings: typed, frozen, and checked whole before the first resource exists.
+
+`Pulumi.yaml` describes each key; the defaults there and here are the same. Limits are
+Google's, as of 2026-11; each table says where it is from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pulumi.runtime import config as pulumi_config
+
+from infra import tiers
+from infra.names import (
+    ACCOUNT_ID_MAX,
+    BUCKET_NAME_MAX,
+    SUFFIX_BYTES,
+    account_id,
+    bucket_prefix,
+)
+from infra.reader import Reader, SettingsError, full
+from infra.regions import MULTI_REGIONS, REGIONS
+
+# https://cloud.google.com/run/docs/configuring/services/memory-limits: MiB for each CPU count.
+# Less than one CPU allows one request at a time, less than 512 MiB does not hold MLflow.
+MEMORY_OF_CPU = {
+    1: (512, 4096),
+    2: (512, 8192),
+    4: (2048, 16384),
+    6: (4096, 24576),
+    8: (4096, 32768),
+}
+
+# Connections that are not for requests: what PostgreSQL keeps for superusers by default
+# (https://www.postgresql.org/docs/17/runtime-config-connection.html), a few for Cloud SQL's own
+# agents (our estimate, it publishes none), and those with which a new revision's first instance
+# checks the schema while the old revision still serves.
+RESERVED_CONNECTIONS = {
+    "superuser_reserved_connections": 3,
+    "Cloud SQL's agents": 3,
+    "a new revision that boots": 2,
+}
+
+PASSWORD_MIN = 8
+
+PROJECT = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
+NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
+MEMORY = re.compile(r"([1-9]\d*)(Mi|Gi)")
+# The registries that Cloud Run pulls from; others go through a remote repository.
+IMAGE = re.compile(
+    r"(?:[a-z0-9-]+-docker\.pkg\.dev|(?:[a-z]+\.)?gcr\.io|docker\.io)"
+    r"(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+"
+    r"(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseSettings:
+    version: int
+    tier: str
+    edition: str
+    disk_gb: int
+    disk_limit_gb: int
+    availability: str
+    connections: int
+    backup_retention: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    artifacts: str
+    public_through: str
+    memory: str
+    cpu: int
+    concurrency: int
+    min_instances: int
+    max_instances: int
+    request_timeout: int
+    custom_domains: tuple[str, ...]
+    telemetry: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    project: str
+    region: str
+    name: str
+    tracking_username: str
+    # None: one is generated.
+    tracking_password: str | None = field(repr=False)
+    # None: it is built.
+    image: str | None
+    builder: str
+    bucket_location: str
+    bucket_force_destroy: bool
+    deletion_protection: bool
+    database: DatabaseSettings
+    service: ServiceSettings
+
+
+def stack_config() -> dict[str, str]:
+    """The whole configuration as the engine hands it over, keys with their namespace."""
+    return {**pulumi_config.get_config_env(), **pulumi_config.CONFIG.get()}
+
+
+def load(config: Mapping[str, Any]) -> Settings:
+    """Reads and checks everything; raises one `SettingsError` with all that is wrong."""
+    read = Reader(config)
+    # The only one so far, and refused otherwise, so that nobody believes in a private server.
+    read.choice("access", ["public"])
+    project, region = _project(read), _region(read)
+    settings = Settings(
+        project=project,
+        region=region,
+        name=read.text(
+            "name",
+            "mlflow",
+            valid=NAME.fullmatch,
+            wanted="lower-case letters, digits and hyphens, starting with a letter and not "
+            "ending with a hyphen",
+            example="mlflow",
+        ),
+        tracking_username=read.text(
+            "trackingUsername",
+            "mlflow",
+            valid=lambda name: name.isprintable() and name == name.strip() and ":" not in name,
+            wanted="printable characters without a colon, which ends the name in HTTP Basic, "
+            "and without spaces around them",
+            example="mlflow",
+            # What follows a colon may be a password.
+            show=lambda name: f"{name.partition(':')[0]}:..." if ":" in name else name,
+        ),
+        tracking_password=read.text(
+            "trackingPassword",
+            "",
+            valid=lambda word: (
+                len(word) >= PASSWORD_MIN and word.isprintable() and word == word.strip()
+            ),
+            wanted=f"at least {PASSWORD_MIN} printable characters without spaces or a line end "
+            "around them, or none: then one is generated",
+            example="pulumi config set --secret trackingPassword 'a long phrase'",
+            show=lambda _: "(hidden)",
+        )
+        or None,
+        image=read.text(
+            "image",
+            "",
+            valid=lambda image: IMAGE.fullmatch(image) and re.search(r"[:@]", image),
+            wanted="an image with its digest or tag, in Artifact Registry, gcr.io or docker.io "
+            "(what Cloud Run pulls from), or none: then it is built",
+            example="us-central1-docker.pkg.dev/my-project/mlflow/server@sha256:...",
+        )
+        or None,
+        builder=read.choice("builder", ["docker", "cloud-build"]),
+        bucket_location=_bucket_location(read, region),
+        bucket_force_destroy=read.boolean("bucketForceDestroy", False),
+        deletion_protection=read.boolean("deletionProtection", True),
+        database=_database(read),
+        service=_service(read),
+    )
+    _check_names(read, settings)
+    _check_image(read, settings)
+    _check_database(read, settings.database)
+    _check_service(read, settings.service)
+    _check_connections(read, settings)
+    read.refuse_unknown()
+    if read.problems:
+        raise SettingsError(read.problems)
+    return settings
+
+
+def _project(read: Reader) -> str:
+    key = "gcp:project"
+    wanted = (
+        "the id of a Google Cloud project: 6 to 30 lower-case letters, digits and hyphens, "
+        "starting with a letter and not ending with a hyphen (the id, not the name or number)"
+    )
+    project = read.text(key, "", valid=PROJECT.fullmatch, wanted=wanted, example="my-project")
+    if not project and read.ok(key):
+        read.problem(key, wanted=wanted, example="my-project")
+    return project
+
+
+def _region(read: Reader) -> str:
+    key, default = "gcp:region", "us-central1"
+    region = read.text(key, default)
+    if region in REGIONS:
+        return region
+    close = difflib.get_close_matches(region, REGIONS, n=3)
+    read.problem(
+        key,
+        wanted=f"a region of Cloud Run; close to it: {', '.join(close)}"
+        if close
+        else "a region of Cloud Run: https://cloud.google.com/run/docs/locations",
+        example=close[0] if close else default,
+    )
+    return default
+
+
+def _bucket_location(read: Reader, region: str) -> str:
+    """Upper case, as Google answers, so that no difference shows."""
+    location = read.text(
+        "bucketLocation",
+        "",
+        valid=lambda place: place.upper() in MULTI_REGIONS or place.lower() in REGIONS,
+        wanted=f"a region, or one of {', '.join(MULTI_REGIONS)}, or none: then the stack's region",
+        example="EU",
+    )
+    return (location or region).upper()
+
+
+def _database(read: Reader) -> DatabaseSettings:
+    return DatabaseSettings(
+        version=read.integer("databaseVersion", 17, low=15, high=18, unit=", PostgreSQL's major"),
+        tier=read.text(
+            "databaseTier",
+            "db-f1-micro",
+            valid=tiers.parse,
+            wanted=tiers.WANTED,
+            example="db-custom-1-3840",
+        ),
+        edition=read.choice("databaseEdition", ["ENTERPRISE", "ENTERPRISE_PLUS"]),
+        disk_gb=read.integer("databaseDiskGb", 10, low=10, high=65536, unit=" GB"),
+        disk_limit_gb=read.integer("databaseDiskLimitGb", 100, low=10, high=65536, unit=" GB"),
+        availability=read.choice("databaseAvailability", ["ZONAL", "REGIONAL"]),
+        connections=read.integer("databaseConnections", 8, low=1, high=200),
+        backup_retention=read.integer("backupRetention", 7, low=1, high=365, unit=" backups"),
+    )
+
+
+def _service(read: Reader) -> ServiceSettings:
+    return ServiceSettings(
+        artifacts=read.choice("artifacts", ["proxied", "direct"]),
+        public_through=read.choice("publicThrough", ["allUsers", "invokerIamDisabled"]),
+        memory=read.text(
+            "memory",
+            "1Gi",
+            valid=MEMORY.fullmatch,
+            wanted="a whole number of Mi or Gi",
+            example="1Gi",
+        ),
+        cpu=int(
+            read.text(
+                "cpu",
+                "1",
+                valid=lambda cpu: cpu in {str(count) for count in MEMORY_OF_CPU},
+                wanted=f"one of {', '.join(str(count) for count in MEMORY_OF_CPU)}",
+                example="1",
+            )
+        ),
+        concurrency=read.integer("concurrency", 80, low=1, high=1000, unit=" requests"),
+        min_instances=read.integer("minInstances", 0, low=0, high=1000),
+        max_instances=read.integer("maxInstances", 2, low=1, high=1000),
+        request_timeout=read.integer("requestTimeout", 3600, low=1, high=3600, unit=" seconds"),
+        custom_domains=read.hostnames("customDomains"),
+        telemetry=read.boolean("mlflowTelemetry", False),
+    )
+
+
+def _check_names(read: Reader, settings: Settings) -> None:
+    """What the name is part of must fit Google's limits."""
+    if not read.ok("name"):
+        return
+    name = settings.name
+    account = account_id(name)
+    if len(account) > ACCOUNT_ID_MAX:
+        read.problem(
+            full("name"),
+            wanted=f"at most {ACCOUNT_ID_MAX - len(account_id(''))} characters: the account "
+            f"{account} has {len(account)} of {ACCOUNT_ID_MAX} (the service may have 49)",
+            example="mlflow",
+        )
+    if not settings.project:
+        return
+    bucket = f"{bucket_prefix(settings.project, name)}-{'x' * 2 * SUFFIX_BYTES}"
+    if len(bucket) > BUCKET_NAME_MAX:
+        read.problem(
+            full("name"),
+            wanted=f"at most {len(name) - len(bucket) + BUCKET_NAME_MAX} characters: the bucket "
+            f"{bucket} has {len(bucket)} of {BUCKET_NAME_MAX}",
+            example="mlflow",
+        )
+    if re.search(r"g[o0][o0]g[l1]e|^goog", bucket):
+        read.problem(
+            full("name"),
+            wanted=f"a name that does not make the bucket {bucket} contain google, or anything "
+            "that looks like it, which Cloud Storage refuses",
+            example="mlflow",
+        )
+
+
+def _check_image(read: Reader, settings: Settings) -> None:
+    if settings.image and settings.builder == "cloud-build" and read.ok("image", "builder"):
+        read.problem(
+            full("builder"),
+            wanted="no builder beside a ready image: unset one of image and builder",
+            example="docker",
+        )
+
+
+def _check_database(read: Reader, database: DatabaseSettings) -> None:
+    if read.ok("databaseTier", "databaseEdition"):
+        tier = tiers.require(database.tier)
+        if tier.edition != database.edition:
+            read.problem(
+                full("databaseEdition"),
+                wanted=f"{tier.edition}, which databaseTier {database.tier} belongs to",
+                example=tier.edition,
+            )
+    if (
+        read.ok("databaseDiskGb", "databaseDiskLimitGb")
+        and database.disk_limit_gb < database.disk_gb
+    ):
+        read.problem(
+            full("databaseDiskLimitGb"),
+            wanted=f"at least databaseDiskGb, which is {database.disk_gb}",
+            example=str(database.disk_gb * 2),
+        )
+
+
+def _check_service(read: Reader, service: ServiceSettings) -> None:
+    if read.ok("minInstances", "maxInstances") and service.min_instances > service.max_instances:
+        read.problem(
+            full("minInstances"),
+            wanted=f"at most maxInstances, which is {service.max_instances}",
+            example=str(service.max_instances),
+        )
+    if read.ok("memory", "cpu"):
+        low, high = MEMORY_OF_CPU[service.cpu]
+        if not low <= mebibytes(service.memory) <= high:
+            read.problem(
+                full("memory"),
+                wanted=f"{low}Mi to {high}Mi, which is what {service.cpu} CPU can have "
+                f"({'; '.join(f'{c} CPU {a}Mi-{b}Mi' for c, (a, b) in MEMORY_OF_CPU.items())})",
+                example="1Gi" if service.cpu <= 2 else f"{low}Mi",
+            )
+
+
+def _check_connections(read: Reader, settings: Settings) -> None:
+    """All instances' pools must fit what the tier accepts.
+
+    `maxInstances` holds over all revisions (`scaling` of the service), so a rollout needs
+    room only for a new revision's boot. Cloud Run may overshoot it for a moment: a pool opens
+    connections as requests need them, so this is the worst case, not the usual one.
+    """
+    if not read.ok("databaseTier", "maxInstances", "databaseConnections"):
+        return
+    instances = settings.service.max_instances
+    each = settings.database.connections
+    limit = tiers.require(settings.database.tier).max_connections
+    reserved = sum(RESERVED_CONNECTIONS.values())
+    room = limit - reserved
+    if instances * each <= room:
+        return
+    kept = ", ".join(f"{count} {what}" for what, count in RESERVED_CONNECTIONS.items())
+    choices = [
+        f"maxInstances {room // each}" if room >= each else "",
+        f"databaseConnections {room // instances}" if room >= instances else "",
+        f"a larger databaseTier ({tiers.smallest_for(instances * each + reserved)})",
+    ]
+    read.problem(
+        full("databaseConnections"),
+        given=f"maxInstances {instances} x databaseConnections {each} = {instances * each}",
+        wanted=f"at most {room}: {settings.database.tier} accepts {limit}, less {reserved} "
+        f"({kept}); take {' or '.join(choice for choice in choices if choice)}",
+        example=str(max(1, room // instances)),
+    )
+
+
+def mebibytes(memory: str) -> int:
+    """`1Gi` -> 1024."""
+    match = MEMORY.fullmatch(memory)
+    if not match:
+        raise ValueError(f"not a memory size: {memory}")
+    return int(match[1]) * (1024 if match[2] == "Gi" else 1)

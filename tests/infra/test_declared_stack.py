@@ -1,0 +1,611 @@
+"""What the program declares: an inventory, then the properties that matter, then the order.
+
+`DEFECTS` breaks the program on purpose, and sees the checks fail.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import pulumi_gcp as gcp
+import pytest
+
+from infra.reader import SettingsError
+from tests.infra.declared import (
+    DIGEST,
+    NUMBER,
+    PROJECT,
+    REGION,
+    REGISTRY_TOKEN,
+    ROOT,
+    UNKNOWN,
+    Program,
+    Secret,
+    plain_strings,
+    run,
+    shown,
+)
+
+API = "gcp:projects/service:Service"
+ACCOUNT = "gcp:serviceaccount/account:Account"
+ACCOUNT_MEMBER = "gcp:serviceaccount/iAMMember:IAMMember"
+PROJECT_MEMBER = "gcp:projects/iAMMember:IAMMember"
+INSTANCE = "gcp:sql/databaseInstance:DatabaseInstance"
+DATABASE = "gcp:sql/database:Database"
+USER = "gcp:sql/user:User"
+BUCKET = "gcp:storage/bucket:Bucket"
+BUCKET_MEMBER = "gcp:storage/bucketIAMMember:BucketIAMMember"
+SECRET = "gcp:secretmanager/secret:Secret"
+VERSION = "gcp:secretmanager/secretVersion:SecretVersion"
+SECRET_MEMBER = "gcp:secretmanager/secretIamMember:SecretIamMember"
+REPOSITORY = "gcp:artifactregistry/repository:Repository"
+IMAGE = "docker:index/image:Image"
+COMMAND = "command:local:Command"
+SERVICE = "gcp:cloudrunv2/service:Service"
+INVOKER = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
+RANDOM_ID = "random:index/randomId:RandomId"
+RANDOM_PASSWORD = "random:index/randomPassword:RandomPassword"
+
+TOKEN_CALL = "gcp:organizations/getClientConfig:getClientConfig"
+
+SERVER = f"serviceAccount:mlflow-server@{PROJECT}.iam.gserviceaccount.com"
+BUCKET_NAME = f"{PROJECT}-mlflow-artifacts-ab12cd"
+CONNECTION = f"{PROJECT}:{REGION}:mlflow-ab12cd"
+READY_IMAGE = f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server@{DIGEST}"
+
+SECRET_VALUES = {
+    "artifact_url": f"gs://{BUCKET_NAME}",
+    "database_url": "postgresql+pg8000://mlflow:generated-database-password@/mlflow"
+    f"?unix_sock=/cloudsql/{CONNECTION}/.s.PGSQL.5432",
+    "tracking_username": "mlflow",
+    "tracking_password": "generated-tracking-password",
+    "kek_passphrase": "generated-kek-passphrase",
+}
+
+INVENTORY = {
+    API: 8,
+    ACCOUNT: 1,
+    ACCOUNT_MEMBER: 1,
+    PROJECT_MEMBER: 1,
+    INSTANCE: 1,
+    DATABASE: 1,
+    USER: 1,
+    BUCKET: 1,
+    BUCKET_MEMBER: 1,
+    SECRET: 5,
+    VERSION: 5,
+    SECRET_MEMBER: 5,
+    REPOSITORY: 1,
+    IMAGE: 1,
+    SERVICE: 1,
+    INVOKER: 1,
+    RANDOM_ID: 2,
+    RANDOM_PASSWORD: 3,
+}
+
+
+@cache
+def default() -> Program:
+    return run()
+
+
+# Each check takes a program, so that the broken ones can be given to it too.
+
+
+def check_inventory(program: Program) -> None:
+    assert program.counts() == dict(sorted(INVENTORY.items()))
+
+
+def check_grants(program: Program) -> None:
+    """Exactly these rights, and no more anywhere."""
+    grants = {
+        (r.type, r.inputs["role"], r.inputs["member"], _target(r.inputs))
+        for r in program.created
+        if "role" in r.inputs
+    }
+    account = f"projects/{PROJECT}/serviceAccounts/{SERVER.removeprefix('serviceAccount:')}"
+    assert grants == {
+        (ACCOUNT_MEMBER, "roles/iam.serviceAccountTokenCreator", SERVER, account),
+        (PROJECT_MEMBER, "roles/cloudsql.client", SERVER, PROJECT),
+        (BUCKET_MEMBER, "roles/storage.objectUser", SERVER, BUCKET_NAME),
+        *(
+            (SECRET_MEMBER, "roles/secretmanager.secretAccessor", SERVER, f"{key}-id")
+            for key in SECRET_VALUES
+        ),
+        (INVOKER, "roles/run.invoker", "allUsers", "mlflow"),
+    }
+    assert not [r for r in program.created if "Binding" in r.kind or "Policy" in r.kind]
+    assert program.one(PROJECT_MEMBER).inputs["condition"]["expression"] == (
+        f'resource.name == "projects/{PROJECT}/instances/mlflow-ab12cd" && '
+        'resource.service == "sqladmin.googleapis.com"'
+    )
+
+
+def _target(inputs: dict[str, Any]) -> Any:
+    keys = ("serviceAccountId", "secretId", "bucket", "project", "name")
+    return next(inputs[key] for key in keys if key in inputs)
+
+
+def check_bucket(program: Program) -> None:
+    bucket = program.one(BUCKET).inputs
+    assert bucket["name"] == BUCKET_NAME
+    assert bucket["location"] == REGION.upper()
+    assert bucket["uniformBucketLevelAccess"] is True
+    assert bucket["publicAccessPrevention"] == "enforced"
+    assert bucket["versioning"] == {"enabled": True}
+    assert bucket["softDeletePolicy"] == {"retentionDurationSeconds": 7 * 24 * 3600}
+    assert bucket["forceDestroy"] is False
+    assert bucket["lifecycleRules"] == [
+        {
+            "action": {"type": "Delete"},
+            "condition": {"withState": "ARCHIVED", "daysSinceNoncurrentTime": 30},
+        },
+        {"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 7}},
+    ]
+
+
+def check_no_secret_in_plain(program: Program) -> None:
+    hidden = {
+        *(f"generated-{name}-password" for name in ("database", "tracking")),
+        "generated-kek-passphrase",
+        REGISTRY_TOKEN,
+    }
+    exposed = [
+        (str(resource), value)
+        for resource in program.resources
+        for value in plain_strings(resource.raw)
+        if any(secret in value for secret in hidden)
+    ]
+    exposed += [
+        (f"output {name}", value)
+        for name, output in program.outputs.items()
+        for value in plain_strings(output)
+        if any(secret in value for secret in hidden)
+    ]
+    assert exposed == []
+    assert all(isinstance(version.raw["secretData"], Secret) for version in program.all(VERSION))
+
+
+def check_order(program: Program) -> None:
+    """The service comes after every single thing that it boots with."""
+    service = program.service
+    missing = {
+        str(resource)
+        for resource in program.created
+        if resource.type not in {SERVICE, INVOKER} and resource.urn not in program.before(service)
+    }
+    assert missing == set()
+
+
+def check_apis_first(program: Program) -> None:
+    apis = {api.urn for api in program.all(API)}
+    early = [
+        str(resource)
+        for resource in program.created
+        if resource.type != API and not apis <= program.before(resource)
+    ]
+    assert early == []
+
+
+CHECKS = [
+    check_inventory,
+    check_grants,
+    check_bucket,
+    check_no_secret_in_plain,
+    check_order,
+    check_apis_first,
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_default_stack(check: Callable[[Program], None]) -> None:
+    check(default())
+
+
+def _replace(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, change: Callable[..., Any]
+) -> None:
+    original = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *args, **kwargs: change(original, *args, **kwargs))
+
+
+def _public_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(original: Any, *args: Any, **kwargs: Any) -> Any:
+        return original(*args, **{**kwargs, "public_access_prevention": "inherited"})
+
+    _replace(monkeypatch, gcp.storage, "Bucket", change)
+
+
+def _no_grant_on_the_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gcp.storage, "BucketIAMMember", lambda *args, **kwargs: None)
+
+
+def _too_large_a_grant(monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(original: Any, *args: Any, **kwargs: Any) -> Any:
+        return original(*args, **{**kwargs, "role": "roles/storage.admin"})
+
+    _replace(monkeypatch, gcp.storage, "BucketIAMMember", change)
+
+
+def _password_in_the_env(monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(original: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["name"] == "ARTIFACTS":
+            kwargs["value"] = "generated-tracking-password"
+        return original(*args, **kwargs)
+
+    _replace(monkeypatch, gcp.cloudrunv2, "ServiceTemplateContainerEnvArgs", change)
+
+
+def _service_that_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(original: Any, *args: Any, **kwargs: Any) -> Any:
+        kwargs["opts"].depends_on = None
+        return original(*args, **kwargs)
+
+    _replace(monkeypatch, gcp.cloudrunv2, "Service", change)
+
+
+def _account_before_the_apis(monkeypatch: pytest.MonkeyPatch) -> None:
+    def change(original: Any, *args: Any, **kwargs: Any) -> Any:
+        kwargs["opts"].depends_on = None
+        return original(*args, **kwargs)
+
+    _replace(monkeypatch, gcp.serviceaccount, "Account", change)
+
+
+DEFECTS = [
+    (_public_bucket, check_bucket),
+    (_no_grant_on_the_bucket, check_inventory),
+    (_no_grant_on_the_bucket, check_grants),
+    (_too_large_a_grant, check_grants),
+    (_password_in_the_env, check_no_secret_in_plain),
+    (_service_that_waits_for_nothing, check_order),
+    (_account_before_the_apis, check_apis_first),
+]
+
+
+@pytest.mark.parametrize(("defect", "check"), DEFECTS)
+def test_a_broken_program_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+    defect: Callable[[pytest.MonkeyPatch], None],
+    check: Callable[[Program], None],
+) -> None:
+    defect(monkeypatch)
+    program = run()
+    with pytest.raises(AssertionError):
+        check(program)
+
+
+def test_apis_stay_on() -> None:
+    apis = default().all(API)
+    assert {api.inputs["service"] for api in apis} == {
+        f"{name}.googleapis.com"
+        for name in (
+            "artifactregistry",
+            "cloudresourcemanager",
+            "iam",
+            "iamcredentials",
+            "run",
+            "secretmanager",
+            "sqladmin",
+            "storage",
+        )
+    }
+    assert all(api.inputs["disableOnDestroy"] is False for api in apis)
+
+
+def test_instance() -> None:
+    instance = default().one(INSTANCE).inputs
+    assert instance["name"] == "mlflow-ab12cd"
+    assert instance["databaseVersion"] == "POSTGRES_17"
+    assert instance["region"] == REGION
+    assert instance["deletionProtection"] is True
+    assert "rootPassword" not in instance
+    assert instance["settings"] == {
+        "tier": "db-f1-micro",
+        "edition": "ENTERPRISE",
+        "availabilityType": "ZONAL",
+        "diskType": "PD_SSD",
+        "diskSize": 10,
+        "diskAutoresize": True,
+        "diskAutoresizeLimit": 100,
+        "deletionProtectionEnabled": True,
+        "connectorEnforcement": "REQUIRED",
+        # No authorized networks: the public address answers to connectors only.
+        "ipConfiguration": {"ipv4Enabled": True, "sslMode": "ENCRYPTED_ONLY"},
+        "backupConfiguration": {
+            "enabled": True,
+            "pointInTimeRecoveryEnabled": True,
+            "startTime": "03:00",
+            "transactionLogRetentionDays": 7,
+            "backupRetentionSettings": {"retainedBackups": 7, "retentionUnit": "COUNT"},
+        },
+    }
+
+
+def test_database_and_user_go_with_their_instance() -> None:
+    for type_ in (DATABASE, USER):
+        resource = default().one(type_)
+        assert resource.inputs["name"] == "mlflow"
+        assert resource.inputs["instance"] == "mlflow-ab12cd"
+        assert resource.inputs["deletionPolicy"] == "ABANDON"
+    assert isinstance(default().one(USER).raw["password"], Secret)
+
+
+def test_names_that_must_not_come_back_follow_what_replaces_them() -> None:
+    program = run({"bucketLocation": "eu", "gcp:region": "europe-west1"})
+    keepers = {r.name: r.inputs["keepers"] for r in program.all(RANDOM_ID)}
+    assert keepers == {
+        "instance-suffix": {"region": "europe-west1"},
+        "bucket-suffix": {"location": "EU"},
+    }
+
+
+def test_passwords_need_no_quoting() -> None:
+    lengths = {r.name: r.inputs["length"] for r in default().all(RANDOM_PASSWORD)}
+    assert lengths == {"database-password": 32, "tracking-password": 32, "kek-passphrase": 48}
+    assert all(r.inputs["special"] is False for r in default().all(RANDOM_PASSWORD))
+
+
+def test_secrets() -> None:
+    program = default()
+    assert {secret.name: secret.inputs for secret in program.all(SECRET)} == {
+        key: {"secretId": f"mlflow_{key}", "replication": {"auto": {}}} for key in SECRET_VALUES
+    }
+    versions = {version.name: version.inputs for version in program.all(VERSION)}
+    assert {key: inputs["secretData"] for key, inputs in versions.items()} == SECRET_VALUES
+    assert {inputs["deletionPolicy"] for inputs in versions.values()} == {"ABANDON"}
+    # Replaced by making the new one first, so that no moment is without one.
+    assert not any(version.delete_before_replace for version in program.all(VERSION))
+
+
+def test_service() -> None:
+    program = default()
+    service = program.service.inputs
+    container = program.container
+    assert service["name"] == "mlflow"
+    assert service["location"] == REGION
+    assert service["ingress"] == "INGRESS_TRAFFIC_ALL"
+    assert service["deletionProtection"] is True
+    assert service["invokerIamDisabled"] is False
+    assert service["scaling"] == {"maxInstanceCount": 2}
+    assert service["traffics"] == [
+        {"type": "TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST", "percent": 100}
+    ]
+    template = {key: value for key, value in service["template"].items() if key != "containers"}
+    assert template == {
+        "serviceAccount": SERVER.removeprefix("serviceAccount:"),
+        "timeout": "3600s",
+        "maxInstanceRequestConcurrency": 80,
+        "scaling": {"minInstanceCount": 0, "maxInstanceCount": 2},
+        "volumes": [{"name": "cloudsql", "cloudSqlInstance": {"instances": [CONNECTION]}}],
+    }
+    assert container["image"] == READY_IMAGE
+    assert container["ports"] == {"name": "h2c", "containerPort": 8080}
+    assert container["volumeMounts"] == [{"name": "cloudsql", "mountPath": "/cloudsql"}]
+    assert container["resources"] == {
+        "limits": {"cpu": "1", "memory": "1Gi"},
+        "cpuIdle": True,
+        "startupCpuBoost": True,
+    }
+    startup, liveness = container["startupProbe"], container["livenessProbe"]
+    assert startup["httpGet"] == liveness["httpGet"] == {"path": "/health"}
+    assert startup["periodSeconds"] * startup["failureThreshold"] == 240
+    assert startup["timeoutSeconds"] <= startup["periodSeconds"]
+    assert liveness["timeoutSeconds"] <= liveness["periodSeconds"]
+
+
+def test_env_is_exactly_the_contract() -> None:
+    assert default().env == {
+        "GCP_PROJECT": PROJECT,
+        **{f"{key.upper()}_SECRET": f"mlflow_{key}/versions/1" for key in SECRET_VALUES},
+        "ARTIFACTS": "proxied",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": f"mlflow-{NUMBER}.{REGION}.run.app,mlflow-*.a.run.app",
+        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "8",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+
+
+def test_outputs() -> None:
+    outputs = default().outputs
+    assert isinstance(outputs.pop("tracking_password"), Secret)
+    links = outputs.pop("console_links")
+    assert outputs == {
+        "tracking_uri": "https://mlflow-abc123-uc.a.run.app",
+        "tracking_username": "mlflow",
+        "artifact_bucket": BUCKET_NAME,
+        "service_account_email": SERVER.removeprefix("serviceAccount:"),
+        "database_connection_name": CONNECTION,
+        "image": READY_IMAGE,
+    }
+    assert set(links) == {"service", "logs", "database", "artifacts", "secrets"}
+    assert all(
+        re.fullmatch(r"https://console\.cloud\.google\.com/\S+project=my-project", link)
+        for link in links.values()
+    )
+
+
+def test_components_hold_all_but_nothing_twice() -> None:
+    program = default()
+    components = {r.urn: r.kind for r in program.resources if not r.custom}
+    assert sorted(components.values()) == [
+        "Apis",
+        "Artifacts",
+        "Database",
+        "Identity",
+        "Image",
+        "Secrets",
+        "Service",
+    ]
+    assert {resource.parent for resource in program.created} == set(components)
+    urns = [resource.urn for resource in program.resources]
+    assert len(urns) == len(set(urns))
+
+
+# Configurations other than the default.
+
+
+def test_a_preview_of_a_first_deployment_works_with_everything_unknown() -> None:
+    program = run(preview=True)
+    assert program.counts() == dict(sorted(INVENTORY.items()))
+    assert program.env["DATABASE_URL_SECRET"] == UNKNOWN
+    assert program.env["MLFLOW_SERVER_ALLOWED_HOSTS"] == UNKNOWN
+    assert program.container["image"] == UNKNOWN
+    assert shown(program.outputs["tracking_uri"]) == UNKNOWN
+    check_order(program)
+    check_apis_first(program)
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_a_ready_image_is_not_built(preview: bool) -> None:
+    program = run({"image": READY_IMAGE}, preview=preview)
+    counts = program.counts()
+    assert program.container["image"] == READY_IMAGE
+    assert not {REPOSITORY, IMAGE, COMMAND} & counts.keys()
+    assert "artifactregistry.googleapis.com" not in {a.inputs["service"] for a in program.all(API)}
+    assert TOKEN_CALL not in {token for token, *_ in program.calls}
+
+
+def test_docker_builds_for_cloud_run_and_never_shows_the_token() -> None:
+    image = default().one(IMAGE)
+    assert image.inputs["imageName"] == f"{READY_IMAGE.partition('@')[0]}:latest"
+    build = image.inputs["build"]
+    assert build["platform"] == "linux/amd64"
+    assert (build["context"], build["dockerfile"]) == ("image", "image/Dockerfile")
+    assert (ROOT / build["dockerfile"]).is_file()
+    assert TOKEN_CALL in {token for token, *_ in default().calls}
+    registry = image.inputs["registry"]
+    assert registry == {
+        "server": f"{REGION}-docker.pkg.dev",
+        "username": "oauth2accesstoken",
+        "password": REGISTRY_TOKEN,
+    }
+    assert REGISTRY_TOKEN not in set(plain_strings(image.raw))
+
+
+def test_old_images_go_but_never_the_newest() -> None:
+    repository = default().one(REPOSITORY).inputs
+    assert repository["format"] == "DOCKER"
+    assert repository["location"] == REGION
+    assert repository["cleanupPolicyDryRun"] is False
+    assert repository["cleanupPolicies"] == [
+        {"id": "keep-newest", "action": "KEEP", "mostRecentVersions": {"keepCount": 10}},
+        {
+            "id": "delete-old",
+            "action": "DELETE",
+            "condition": {"tagState": "ANY", "olderThan": "2592000s"},
+        },
+    ]
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_cloud_build_takes_no_docker(preview: bool) -> None:
+    program = run({"builder": "cloud-build"}, preview=preview)
+    assert program.counts() == {
+        **{kind: count for kind, count in INVENTORY.items() if kind != IMAGE},
+        API: INVENTORY[API] + 1,
+        COMMAND: 1,
+    }
+    assert "cloudbuild.googleapis.com" in {a.inputs["service"] for a in program.all(API)}
+    assert program.container["image"] == (UNKNOWN if preview else READY_IMAGE)
+    check_order(program)
+    # No token in sight: gcloud has its own login.
+    assert TOKEN_CALL not in {token for token, *_ in program.calls}
+
+
+def test_public_through_the_switched_off_check() -> None:
+    program = run({"publicThrough": "invokerIamDisabled"})
+    assert program.service.inputs["invokerIamDisabled"] is True
+    assert program.all(INVOKER) == []
+
+
+def test_an_own_password_is_used_and_stays_secret() -> None:
+    program = run({"trackingPassword": "correct horse battery"})
+    assert "tracking-password" not in {r.name for r in program.all(RANDOM_PASSWORD)}
+    version = program.one(VERSION, "tracking_password")
+    assert version.inputs["secretData"] == "correct horse battery"
+    everything = [program.outputs, *(resource.raw for resource in program.resources)]
+    assert "correct horse battery" not in {s for each in everything for s in plain_strings(each)}
+    assert shown(program.outputs["tracking_password"]) == "correct horse battery"
+
+
+def test_another_name_shares_no_name_with_the_first() -> None:
+    def names(program: Program) -> Iterator[str]:
+        for resource in program.created:
+            if resource.type == API or "role" in resource.inputs:
+                continue
+            for key in ("name", "secretId", "accountId", "repositoryId", "imageName"):
+                # Database and user lie inside an instance of the stack's own.
+                if key in resource.inputs and resource.type not in {DATABASE, USER}:
+                    yield f"{resource.type} {resource.inputs[key]}"
+
+    first, second = set(names(default())), set(names(run({"name": "ml-two"})))
+    assert len(first) == len(second) == 11
+    assert not first & second
+    assert "gcp:secretmanager/secret:Secret ml-two_database_url" in second
+
+
+def test_settings_reach_what_they_set() -> None:
+    program = run(
+        {
+            "artifacts": "direct",
+            "databaseVersion": 18,
+            "databaseTier": "db-perf-optimized-N-2",
+            "databaseEdition": "ENTERPRISE_PLUS",
+            "databaseDiskGb": 20,
+            "databaseDiskLimitGb": 50,
+            "databaseAvailability": "REGIONAL",
+            "databaseConnections": 12,
+            "backupRetention": 3,
+            "memory": "4Gi",
+            "cpu": 2,
+            "concurrency": 200,
+            "minInstances": 1,
+            "maxInstances": 5,
+            "requestTimeout": 600,
+            "customDomains": ["MLflow.example.com", "ml.example.org"],
+            "deletionProtection": False,
+            "bucketForceDestroy": True,
+            "bucketLocation": "eu",
+            "mlflowTelemetry": True,
+        }
+    )
+    instance = program.one(INSTANCE).inputs
+    settings = instance["settings"]
+    assert instance["databaseVersion"] == "POSTGRES_18"
+    assert instance["deletionProtection"] is False
+    assert settings["deletionProtectionEnabled"] is False
+    assert settings["tier"] == "db-perf-optimized-N-2"
+    assert settings["edition"] == "ENTERPRISE_PLUS"
+    assert settings["availabilityType"] == "REGIONAL"
+    assert (settings["diskSize"], settings["diskAutoresizeLimit"]) == (20, 50)
+    backups = settings["backupConfiguration"]
+    assert backups["backupRetentionSettings"]["retainedBackups"] == 3
+    assert backups["transactionLogRetentionDays"] == 3
+    service = program.service.inputs
+    assert service["deletionProtection"] is False
+    assert service["scaling"] == {"maxInstanceCount": 5}
+    assert service["template"]["scaling"] == {"minInstanceCount": 1, "maxInstanceCount": 5}
+    assert service["template"]["timeout"] == "600s"
+    assert service["template"]["maxInstanceRequestConcurrency"] == 200
+    assert program.container["resources"]["limits"] == {"cpu": "2", "memory": "4Gi"}
+    assert program.env["ARTIFACTS"] == "direct"
+    assert program.env["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] == "12"
+    assert program.env["MLFLOW_DISABLE_TELEMETRY"] == "false"
+    assert program.env["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")[2:] == [
+        "mlflow.example.com",
+        "ml.example.org",
+    ]
+    bucket = program.one(BUCKET).inputs
+    assert bucket["location"] == "EU"
+    assert bucket["forceDestroy"] is True
+
+
+def test_nothing_is_declared_when_a_setting_is_refused() -> None:
+    program = Program()
+    with pytest.raises(SettingsError, match="2 settings to correct"):
+        run({"memory": "256Mi", "trackingUsername": "a:b"}, into=program)
+    assert program.resources == []
+    assert program.outputs == {}

@@ -1,0 +1,215 @@
+"""The content hash that decides whether Cloud Build runs, and the commands it runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infra.image import content_hash
+from tests.infra.declared import PROJECT, REGION, ROOT, run
+
+COMMAND = "command:local:Command"
+DIGEST = "sha256:" + "e" * 64
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    folder = tmp_path / "image"
+    (folder / "package").mkdir(parents=True)
+    (folder / "Dockerfile").write_text("FROM scratch\n")
+    (folder / "package" / "a.py").write_text("a = 1\n")
+    (folder / "package" / "b.py").write_text("b = 1\n")
+    (folder / ".dockerignore").write_text("# none of these\n**/__pycache__\n\nnotes\n")
+    return folder
+
+
+def _write(name: str, text: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _write("package/a.py", "a = 2\n"),
+        _write("package/c.py", ""),
+        _write(".dockerignore", "package\n"),
+        lambda folder: (folder / "package/a.py").unlink(),
+        lambda folder: (folder / "package/a.py").rename(folder / "package/c.py"),
+        lambda folder: (folder / "package/a.py").rename(folder / "a.py"),
+        lambda folder: (folder / "package/a.py").chmod(0o755),
+        lambda folder: (folder / "link").symlink_to("Dockerfile"),
+    ],
+)
+def test_hash_changes_with(context: Path, change: Callable[[Path], object]) -> None:
+    before = content_hash(context)
+    change(context)
+    assert content_hash(context) != before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _write("package/__pycache__/a.cpython-311.pyc", "x"),
+        _write("notes/todo.md", "x"),
+        lambda folder: os.utime(folder / "Dockerfile", (1, 1)),
+        lambda folder: (folder / "Dockerfile").chmod(0o600),
+        lambda folder: (folder / "empty").mkdir(),
+    ],
+)
+def test_hash_does_not_change_with(context: Path, change: Callable[[Path], object]) -> None:
+    before = content_hash(context)
+    change(context)
+    assert content_hash(context) == before
+
+
+@pytest.mark.parametrize(
+    ("rules", "path", "ignored"),
+    [
+        ("", "a.py", False),
+        ("a.py", "a.py", True),
+        ("a.py", "package/a.py", False),
+        ("# a.py", "a.py", False),
+        ("*.py", "package/a.py", False),
+        ("package", "package/deep/a.py", True),
+        ("package/", "package/deep/a.py", True),
+        ("/package", "package/a.py", True),
+        ("*/a.py", "package/a.py", True),
+        ("*/a.py", "package/deep/a.py", False),
+        ("**/a.py", "a.py", True),
+        ("**/a.py", "package/deep/a.py", True),
+        ("package/**", "package/deep/a.py", True),
+        ("?.py", "a.py", True),
+        ("?.py", "ab.py", False),
+        ("?", "ab.py", False),
+        ("a+b.py", "aab.py", False),
+        # Unlike git: a file can be let through although its folder is ignored.
+        ("*\n!package/*.py", "package/a.py", False),
+        ("*\n!package/*.py", "package/a.txt", True),
+        ("*\n!package/*.py", "package/deep/a.py", True),
+        ("!a.py\n*.py", "a.py", True),
+    ],
+)
+def test_dockerignore(tmp_path: Path, rules: str, path: str, ignored: bool) -> None:
+    _write(path, "x")(tmp_path / "with")
+    (tmp_path / "without").mkdir()
+    for folder in ("with", "without"):
+        _write(".dockerignore", f"{rules}\n.dockerignore\n")(tmp_path / folder)
+    same = content_hash(tmp_path / "with") == content_hash(tmp_path / "without")
+    assert same is ignored
+
+
+def test_the_image_is_hashed_as_docker_sees_it(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "image", tmp_path / "image")
+    before = content_hash(tmp_path / "image")
+    _write("tracking_server/__pycache__/gate.cpython-311.pyc", "x")(tmp_path / "image")
+    _write("notes.md", "x")(tmp_path / "image")
+    assert content_hash(tmp_path / "image") == before
+    _write("tracking_server/new.py", "x")(tmp_path / "image")
+    assert content_hash(tmp_path / "image") != before
+
+
+def test_hash_tells_where_a_name_ends(tmp_path: Path) -> None:
+    for folder, name, content in (("one", "ab", "c"), ("two", "a", "bc")):
+        _write(name, content)(tmp_path / folder)
+    assert content_hash(tmp_path / "one") != content_hash(tmp_path / "two")
+
+
+def test_hash_follows_where_a_link_points(context: Path) -> None:
+    link = context / "link"
+    link.symlink_to("package/a.py")
+    (context / "package/b.py").write_text("a = 1\n")
+    before = content_hash(context)
+    link.unlink()
+    link.symlink_to("package/b.py")
+    assert content_hash(context) != before
+
+
+def test_hash_is_the_same_elsewhere(
+    context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(context, tmp_path / "copy")
+    here = content_hash(context)
+    listed = Path.rglob
+
+    def backwards(path: Path, pattern: str) -> list[Path]:
+        return sorted(listed(path, pattern), reverse=True)
+
+    monkeypatch.setattr(Path, "rglob", backwards)
+    assert content_hash(tmp_path / "copy") == here
+
+
+def test_cloud_build_runs_again_only_when_the_content_changes() -> None:
+    first, second = (run({"builder": "cloud-build"}) for _ in range(2))
+    command, again = first.one(COMMAND), second.one(COMMAND)
+    assert command.inputs == again.inputs
+    assert command.inputs["triggers"] == [content_hash(ROOT / "image")]
+    tag = content_hash(ROOT / "image")[:16]
+    assert command.inputs["environment"] == {
+        "PROJECT": PROJECT,
+        "IMAGE": f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server:src-{tag}",
+    }
+
+
+FAKE_GCLOUD = f"""#!/bin/sh
+printf '%s\\n' "$*" >> "$CALLS"
+case "$1" in
+  builds) echo "the log of the build"; exit "${{BUILD_STATUS:-0}}" ;;
+  artifacts) echo "${{5%:*}}@{DIGEST}" ;;
+esac
+"""
+
+
+def _run_cloud_build(tmp_path: Path, status: int) -> tuple[subprocess.CompletedProcess[str], str]:
+    """The declared command, in the shell it asks for, with a gcloud that only notes its calls."""
+    command = run({"builder": "cloud-build"}).one(COMMAND)
+    gcloud = tmp_path / "gcloud"
+    gcloud.write_text(FAKE_GCLOUD)
+    gcloud.chmod(gcloud.stat().st_mode | stat.S_IXUSR)
+    calls = tmp_path / "calls"
+    done = subprocess.run(
+        [*command.inputs["interpreter"], command.inputs["create"]],
+        cwd=ROOT,
+        env={
+            **command.inputs["environment"],
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "CALLS": str(calls),
+            "BUILD_STATUS": str(status),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done, calls.read_text()
+
+
+def test_cloud_build_prints_the_digest_and_nothing_else(tmp_path: Path) -> None:
+    done, calls = _run_cloud_build(tmp_path, 0)
+    assert done.returncode == 0
+    [line] = done.stdout.splitlines()
+    assert line == f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server@{DIGEST}"
+    assert "the log of the build" in done.stderr
+    submit, describe = calls.splitlines()
+    tag = f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server:src-{content_hash(ROOT / 'image')[:16]}"
+    # No --ignore-file: by .dockerignore, gcloud would leave out all of tracking_server.
+    assert submit == f"builds submit image --project {PROJECT} --tag {tag} --quiet"
+    assert describe == (
+        f"artifacts docker images describe {tag} --project {PROJECT} "
+        "--format value(image_summary.fully_qualified_digest)"
+    )
+
+
+def test_a_failed_cloud_build_ends_there(tmp_path: Path) -> None:
+    done, calls = _run_cloud_build(tmp_path, 1)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert len(calls.splitlines()) == 1

@@ -1,0 +1,307 @@
+"""Each setting that is refused, how it is said, and that it is all said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+
+from infra import tiers
+from infra.reader import SettingsError
+from infra.settings import load, mebibytes
+from tests.infra.declared import ROOT
+
+NAMED = {"gcp:project": "my-project"}
+
+
+def loaded(**settings: Any) -> Any:
+    return load({**NAMED, **{f"mlflow-gcp:{key}": value for key, value in settings.items()}})
+
+
+def refused(config: Mapping[str, Any]) -> SettingsError:
+    with pytest.raises(SettingsError) as error:
+        load(config)
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("gcp:project", "", "the id of a Google Cloud project"),
+        ("gcp:project", "My-Project", "6 to 30 lower-case"),
+        ("gcp:project", "short", "6 to 30 lower-case"),
+        ("gcp:project", "1-project", "starting with a letter"),
+        ("gcp:project", "ends-with-", "not ending with a hyphen"),
+        ("gcp:project", "p" * 31, "6 to 30"),
+        ("gcp:project", "123456789012", "not the name or number"),
+        ("gcp:region", "us-centrall1", "us-central1"),
+        ("gcp:region", "us-central1-a", "us-central1"),
+        ("gcp:region", "mars", "a region of Cloud Run"),
+        ("name", "MLflow", "lower-case"),
+        ("name", "1st", "starting with a letter"),
+        ("name", "ml-", "not ending"),
+        ("name", "ml_flow", "lower-case letters, digits and hyphens"),
+        ("name", "n" * 24, "at most 23 characters"),
+        ("name", "my-google-ml", "google"),
+        ("artifacts", "both", "one of proxied, direct"),
+        ("access", "private", "one of public"),
+        ("publicThrough", "everyone", "one of allUsers, invokerIamDisabled"),
+        ("trackingUsername", "ml:flow", "without a colon"),
+        ("trackingUsername", " mlflow", "without spaces"),
+        ("trackingUsername", "ml\nflow", "printable"),
+        ("trackingPassword", "seven77", "at least 8"),
+        ("trackingPassword", "with-a-line-end\n", "line end"),
+        ("image", "us-docker.pkg.dev/p/r/server", "its digest or tag"),
+        ("image", "ghcr.io/owner/server:1", "what Cloud Run pulls from"),
+        ("image", "not an image:1", "an image"),
+        ("builder", "podman", "one of docker, cloud-build"),
+        ("databaseVersion", "14", "from 15 to 18"),
+        ("databaseVersion", "19", "from 15 to 18"),
+        ("databaseVersion", "17.2", "a whole number"),
+        ("databaseTier", "db-f1-mikro", "db-f1-micro"),
+        ("databaseTier", "db-custom-3-7680", "1 CPU or an even number"),
+        ("databaseTier", "db-custom-1-3840-HIGHMEM", "db-custom"),
+        ("databaseTier", "db-custom-1-2048", "at least 3840"),
+        ("databaseTier", "db-custom-1-7680", "6.5 GiB"),
+        ("databaseTier", "db-custom-2-7681", "a multiple of 256"),
+        ("databaseTier", "db-perf-optimized-N-3", "db-perf-optimized-N-<2|4|"),
+        ("databaseEdition", "PLUS", "one of ENTERPRISE, ENTERPRISE_PLUS"),
+        ("databaseDiskGb", "9", "from 10 to 65536 GB"),
+        ("databaseAvailability", "GLOBAL", "one of ZONAL, REGIONAL"),
+        ("databaseConnections", "0", "from 1 to"),
+        ("backupRetention", "0", "from 1 to 365"),
+        ("memory", "511Mi", "512Mi to 4096Mi"),
+        ("memory", "5Gi", "512Mi to 4096Mi"),
+        ("memory", "1G", "Mi or Gi"),
+        ("memory", "1.5Gi", "a whole number of Mi or Gi"),
+        ("memory", "[]", "Mi or Gi"),
+        ("memory", [], "Mi or Gi"),
+        ("cpu", "3", "one of 1, 2, 4, 6, 8"),
+        ("cpu", "0.5", "one of 1, 2, 4, 6, 8"),
+        ("concurrency", "1001", "from 1 to 1000"),
+        ("minInstances", "-1", "from 0"),
+        ("maxInstances", "0", "from 1"),
+        ("maxInstances", "many", "a whole number"),
+        ("maxInstances", "true", "a whole number"),
+        ("maxInstances", {"a": 1}, "a whole number"),
+        ("maxInstances", "9" * 5000, "a whole number"),
+        ("requestTimeout", "3601", "from 1 to 3600 seconds"),
+        ("customDomains", "mlflow.example.com", "a list of host names"),
+        ("customDomains", '{"a": "b.com"}', "a list of host names"),
+        ("customDomains", '["https://a.example.com"]', "without scheme"),
+        ("customDomains", '["a.example.com:8080"]', "without scheme, port"),
+        ("customDomains", '["*"]', "or *"),
+        ("customDomains", '["*.example.com"]', "or *"),
+        ("customDomains", '["a.example.com,evil.com"]', "host names"),
+        ("customDomains", "[1]", "host names"),
+        ("deletionProtection", "yes", "true or false"),
+        ("bucketForceDestroy", "1", "true or false"),
+        ("mlflowTelemetry", "off", "true or false"),
+        ("bucketLocation", "moon", "a region, or one of"),
+        ("maxInstance", "3", "did you mean maxInstances?"),
+        ("nonsense", "3", "a key that Pulumi.yaml lists"),
+    ],
+)
+def test_refused(key: str, value: Any, wanted: str) -> None:
+    full = key if ":" in key else f"mlflow-gcp:{key}"
+    [problem] = refused({**NAMED, full: value}).problems
+    assert problem.key == full
+    assert wanted in problem.wanted
+    assert problem.example.startswith("pulumi config ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "wanted"),
+    [
+        ({"image": "gcr.io/p/s:1", "builder": "cloud-build"}, "builder", "no builder beside"),
+        ({"databaseEdition": "ENTERPRISE_PLUS"}, "databaseEdition", "ENTERPRISE, which"),
+        (
+            {"databaseTier": "db-perf-optimized-N-2"},
+            "databaseEdition",
+            "ENTERPRISE_PLUS, which databaseTier db-perf-optimized-N-2 belongs to",
+        ),
+        ({"databaseDiskLimitGb": 10, "databaseDiskGb": 20}, "databaseDiskLimitGb", "at least"),
+        ({"minInstances": 3}, "minInstances", "at most maxInstances, which is 2"),
+        ({"cpu": 4}, "memory", "2048Mi to 16384Mi, which is what 4 CPU can have"),
+        ({"cpu": 8, "memory": "33Gi"}, "memory", "4096Mi to 32768Mi"),
+    ],
+)
+def test_options_that_exclude_each_other(settings: dict[str, Any], key: str, wanted: str) -> None:
+    [problem] = refused(
+        {**NAMED, **{f"mlflow-gcp:{name}": value for name, value in settings.items()}}
+    ).problems
+    assert problem.key == f"mlflow-gcp:{key}"
+    assert wanted in problem.wanted
+
+
+def test_bucket_name_too_long_for_this_project() -> None:
+    config = {"gcp:project": "p" * 30, "mlflow-gcp:name": "n" * 16}
+    [problem] = refused(config).problems
+    assert problem.key == "mlflow-gcp:name"
+    assert "at most 15 characters" in problem.wanted
+    assert "64 of 63" in problem.wanted
+    assert load({**config, "mlflow-gcp:name": "n" * 15}).name == "n" * 15
+
+
+def test_connection_budget_shows_the_arithmetic_and_the_ways_out() -> None:
+    config = {**NAMED, "mlflow-gcp:maxInstances": "3"}
+    [problem] = refused(config).problems
+    assert problem.given == "maxInstances 3 x databaseConnections 8 = 24"
+    assert problem.wanted == (
+        "at most 17: db-f1-micro accepts 25, less 8 (3 superuser_reserved_connections, "
+        "3 Cloud SQL's agents, 2 a new revision that boots); take maxInstances 2 or "
+        "databaseConnections 5 or a larger databaseTier (db-g1-small)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("instances", "connections", "tier", "fits"),
+    [
+        (2, 8, "db-f1-micro", True),
+        (1, 17, "db-f1-micro", True),
+        (1, 18, "db-f1-micro", False),
+        (18, 1, "db-f1-micro", False),
+        (5, 8, "db-g1-small", True),
+        (6, 8, "db-g1-small", False),
+        (11, 8, "db-custom-1-3840", True),
+        (12, 8, "db-custom-1-3840", False),
+        (124, 8, "db-custom-20-122880", True),
+        (1000, 1, "db-custom-20-122880", False),
+    ],
+)
+def test_connection_budget(instances: int, connections: int, tier: str, fits: bool) -> None:
+    settings = {
+        "maxInstances": instances,
+        "databaseConnections": connections,
+        "databaseTier": tier,
+    }
+    if fits:
+        assert loaded(**settings).database.connections == connections
+    else:
+        with pytest.raises(SettingsError, match=f"{instances * connections}"):
+            loaded(**settings)
+
+
+def test_all_errors_at_once_and_no_secret_among_them() -> None:
+    error = refused(
+        {
+            "mlflow-gcp:memory": "tiny",
+            "mlflow-gcp:trackingPassword": "hunter2",
+            "mlflow-gcp:trackingUsername": "mlflow:hunter2",
+            "mlflow-gcp:trakingPassword": "hunter2",
+            "mlflow-gcp:maxInstances": "many",
+        }
+    )
+    assert isinstance(error, pulumi.RunError)
+    assert [problem.key for problem in error.problems] == [
+        "gcp:project",
+        "mlflow-gcp:trackingUsername",
+        "mlflow-gcp:trackingPassword",
+        "mlflow-gcp:memory",
+        "mlflow-gcp:maxInstances",
+        "mlflow-gcp:trakingPassword",
+    ]
+    assert "hunter2" not in str(error)
+    assert str(error).startswith("6 settings to correct, nothing was changed:\n  gcp:project\n")
+    assert (
+        "  mlflow-gcp:memory\n"
+        "    given:   tiny\n"
+        "    wanted:  a whole number of Mi or Gi\n"
+        "    example: pulumi config set memory 1Gi"
+    ) in str(error)
+
+
+def test_a_refused_value_is_not_refused_twice() -> None:
+    """Neither the pair of memory and CPU nor the connection budget is checked with it."""
+    assert len(refused({**NAMED, "mlflow-gcp:cpu": "3", "mlflow-gcp:memory": "9Gi"}).problems) == 1
+    assert len(refused({**NAMED, "mlflow-gcp:databaseTier": "db-huge"}).problems) == 1
+
+
+def test_the_password_is_not_shown_by_settings() -> None:
+    settings = loaded(trackingPassword="correct horse")
+    assert settings.tracking_password == "correct horse"
+    assert "correct horse" not in repr(settings)
+
+
+def test_keys_of_other_packages_are_theirs() -> None:
+    assert load({**NAMED, "gcp:zone": "us-central1-a", "docker:host": "x"}).project == "my-project"
+
+
+@pytest.mark.parametrize(
+    ("tier", "edition", "connections"),
+    [
+        ("db-f1-micro", "ENTERPRISE", 25),
+        ("db-g1-small", "ENTERPRISE", 50),
+        ("db-custom-1-3840", "ENTERPRISE", 100),
+        ("db-custom-1-5888", "ENTERPRISE", 100),
+        ("db-custom-1-6144", "ENTERPRISE", 200),
+        ("db-custom-2-7680", "ENTERPRISE", 400),
+        ("db-custom-4-15360", "ENTERPRISE", 500),
+        ("db-custom-8-30720", "ENTERPRISE", 600),
+        ("db-custom-10-61440", "ENTERPRISE", 800),
+        ("db-custom-20-122880", "ENTERPRISE", 1000),
+        ("db-perf-optimized-N-2", "ENTERPRISE_PLUS", 500),
+        ("db-perf-optimized-N-128", "ENTERPRISE_PLUS", 1000),
+    ],
+)
+def test_tiers(tier: str, edition: str, connections: int) -> None:
+    assert tiers.require(tier) == tiers.Tier(edition=edition, max_connections=connections)
+
+
+def test_memory() -> None:
+    assert (mebibytes("512Mi"), mebibytes("2Gi")) == (512, 2048)
+
+
+# Pulumi.yaml and the settings say the same.
+
+
+class Recorder(dict[str, Any]):
+    """Remembers which keys were asked for."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, default)
+
+
+def declared_keys() -> dict[str, Any]:
+    config = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+    return {key: entry for key, entry in config.items() if ":" not in key}
+
+
+def test_every_key_is_declared_and_every_declared_key_is_read() -> None:
+    recorder = Recorder(NAMED)
+    load(recorder)
+    asked = {key.removeprefix("mlflow-gcp:") for key in recorder.asked if "mlflow-gcp:" in key}
+    assert asked == set(declared_keys())
+    for key, entry in declared_keys().items():
+        assert {"type", "default", "description"} <= set(entry), key
+
+
+def test_defaults_are_the_same_in_both() -> None:
+    """The engine hands the defaults of Pulumi.yaml over as strings and JSON."""
+    from_yaml = {
+        f"mlflow-gcp:{key}": str(entry["default"]).lower()
+        if isinstance(entry["default"], bool)
+        else str(entry["default"])
+        for key, entry in declared_keys().items()
+    }
+    assert load({**NAMED, **from_yaml}) == load(NAMED)
+
+
+def test_the_region_default_is_the_same_in_both() -> None:
+    config = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+    assert config["gcp:region"]["value"] == load(NAMED).region
+
+
+def test_the_dev_stack_is_valid_and_can_be_destroyed() -> None:
+    config = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())["config"]
+    settings = load({**NAMED, **{key: str(value) for key, value in config.items()}})
+    assert settings.deletion_protection is False
+    assert settings.bucket_force_destroy is True
