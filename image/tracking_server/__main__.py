@@ -88,7 +88,7 @@ def main() -> int:
         app = boot(config)
         gc.freeze()
         gc.enable()
-        serve.run(app, port=config.port)
+        serve.run(app, address=config.bind_address, port=config.port)
     except BootError as error:
         log.critical("%s", error)
         return 1

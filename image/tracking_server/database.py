@@ -8,12 +8,18 @@ https://docs.sqlalchemy.org/en/20/core/connections.html#sqlalchemy.engine.Create
 
 from typing import Any
 
+import pg8000
 from sqlalchemy import Engine, Pool, create_engine
 from sqlalchemy.engine import URL, CreateEnginePlugin
 from sqlalchemy.pool import NullPool
 
 PLUGIN_URL = "postgresql+pg8000:///?plugin=tracking_server"
 """What MLflow is told: the address, user and password come from `connect_with`."""
+
+# A value that a statement has twice is one parameter then. Postgres compares GROUP BY with SELECT
+# before it knows the values, and refuses the statements of MLflow's trace charts otherwise:
+# https://github.com/sqlalchemy/sqlalchemy/issues/8204
+pg8000.paramstyle = "numeric"
 
 _MLFLOW_POOL_SETTINGS = ("poolclass", "pool_recycle", "max_overflow")
 

@@ -18,19 +18,19 @@ https://cloud.google.com/run/docs/container-contract#instance-shutdown"""
 log = logging.getLogger(__name__)
 
 
-def run(app: ASGIApp, *, port: int) -> None:
+def run(app: ASGIApp, *, address: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT, then finish what runs.
 
     Raises:
         RuntimeError: if the server ends by itself.
     """
-    asyncio.run(_serve(app, port))
+    asyncio.run(_serve(app, address, port))
 
 
-async def _serve(app: ASGIApp, port: int) -> None:
+async def _serve(app: ASGIApp, address: str, port: int) -> None:
     server = Server(
         app,
-        address="0.0.0.0",
+        address=address,
         port=port,
         interface=Interfaces.ASGI,
         backlog=1024,
@@ -44,7 +44,7 @@ async def _serve(app: ASGIApp, port: int) -> None:
         loop.add_signal_handler(number, stopped.set)
     serving = asyncio.create_task(server.serve())
     stopping = asyncio.create_task(stopped.wait())
-    log.info("serving on port %d", port)
+    log.info("serving on %s:%d", address, port)
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         stopping.cancel()

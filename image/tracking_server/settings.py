@@ -31,11 +31,12 @@ class SecretVersions:
 class Settings:
     """The server's settings, checked.
 
-    The endpoints are for a private or a regional one and for `make local`; `cloudsql_root` is
-    where Cloud Run mounts the connector's sockets.
+    The endpoint is for a private or a regional one and for `make local`, which also says where
+    to listen; `cloudsql_root` is where Cloud Run mounts the connector's sockets.
     """
 
     project: str
+    bind_address: str
     port: int
     artifacts: Artifacts
     allowed_hosts: tuple[str, ...]
@@ -83,6 +84,7 @@ def load(env: Mapping[str, str]) -> Settings:
             )
     settings = Settings(
         project=text("GCP_PROJECT", "my-project"),
+        bind_address=env.get("BIND_ADDRESS", "0.0.0.0"),
         port=number("PORT", "8080", 1, 65535),
         artifacts="direct" if artifacts == "direct" else "proxied",
         allowed_hosts=allowed_hosts,

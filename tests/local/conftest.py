@@ -40,7 +40,9 @@ class Stack:
         return self.command(verb, "--port", str(self.port), "--python", str(SERVER), *options)
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, cwd=self.root, capture_output=True, text=True, timeout=120)
+        return subprocess.run(
+            command, check=False, cwd=self.root, capture_output=True, text=True, timeout=120
+        )
 
     def up(self) -> subprocess.CompletedProcess[str]:
         return self.run(self.starting("up"))
@@ -64,7 +66,12 @@ class Stack:
         """Stock MLflow's Python with the environment of a user who has sourced `.local/env`."""
         env = {name: value for name, value in (self.environment() | changed).items() if value}
         return subprocess.run(
-            [str(CLIENT), *arguments], env=env, capture_output=True, text=True, timeout=180
+            [str(CLIENT), *arguments],
+            check=False,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=180,
         )
 
 

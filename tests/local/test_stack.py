@@ -119,7 +119,7 @@ def test_what_was_declared_is_all_that_the_server_is_told(stack: Stack) -> None:
         *("PORT", "K_SERVICE", "K_REVISION", "K_CONFIGURATION", "PATH", "HOME", "LANG"),
         # where Google is on this computer
         *("GCE_METADATA_HOST", "GCE_METADATA_IP", "SECRET_MANAGER_ENDPOINT", "CLOUDSQL_ROOT"),
-        *("IAM_CREDENTIALS_ENDPOINT", "STORAGE_EMULATOR_HOST"),
+        *("IAM_CREDENTIALS_ENDPOINT", "STORAGE_EMULATOR_HOST", "BIND_ADDRESS"),
     }
     secrets = json.loads((stack.folder / "secrets.json").read_text())
     values = {

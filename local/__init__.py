@@ -1,0 +1,1 @@
+"""The deployment that `__main__.py` declares, made real on this computer."""

@@ -1,0 +1,158 @@
+"""`python -m local`: the stack on this computer. `make local` and its neighbours wrap it."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from local.state import LocalError, Process, State
+from local.supervise import ROOT, Options, Supervisor, already_running, fail
+
+_STOP_SECONDS = 60
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
+    parser.add_argument("--state", type=Path, default=ROOT / ".local", help="where its data lies")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("run", "run until Ctrl-C"), ("up", "run in the background")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--port", type=int, default=8080)
+        command.add_argument(
+            "--config",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="a setting of the stack, such as artifacts=direct",
+        )
+        command.add_argument(
+            "--python",
+            default=str(ROOT / ".venvs/server/bin/python"),
+            help="the server's own interpreter",
+        )
+        command.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)
+    commands.add_parser("down", help="stop it; its data stays")
+    commands.add_parser("status", help="say whether it runs, and where")
+    commands.add_parser("env", help="print what a client needs, for eval")
+    commands.add_parser("clean", help="remove its data")
+    return parser.parse_args(arguments)
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    config = {}
+    for setting in arguments.config:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise LocalError(
+                f"--config takes KEY=VALUE, such as artifacts=direct, not {setting!r}."
+            )
+        config[key if ":" in key else f"mlflow-gcp:{key}"] = value
+    if not Path(arguments.python).exists():
+        raise LocalError(f"The server's environment is missing ({arguments.python}): `make local`.")
+    return Options(
+        port=arguments.port,
+        config=config,
+        command=[arguments.python, "-m", "tracking_server"],
+        detached=arguments.detached,
+    )
+
+
+def _up(state: State, arguments: argparse.Namespace) -> int:
+    """Start `run` in a session of its own and come back when it is ready or has failed."""
+    if state.running():
+        print(already_running(state))
+        return 0
+    _options(arguments)
+    state.create()
+    command = [sys.executable, "-m", "local", "--state", str(state.root), "run", "--detached"]
+    command += ["--port", str(arguments.port), "--python", arguments.python]
+    for setting in arguments.config:
+        command += ["--config", setting]
+    state.directory("log")
+    state.write("log/local.log", "")
+    with state.path("log", "local.log").open("r+") as log:
+        child = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+    with state.path("log", "local.log").open() as lines:
+        while True:
+            ended = child.poll() is not None
+            supervisor = state.supervisor()
+            ready = supervisor.get("ready") and supervisor["process"]["pid"] == child.pid
+            print(lines.read(), end="", flush=True)
+            if ended or ready:
+                return int(ended)
+            time.sleep(0.1)
+
+
+def _down(state: State) -> int:
+    if not state.running():
+        left = state.stop_remembered() if state.root.exists() else []
+        print("\n".join(f"stopped {name}" for name in left) or "Nothing runs.")
+        return 0
+    entry = state.supervisor()
+    if not entry:
+        raise LocalError("It is starting or stopping: try again in a moment.")
+    Process(**entry["process"]).send(signal.SIGTERM, patience=_STOP_SECONDS)
+    if state.running():
+        raise LocalError(f"It did not stop within {_STOP_SECONDS} s (process {entry['process']}).")
+    print("stopped; the data stays")
+    return 0
+
+
+def _status(state: State) -> int:
+    if not state.running():
+        print("Nothing runs. `make local` starts it.")
+        return 1
+    entry = state.supervisor()
+    what = "runs" if entry.get("ready") else "is starting"
+    print(f"It {what} at {entry.get('address')}, process {entry.get('process', {}).get('pid')}.")
+    return 0
+
+
+def _env(state: State) -> int:
+    if not state.path("env").exists():
+        raise LocalError("There is no env yet: `make local` writes it.")
+    print(state.path("env").read_text(), end="")
+    return 0
+
+
+def _clean(state: State) -> int:
+    if state.running():
+        raise LocalError("It runs: stop it first, with Ctrl-C or `make local-down`.")
+    if state.root.exists():
+        state.stop_remembered()
+    state.clean()
+    print(f"{state.root} is gone.")
+    return 0
+
+
+def main() -> int:
+    arguments = _parse(sys.argv[1:])
+    state = State(arguments.state)
+    try:
+        match arguments.command:
+            case "run":
+                Supervisor(state=state, options=_options(arguments)).run()
+                return 0
+            case "up":
+                return _up(state, arguments)
+            case "down":
+                return _down(state)
+            case "status":
+                return _status(state)
+            case "env":
+                return _env(state)
+            case _:
+                return _clean(state)
+    except LocalError as error:
+        return fail(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

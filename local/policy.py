@@ -1,0 +1,136 @@
+"""Who may do what, by the IAM members that the program declares and by nothing else.
+
+https://cloud.google.com/iam/docs/policies and https://cloud.google.com/iam/docs/roles-permissions
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+_OBJECTS = "storage.objects."
+_UPLOADS = "storage.multipartUploads."
+_OBJECT_USER = frozenset(
+    {_OBJECTS + verb for verb in ("create", "delete", "get", "list", "update")}
+    | {_UPLOADS + verb for verb in ("abort", "create", "list", "listParts")}
+)
+
+# Only what our program or its neighbours could sensibly grant. A role that is not here grants
+# nothing, and `Policy.unknown_roles` says so.
+ROLES: dict[str, frozenset[str]] = {
+    "roles/secretmanager.secretAccessor": frozenset({"secretmanager.versions.access"}),
+    "roles/storage.objectViewer": frozenset({_OBJECTS + "get", _OBJECTS + "list"}),
+    "roles/storage.objectCreator": frozenset(
+        {_OBJECTS + "create", _UPLOADS + "abort", _UPLOADS + "create", _UPLOADS + "listParts"}
+    ),
+    "roles/storage.objectUser": _OBJECT_USER,
+    "roles/storage.objectAdmin": _OBJECT_USER,
+    "roles/storage.admin": _OBJECT_USER | {"storage.buckets.get"},
+    "roles/cloudsql.client": frozenset({"cloudsql.instances.connect", "cloudsql.instances.get"}),
+    "roles/iam.serviceAccountTokenCreator": frozenset({"iam.serviceAccounts.signBlob"}),
+    "roles/run.invoker": frozenset({"run.routes.invoke"}),
+}
+
+EVERYONE = "allUsers"
+
+
+class UnsupportedCondition(Exception):
+    """An IAM condition that cannot be judged here, so that nobody is let in by mistake."""
+
+    def __init__(self, expression: str) -> None:
+        super().__init__(
+            f"IAM condition not understood: {expression!r}. Understood here: "
+            'resource.name == "…" && resource.service == "…" (either order, either one alone).'
+        )
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A resource under the names that IAM conditions use.
+
+    https://cloud.google.com/iam/docs/conditions-resource-attributes
+    """
+
+    service: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Attributes that have to be equal, all of them."""
+
+    wanted: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def parse(cls, expression: str) -> Condition:
+        wanted = []
+        for term in expression.split("&&"):
+            match = re.fullmatch(
+                r"""\s*resource\.(name|service)\s*==\s*(["'])([^"'\\]+)\2\s*""", term
+            )
+            if match is None:
+                raise UnsupportedCondition(expression)
+            wanted.append((match[1], match[3]))
+        return cls(tuple(wanted))
+
+    def holds(self, resource: Resource) -> bool:
+        return all(getattr(resource, attribute) == value for attribute, value in self.wanted)
+
+
+@dataclass(frozen=True)
+class Grant:
+    role: str
+    member: str
+    # None: the whole project, as a project's own policy grants.
+    resource: Resource | None = None
+    condition: Condition | None = None
+
+    def covers(self, resource: Resource) -> bool:
+        return self.resource in (None, resource) and (
+            self.condition is None or self.condition.holds(resource)
+        )
+
+
+@dataclass
+class Policy:
+    grants: list[Grant] = field(default_factory=list)
+
+    def add(self, grant: Grant) -> None:
+        self.grants.append(grant)
+
+    def unknown_roles(self) -> list[str]:
+        return sorted({grant.role for grant in self.grants} - ROLES.keys())
+
+    def allowed(self, identity: str | None, permission: str, resource: Resource) -> bool:
+        """Identity: an e-mail address, or None for a caller without credentials."""
+        members = {EVERYONE}
+        if identity is not None:
+            members |= {f"serviceAccount:{identity}", f"user:{identity}", "allAuthenticatedUsers"}
+        return any(
+            grant.member in members
+            and permission in ROLES.get(grant.role, frozenset())
+            and grant.covers(resource)
+            for grant in self.grants
+        )
+
+
+def secret(project: str, secret_id: str) -> Resource:
+    return Resource("secretmanager.googleapis.com", f"projects/{project}/secrets/{secret_id}")
+
+
+def bucket(name: str) -> Resource:
+    return Resource("storage.googleapis.com", f"projects/_/buckets/{name}")
+
+
+def service_account(project: str, email: str) -> Resource:
+    return Resource("iam.googleapis.com", f"projects/{project}/serviceAccounts/{email}")
+
+
+def sql_instance(project: str, name: str) -> Resource:
+    return Resource("sqladmin.googleapis.com", f"projects/{project}/instances/{name}")
+
+
+def run_service(project: str, location: str, name: str) -> Resource:
+    return Resource(
+        "run.googleapis.com", f"projects/{project}/locations/{location}/services/{name}"
+    )

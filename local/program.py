@@ -1,0 +1,114 @@
+"""The unmodified `__main__.py`, run in this process against `local/cloud.py`.
+
+Pulumi's mocks stand between the two: the program believes that it talks to the engine.
+https://www.pulumi.com/docs/iac/guides/testing/unit/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import runpy
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.runtime import rpc
+from pulumi.runtime.config import set_all_config
+from pulumi.runtime.mocks import MockMonitor, set_mocks
+from pulumi.runtime.settings import set_root_resource
+from pulumi.runtime.stack import run_in_stack
+
+from local.cloud import Cloud
+from local.state import LocalError
+
+PROJECT = "mlflow-gcp"
+STACK = "local"
+
+
+def plain(value: Any) -> Any:
+    """A value without the wrapping that marks secrets."""
+    if rpc.is_rpc_secret(value):
+        return plain(rpc.unwrap_rpc_secret(value))
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value
+
+
+class _Mocks(pulumi.runtime.Mocks):
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self.failure: Exception | None = None
+
+    def new_resource(
+        self, args: pulumi.runtime.MockResourceArgs
+    ) -> tuple[str | None, dict[str, Any]]:
+        if not args.custom:  # a component: only its children are real
+            return "", dict(args.inputs)
+        # Nothing is made after a failure: the first one is the one to report.
+        if self.failure is not None:
+            raise self.failure
+        try:
+            return self._cloud.create(args.typ, args.name, plain(args.inputs))
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def call(
+        self, args: pulumi.runtime.MockCallArgs
+    ) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
+        try:
+            return self._cloud.invoke(args.token, plain(args.args)), []
+        except Exception as error:
+            self.failure = self.failure or error
+            raise
+
+
+class _Monitor(MockMonitor):
+    def __init__(self, mocks: _Mocks) -> None:
+        super().__init__(mocks)
+        self.outputs: dict[str, Any] = {}
+
+    def RegisterResourceOutputs(self, request: Any) -> Any:
+        if "::pulumi:pulumi:Stack::" in request.urn:
+            self.outputs = plain(rpc.deserialize_properties(request.outputs))
+        return super().RegisterResourceOutputs(request)  # type: ignore[no-untyped-call]
+
+
+def run(*, main: Path, cloud: Cloud, config: Mapping[str, str]) -> dict[str, Any]:
+    """Run the program and answer its outputs, secrets in the clear."""
+    return contextvars.copy_context().run(_run, main, cloud, config)
+
+
+def _run(main: Path, cloud: Cloud, config: Mapping[str, str]) -> dict[str, Any]:
+    mocks = _Mocks(cloud)
+    monitor = _Monitor(mocks)
+    root = str(main.parent)
+    if root not in sys.path:
+        sys.path.insert(0, root)
+
+    def program() -> None:
+        runpy.run_path(str(main), run_name="__main__")
+
+    async def declare() -> None:
+        set_mocks(mocks, PROJECT, STACK, False, logging.getLogger("pulumi"), monitor)
+        set_root_resource(None)  # type: ignore[arg-type] # the stack that set_mocks made
+        set_all_config(dict(config))
+        await run_in_stack(program)
+
+    try:
+        asyncio.run(declare())
+    except pulumi.RunError as error:
+        raise LocalError(str(error)) from None
+    except Exception:
+        if isinstance(mocks.failure, LocalError):
+            raise mocks.failure from None
+        raise
+    if mocks.failure is not None:
+        raise mocks.failure
+    return monitor.outputs

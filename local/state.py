@@ -1,0 +1,219 @@
+"""The `.local/` directory: what outlives a run, and which processes belong to us.
+
+```
+lock              held (flock) by the one supervisor that runs
+supervisor.json   that supervisor: its process, address and outputs
+processes.json    the programs it started, to be found again after a kill -9
+env               what a client needs, for `source`
+*.json, keys/     random values, secrets, signing keys: mode 0600
+postgres/ storage/ log/ home/
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+
+class LocalError(Exception):
+    """What went wrong and what to do about it, for the person at the terminal."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that can be told from a later one with the same id."""
+
+    pid: int
+    started: str
+    command: str
+
+    @classmethod
+    def of(cls, pid: int) -> Process | None:
+        """The live process with this id."""
+        proc = Path("/proc") / str(pid)
+        try:
+            if Path("/proc/self/stat").exists():
+                state, *fields = (proc / "stat").read_text().rpartition(") ")[2].split()
+                boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+                started = f"{boot}/{fields[18]}"
+                command = (proc / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            else:
+                row = subprocess.run(
+                    ["ps", "-o", "state=,lstart=,command=", "-p", str(pid)],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                    env={**os.environ, "LC_ALL": "C"},
+                ).stdout.split(maxsplit=6)
+                state, started, command = row[0], " ".join(row[1:6]), row[6]
+        except (OSError, subprocess.CalledProcessError, IndexError):
+            return None
+        return None if state.startswith("Z") else cls(pid, started, command)
+
+    def alive(self) -> bool:
+        found = Process.of(self.pid)
+        return found is not None and found.started == self.started and self.command in found.command
+
+    def send(self, signum: signal.Signals, *, patience: float) -> bool:
+        """Signal it and wait. A process that only has the same id is left alone."""
+        if self.alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signum)
+        deadline = time.monotonic() + patience
+        while self.alive() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return not self.alive()
+
+    def stop(self, *, how: signal.Signals, seconds: float) -> None:
+        """End it politely, then by force."""
+        if not self.send(how, patience=seconds):
+            self.send(signal.SIGKILL, patience=5)
+
+
+class State:
+    """One `.local/` directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self._lock: int | None = None
+
+    @property
+    def digest(self) -> str:
+        """Tells the clones of one computer apart in the names of shared directories."""
+        return hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
+
+    def path(self, *parts: str) -> Path:
+        return self.root.joinpath(*parts)
+
+    def directory(self, *parts: str) -> Path:
+        path = self.path(*parts)
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path
+
+    def create(self) -> None:
+        """Others may pass through to what is theirs (a database's user), never look around."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o711)
+
+    def load(self, name: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.path(name).read_text()))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise LocalError(
+                f"{self.path(name)} cannot be read ({error}). `make local-clean` starts afresh."
+            ) from None
+
+    def save(self, name: str, content: dict[str, Any]) -> None:
+        self.write(name, json.dumps(content, indent=1))
+
+    def write(self, name: str, text: str) -> None:
+        """Whole or not at all, for the owner's eyes alone."""
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = path.with_name(path.name + ".new")
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(text)
+        temporary.replace(path)
+
+    # One supervisor at a time
+
+    def acquire(self) -> bool:
+        """Become the one supervisor. The kernel lets go of the lock however the process ends."""
+        descriptor = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._lock = descriptor
+        return True
+
+    def release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def running(self) -> bool:
+        if not self.path("lock").exists():
+            return False
+        if not self.acquire():
+            return True
+        self.release()
+        return False
+
+    def supervisor(self) -> dict[str, Any]:
+        return self.load("supervisor.json")
+
+    # Processes
+
+    def remember(
+        self, name: str, pid: int, *, command: str, how: signal.Signals, seconds: float
+    ) -> Process:
+        """`command`: a part of its command line. Just after a start the kernel may not know it."""
+        found = Process.of(pid)
+        if found is None:
+            raise LocalError(f"{name} ended as soon as it was started.")
+        process = replace(found, command=command)
+        known = self.load("processes.json")
+        known[name] = {**asdict(process), "how": int(how), "seconds": seconds}
+        self.save("processes.json", known)
+        return process
+
+    def forget(self, name: str) -> None:
+        known = self.load("processes.json")
+        known.pop(name, None)
+        self.save("processes.json", known)
+
+    def stop_remembered(self) -> list[str]:
+        """End what a killed supervisor left behind, the last started first."""
+        stopped = []
+        for name, entry in reversed(self.load("processes.json").items()):
+            process = Process(entry["pid"], entry["started"], entry["command"])
+            if process.alive():
+                process.stop(how=signal.Signals(entry["how"]), seconds=entry["seconds"])
+                stopped.append(f"{name} (process {process.pid})")
+            self.forget(name)
+        return stopped
+
+    # Directories elsewhere
+
+    def outside(self, path: Path, *, mode: int) -> Path:
+        """A directory outside `.local/`, ours alone, that `clean` removes too."""
+        try:
+            path.mkdir(mode=mode)
+        except FileExistsError:
+            found = path.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+                raise LocalError(
+                    f"{path} exists and is not this user's directory: remove it and start again."
+                ) from None
+        path.chmod(mode)
+        known = self.load("outside.json")
+        if str(path) not in known:
+            self.save("outside.json", {**known, str(path): True})
+        return path
+
+    def short_directory(self) -> Path:
+        """For Unix sockets, whose paths have at most 103 bytes on macOS and 107 on Linux."""
+        return self.outside(Path("/tmp") / f"mlflow-gcp-{os.getuid()}-{self.digest}", mode=0o711)  # noqa: S108
+
+    def clean(self) -> None:
+        for path in self.load("outside.json"):
+            shutil.rmtree(path, ignore_errors=True)
+        if self.root.exists():
+            shutil.rmtree(self.root)

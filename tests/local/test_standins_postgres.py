@@ -1,0 +1,156 @@
+"""Cloud SQL: which PostgreSQL, who gets in and how, what Cloud SQL's roles may do."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pg8000.native
+import pytest
+
+from local.postgres import Installation, Postgres, Settings, choose, max_connections
+from local.state import LocalError, State
+
+DECLARED = Settings(
+    connection_name="local-project:us-central1:mlflow-1",
+    major=17,
+    tier="db-f1-micro",
+    ssl_mode="ENCRYPTED_ONLY",
+    authorized_networks=("127.0.0.1/32",),
+)
+PASSWORD = "it's a \\ password"
+
+
+@pytest.mark.parametrize(
+    ("tier", "connections"),
+    [
+        ("db-f1-micro", 25),
+        ("db-g1-small", 50),
+        ("db-custom-1-3840", 100),
+        ("db-custom-2-7680", 400),
+        ("db-custom-4-15360", 500),
+        ("db-custom-32-122880", 1000),
+        ("db-perf-optimized-N-2", 500),
+    ],
+)
+def test_a_tier_has_its_connections(tier: str, connections: int) -> None:
+    assert max_connections(tier) == connections
+
+
+def test_an_unknown_tier_is_refused() -> None:
+    with pytest.raises(LocalError, match="db-n1-standard-1"):
+        max_connections("db-n1-standard-1")
+
+
+def _installed(*majors: int) -> list[Installation]:
+    return [Installation(Path(f"/pg/{major}"), major, f"{major}.1") for major in majors]
+
+
+@pytest.mark.parametrize(
+    ("majors", "wanted", "data", "chosen"),
+    [
+        ((15, 17), 17, None, 17),
+        ((15, 16), 18, None, 16),
+        ((16, 18), 17, None, 18),
+        ((15, 17), 17, 15, 15),
+        ((17, 15), 18, 17, 17),
+    ],
+)
+def test_the_nearest_version_that_reads_the_data_is_taken(
+    majors: tuple[int, ...], wanted: int, data: int | None, chosen: int
+) -> None:
+    assert choose(_installed(*majors), wanted=wanted, data=data).major == chosen
+
+
+@pytest.mark.parametrize(
+    ("majors", "data", "words"), [((), None, "apt install"), ((17,), 15, "PostgreSQL 15")]
+)
+def test_no_server_says_what_to_do(majors: tuple[int, ...], data: int | None, words: str) -> None:
+    with pytest.raises(LocalError, match=words):
+        choose(_installed(*majors), wanted=17, data=data)
+
+
+@pytest.fixture(scope="module")
+def start(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[Settings], AbstractContextManager[Postgres]]]:
+    """The same data directory under changed settings, one after the other."""
+    state = State(tmp_path_factory.mktemp("postgres") / ".local")
+    state.create()
+
+    @contextmanager
+    def running(settings: Settings) -> Iterator[Postgres]:
+        database = Postgres(state=state, settings=settings, say=lambda line: None)
+        database.start()
+        database.create_database("mlflow")
+        database.create_user("mlflow", PASSWORD)
+        try:
+            yield database
+        finally:
+            database.stop()
+
+    yield running
+    state.clean()
+
+
+def _connect(database: Postgres, *, by: str, password: str = PASSWORD) -> Any:
+    encrypted = ssl.create_default_context()
+    encrypted.check_hostname, encrypted.verify_mode = False, ssl.CERT_NONE
+    where: dict[str, Any] = {
+        "socket": {"unix_sock": str(database.socket())},
+        "plain": {"host": "127.0.0.1", "port": database.port, "ssl_context": False},
+        "tls": {"host": "127.0.0.1", "port": database.port, "ssl_context": encrypted},
+    }[by]
+    return pg8000.native.Connection("mlflow", password=password, database="mlflow", **where)
+
+
+@pytest.mark.parametrize(
+    ("changes", "open_ways"),
+    [
+        ({}, {"socket", "tls"}),
+        ({"ssl_mode": "ALLOW_UNENCRYPTED_AND_ENCRYPTED"}, {"socket", "tls", "plain"}),
+        ({"authorized_networks": ()}, {"socket"}),
+        ({"connector_required": True}, {"socket"}),
+        ({"ssl_mode": "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"}, {"socket"}),
+    ],
+    ids=["encrypted only", "anything", "no authorized network", "connectors only", "client cert"],
+)
+def test_only_declared_ways_in_are_open(
+    start: Callable[[Settings], AbstractContextManager[Postgres]],
+    changes: dict[str, Any],
+    open_ways: set[str],
+) -> None:
+    with start(replace(DECLARED, **changes)) as database:
+        for way in ("socket", "tls", "plain"):
+            if way in open_ways:
+                with _connect(database, by=way) as connection:
+                    assert connection.run("SELECT 1") == [[1]]
+                with pytest.raises(pg8000.exceptions.Error):
+                    _connect(database, by=way, password="wrong")
+            else:
+                with pytest.raises(pg8000.exceptions.Error):
+                    _connect(database, by=way)
+
+
+def test_the_role_is_as_cloud_sql_makes_it(
+    start: Callable[[Settings], AbstractContextManager[Postgres]],
+) -> None:
+    with start(DECLARED) as database, _connect(database, by="socket") as connection:
+        connection.run("CREATE TABLE mine (id int)")
+        connection.run("DROP TABLE mine")
+        row = connection.run(
+            "SELECT rolsuper, rolcreatedb, rolcreaterole,"
+            " pg_has_role('cloudsqlsuperuser', 'member') FROM pg_roles WHERE rolname = 'mlflow'"
+        )
+        assert row == [[False, True, True, True]]
+        shown = [
+            connection.run(f"SHOW {name}")[0][0]
+            for name in ("max_connections", "superuser_reserved_connections", "fsync")
+        ]
+        assert shown == ["25", "3", "on"]
+        with pytest.raises(pg8000.exceptions.Error, match="42501"):
+            connection.run("COPY (SELECT 1) TO PROGRAM 'true'")
