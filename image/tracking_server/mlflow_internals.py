@@ -50,7 +50,8 @@ def import_app() -> ASGIApp:
     from tracking_server.artifacts import KeylessGCSArtifactRepository
 
     # MLflow only warns about a plug-in that it can't load, and would use its own.
-    if get_registered_artifact_repositories().get("gs") is not KeylessGCSArtifactRepository:
+    repositories: Mapping[str, object] = get_registered_artifact_repositories()
+    if repositories.get("gs") is not KeylessGCSArtifactRepository:
         raise RuntimeError("MLflow did not take the artifact repository of this package for gs://")
     app: ASGIApp = fastapi_app.app
     return app

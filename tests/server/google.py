@@ -84,6 +84,7 @@ class Google:
     def settings(self, versions: SecretVersions) -> Settings:
         return Settings(
             project=PROJECT,
+            bind_address="127.0.0.1",
             port=8080,
             artifacts="proxied",
             allowed_hosts=("localhost",),

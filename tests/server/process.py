@@ -37,7 +37,12 @@ class Server:
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tracking_server"],
-                env={"PATH": os.defpath, **self.env, "PORT": str(self.port)},
+                env={
+                    "PATH": os.defpath,
+                    **self.env,
+                    "BIND_ADDRESS": "127.0.0.1",
+                    "PORT": str(self.port),
+                },
                 stdout=output,
                 stderr=output,
                 cwd=self.folder,
