@@ -57,6 +57,12 @@ def boot(config: settings.Settings) -> ASGIApp:
     )
     schema.ensure(database.single_connection_engine())
     mlflow_internals.open_stores()
+    if config.artifacts == "proxied":
+        # Imported once MLflow is there, which imports the one as its plug-in.
+        from tracking_server.artifacts import KeylessGCSArtifactRepository
+        from tracking_server.downloads import ArtifactDownloads
+
+        app = ArtifactDownloads(app, KeylessGCSArtifactRepository(values.artifact_url))
     log.info("booted in %.2f s", perf_counter() - started)
     return logs.AccessLog(
         Gate(

@@ -1,17 +1,20 @@
 """Google Cloud Storage for MLflow's proxied artifacts, without a private key in the container.
 
 MLflow's own repository signs URLs with the credentials' private key, which Cloud Run's do not
-have, and copies every upload to a temporary file, which on Cloud Run is memory. This plug-in,
-found through the entry point `mlflow.artifact_repository`, signs with the IAM API and passes
-uploads on as they arrive.
+have, and copies what it passes on to a temporary file, which on Cloud Run is memory. This
+plug-in, found through the entry point `mlflow.artifact_repository`, signs with the IAM API, so
+that MLflow's client moves large files straight to and from the bucket, and streams the rest.
 """
 
 import base64
 import os
 import posixpath
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import cache
-from typing import Any, BinaryIO
+from typing import BinaryIO
+from urllib.parse import quote
 
 import anyio.to_thread
 from google.auth import compute_engine
@@ -20,15 +23,35 @@ from google.auth.exceptions import TransportError
 from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud import storage
 from google.cloud.storage.fileio import BlobWriter
-from mlflow.store.artifact.artifact_repo import StreamUploadMixin
-from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository
+from google.resumable_media.requests import XMLMPUContainer
+from mlflow.entities.multipart_upload import (
+    CreateMultipartUploadResponse,
+    MultipartUploadCredential,
+)
+from mlflow.entities.presigned_download import PresignedDownloadUrlResponse
+from mlflow.entities.presigned_upload import CreatePresignedUploadResponse
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+from mlflow.store.artifact.artifact_repo import (
+    MultipartDownloadMixin,
+    PresignedUploadMixin,
+    StreamUploadMixin,
+)
+from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository, GCSMPUArguments
 from mlflow.utils.mime_type_utils import _guess_mime_type
 
-UPLOAD_CHUNK = 8 * 1024 * 1024
-"""Bytes held of each upload; a multiple of 256 KiB, as a resumable upload wants it:
+CHUNK = 4 * 1024 * 1024
+"""Bytes held of each transfer; a multiple of 256 KiB, as a resumable upload wants it:
 https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload"""
 
+TRANSFERS = 8
+"""Artifacts that pass through at a time, others wait: a chunk is held up to four times over."""
+
+PART_LIFETIME = timedelta(hours=1)
+"""For which a client may send the parts of a large file, as in MLflow's own repository."""
+
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+_SIGNERS = 16
 
 
 class KeylessCredentials(compute_engine.Credentials, Signing):
@@ -53,18 +76,21 @@ class KeylessCredentials(compute_engine.Credentials, Signing):
             "IAM_CREDENTIALS_ENDPOINT", "https://iamcredentials.googleapis.com"
         )
         email = self.signer_email
-        with AuthorizedSession(self) as session:
-            response = session.post(
-                f"{endpoint}/v1/projects/-/serviceAccounts/{email}:signBlob",
-                json={"payload": base64.b64encode(message).decode()},
-                timeout=30,
-            )
+        response = self._session().post(
+            f"{endpoint}/v1/projects/-/serviceAccounts/{email}:signBlob",
+            json={"payload": base64.b64encode(message).decode()},
+            timeout=30,
+        )
         if response.status_code != 200:
             raise TransportError(
                 f"signBlob for {email} answers {response.status_code}: has the account "
                 "roles/iam.serviceAccountTokenCreator on itself?"
             )
         return base64.b64decode(response.json()["signedBlob"])
+
+    @cache  # noqa: B019 (lives as long as the process, like its one instance)
+    def _session(self) -> AuthorizedSession:
+        return AuthorizedSession(self)
 
 
 @cache
@@ -75,8 +101,15 @@ def _client() -> storage.Client:
     )
 
 
-class KeylessGCSArtifactRepository(GCSArtifactRepository, StreamUploadMixin):
-    """MLflow's repository for `gs://`, with our credentials and streamed uploads."""
+@cache
+def _transfers() -> anyio.CapacityLimiter:
+    return anyio.CapacityLimiter(TRANSFERS)
+
+
+class KeylessGCSArtifactRepository(
+    GCSArtifactRepository, StreamUploadMixin, MultipartDownloadMixin, PresignedUploadMixin
+):
+    """MLflow's repository for `gs://`, with our credentials, streams and signed addresses."""
 
     def __init__(
         self,
@@ -88,11 +121,37 @@ class KeylessGCSArtifactRepository(GCSArtifactRepository, StreamUploadMixin):
             artifact_uri, client=_client(), tracking_uri=tracking_uri, registry_uri=registry_uri
         )
 
+    def existing(self, path: str) -> storage.Blob:
+        """The object as it is now: a later generation of it doesn't mix into a download.
+
+        Raises:
+            MlflowException: RESOURCE_DOES_NOT_EXIST, which MLflow answers as 404.
+        """
+        blob = self._blob(path)
+        found = blob.bucket.get_blob(blob.name, timeout=self._GCS_DEFAULT_TIMEOUT)
+        if found is None:
+            raise MlflowException(f"No such artifact: {path!r}", RESOURCE_DOES_NOT_EXIST)
+        return found
+
+    async def stream(self, blob: storage.Blob) -> AsyncIterator[bytes]:
+        """The object's bytes, in ranges: none is fetched before the last one was taken."""
+        async with _transfers():
+            for start in range(0, blob.size, CHUNK):
+                yield await anyio.to_thread.run_sync(self._range, blob, start)
+
+    def _range(self, blob: storage.Blob, start: int) -> bytes:
+        end = min(start + CHUNK, blob.size) - 1
+        # Without a checksum: Google knows that of the whole object alone.
+        data: bytes = blob.download_as_bytes(
+            start=start, end=end, checksum=None, timeout=self._GCS_DEFAULT_TIMEOUT
+        )
+        return data
+
     def log_artifact_from_stream(
         self, stream: BinaryIO, artifact_file_name: str, artifact_path: str | None = None
     ) -> None:
         with self._writer(artifact_file_name, artifact_path) as writer:
-            while chunk := stream.read(UPLOAD_CHUNK):
+            while chunk := stream.read(CHUNK):
                 writer.write(chunk)
 
     async def log_artifact_from_async_stream(
@@ -101,32 +160,86 @@ class KeylessGCSArtifactRepository(GCSArtifactRepository, StreamUploadMixin):
         artifact_file_name: str,
         artifact_path: str | None = None,
     ) -> None:
-        writer = self._writer(artifact_file_name, artifact_path)
-        waiting: list[bytes] = []
-        size = 0
-        try:
-            async for chunk in chunks:
-                waiting.append(chunk)
-                size += len(chunk)
-                if size >= UPLOAD_CHUNK:
-                    # The small chunks of HTTP/2 joined: one hop to a thread for all of them.
-                    await anyio.to_thread.run_sync(writer.write, b"".join(waiting))
-                    waiting, size = [], 0
-            writer.write(b"".join(waiting))
-            await anyio.to_thread.run_sync(writer.close)
-        except BaseException:
-            # A client that went away leaves no object, and no session that waits for the rest.
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(writer.terminate)
-            raise
+        async with _transfers():
+            writer = self._writer(artifact_file_name, artifact_path)
+            try:
+                await _write(writer, chunks)
+                await anyio.to_thread.run_sync(writer.close)
+            except BaseException:
+                # A client that went away leaves no object, and no session waiting for the rest.
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(writer.terminate)
+                raise
+
+    def get_download_presigned_url(
+        self, artifact_path: str, expiration: int = 300
+    ) -> PresignedDownloadUrlResponse:
+        blob = self.existing(artifact_path)
+        url = blob.generate_signed_url(
+            version="v4", method="GET", expiration=timedelta(seconds=expiration)
+        )
+        return PresignedDownloadUrlResponse(url=url, headers={}, file_size=blob.size)
+
+    def create_presigned_upload_url(
+        self, artifact_path: str, expiration: int = 900
+    ) -> CreatePresignedUploadResponse:
+        url = self._blob(artifact_path).generate_signed_url(
+            version="v4", method="PUT", expiration=timedelta(seconds=expiration)
+        )
+        return CreatePresignedUploadResponse(presigned_url=url)
+
+    def create_multipart_upload(
+        self, local_file: str, num_parts: int = 1, artifact_path: str | None = None
+    ) -> CreateMultipartUploadResponse:
+        """As MLflow's, but for the parts' addresses, of which each takes a call to sign."""
+        blob = self._blob(posixpath.join(artifact_path or "", posixpath.basename(local_file)))
+        arguments = self._gcs_mpu_arguments(local_file, blob)
+        upload = XMLMPUContainer(arguments.url, local_file, headers=arguments.headers)
+        upload.initiate(transport=arguments.transport, content_type=arguments.content_type)
+
+        def part(number: int) -> MultipartUploadCredential:
+            url = blob.generate_signed_url(
+                version="v4",
+                method="PUT",
+                expiration=PART_LIFETIME,
+                query_parameters={"partNumber": number, "uploadId": upload.upload_id},
+            )
+            return MultipartUploadCredential(url=url, part_number=number, headers={})
+
+        with ThreadPoolExecutor(_SIGNERS, thread_name_prefix="sign") as signers:
+            credentials = list(signers.map(part, range(1, num_parts + 1)))
+        return CreateMultipartUploadResponse(upload_id=upload.upload_id, credentials=credentials)
+
+    @staticmethod
+    def _gcs_mpu_arguments(filename: str, blob: storage.Blob) -> GCSMPUArguments:
+        """MLflow's puts the name into the URL as it is, whatever is in it."""
+        arguments = GCSArtifactRepository._gcs_mpu_arguments(filename, blob)
+        return arguments._replace(
+            url=arguments.url.removesuffix(blob.name) + quote(blob.name, safe="/~")
+        )
+
+    def _blob(self, path: str) -> storage.Blob:
+        bucket, root = self.parse_gcs_uri(self.artifact_uri)
+        return self._get_bucket(bucket).blob(posixpath.join(root, path))
 
     def _writer(self, file_name: str, artifact_path: str | None) -> BlobWriter:
-        bucket, root = self.parse_gcs_uri(self.artifact_uri)
-        name = posixpath.join(root, artifact_path or "", posixpath.basename(file_name))
-        settings: dict[str, Any] = {"timeout": self._GCS_DEFAULT_TIMEOUT}
+        path = posixpath.join(artifact_path or "", posixpath.basename(file_name))
         return BlobWriter(
-            self._get_bucket(bucket).blob(name),
-            chunk_size=UPLOAD_CHUNK,
+            self._blob(path),
+            chunk_size=CHUNK,
             content_type=_guess_mime_type(file_name),
-            **settings,
+            timeout=self._GCS_DEFAULT_TIMEOUT,
         )
+
+
+async def _write(writer: BlobWriter, chunks: AsyncIterable[bytes]) -> None:
+    """Small chunks, such as HTTP/2 has, are joined: one hop to a thread for all of them."""
+    waiting: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        waiting.append(chunk)
+        size += len(chunk)
+        if size >= CHUNK:
+            await anyio.to_thread.run_sync(writer.write, b"".join(waiting))
+            waiting, size = [], 0
+    writer.write(b"".join(waiting))

@@ -57,6 +57,14 @@ def import_app() -> ASGIApp:
     return app
 
 
+def content_disposition(file_name: str) -> str:
+    """The header that makes a browser save what it gets, with any name."""
+    from mlflow.server.handlers import _content_disposition_attachment
+
+    header: str = _content_disposition_attachment(file_name)
+    return header
+
+
 def open_stores() -> None:
     """Connect the tracking store and the registry, as MLflow's own launcher does."""
     from mlflow.server.handlers import initialize_backend_stores

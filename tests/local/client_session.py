@@ -28,26 +28,27 @@ with mlflow.start_run() as run, tempfile.TemporaryDirectory() as name:
     }
     done["odd names"] = found == {file: str(number) for number, file in enumerate(names)}
 
-    large = folder / "large.bin"
+    large = folder / "large 50% ü+.bin"
     content = os.urandom(12 << 20)
     large.write_bytes(content)
     mlflow.log_artifact(str(large))
     (folder / "copy").mkdir()
-    copy = Path(client.download_artifacts(run_id, "large.bin", str(folder / "copy")))
+    copy = Path(client.download_artifacts(run_id, large.name, str(folder / "copy")))
     done["large file"] = (
         hashlib.sha256(copy.read_bytes()).digest() == hashlib.sha256(content).digest()
     )
 
     listed = {(info.path, info.is_dir, info.file_size) for info in client.list_artifacts(run_id)}
-    done["listing"] = listed == {("deep", True, None), ("large.bin", False, len(content))}
+    done["listing"] = listed == {("deep", True, None), (large.name, False, len(content))}
 
 get_artifact_repository(client.get_run(run_id).info.artifact_uri).delete_artifacts("deep")
-done["deleting"] = [info.path for info in client.list_artifacts(run_id)] == ["large.bin"]
+done["deleting"] = [info.path for info in client.list_artifacts(run_id)] == [large.name]
 
-client.create_registered_model("model")
-version = client.create_model_version("model", source=f"runs:/{run_id}/large.bin", run_id=run_id)
-client.set_registered_model_alias("model", "champion", version.version)
-done["registry"] = client.get_model_version_by_alias("model", "champion").version == version.version
+model = f"model of {os.environ['MLFLOW_EXPERIMENT_NAME']}"
+client.create_registered_model(model)
+version = client.create_model_version(model, source=f"runs:/{run_id}/deep", run_id=run_id)
+client.set_registered_model_alias(model, "champion", version.version)
+done["registry"] = client.get_model_version_by_alias(model, "champion").version == version.version
 
 
 @mlflow.trace

@@ -2,11 +2,15 @@
 
 import base64
 import json
+import os
+import socket
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.local.conftest import ROOT, Stack
 
@@ -73,10 +77,15 @@ def test_every_kind_of_route_wants_credentials(stack: Stack, method: str, path: 
 CLIENT_TEST = Path(__file__).with_name("client_session.py")
 
 
-def test_stock_mlflow_client_can_do_everything(stack: Stack) -> None:
+@pytest.mark.parametrize("downloads", ["", "false"], ids=["direct", "proxied"])
+def test_stock_mlflow_client_can_do_everything(stack: Stack, downloads: str) -> None:
     """Registry, traces, nested artifacts, deletion, and large files through signed URLs."""
+    name = f"everything {downloads}"
     ran = stack.client(
         str(CLIENT_TEST),
+        MLFLOW_EXPERIMENT_NAME=name,
+        # Unset, the client takes what the server offers: straight from the bucket.
+        MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD=downloads,
         # MLflow's own settings, so that 12 MiB is large enough for parts.
         MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE=str(10 << 20),
         MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE=str(5 << 20),
@@ -93,9 +102,47 @@ def test_stock_mlflow_client_can_do_everything(stack: Stack) -> None:
         "traces": True,
         "search": 25,
     }
-    requests = (stack.folder / "log" / "server.log").read_text()
-    assert "/api/2.0/mlflow-artifacts/mpu/create" in requests
-    assert "/api/2.0/mlflow-artifacts/mpu/complete" in requests
+    log = (stack.folder / "log" / "server.log").read_text()
+    assert "/api/2.0/mlflow-artifacts/mpu/create" in log
+    assert "/api/2.0/mlflow-artifacts/mpu/complete" in log
+    served = f"GET /api/2.0/mlflow-artifacts/{'artifacts' if downloads else 'presigned'}/"
+    assert served in log
+
+
+def test_a_proxied_download_is_a_stream_of_known_length(stack: Stack) -> None:
+    env = stack.environment()
+    address = env["MLFLOW_TRACKING_URI"] + "/api/2.0/mlflow-artifacts/artifacts/0/streamed ü.txt"
+    login = (env["MLFLOW_TRACKING_USERNAME"], env["MLFLOW_TRACKING_PASSWORD"])
+    content = os.urandom((9 << 20) + 1)
+    assert requests.put(address, data=content, auth=login, timeout=60).status_code == 200
+    answer = requests.get(address, auth=login, timeout=60)
+    assert answer.content == content
+    assert answer.headers["Content-Length"] == str(len(content))
+    assert answer.headers["Content-Type"] == "text/plain"
+    assert "streamed%20%C3%BC.txt" in answer.headers["Content-Disposition"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+    missing = requests.get(address + "x", auth=login, timeout=60)
+    assert (missing.status_code, missing.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
+    outside = requests.get(address.replace("/0/", "/%2e%2e/"), auth=login, timeout=60)
+    assert (outside.status_code, outside.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(stack: Stack) -> None:
+    env = stack.environment()
+    path = "/api/2.0/mlflow-artifacts/artifacts/0/half.bin"
+    login = f"{env['MLFLOW_TRACKING_USERNAME']}:{env['MLFLOW_TRACKING_PASSWORD']}".encode()
+    with socket.create_connection(("127.0.0.1", stack.port)) as connection:
+        head = f"PUT {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {20 << 20}\r\n"
+        authorization = f"Authorization: Basic {base64.b64encode(login).decode()}\r\n\r\n"
+        connection.sendall((head + authorization).encode() + b"x" * (10 << 20))
+        time.sleep(0.5)
+    address = env["MLFLOW_TRACKING_URI"] + path
+    auth = (env["MLFLOW_TRACKING_USERNAME"], env["MLFLOW_TRACKING_PASSWORD"])
+    assert requests.get(address, auth=auth, timeout=60).status_code == 404
+    # The server serves on, and nothing of it waits in the bucket's stand-in.
+    assert requests.put(address, data=b"whole", auth=auth, timeout=60).status_code == 200
+    assert requests.get(address, auth=auth, timeout=60).content == b"whole"
 
 
 def test_what_was_declared_is_all_that_the_server_is_told(stack: Stack) -> None:
