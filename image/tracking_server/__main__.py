@@ -60,9 +60,9 @@ def boot(config: settings.Settings) -> ASGIApp:
     if config.artifacts == "proxied":
         # Imported once MLflow is there, which imports the one as its plug-in.
         from tracking_server.artifacts import KeylessGCSArtifactRepository
-        from tracking_server.downloads import ArtifactDownloads
+        from tracking_server.transfers import ProxiedTransfers
 
-        app = ArtifactDownloads(app, KeylessGCSArtifactRepository(values.artifact_url))
+        app = ProxiedTransfers(app, KeylessGCSArtifactRepository(values.artifact_url))
     log.info("booted in %.2f s", perf_counter() - started)
     return logs.AccessLog(
         Gate(

@@ -175,8 +175,13 @@ class KeylessGCSArtifactRepository(
         self, artifact_path: str, expiration: int = 300
     ) -> PresignedDownloadUrlResponse:
         blob = self.existing(artifact_path)
+        # The page opens the address: what a browser can show would take the page's place.
+        name = quote(posixpath.basename(artifact_path), safe="")
         url = blob.generate_signed_url(
-            version="v4", method="GET", expiration=timedelta(seconds=expiration)
+            version="v4",
+            method="GET",
+            expiration=timedelta(seconds=expiration),
+            response_disposition=f"attachment; filename*=UTF-8''{name}",
         )
         return PresignedDownloadUrlResponse(url=url, headers={}, file_size=blob.size)
 

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from time import perf_counter
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _TRACE_HEADERS = (b"traceparent", b"x-cloud-trace-context")
@@ -20,6 +21,9 @@ _TRACE_HEADERS = (b"traceparent", b"x-cloud-trace-context")
 _TRACE = re.compile(rb"(?:[0-9a-f]{2}-)?([0-9a-f]{32})[-/;].*|([0-9a-f]{32})")
 
 _trace: ContextVar[str | None] = ContextVar("trace", default=None)
+
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's number for a client that went away before it was answered; there is no standard one."""
 
 access_log = logging.getLogger("tracking_server.access")
 
@@ -95,6 +99,8 @@ class AccessLog:
         path = scope["raw_path"].decode("latin-1")
         try:
             await self.app(scope, receive, counted)
+        except ClientDisconnect:
+            status = CLIENT_CLOSED_REQUEST
         except Exception:
             access_log.exception("%s %s failed", scope["method"], path)
             if not status:

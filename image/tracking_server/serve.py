@@ -8,12 +8,16 @@ import logging
 import signal
 
 from granian.constants import Interfaces
+from granian.http import HTTP2Settings
 from granian.server.embed import Server
 from starlette.types import ASGIApp
 
 SHUTDOWN_DEADLINE = 8.0
 """Seconds for the requests that run at SIGTERM; Cloud Run ends the container after ten:
 https://cloud.google.com/run/docs/container-contract#instance-shutdown"""
+
+MAX_HEADERS = 64 * 1024
+"""Bytes of a request's headers over HTTP/2."""
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +38,8 @@ async def _serve(app: ASGIApp, address: str, port: int) -> None:
         port=port,
         interface=Interfaces.ASGI,
         backlog=1024,
+        # As over HTTP/1.1, and not the 16 MiB that are granian's default.
+        http2_settings=HTTP2Settings(max_headers_size=MAX_HEADERS),
         # The gate closes websockets anyway; here the handshake isn't even begun.
         websockets=False,
         log_enabled=False,

@@ -68,7 +68,7 @@ class Project:
         )
 
     def declare(self, kind: str, **inputs: Any) -> tuple[str, dict[str, Any]]:
-        return self.cloud.create(f"gcp:{kind}", "test", inputs)
+        return self.cloud.ensure(f"gcp:{kind}", "test", inputs)
 
     def enable(self, *apis: str) -> None:
         for api in apis:
@@ -99,7 +99,7 @@ class Project:
 def project(root: Path) -> Iterator[Project]:
     made = Project(root)
     try:
-        made.enable("iam", "secretmanager", "storage", "run", "sqladmin")
+        made.enable("cloudresourcemanager", "iam", "secretmanager", "storage", "run", "sqladmin")
         for email in (SERVER, STRANGER):
             made.account(email)
         made.declare("storage/bucket:Bucket", name=BUCKET, location="us-central1")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from local.cloud import ApiNotEnabled, Cloud, NotFound, Unsupported
+from local.cloud import Cloud
+from local.errors import ApiNotEnabled, NotFound, Unsupported
 from tests.local.standins import PROJECT, SERVER, STRANGER, Project, call, project
 
 
@@ -177,10 +178,10 @@ def test_random_values_stay_until_what_was_asked_for_changes(tmp_path: Path) -> 
         with project(tmp_path) as made:
             cloud: Cloud = made.cloud
             keepers = {"byteLength": 3, "keepers": {"region": keeper}}
-            _, identifier = cloud.create("random:index/randomId:RandomId", "suffix", keepers)
+            _, identifier = cloud.ensure("random:index/randomId:RandomId", "suffix", keepers)
             wanted = {"length": 32, "special": False, "minNumeric": 4}
             kind = "random:index/randomPassword:RandomPassword"
-            _, password = cloud.create(kind, "password", wanted)
+            _, password = cloud.ensure(kind, "password", wanted)
             assert password["result"].isalnum()
             assert sum(map(str.isdigit, password["result"])) >= 4
             return identifier["hex"], password["result"]

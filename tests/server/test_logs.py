@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect
 from tracking_server.logs import AccessLog, CloudLoggingFormatter
 
 
@@ -25,6 +26,30 @@ def record(level: int, message: str, **more: Any) -> logging.LogRecord:
 def test_a_record_is_one_line() -> None:
     assert line(record(logging.WARNING, "two\nlines"))["message"] == "two\nlines"
     assert line(record(logging.WARNING, "x"))["severity"] == "WARNING"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "severity"),
+    [(RuntimeError("canary"), 500, "ERROR"), (ClientDisconnect(), 499, "INFO")],
+)
+def test_an_application_that_fails_is_answered_for(
+    error: Exception, status: int, severity: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        raise error
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "http_version": "2", "method": "GET", "raw_path": b"/x", "headers": []}
+    caplog.set_level(logging.INFO)
+    asyncio.run(AccessLog(application)(scope, None, send))  # type: ignore[arg-type]
+    assert caplog.records[0].levelname == severity
+    assert caplog.records[-1].message == f"GET /x {status}"
+    assert "canary" not in str(sent)
+    assert [m["status"] for m in sent if "status" in m] == ([500] if status == 500 else [])
 
 
 def test_an_exception_is_in_the_same_line() -> None:
