@@ -22,8 +22,12 @@ from tracking_server import (  # noqa: E402
     serve,
     settings,
 )
+from tracking_server.composition import Composition  # noqa: E402
 from tracking_server.errors import BootError  # noqa: E402
 from tracking_server.gate import Gate  # noqa: E402
+
+FREE_THREADS = 8
+"""Beside one for each database connection: for what waits for the bucket, or for a connection."""
 
 log = logging.getLogger("tracking_server")
 
@@ -43,7 +47,7 @@ def boot(config: settings.Settings) -> ASGIApp:
     # Secret Manager answers while MLflow is imported.
     with ThreadPoolExecutor(1, thread_name_prefix="secrets") as thread:
         fetched = thread.submit(secrets.fetch, config)
-        app = mlflow_internals.import_app()
+        fastapi, flask = mlflow_internals.import_app()
         values = fetched.result()
     mlflow_internals.configure_stores(
         artifact_root=(
@@ -57,12 +61,18 @@ def boot(config: settings.Settings) -> ASGIApp:
     )
     schema.ensure(database.single_connection_engine())
     mlflow_internals.open_stores()
+    # Not before MLflow's own import of what Starlette calls deprecated.
+    from tracking_server.wsgi import FlaskThreads
+
+    app: ASGIApp = Composition(
+        fastapi=fastapi,
+        routes=fastapi.routes,
+        flask=FlaskThreads(flask, threads=config.pool_size + FREE_THREADS),
+    )
     if config.artifacts == "proxied":
-        # Imported once MLflow is there, which imports the one as its plug-in.
-        from tracking_server.artifacts import KeylessGCSArtifactRepository
         from tracking_server.transfers import ProxiedTransfers
 
-        app = ProxiedTransfers(app, KeylessGCSArtifactRepository(values.artifact_url))
+        app = ProxiedTransfers(app, values.artifact_url)
     log.info("booted in %.2f s", perf_counter() - started)
     return logs.AccessLog(
         Gate(

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from wsgiref.types import WSGIApplication
 
 from sqlalchemy import Engine
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 
 
 def configure_server(
@@ -40,8 +41,9 @@ def configure_stores(*, artifact_root: str, artifact_destination: str, kek_passp
     os.environ[constants.CRYPTO_KEK_PASSPHRASE_ENV_VAR] = kek_passphrase
 
 
-def import_app() -> ASGIApp:
-    """MLflow's whole server: native routes and the Flask app under them."""
+def import_app() -> tuple[Starlette, WSGIApplication]:
+    """MLflow's whole server, a FastAPI app, and the Flask app that it mounts at its end."""
+    from mlflow.server import app as flask_app
     from mlflow.server import fastapi_app
     from mlflow.store.artifact.artifact_repository_registry import (
         get_registered_artifact_repositories,
@@ -53,8 +55,7 @@ def import_app() -> ASGIApp:
     repositories: Mapping[str, object] = get_registered_artifact_repositories()
     if repositories.get("gs") is not KeylessGCSArtifactRepository:
         raise RuntimeError("MLflow did not take the artifact repository of this package for gs://")
-    app: ASGIApp = fastapi_app.app
-    return app
+    return fastapi_app.app, flask_app
 
 
 def content_disposition(file_name: str) -> str:

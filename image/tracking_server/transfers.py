@@ -8,6 +8,7 @@ an upload through two middleware layers, which over HTTP/2 costs more than the t
 import json
 import posixpath
 from collections.abc import AsyncIterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
@@ -30,11 +31,18 @@ PREFIXES = (
 
 
 class ProxiedTransfers:
-    """Answers GET and PUT of an artifact in `repository`; everything else goes on to MLflow."""
+    """Answers GET and PUT of an artifact below `root`; everything else goes on to MLflow."""
 
-    def __init__(self, app: ASGIApp, repository: "KeylessGCSArtifactRepository") -> None:
+    def __init__(self, app: ASGIApp, root: str) -> None:
         self.app = app
-        self._repository = repository
+        self._root = root
+
+    @cached_property
+    def _repository(self) -> "KeylessGCSArtifactRepository":
+        # Made when first needed: it asks the metadata server, which a boot needn't wait for.
+        from tracking_server.artifacts import KeylessGCSArtifactRepository
+
+        return KeylessGCSArtifactRepository(self._root)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = _artifact_path(scope)
@@ -57,7 +65,7 @@ class ProxiedTransfers:
         await answer(scope, receive, send)
 
     async def _download(self, path: str) -> Response:
-        blob = await anyio.to_thread.run_sync(self._repository.existing, path)
+        blob = await anyio.to_thread.run_sync(lambda: self._repository.existing(path))
         return StreamingResponse(
             self._repository.stream(blob),
             headers={
@@ -73,7 +81,8 @@ class ProxiedTransfers:
         folder, name = posixpath.split(path)
         if not name:
             return JSONResponse({"detail": "An artifact's path can't end with '/'."}, 400)
-        await self._repository.log_artifact_from_async_stream(_body(receive), name, folder or None)
+        repository = await anyio.to_thread.run_sync(lambda: self._repository)
+        await repository.log_artifact_from_async_stream(_body(receive), name, folder or None)
         return Response()
 
 

@@ -74,7 +74,7 @@ def test_a_request_is_logged_without_its_headers_and_query(
     header: tuple[bytes, bytes], trace: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        logging.getLogger("mlflow").warning("inside")
+        logging.getLogger("elsewhere").warning("inside")
         await send({"type": "http.response.start", "status": 503, "headers": []})
         await send({"type": "http.response.body", "body": b"12345"})
 

@@ -24,12 +24,17 @@ def app() -> ASGIApp:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         },
     )
-    return mlflow_internals.import_app()
+    return mlflow_internals.import_app()[0]
 
 
 @pytest.fixture(scope="module")
 def routes(app: ASGIApp) -> list[Route]:
+    return every_route()
+
+
+def every_route() -> list[Route]:
     """Method and path of every route, native and Flask's, with its parameters filled in."""
+    app, flask_app = mlflow_internals.import_app()
 
     def native(routes: list[object], prefix: str = "") -> Iterator[Route]:
         for route in routes:
@@ -41,14 +46,12 @@ def routes(app: ASGIApp) -> list[Route]:
             )
             yield from native(list(nested), path)
 
-    from mlflow.server import app as flask_app
-
     flask = [
         (method, re.sub(r"<[^>]+>", "x", rule.rule))
-        for rule in flask_app.url_map.iter_rules()
+        for rule in flask_app.url_map.iter_rules()  # type: ignore[attr-defined]
         for method in rule.methods or ()
     ]
-    return sorted({*native(list(app.routes)), *flask})  # type: ignore[attr-defined]
+    return sorted({*native(list(app.routes)), *flask})
 
 
 @pytest.fixture
