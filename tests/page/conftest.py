@@ -1,0 +1,236 @@
+"""A real browser in front of the real stack, under the names that it has on Google Cloud."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    Response,
+    sync_playwright,
+)
+
+from tests.local.conftest import ROOT, Stack
+from tests.page.front import Front
+
+# What __main__.py makes of the local project, as Cloud Run would name it.
+EXPORTED = "mlflow-100000000001.us-central1.run.app"
+HASHED = "mlflow-x7ab3c9deq-uc.a.run.app"
+CUSTOM = "mlflow.example.com"
+
+ELSEWHERE = "elsewhere.example"
+# Somebody else's service in the same region, and another host of the custom domain's site.
+NEIGHBOUR = "theirs-200000000002.us-central1.run.app"
+SIBLING = "wiki.example.com"
+
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--ignore-certificate-errors",
+]
+
+# What stock MLflow's page logs as an error too, seen on `mlflow server` with SQLite.
+STOCK_ERRORS = (
+    # Asks who is logged in; only the app of MLflow's own basic-auth has the route.
+    "/ajax-api/2.0/mlflow/users/current",
+    # Comparing runs, the section of their artifacts.
+    "Cannot read properties of undefined (reading 'includes')",
+    # The browser's note that a layout took two rounds: the trace's panel sliding in.
+    "ResizeObserver loop completed with undelivered notifications",
+)
+
+Picture = Callable[[Page, str], None]
+VIEWPORT = {"width": 1400, "height": 850}
+
+
+class PageStack(Stack):
+    """Its command runs in the program's environment; these tests have one of their own."""
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(ROOT / ".venvs/program/bin/python"), *super().command(*arguments)[1:]]
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """What seed.py has logged."""
+
+    experiment: str
+    best: str
+    model: str
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    with TemporaryDirectory(prefix="mlflow-gcp-page-") as folder:
+        stack = PageStack(Path(folder, "state"), config=(f'customDomains=["{CUSTOM}"]',))
+        started = stack.up()
+        assert started.returncode == 0, started.stdout + started.stderr
+        yield stack
+        stack.down()
+        stack.run(stack.command("clean"))
+
+
+@pytest.fixture(scope="session")
+def seeded(stack: Stack) -> Seeded:
+    ran = stack.client(
+        str(Path(__file__).with_name("seed.py")),
+        MODEL=str(ROOT / "sample_client" / "doubler.py"),
+        MLFLOW_LOGGING_LEVEL="ERROR",
+        MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
+    )
+    assert ran.returncode == 0, ran.stderr
+    return Seeded(**json.loads(ran.stdout.splitlines()[-1]))
+
+
+@pytest.fixture(scope="session")
+def credentials(stack: Stack) -> tuple[str, str]:
+    env = stack.environment()
+    return env["MLFLOW_TRACKING_USERNAME"], env["MLFLOW_TRACKING_PASSWORD"]
+
+
+@dataclass(frozen=True)
+class Web:
+    """Every address that the browser can reach."""
+
+    flags: tuple[str, ...]
+    local: str
+    other_port: str
+
+
+@pytest.fixture(scope="session")
+def web(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+    front = Front(tmp_path_factory.mktemp("front"))
+    server, safe = front.serve(stack.port), front.serve_blank_pages(tls=True)
+    plain = front.serve_blank_pages(tls=False)
+    rules = [
+        *(f"MAP {host}:443 127.0.0.1:{server}" for host in (EXPORTED, HASHED, CUSTOM)),
+        *(f"MAP {host}:443 127.0.0.1:{safe}" for host in (ELSEWHERE, NEIGHBOUR, SIBLING)),
+        f"MAP {ELSEWHERE}:80 127.0.0.1:{plain}",
+        # Nothing outside of this computer is reached.
+        "MAP * ~NOTFOUND",
+        "EXCLUDE 127.0.0.1",
+    ]
+    yield Web(
+        flags=(*FLAGS, "--host-resolver-rules=" + ",".join(rules)),
+        local=f"http://127.0.0.1:{stack.port}",
+        other_port=f"http://127.0.0.1:{plain}",
+    )
+    front.close()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Where it is. Missing, the tests are skipped, except in CI."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    missing = "needs Chromium or Chrome: on Debian `apt install chromium`"
+    if "CI" in os.environ:
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright, chromium: str, web: Web) -> Iterator[Browser]:
+    browser = playwright.chromium.launch(executable_path=chromium, args=web.flags)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser that knows no password yet."""
+    with browser.new_context(
+        ignore_https_errors=True, viewport=VIEWPORT, accept_downloads=True
+    ) as context:
+        context.set_default_timeout(15_000)
+        yield context
+
+
+@contextmanager
+def watched_page(context: BrowserContext) -> Iterator[Page]:
+    """A page without MLflow's first-visit hints, and with nothing in its console at the end."""
+    errors: list[str] = []
+
+    def look(message: ConsoleMessage) -> None:
+        text = f"{message.text} {message.location['url']}"
+        if message.type == "error" and not any(known in text for known in STOCK_ERRORS):
+            errors.append(text)
+
+    context.on("console", look)
+    context.on("weberror", lambda error: errors.append(str(error.error)))
+    page = context.new_page()
+    for hint in ("Got it", "Try it now"):
+        page.add_locator_handler(page.get_by_role("button", name=hint), lambda hint: hint.click())
+    yield page
+    assert errors == []
+
+
+def log_in(page: Page, address: str, *answers: tuple[str, str]) -> Response:
+    """Open a page and fill the browser's own prompt each time that it comes; cancel it then."""
+    left = list(answers)
+    session = page.context.new_cdp_session(page)
+
+    def fill(event: dict[str, Any]) -> None:
+        assert event["authChallenge"]["scheme"] == "basic"
+        answer: dict[str, str] = {"response": "CancelAuth"}
+        if left:
+            username, password = left.pop(0)
+            answer = {
+                "response": "ProvideCredentials",
+                "username": username,
+                "password": password,
+            }
+        session.send(
+            "Fetch.continueWithAuth",
+            {"requestId": event["requestId"], "authChallengeResponse": answer},
+        )
+
+    session.on("Fetch.authRequired", fill)
+    session.on(
+        "Fetch.requestPaused",
+        lambda event: session.send("Fetch.continueRequest", {"requestId": event["requestId"]}),
+    )
+    only = {"urlPattern": "*", "resourceType": "Document"}
+    session.send("Fetch.enable", {"handleAuthRequests": True, "patterns": [only]})
+    response = page.goto(address)
+    assert response is not None
+    # From here on the browser is on its own, with what it has been told.
+    session.detach()
+    return response
+
+
+@pytest.fixture(scope="session")
+def keep(tmp_path_factory: pytest.TempPathFactory) -> Picture:
+    """Keeps a picture of the page, in the folder PAGE_SCREENSHOTS or in pytest's."""
+    named = os.environ.get("PAGE_SCREENSHOTS")
+    folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def picture(page: Page, name: str) -> None:
+        page.screenshot(path=folder / f"{name}.png")
+
+    return picture

@@ -1,0 +1,307 @@
+"""Other sites' pages, in a browser that holds the credentials: they change and see nothing.
+
+Chromium of today attaches credentials only to requests inside the site that they were given to.
+Other browsers, and Chromium by its administrators' choice, attach them everywhere: so does this
+one, or what is refused would be refused for want of a password. Each request is made from our own
+page too, where it works.
+"""
+
+import base64
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, Playwright
+
+from tests.local.conftest import Stack
+from tests.page.conftest import (
+    CUSTOM,
+    ELSEWHERE,
+    EXPORTED,
+    NEIGHBOUR,
+    SIBLING,
+    Seeded,
+    Web,
+    log_in,
+)
+
+ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+
+LOCAL, OTHER_PORT = "{local}", "{other_port}"
+SITES = [
+    # whose page, and what it attacks
+    (f"https://{ELSEWHERE}", f"https://{EXPORTED}"),
+    (f"http://{ELSEWHERE}", f"https://{EXPORTED}"),
+    (f"https://{NEIGHBOUR}", f"https://{EXPORTED}"),
+    (f"https://{SIBLING}", f"https://{CUSTOM}"),
+    (f"http://{ELSEWHERE}", LOCAL),
+    (OTHER_PORT, LOCAL),
+]
+
+# How a page sends a request. Each comes back at once or when the browser has had its say.
+MEANS = {
+    "form": """({url, body}) => {
+        const form = document.createElement('form');
+        Object.assign(form, {action: url, method: 'POST', enctype: 'text/plain'});
+        const field = document.createElement('input');
+        Object.assign(field, {name: body, value: ''});
+        form.append(field);
+        document.body.append(form);
+        form.submit();
+    }""",
+    "beacon": "({url, body}) => { navigator.sendBeacon(url, body); }",
+    "fetch": """({url, body}) => {
+        fetch(url, {method: 'POST', mode: 'no-cors', credentials: 'include', body}).catch(() => {});
+    }""",
+    "fetch without credentials": """({url, body}) => {
+        fetch(url, {method: 'POST', mode: 'no-cors', credentials: 'omit', body}).catch(() => {});
+    }""",
+    "fetch of JSON": """({url, body}) => {
+        const headers = {'Content-Type': 'application/json'};
+        fetch(url, {method: 'POST', credentials: 'include', headers, body}).catch(() => {});
+    }""",
+    "PUT": """({url, body}) => {
+        fetch(url, {method: 'PUT', credentials: 'include', body}).catch(() => {});
+    }""",
+}
+
+# How a page shows what is elsewhere: whether it could.
+SHOWING = """([tag, url]) => new Promise(resolve => {
+    const element = document.createElement(tag);
+    element.onload = () => resolve(true);
+    element.onerror = () => resolve(false);
+    element.src = url;
+    document.body.append(element);
+})"""
+
+fresh = count()
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A request that changes something, and what the server is asked and answers elsewhere."""
+
+    means: str
+    path: str
+    body: str = "text"
+    refused: tuple[str, int] = ("POST", 403)
+
+    def make(self, page: Page, origin: str, seeded: Seeded) -> str:
+        """Send it; answers the path without the query."""
+        values = {"RUN": seeded.best, "EXPERIMENT": seeded.experiment, "NEW": f"x{next(fresh)}"}
+        path, body = self.path, self.body
+        for name, value in values.items():
+            path, body = path.replace(name, value), body.replace(name, value)
+        argument = {"url": origin + path, "body": body}
+        # A form takes the page along, and a tab that is on its way can't be closed in peace.
+        with page.expect_navigation() if self.means == "form" else nullcontext():
+            page.evaluate(MEANS[self.means], argument)
+        return path.partition("?")[0]
+
+
+# By the gate: MLflow's own guard, which looks at some paths alone, would say it otherwise.
+CROSS_SITE = "This request comes from another site's page and is refused.\n"
+UPLOAD = "/ajax-api/2.0/mlflow/upload-artifact?run_uuid=RUN&path=NEW"
+# Asked before what needs CORS; a browser sends no credentials with the question.
+PREFLIGHT = ("OPTIONS", 401)
+TAG = '{"run_id": "RUN", "key": "NEW", "value": "x"}'
+ATTEMPTS = [
+    Attempt("form", UPLOAD),
+    Attempt("beacon", UPLOAD),
+    Attempt("fetch", UPLOAD),
+    Attempt(
+        "fetch of JSON", "/ajax-api/2.0/mlflow/experiments/create", '{"name": "NEW"}', PREFLIGHT
+    ),
+    Attempt("fetch of JSON", "/api/2.0/mlflow/runs/set-tag", TAG, PREFLIGHT),
+    Attempt(
+        "fetch of JSON", "/api/2.0/mlflow/registered-models/create", '{"name": "NEW"}', PREFLIGHT
+    ),
+    Attempt("PUT", f"{ARTIFACTS}/EXPERIMENT/RUN/artifacts/NEW", refused=PREFLIGHT),
+]
+WITHOUT = Attempt("fetch without credentials", UPLOAD, refused=("POST", 401))
+
+
+@pytest.fixture(scope="module")
+def careless(
+    playwright: Playwright, chromium: str, web: Web, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[BrowserContext]:
+    """A browser that attaches the credentials it knows to every request there."""
+    profile = tmp_path_factory.mktemp("profile")
+    (profile / "Default").mkdir()
+    (profile / "Default" / "Preferences").write_text(
+        json.dumps(
+            {
+                "auth": {"globally_scoped_http_auth_cache_enabled": True},
+                "profile": {"cookie_controls_mode": 0, "block_third_party_cookies": False},
+            }
+        )
+    )
+    with playwright.chromium.launch_persistent_context(
+        profile, executable_path=chromium, args=web.flags, ignore_https_errors=True
+    ) as context:
+        yield context
+
+
+@pytest.fixture
+def visitor(careless: BrowserContext) -> Iterator[Page]:
+    page = careless.new_page()
+    yield page
+    page.close()
+
+
+@dataclass(frozen=True)
+class Server:
+    """What is on the server and what it was asked, seen without a browser."""
+
+    stack: Stack
+    authorization: str
+
+    def call(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.stack.port}{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": self.authorization, "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def everything(self, seeded: Seeded) -> dict[str, Any]:
+        api = "/api/2.0/mlflow"
+        everything = {"experiments": self.call(f"{api}/experiments/search?max_results=1000")}
+        everything["runs"] = self.call(
+            f"{api}/runs/search",
+            {"experiment_ids": [seeded.experiment], "run_view_type": "ALL", "max_results": 1000},
+        )
+        everything["models"] = self.call(f"{api}/registered-models/search?max_results=1000")
+        everything["artifacts"] = self.call(f"{api}/artifacts/list?run_id={seeded.best}")
+        return everything
+
+    @property
+    def log(self) -> Path:
+        return self.stack.folder / "log" / "server.log"
+
+    def answers(self, path: str, *, since: int) -> list[tuple[str, int]]:
+        """Method and status of each request for the path; waits for the first.
+
+        A 403 is one of the gate's, or it is answered with 0 here.
+        """
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            lines = self.log.read_bytes()[since:].splitlines()
+            requests = [json.loads(line).get("httpRequest") for line in lines if b"http" in line]
+            if found := [
+                (request["requestMethod"], 0 if _is_foreign(request) else request["status"])
+                for request in requests
+                if request and request["requestUrl"] == path
+            ]:
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"{path} was not asked for")
+
+
+def _is_foreign(request: dict[str, Any]) -> bool:
+    return request["status"] == 403 and request["responseSize"] != str(len(CROSS_SITE))
+
+
+@pytest.fixture
+def server(stack: Stack, credentials: tuple[str, str]) -> Server:
+    token = base64.b64encode(":".join(credentials).encode()).decode()
+    return Server(stack, f"Basic {token}")
+
+
+def address(web: Web, name: str) -> str:
+    return name.format(local=web.local, other_port=web.other_port)
+
+
+@pytest.mark.parametrize(("site", "target"), SITES)
+def test_another_sites_page_changes_nothing(
+    visitor: Page,
+    web: Web,
+    server: Server,
+    seeded: Seeded,
+    credentials: tuple[str, str],
+    site: str,
+    target: str,
+) -> None:
+    origin = address(web, target)
+    assert log_in(visitor, f"{origin}/version", credentials).status == 200
+    before = server.everything(seeded)
+    for attempt in (*ATTEMPTS, WITHOUT):
+        # Each in a tab of its own.
+        with visitor.context.new_page() as page:
+            page.goto(address(web, site))
+            start = server.log.stat().st_size
+            path = attempt.make(page, origin, seeded)
+            assert server.answers(path, since=start) == [attempt.refused], attempt
+    assert server.everything(seeded) == before
+
+
+@pytest.mark.parametrize("target", [f"https://{EXPORTED}", f"https://{CUSTOM}", LOCAL])
+@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda it: f"{it.means} {it.path[:30]}")
+def test_the_same_from_our_own_page_works(
+    visitor: Page,
+    web: Web,
+    server: Server,
+    seeded: Seeded,
+    credentials: tuple[str, str],
+    target: str,
+    attempt: Attempt,
+) -> None:
+    origin = address(web, target)
+    log_in(visitor, f"{origin}/version", credentials)
+    before, start = server.everything(seeded), server.log.stat().st_size
+    path = attempt.make(visitor, origin, seeded)
+    ((_, status),) = server.answers(path, since=start)
+    assert status == 200
+    assert server.everything(seeded) != before
+
+
+@pytest.mark.parametrize(("site", "target"), SITES)
+def test_another_sites_page_shows_nothing_but_may_link(
+    visitor: Page,
+    web: Web,
+    server: Server,
+    seeded: Seeded,
+    credentials: tuple[str, str],
+    site: str,
+    target: str,
+) -> None:
+    origin = address(web, target)
+    log_in(visitor, f"{origin}/", credentials)
+    script = visitor.locator("script[src]").first.get_attribute("src")
+    assert script is not None
+    shown = {
+        "img": f"/get-artifact?run_uuid={seeded.best}&path=plots/confusion.png",
+        # Never one that the browser still has from before.
+        "script": f"/{script.removeprefix('./').removeprefix('/')}?{next(fresh)}",
+    }
+    visitor.goto(address(web, site))
+    for tag, path in shown.items():
+        start = server.log.stat().st_size
+        assert visitor.evaluate(SHOWING, [tag, origin + path]) is False
+        assert server.answers(path.partition("?")[0], since=start) == [("GET", 403)]
+    assert framed(visitor, f"{origin}/version").startswith("chrome-error:")
+
+    visitor.evaluate("url => { location.href = url }", f"{origin}/version")
+    visitor.wait_for_url(f"{origin}/version")
+    assert visitor.locator("body").inner_text().startswith("3.")
+    for tag, path in shown.items():
+        assert visitor.evaluate(SHOWING, [tag, origin + path]) is True
+    assert framed(visitor, f"{origin}/version") == f"{origin}/version"
+
+
+def framed(page: Page, url: str) -> str:
+    """What the page shows in a frame that it sends there."""
+    page.evaluate(SHOWING, ["iframe", url])
+    frame, deadline = page.frames[-1], time.monotonic() + 10
+    # Playwright hears of it a little later.
+    while frame.url in ("", "about:blank") and time.monotonic() < deadline:
+        page.wait_for_timeout(20)
+    return frame.url
