@@ -1,0 +1,44 @@
+"""Stands where `local/` starts the server's process, and starts the image's container instead.
+
+`local/` gives a process what Cloud Run gives a container, and passes SIGTERM to it.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+
+from tests.container.runners import load
+
+# What the image sets itself, and what stands for the mount that a container has.
+NOT_THE_CONTAINERS = ("PATH", "HOME", "LANG", "PYTHONPATH", "PWD", "CLOUDSQL_ROOT")
+
+
+def main(folder: Path) -> int:
+    env = {key: value for key, value in os.environ.items() if key not in NOT_THE_CONTAINERS}
+    root = Path(os.environ["CLOUDSQL_ROOT"])
+    sockets = {
+        f"/cloudsql/{link.relative_to(root)}": link.resolve()
+        for link in root.glob("*/.s.PGSQL.5432")
+    }
+    runner = load((folder / "runner.json").read_text())
+    name = f"mlflow-gcp-test-{os.getpid()}"
+    command = runner.command(name=name, env=env, sockets=sockets, folder=folder)
+    # The tool itself needs this machine's: where it lies, where its daemon listens.
+    machine = json.loads((folder / "environment.json").read_text())
+    container = subprocess.Popen(command, env=machine)
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        container.send_signal(number)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    code = container.wait()
+    (folder / "exit-code").write_text(str(code))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
