@@ -1,4 +1,4 @@
-# `make` alone shows what there is. Needs Python 3.11+ and make; everything else is installed
+# `make` alone shows what there is. Needs Python 3.11 to 3.14 and make; everything else is installed
 # under .venvs/ from the locks.
 PYTHON ?= python3
 PORT ?= 8080
@@ -9,6 +9,9 @@ SERVER_TEST := $(VENVS)/server-test/bin/python
 UV_VERSION := 0.13.9
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-find-links --no-emit-index-url
+
+# The Python that was named, or none: not one that uv fetches by itself.
+export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
 .PHONY: help
@@ -38,18 +41,28 @@ local-clean: install-local ## Remove its data
 
 # ---- proof --------------------------------------------------------------------------------
 
-.PHONY: test test-infra test-server test-local lint format typecheck
-test: test-infra test-server test-local ## Prove everything (under 10 minutes)
+.PHONY: test test-infra test-server test-local test-engine test-container test-page lint format typecheck
+test: test-infra test-server test-local test-engine test-container test-page ## Prove everything (under 10 minutes)
 
 test-infra: $(VENVS)/program.done ## The program under Pulumi's mocks
 	$(PROGRAM) -m pytest tests/infra
 
 test-server: $(VENVS)/server-test.done ## The container's code, in process and with a real Postgres
-	$(SERVER_TEST) -m pytest tests/server
+	$(SERVER_TEST) -m pytest -n 2 --dist worksteal tests/server
 
 test-local: install-local $(VENVS)/client.done ## The whole stack with the real MLflow client
 	@# Mostly waiting for processes, so more at a time than there are cores.
 	$(PROGRAM) -m pytest -n 3 --dist worksteal tests/local
+
+test-container: install-local $(VENVS)/client.done ## The image built and run, with Docker or, as root, buildah
+	$(PROGRAM) -m pytest tests/container
+
+test-page: install-local $(VENVS)/client.done $(VENVS)/page.done ## MLflow's page in a real browser, Chromium
+	$(VENVS)/page/bin/python -m pytest tests/page
+
+test-engine: install-local ## The program under Pulumi's own engine, built once if there is none
+	@$(PROGRAM) -m tests.engine.engine
+	$(PROGRAM) -m pytest -n 2 --dist worksteal tests/engine
 
 lint: $(VENVS)/program.done $(VENVS)/server-test.done ## Linters and type checkers
 	$(VENVS)/program/bin/ruff check .
@@ -99,9 +112,16 @@ $(VENVS)/client.done: sample_client/requirements.txt | $(UV)
 	@$(UV) pip install --quiet --python $(VENVS)/client/bin/python -r sample_client/requirements.txt
 	@touch $@
 
+$(VENVS)/page.done: tests/page/requirements.txt | $(UV)
+	@echo "installing the browser tests' environment"
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/page
+	@$(UV) pip install --quiet --python $(VENVS)/page/bin/python --require-hashes \
+		-r tests/page/requirements.txt
+	@touch $@
+
 $(UV): Makefile
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or later, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$($(PYTHON) --version) is too old: Python 3.11 or later is needed, for example make PYTHON=python3.11"; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 to 3.14, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { echo "$$($(PYTHON) --version) does not fit the locks: Python 3.11 to 3.14 is needed, for example make PYTHON=python3.11"; exit 1; }
 	@echo "installing uv"
 	@$(PYTHON) -m venv --clear $(VENVS)/uv || { echo "$(PYTHON) can't make virtual environments: install its venv module (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
 	@$(VENVS)/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
@@ -112,3 +132,4 @@ lock: | $(UV) ## Compile the locks from their .in files
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) --override image/requirements.excluded image/requirements.in -o image/requirements.txt
 	$(COMPILE) tests/server/requirements.in -o tests/server/requirements.txt
+	$(COMPILE) tests/page/requirements.in -o tests/page/requirements.txt

@@ -85,7 +85,8 @@ class Database(Component):
                     ),
                 ),
             ),
-            opts=self.child(),
+            # Also for Pulumi, which then refuses before it has taken anything else away.
+            opts=self.child(protect=deletion_protection),
         )
         database = gcp.sql.Database(
             "database",

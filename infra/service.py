@@ -139,7 +139,8 @@ class Service(Component):
                     )
                 ],
             ),
-            opts=self.child(),
+            # `pulumi destroy` would take away who may call it before Google refuses.
+            opts=self.child(protect=deletion_protection),
         )
         # The password is checked by the server; Cloud Run lets everyone reach it. Where the
         # organisation forbids `allUsers`, Cloud Run's own check is switched off instead.

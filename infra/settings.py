@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,7 +107,9 @@ def stack_config() -> dict[str, str]:
     return {**pulumi_config.get_config_env(), **pulumi_config.CONFIG.get()}
 
 
-def load(config: Mapping[str, Any]) -> Settings:
+def load(
+    config: Mapping[str, Any], *, is_secret: Callable[[str], bool] = pulumi_config.is_config_secret
+) -> Settings:
     """Reads and checks everything; raises one `SettingsError` with all that is wrong."""
     read = Reader(config)
     # The only one so far, and refused otherwise, so that nobody believes in a private server.
@@ -134,18 +136,7 @@ def load(config: Mapping[str, Any]) -> Settings:
             # What follows a colon may be a password.
             show=lambda name: f"{name.partition(':')[0]}:..." if ":" in name else name,
         ),
-        tracking_password=read.text(
-            "trackingPassword",
-            "",
-            valid=lambda word: (
-                len(word) >= PASSWORD_MIN and word.isprintable() and word == word.strip()
-            ),
-            wanted=f"at least {PASSWORD_MIN} printable characters without spaces or a line end "
-            "around them, or none: then one is generated",
-            example="pulumi config set --secret trackingPassword 'a long phrase'",
-            show=lambda _: "(hidden)",
-        )
-        or None,
+        tracking_password=_tracking_password(read, is_secret),
         image=read.text(
             "image",
             "",
@@ -199,6 +190,31 @@ def _region(read: Reader) -> str:
         example=close[0] if close else default,
     )
     return default
+
+
+def _tracking_password(read: Reader, is_secret: Callable[[str], bool]) -> str | None:
+    key = full("trackingPassword")
+    example = "pulumi config set --secret trackingPassword 'a long phrase'"
+    password = read.text(
+        key,
+        "",
+        valid=lambda word: (
+            len(word) >= PASSWORD_MIN and word.isprintable() and word == word.strip()
+        ),
+        wanted=f"at least {PASSWORD_MIN} printable characters without spaces or a line end "
+        "around them, or none: then one is generated",
+        example=example,
+        show=lambda _: "(hidden)",
+    )
+    # Pulumi.yaml can't ask for it: `secret: true` there holds for the empty default too.
+    if password and not is_secret(key):
+        read.problem(
+            key,
+            given="(hidden), in plain text, as the stack's file now has it",
+            wanted="a new one, set with --secret: the file is there to be committed",
+            example=example,
+        )
+    return password or None
 
 
 def _bucket_location(read: Reader, region: str) -> str:

@@ -45,6 +45,10 @@ class Keys:
         assert isinstance(key, rsa.RSAPrivateKey)  # noqa: S101 what the lines above wrote
         self._keys[email] = key
 
+    def forget(self, email: str) -> None:
+        self._keys.pop(email, None)
+        self._state.path(f"keys/{email}.pem").unlink(missing_ok=True)
+
     def __contains__(self, email: str) -> bool:
         return email in self._keys
 

@@ -171,6 +171,9 @@ class Store:
         text = json.dumps({**attributes, "timeCreated": existing["timeCreated"]})
         self._index.execute("REPLACE INTO buckets VALUES (?, ?)", (name, text))
 
+    def delete_bucket(self, name: str) -> None:
+        self._index.execute("DELETE FROM buckets WHERE name = ?", (name,))
+
     def bucket(self, name: str) -> dict[str, Any] | None:
         row = self._index.execute(
             "SELECT attributes FROM buckets WHERE name = ?", (name,)

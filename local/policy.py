@@ -98,6 +98,10 @@ class Policy:
     def add(self, grant: Grant) -> None:
         self.grants.append(grant)
 
+    def remove(self, grant: Grant) -> None:
+        if grant in self.grants:
+            self.grants.remove(grant)
+
     def unknown_roles(self) -> list[str]:
         return sorted({grant.role for grant in self.grants} - ROLES.keys())
 

@@ -399,6 +399,58 @@ class Postgres:
             connection.run(f"{verb} ROLE {identifier} LOGIN CREATEDB CREATEROLE PASSWORD {secret}")
             connection.run(f"GRANT {OWNER} TO {identifier}")
 
+    def drop_database(self, name: str) -> None:
+        with self.connection() as connection:
+            self._drop(connection, f"DROP DATABASE IF EXISTS {pg8000.native.identifier(name)}")
+
+    def drop_user(self, name: str) -> None:
+        with self.connection() as connection:
+            self._drop(connection, f"DROP ROLE IF EXISTS {pg8000.native.identifier(name)}")
+
+    @staticmethod
+    def _drop(connection: pg8000.native.Connection, statement: str) -> None:
+        try:
+            connection.run(statement)
+        except pg8000.exceptions.DatabaseError as error:
+            # 'role "x" cannot be dropped because some objects depend on it', and its like.
+            details = error.args[0]
+            raise LocalError(f"Error 400: Invalid request: failed: {details['M']}.") from None
+
+    def delete(self) -> None:
+        self.stop()
+        for place in {self._home, self._state.path("postgres", self.settings.name)}:
+            shutil.rmtree(place)
+
+
+class RecordedInstance:
+    """An instance that nobody connects to, so that none has to run."""
+
+    def __init__(self, *, state: State, settings: Settings, say: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.databases: set[str] = set()
+        self.users: dict[str, str] = {}
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def delete(self) -> None: ...
+
+    def socket(self) -> Path:
+        raise LocalError(f"{self.settings.connection_name} is recorded only.")
+
+    def create_database(self, name: str) -> None:
+        self.databases.add(name)
+
+    def drop_database(self, name: str) -> None:
+        self.databases.discard(name)
+
+    def create_user(self, name: str, password: str) -> None:
+        self.users[name] = password
+
+    def drop_user(self, name: str) -> None:
+        self.users.pop(name, None)
+
 
 _ROLE = "SELECT 1 FROM pg_roles WHERE rolname = :name"
 _DATABASE = "SELECT 1 FROM pg_database WHERE datname = :name"

@@ -27,6 +27,8 @@ from local.state import LocalError
 
 PROJECT = "mlflow-gcp"
 STACK = "local"
+# What `pulumi config set --secret` would have set. Nothing of it is kept outside `.local/`.
+SECRET_KEYS = ["mlflow-gcp:trackingPassword"]
 
 
 def plain(value: Any) -> Any:
@@ -54,7 +56,7 @@ class _Mocks(pulumi.runtime.Mocks):
         if self.failure is not None:
             raise self.failure
         try:
-            return self._cloud.create(args.typ, args.name, plain(args.inputs))
+            return self._cloud.ensure(args.typ, args.name, plain(args.inputs))
         except Exception as error:
             self.failure = error
             raise
@@ -98,7 +100,7 @@ def _run(main: Path, cloud: Cloud, config: Mapping[str, str]) -> dict[str, Any]:
     async def declare() -> None:
         set_mocks(mocks, PROJECT, STACK, False, logging.getLogger("pulumi"), monitor)
         set_root_resource(None)  # type: ignore[arg-type] # the stack that set_mocks made
-        set_all_config(dict(config))
+        set_all_config(dict(config), SECRET_KEYS)
         await run_in_stack(program)
 
     try:

@@ -106,6 +106,7 @@ class Service:
         self._process: subprocess.Popen[bytes] | None = None
         self._last_error = ""
         self._stopping = stopping
+        self._retired = False
         self.ended = threading.Event()
         """Set when the server is gone for good and not by our doing."""
 
@@ -174,6 +175,8 @@ class Service:
         while not self._stopping.wait(probe.period if probe and failures == 0 else 1):
             process = self._process
             code = process.poll() if process else None
+            if self._retired:
+                return
             if code is None:
                 alive = probe is None or probe.passes(self.address)
                 failures = 0 if alive else failures + 1
@@ -209,7 +212,8 @@ class Service:
         self._state.forget(self._name)
 
     def stop(self) -> None:
-        """SIGTERM and Cloud Run's ten seconds; `stopping` is set by now."""
+        """SIGTERM and Cloud Run's ten seconds."""
+        self._retired = True
         self._terminate()
 
 

@@ -46,6 +46,16 @@ class Secrets:
             self._state.save(_FILE, self._content)
         return newest
 
+    def destroy_version(self, secret_id: str, version: str) -> None:
+        """Its number stays, its value does not."""
+        if secret_id in self._content:
+            self._content[secret_id][version] = {"data": "", "state": "DESTROYED"}
+            self._state.save(_FILE, self._content)
+
+    def delete(self, secret_id: str) -> None:
+        del self._content[secret_id]
+        self._state.save(_FILE, self._content)
+
     def versions(self, secret_id: str) -> dict[str, Any] | None:
         return self._content.get(secret_id)
 

@@ -41,7 +41,8 @@ def boot(config: settings.Settings) -> ASGIApp:
     started = perf_counter()
     mlflow_internals.configure_server(
         backend_store_uri=database.PLUGIN_URL,
-        serve_artifacts=config.artifacts == "proxied",
+        # In direct mode too: experiments that were made while it was proxied stay reachable.
+        serve_artifacts=True,
         settings=_mlflow_settings(config),
     )
     # Secret Manager answers while MLflow is imported.
@@ -59,24 +60,21 @@ def boot(config: settings.Settings) -> ASGIApp:
     database.connect_with(
         values.database_url, pool_size=config.pool_size, cloudsql_root=config.cloudsql_root
     )
-    schema.ensure(database.single_connection_engine())
+    schema.ensure(database.single_connection_engine(), deadline=config.boot_patience)
     mlflow_internals.open_stores()
     # Not before MLflow's own import of what Starlette calls deprecated.
+    from tracking_server.transfers import ProxiedTransfers
     from tracking_server.wsgi import FlaskThreads
 
-    app: ASGIApp = Composition(
+    app = Composition(
         fastapi=fastapi,
         routes=fastapi.routes,
         flask=FlaskThreads(flask, threads=config.pool_size + FREE_THREADS),
     )
-    if config.artifacts == "proxied":
-        from tracking_server.transfers import ProxiedTransfers
-
-        app = ProxiedTransfers(app, values.artifact_url)
     log.info("booted in %.2f s", perf_counter() - started)
     return logs.AccessLog(
         Gate(
-            app,
+            ProxiedTransfers(app, values.artifact_url),
             username=values.tracking_username,
             password=values.tracking_password,
             hosts=config.allowed_hosts,

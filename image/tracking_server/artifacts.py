@@ -40,12 +40,13 @@ from mlflow.store.artifact.artifact_repo import (
 from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository, GCSMPUArguments
 from mlflow.utils.mime_type_utils import _guess_mime_type
 
-CHUNK = 4 * 1024 * 1024
+CHUNK = 2 * 1024 * 1024
 """Bytes held of each transfer; a multiple of 256 KiB, as a resumable upload wants it:
 https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload"""
 
-TRANSFERS = 8
-"""Artifacts that pass through at a time, others wait: a chunk is held up to four times over."""
+IN_TRANSIT = 8
+"""Chunks on their way to or from the bucket at a time: meanwhile each is held up to four times
+over. Nobody waits for another's client, only for the bucket."""
 
 PART_LIFETIME = timedelta(hours=1)
 """For which a client may send the parts of a large file, as in MLflow's own repository."""
@@ -102,8 +103,8 @@ def _client() -> storage.Client:
 
 
 @cache
-def _transfers() -> anyio.CapacityLimiter:
-    return anyio.CapacityLimiter(TRANSFERS)
+def _in_transit() -> anyio.CapacityLimiter:
+    return anyio.CapacityLimiter(IN_TRANSIT)
 
 
 class KeylessGCSArtifactRepository(
@@ -135,9 +136,8 @@ class KeylessGCSArtifactRepository(
 
     async def stream(self, blob: storage.Blob) -> AsyncIterator[bytes]:
         """The object's bytes, in ranges: none is fetched before the last one was taken."""
-        async with _transfers():
-            for start in range(0, blob.size, CHUNK):
-                yield await anyio.to_thread.run_sync(self._range, blob, start)
+        for start in range(0, blob.size, CHUNK):
+            yield await anyio.to_thread.run_sync(self._range, blob, start, limiter=_in_transit())
 
     def _range(self, blob: storage.Blob, start: int) -> bytes:
         end = min(start + CHUNK, blob.size) - 1
@@ -160,16 +160,15 @@ class KeylessGCSArtifactRepository(
         artifact_file_name: str,
         artifact_path: str | None = None,
     ) -> None:
-        async with _transfers():
-            writer = self._writer(artifact_file_name, artifact_path)
-            try:
-                await _write(writer, chunks)
-                await anyio.to_thread.run_sync(writer.close)
-            except BaseException:
-                # A client that went away leaves no object, and no session waiting for the rest.
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(writer.terminate)
-                raise
+        writer = self._writer(artifact_file_name, artifact_path)
+        try:
+            await _write(writer, chunks)
+            await anyio.to_thread.run_sync(writer.close, limiter=_in_transit())
+        except BaseException:
+            # A client that went away leaves no object, and no session waiting for the rest.
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(writer.terminate)
+            raise
 
     def get_download_presigned_url(
         self, artifact_path: str, expiration: int = 300
@@ -241,10 +240,14 @@ async def _write(writer: BlobWriter, chunks: AsyncIterable[bytes]) -> None:
     """Small chunks, such as HTTP/2 has, are joined: one hop to a thread for all of them."""
     waiting: list[bytes] = []
     size = 0
+
+    async def write() -> None:
+        await anyio.to_thread.run_sync(writer.write, b"".join(waiting), limiter=_in_transit())
+
     async for chunk in chunks:
         waiting.append(chunk)
         size += len(chunk)
         if size >= CHUNK:
-            await anyio.to_thread.run_sync(writer.write, b"".join(waiting))
+            await write()
             waiting, size = [], 0
-    writer.write(b"".join(waiting))
+    await write()

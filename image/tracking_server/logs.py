@@ -81,7 +81,7 @@ class AccessLog:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["raw_path"] == b"/health":
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         _trace.set(_trace_id(scope))
@@ -106,6 +106,8 @@ class AccessLog:
             if not status:
                 await counted({"type": "http.response.start", "status": 500, "headers": []})
                 await counted({"type": "http.response.body", "body": b"Internal Server Error\n"})
+        if status == 200 and scope["raw_path"] == b"/health":
+            return  # the probes; whoever tries something else there is logged
         access_log.log(
             logging.WARNING if status >= 500 else logging.INFO,
             "%s %s %d",

@@ -5,6 +5,7 @@ lock keeps the other containers waiting, and a container that dies gives it up w
 """
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, sleep
 
 from sqlalchemy import Connection, Engine, text
@@ -13,10 +14,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from tracking_server import mlflow_internals
 from tracking_server.errors import BootError
 
-DEADLINE = 60.0
-"""Seconds for which a database that doesn't answer yet is tried again."""
-LOCK_DEADLINE = 170.0
-"""Seconds to wait for another instance's migration; Cloud Run gives a startup 240 s."""
+ANSWER_TIMEOUT = 10.0
+"""Seconds for the first answer of a database that accepts a connection."""
+LOCK_DEADLINE = 70.0
+"""Seconds to wait for another instance's migration."""
 
 # Any number will do that nothing else in this database uses.
 _LOCK_KEY = 0x6D6C666C6F77
@@ -33,9 +34,14 @@ log = logging.getLogger(__name__)
 
 
 def ensure(
-    engine: Engine, *, deadline: float = DEADLINE, lock_deadline: float = LOCK_DEADLINE
+    engine: Engine,
+    *,
+    deadline: float,
+    lock_deadline: float = LOCK_DEADLINE,
 ) -> None:
     """Leave the database with the schema that this MLflow wants.
+
+    A database that doesn't answer yet is asked again for `deadline` seconds.
 
     Raises:
         BootError: if the database can't be reached in time, refuses, or has a newer schema.
@@ -68,12 +74,15 @@ def _first_revision(engine: Engine, deadline: float) -> str | None:
     """The revision found by the first connection that succeeds."""
     until = monotonic() + deadline
     pause = 0.1
+    # In a thread, as a timeout of pg8000's is the socket's, and would cut a migration's statements.
+    threads = ThreadPoolExecutor(thread_name_prefix="database")
     while True:
+        asked = threads.submit(mlflow_internals.schema_revision, engine)
         try:
-            return mlflow_internals.schema_revision(engine)
-        except SQLAlchemyError as error:
-            reason = _reason(error)
-            if _sqlstate(error) in _NEVER_MENDS_ITSELF:
+            return asked.result(timeout=max(0.1, min(ANSWER_TIMEOUT, until - monotonic())))
+        except (SQLAlchemyError, TimeoutError) as error:
+            reason = _reason(error) if isinstance(error, SQLAlchemyError) else "it is silent"
+            if reason in _NEVER_MENDS_ITSELF.values():
                 raise BootError(f"the database {reason}") from error
             if monotonic() + pause > until:
                 raise BootError(
@@ -106,19 +115,16 @@ def _lock(connection: Connection, deadline: float) -> None:
     connection.commit()
 
 
-def _sqlstate(error: SQLAlchemyError) -> str:
-    """pg8000 puts the server's fields into the exception's first argument, the code under C."""
-    cause = error.orig if isinstance(error, DBAPIError) else None
-    fields = cause.args[0] if cause is not None and cause.args else None
-    return str(fields.get("C", "")) if isinstance(fields, dict) else ""
-
-
 def _reason(error: SQLAlchemyError) -> str:
-    state = _sqlstate(error)
-    if state in _NEVER_MENDS_ITSELF:
-        return _NEVER_MENDS_ITSELF[state]
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    fields = cause.args[0] if cause is not None and cause.args else None
-    if isinstance(fields, dict):
-        return f"{fields.get('M', 'no message')}, SQLSTATE {state}"
-    return str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    """What to tell of an error, which never is more than its first line."""
+    cause: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
+    told = cause
+    # pg8000 says goodbye on a connection that the server has refused and closed, and that error
+    # hides the server's own: https://codeberg.org/tlocke/pg8000
+    while cause is not None:
+        if cause.args and isinstance(fields := cause.args[0], dict):
+            state = str(fields.get("C", ""))
+            said = f"{fields.get('M', 'no message')}, SQLSTATE {state}"
+            return _NEVER_MENDS_ITSELF.get(state, said)
+        cause = cause.__cause__ or cause.__context__
+    return str(told).splitlines()[0] if str(told) else type(told).__name__

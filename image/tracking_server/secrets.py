@@ -20,11 +20,9 @@ from sqlalchemy.exc import ArgumentError
 from tracking_server.errors import BootError
 from tracking_server.settings import SecretVersions, Settings
 
-DEADLINE = 40.0
-"""Seconds for all secrets together, within Cloud Run's startup probe of 240 s."""
-GRANT_PATIENCE = 20.0
-"""Seconds for which a refusal may still be a grant that isn't seen everywhere yet:
-https://cloud.google.com/iam/docs/access-change-propagation"""
+DEADLINE = 60.0
+"""Seconds for all secrets together. With those for the database, and for another instance's
+migration, they stay within the 240 s that Cloud Run gives a start."""
 CALL_TIMEOUT = 5.0
 
 _TRANSIENT = (
@@ -48,10 +46,11 @@ class Secrets:
     kek_passphrase: str = field(repr=False)
 
 
-def fetch(
-    settings: Settings, *, deadline: float = DEADLINE, grant_patience: float = GRANT_PATIENCE
-) -> Secrets:
+def fetch(settings: Settings, *, deadline: float = DEADLINE) -> Secrets:
     """Read all secrets at once.
+
+    A refusal may be a grant that isn't seen everywhere yet, so it is tried again for as long as
+    the settings say: https://cloud.google.com/iam/docs/access-change-propagation
 
     Raises:
         BootError: naming each secret that can't be had or doesn't hold what it should.
@@ -63,7 +62,7 @@ def fetch(
         client_options={"api_endpoint": settings.secret_manager_endpoint},
     )
     until = monotonic() + deadline
-    grant_until = monotonic() + min(grant_patience, deadline)
+    grant_until = monotonic() + min(settings.boot_patience, deadline)
 
     def read(version: str) -> str | BootError:
         name = f"projects/{settings.project}/secrets/{version}"
@@ -186,8 +185,8 @@ def _access(
             if monotonic() + pause > grant_until:
                 raise BootError(
                     f"secret {name} may not be read: {account} lacks "
-                    "roles/secretmanager.secretAccessor on it (pulumi up grants it; a grant just "
-                    "made can take minutes to be seen: then deploy again)"
+                    "roles/secretmanager.secretAccessor on it (pulumi up grants it; if it was "
+                    "made just now, start a new revision: see 'Grants take time' in the README)"
                 ) from error
         except exceptions.Unauthorized as error:
             raise BootError(

@@ -32,7 +32,8 @@ class Settings:
     """The server's settings, checked.
 
     The endpoint is for a private or a regional one and for `make local`, which also says where
-    to listen; `cloudsql_root` is where Cloud Run mounts the connector's sockets.
+    to listen; `cloudsql_root` is where Cloud Run mounts the connector's sockets; `boot_patience`
+    are the seconds that a boot waits for a grant that isn't seen yet, and for the database.
     """
 
     project: str
@@ -44,6 +45,7 @@ class Settings:
     secrets: SecretVersions
     cloudsql_root: str
     secret_manager_endpoint: str
+    boot_patience: int
 
 
 def load(env: Mapping[str, str]) -> Settings:
@@ -59,7 +61,9 @@ def load(env: Mapping[str, str]) -> Settings:
         if not value:
             problems.append(f"{key} is not set (example: {example})")
         elif pattern and not pattern.fullmatch(value):
-            problems.append(f"{key} is {value!r}, wanted something like {example}")
+            # Whoever takes a secret's name for its value would find it in the log.
+            given = "not a secret's version" if key.endswith("_SECRET") else repr(value)
+            problems.append(f"{key} is {given}, wanted something like {example}")
         return value
 
     def number(key: str, default: str, lowest: int, highest: int) -> int:
@@ -97,6 +101,7 @@ def load(env: Mapping[str, str]) -> Settings:
             kek_passphrase=secret("kek_passphrase"),
         ),
         cloudsql_root=env.get("CLOUDSQL_ROOT", "/cloudsql"),
+        boot_patience=number("BOOT_PATIENCE", "100", 0, 100),
         secret_manager_endpoint=env.get(
             "SECRET_MANAGER_ENDPOINT", "https://secretmanager.googleapis.com"
         ),

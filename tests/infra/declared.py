@@ -227,7 +227,8 @@ class _Monitor(mocks.MockMonitor):
         return response
 
     def RegisterResourceOutputs(self, request: Any) -> Any:
-        if "pulumi:pulumi:Stack" in request.urn:
+        # Whole: a component's type has its parent's before it.
+        if "::pulumi:pulumi:Stack::" in request.urn:
             self._program.outputs = _decoded(MessageToDict(request.outputs))
         return super().RegisterResourceOutputs(request)
 
@@ -250,7 +251,8 @@ def run(
             else json.dumps(value)
             for key, value in values.items()
             if value is not None
-        }
+        },
+        ["mlflow-gcp:trackingPassword"],
     )
     monitor = _Monitor(_Cloud(preview=preview), program)
     features = set(monitor.GetDeploymentInfo(None).supportedFeatures)

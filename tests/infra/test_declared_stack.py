@@ -278,6 +278,14 @@ def test_a_broken_program_is_seen(
         check(program)
 
 
+def test_pulumi_too_protects_what_google_protects() -> None:
+    def protected(program: Program) -> set[str]:
+        return {resource.type for resource in program.created if resource.protect}
+
+    assert protected(default()) == {INSTANCE, SERVICE}
+    assert protected(run({"deletionProtection": False})) == set()
+
+
 def test_apis_stay_on() -> None:
     apis = default().all(API)
     assert {api.inputs["service"] for api in apis} == {

@@ -23,7 +23,7 @@ def loaded(**settings: Any) -> Any:
 
 def refused(config: Mapping[str, Any]) -> SettingsError:
     with pytest.raises(SettingsError) as error:
-        load(config)
+        load(config, is_secret=lambda _: False)
     return error.value
 
 
@@ -221,9 +221,19 @@ def test_a_refused_value_is_not_refused_twice() -> None:
 
 
 def test_the_password_is_not_shown_by_settings() -> None:
-    settings = loaded(trackingPassword="correct horse")
+    key = "mlflow-gcp:trackingPassword"
+    settings = load({**NAMED, key: "correct horse"}, is_secret=key.__eq__)
     assert settings.tracking_password == "correct horse"
     assert "correct horse" not in repr(settings)
+
+
+def test_a_password_in_plain_text_is_refused() -> None:
+    [problem] = refused({**NAMED, "mlflow-gcp:trackingPassword": "correct horse"}).problems
+    assert problem.key == "mlflow-gcp:trackingPassword"
+    assert "set with --secret" in problem.wanted
+    assert "config set --secret trackingPassword" in problem.example
+    assert "correct horse" not in str(problem)
+    assert loaded(trackingPassword="").tracking_password is None
 
 
 def test_keys_of_other_packages_are_theirs() -> None:

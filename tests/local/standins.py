@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local.cloud import Cloud, Container
+from local.cloud import Cloud
 from local.state import State
 
 PROJECT = "local-project"
@@ -63,7 +63,7 @@ class Project:
             state=state,
             project=PROJECT,
             region="us-central1",
-            container=Container(command=[], port=0),
+            container=None,
             say=self.said.append,
         )
 

@@ -161,10 +161,24 @@ def test_a_mistake_in_the_program_fails_here_first(
     assert processes_of(own_stack) == []
 
 
+OF_BEFORE = """
+import mlflow
+(run,) = mlflow.search_runs(experiment_names=["before"], output_format="list")
+print(mlflow.MlflowClient().download_artifacts(run.info.run_id, "texts/notes.txt"))
+"""
+
+
 def test_direct_mode_takes_google_credentials(own_stack: Stack) -> None:
+    assert own_stack.up().returncode == 0
+    assert own_stack.client(CHECK, MLFLOW_EXPERIMENT_NAME="before").returncode == 0
+    own_stack.down()
     own_stack.config = ("artifacts=direct",)
     started = own_stack.up()
     assert started.returncode == 0, started.stdout + started.stderr
+    # What was logged through the server before is still read through it.
+    before = own_stack.client("-c", OF_BEFORE)
+    assert before.returncode == 0, before.stderr
+    (own_stack.folder / "log" / "server.log").write_text("")
     ran = own_stack.client(CHECK)
     assert ran.returncode == 0, ran.stderr
     requests = (own_stack.folder / "log" / "server.log").read_text()

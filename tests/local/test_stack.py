@@ -128,6 +128,19 @@ def test_a_proxied_download_is_a_stream_of_known_length(stack: Stack) -> None:
     assert (outside.status_code, outside.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
 
 
+def test_downloads_that_are_given_up_hold_nothing(stack: Stack) -> None:
+    """More of them than pass through at a time, or may be served at all."""
+    env = stack.environment()
+    auth = (env["MLFLOW_TRACKING_USERNAME"], env["MLFLOW_TRACKING_PASSWORD"])
+    address = env["MLFLOW_TRACKING_URI"] + "/api/2.0/mlflow-artifacts/artifacts/0/left.bin"
+    content = os.urandom(16 << 20)
+    assert requests.put(address, data=content, auth=auth, timeout=60).status_code == 200
+    for _ in range(20):
+        with requests.get(address, auth=auth, timeout=60, stream=True) as answer:
+            next(answer.iter_content(1000))
+    assert requests.get(address, auth=auth, timeout=60).content == content
+
+
 def test_an_upload_that_breaks_off_leaves_nothing(stack: Stack) -> None:
     env = stack.environment()
     path = "/api/2.0/mlflow-artifacts/artifacts/0/half.bin"
@@ -167,6 +180,7 @@ def test_what_was_declared_is_all_that_the_server_is_told(stack: Stack) -> None:
         # where Google is on this computer
         *("GCE_METADATA_HOST", "GCE_METADATA_IP", "SECRET_MANAGER_ENDPOINT", "CLOUDSQL_ROOT"),
         *("IAM_CREDENTIALS_ENDPOINT", "STORAGE_EMULATOR_HOST", "BIND_ADDRESS"),
+        "BOOT_PATIENCE",
     }
     secrets = json.loads((stack.folder / "secrets.json").read_text())
     values = {

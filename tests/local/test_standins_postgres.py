@@ -154,3 +154,32 @@ def test_the_role_is_as_cloud_sql_makes_it(
         assert shown == ["25", "3", "on"]
         with pytest.raises(pg8000.exceptions.Error, match="42501"):
             connection.run("COPY (SELECT 1) TO PROGRAM 'true'")
+
+
+def test_a_role_that_owns_objects_cannot_be_dropped(
+    start: Callable[[Settings], AbstractContextManager[Postgres]],
+) -> None:
+    with start(DECLARED) as database:
+        with _connect(database, by="socket") as connection:
+            connection.run("CREATE TABLE owned (id int)")
+            with pytest.raises(LocalError, match="being accessed by other users"):
+                database.drop_database("mlflow")
+        with pytest.raises(LocalError, match="cannot be dropped because some objects depend on it"):
+            database.drop_user("mlflow")
+        database.drop_database("mlflow")
+        database.drop_user("mlflow")
+
+
+def test_a_deleted_instance_leaves_nothing(tmp_path: Path) -> None:
+    state = State(tmp_path / ".local")
+    state.create()
+    database = Postgres(state=state, settings=DECLARED, say=lambda line: None)
+    database.start()
+    port = database.port
+    database.delete()
+    with pytest.raises(pg8000.exceptions.InterfaceError):
+        pg8000.native.Connection("mlflow", host="127.0.0.1", port=port)
+    outside = [Path(place) for place in state.load("outside.json")]
+    places = [state.path("postgres"), *outside]
+    assert not [data for place in places for data in place.rglob("PG_VERSION")]
+    state.clean()

@@ -79,6 +79,7 @@ def environment(google: Google, database_url: str, cloudsql_root: Path) -> dict[
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "4",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "CLOUDSQL_ROOT": str(cloudsql_root),
+        "BOOT_PATIENCE": "5",
         "ARTIFACT_URL_SECRET": google.store("gs://my-bucket"),
         "DATABASE_URL_SECRET": google.store(database_url),
         "TRACKING_USERNAME_SECRET": google.store(USER),

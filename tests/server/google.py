@@ -81,7 +81,7 @@ class Google:
         """What Secret Manager answers to the next calls: a status, or `cut` for none."""
         self._failures = [failure] * times
 
-    def settings(self, versions: SecretVersions) -> Settings:
+    def settings(self, versions: SecretVersions, *, patience: int = 0) -> Settings:
         return Settings(
             project=PROJECT,
             bind_address="127.0.0.1",
@@ -92,6 +92,7 @@ class Google:
             secrets=versions,
             cloudsql_root="/cloudsql",
             secret_manager_endpoint=self.secret_manager,
+            boot_patience=patience,
         )
 
     def close(self) -> None:

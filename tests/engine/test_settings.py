@@ -1,0 +1,119 @@
+"""Each setting changed alone: what it touches, and that what holds data stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.engine.deployment import (
+    BUCKET,
+    INSTANCE,
+    ROOT,
+    SERVICE,
+    VERSION,
+    Deployment,
+    Run,
+    kinds,
+)
+
+REPLACED = {"create-replacement", "replace", "delete-replaced"}
+UPDATED = {"update"}
+GONE = {"delete"}
+NEW = {"create"}
+
+API = "gcp:projects/service:Service"
+IMAGE = "docker:index/image:Image"
+INVOKER = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
+READY = "us-central1-docker.pkg.dev/my-project/mlflow/server@sha256:" + "0" * 64
+
+ON_SERVICE = {SERVICE: UPDATED}
+ON_INSTANCE = {INSTANCE: UPDATED}
+TABLE: dict[str, tuple[Any, dict[str, set[str]]]] = {
+    "artifacts": ("direct", ON_SERVICE),
+    "publicThrough": ("invokerIamDisabled", {**ON_SERVICE, INVOKER: GONE}),
+    "trackingUsername": ("somebody", {VERSION: REPLACED, **ON_SERVICE}),
+    "image": (
+        READY,
+        {
+            **ON_SERVICE,
+            IMAGE: GONE,
+            "gcp:artifactregistry/repository:Repository": GONE,
+            API: GONE,
+        },
+    ),
+    "builder": (
+        "cloud-build",
+        {**ON_SERVICE, IMAGE: GONE, "command:local:Command": NEW, API: NEW},
+    ),
+    "databaseVersion": (18, ON_INSTANCE),
+    "databaseTier": ("db-g1-small", ON_INSTANCE),
+    "databaseDiskGb": (20, ON_INSTANCE),
+    "databaseDiskLimitGb": (200, ON_INSTANCE),
+    "databaseAvailability": ("REGIONAL", ON_INSTANCE),
+    "databaseConnections": (4, ON_SERVICE),
+    "backupRetention": (14, ON_INSTANCE),
+    "memory": ("2Gi", ON_SERVICE),
+    "cpu": (2, ON_SERVICE),
+    "concurrency": (40, ON_SERVICE),
+    "minInstances": (1, ON_SERVICE),
+    "maxInstances": (1, ON_SERVICE),
+    "requestTimeout": (60, ON_SERVICE),
+    "customDomains": (["mlflow.example.com"], ON_SERVICE),
+    "deletionProtection": (False, {**ON_SERVICE, **ON_INSTANCE}),
+    "bucketForceDestroy": (True, {BUCKET: UPDATED}),
+    "mlflowTelemetry": (True, ON_SERVICE),
+}
+# These would move what holds data: the protected stack refuses them.
+MOVING: dict[str, Any] = {"gcp:region": "europe-west1", "name": "another"}
+ELSEWHERE = {
+    "access",  # has one value
+    "databaseEdition",  # must be the tier's: below
+    "trackingPassword",  # test_life
+    "bucketLocation",  # test_life
+}
+
+
+def test_every_setting_is_here() -> None:
+    declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+    assert declared.keys() == TABLE.keys() | MOVING.keys() | ELSEWHERE
+
+
+def ahead(shared: Deployment, settings: dict[str, Any], *, fails: bool = False) -> Run:
+    try:
+        shared.configure("prod", **settings)
+        return shared.preview(fails=fails)
+    finally:
+        shared.configure("prod", **dict.fromkeys(settings))
+
+
+@pytest.mark.parametrize("key", TABLE)
+def test_a_setting_touches_only_what_it_should(shared: Deployment, key: str) -> None:
+    value, touched = TABLE[key]
+    assert kinds(ahead(shared, {key: value}).touched) == touched
+
+
+def test_edition_and_tier_change_the_instance_in_place(shared: Deployment) -> None:
+    larger = {"databaseTier": "db-perf-optimized-N-2", "databaseEdition": "ENTERPRISE_PLUS"}
+    assert kinds(ahead(shared, larger).touched) == ON_INSTANCE
+
+
+@pytest.mark.parametrize("key", MOVING)
+def test_what_is_protected_is_not_moved(shared: Deployment, key: str) -> None:
+    refused = ahead(shared, {key: MOVING[key]}, fails=True)
+    assert refused.errors.count("marked for protection") == 2
+    assert f"{INSTANCE}::instance" in refused.errors
+    assert f"{SERVICE}::server" in refused.errors
+
+
+def test_settings_are_changed_in_place_for_good(deployed: Deployment) -> None:
+    """Many at once, and the data is where it was."""
+    bucket, [instance] = deployed.output("artifact_bucket"), deployed.cloud.databases
+    changed = {key: TABLE[key][0] for key in TABLE if key not in ("image", "databaseConnections")}
+    deployed.configure("prod", **changed)
+    deployed.up()
+    assert deployed.output("artifact_bucket") == bucket
+    assert deployed.cloud.databases.keys() == {instance}
+    assert deployed.cloud.databases[instance].settings.major == 18
+    assert deployed.up().touched == set()

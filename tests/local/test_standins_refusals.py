@@ -1,0 +1,246 @@
+"""What Google refuses to make, to change and to delete, for whoever keeps a state of its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.errors import ApiNotEnabled, NotFound, Refused
+from tests.local.standins import BUCKET, PROJECT, SERVER, Project, project
+
+INSTANCE = {
+    "name": "mlflow-1",
+    "region": "us-central1",
+    "databaseVersion": "POSTGRES_17",
+    "deletionProtection": False,
+    "settings": {"tier": "db-f1-micro", "edition": "ENTERPRISE", "diskSize": 10},
+}
+SERVICE = {
+    "name": "mlflow",
+    "location": "us-central1",
+    "deletionProtection": False,
+    "template": {"serviceAccount": SERVER, "containers": [{"image": "image"}]},
+}
+IMAGE = {
+    "imageName": "registry/server:latest",
+    "build": {"context": "image"},
+    "registry": {"server": "registry", "password": "first"},
+}
+SECRET = {"secretId": "password", "replication": {"auto": {}}}
+MEMBER = {"secretId": "password", "role": "roles/run.invoker", "member": "allUsers"}
+
+
+@pytest.fixture
+def google(tmp_path: Path) -> Iterator[Project]:
+    with project(tmp_path) as made:
+        yield made
+
+
+def create(google: Project, kind: str, inputs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    return google.cloud.create(f"gcp:{kind}", "test", inputs)
+
+
+def changed(inputs: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    made = copy.deepcopy(dict(inputs))
+    *parents, last = path.split(".")
+    inner = made
+    for parent in parents:
+        inner = inner[parent]
+    inner[last] = value
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [
+        ("sql/databaseInstance:DatabaseInstance", INSTANCE),
+        ("cloudrunv2/service:Service", SERVICE),
+        ("secretmanager/secret:Secret", SECRET),
+        ("serviceaccount/account:Account", {"accountId": "another"}),
+        ("storage/bucket:Bucket", {"name": "another-bucket", "location": "EU"}),
+    ],
+)
+def test_a_name_is_given_once(google: Project, kind: str, inputs: Mapping[str, Any]) -> None:
+    made, outputs = create(google, kind, inputs)
+    with pytest.raises(Refused, match="Error 409"):
+        create(google, kind, inputs)
+    google.cloud.delete(f"gcp:{kind}", made, outputs)
+    again = "reuse the name .* one week" if "sql" in kind else ""
+    if again:
+        with pytest.raises(Refused, match=again):
+            create(google, kind, inputs)
+    else:
+        assert create(google, kind, inputs)[0] == made
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("settings.tier", "db-f1-mikro", "Invalid Tier"),
+        ("settings.edition", "ENTERPRISE_PLUS", "Invalid Tier"),
+        # What the default of PostgreSQL 17 is.
+        ("settings.edition", None, r"Invalid Tier .*\(ENTERPRISE_PLUS\)"),
+        ("region", "us-central9", "Invalid value for region"),
+    ],
+)
+def test_an_instance_that_is_not_offered(
+    google: Project, path: str, value: Any, message: str
+) -> None:
+    with pytest.raises(Refused, match=message):
+        create(google, "sql/databaseInstance:DatabaseInstance", changed(INSTANCE, path, value))
+
+
+def test_no_such_places(google: Project) -> None:
+    with pytest.raises(Refused, match="location constraint"):
+        create(google, "storage/bucket:Bucket", {"name": "another", "location": "MOON"})
+    with pytest.raises(Refused, match="Location moon"):
+        create(google, "cloudrunv2/service:Service", {**SERVICE, "location": "moon"})
+
+
+def test_a_major_version_goes_up_only(google: Project) -> None:
+    token = "gcp:sql/databaseInstance:DatabaseInstance"
+    made, _ = create(google, "sql/databaseInstance:DatabaseInstance", INSTANCE)
+    google.cloud.update(token, made, "test", {**INSTANCE, "databaseVersion": "POSTGRES_18"})
+    with pytest.raises(Refused, match="downgrade"):
+        google.cloud.update(token, made, "test", INSTANCE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "path", "message"),
+    [
+        (
+            "sql/databaseInstance:DatabaseInstance",
+            INSTANCE,
+            "deletionProtection",
+            "deletion_protection is set to true",
+        ),
+        (
+            "sql/databaseInstance:DatabaseInstance",
+            INSTANCE,
+            "settings.deletionProtectionEnabled",
+            "The instance is protected",
+        ),
+        ("cloudrunv2/service:Service", SERVICE, "deletionProtection", "deletion_protection=false"),
+    ],
+)
+def test_what_is_protected_is_not_deleted(
+    google: Project, kind: str, inputs: Mapping[str, Any], path: str, message: str
+) -> None:
+    made, outputs = create(google, kind, changed(inputs, path, True))
+    with pytest.raises(Refused, match=message):
+        google.cloud.delete(f"gcp:{kind}", made, outputs)
+    assert google.cloud.read(f"gcp:{kind}", made)
+    outputs = google.cloud.update(f"gcp:{kind}", made, "test", changed(inputs, path, False))
+    google.cloud.delete(f"gcp:{kind}", made, outputs)
+    assert google.cloud.read(f"gcp:{kind}", made) is None
+
+
+def test_a_bucket_with_objects_is_not_deleted(google: Project) -> None:
+    token = "gcp:storage/bucket:Bucket"
+    file = google.cloud.store.files / "file"
+    file.write_bytes(b"precious")
+    google.cloud.store.put({"bucket": BUCKET, "name": "object"}, [file])
+    with pytest.raises(Refused, match="without `force_destroy` set to true"):
+        google.cloud.delete(token, BUCKET, {})
+    assert google.cloud.store.get(BUCKET, "object")
+    google.cloud.delete(token, BUCKET, {"forceDestroy": True})
+    assert google.cloud.store.bucket(BUCKET) is None
+    assert not file.exists()
+
+
+def test_a_version_is_destroyed_unless_it_is_abandoned(google: Project) -> None:
+    create(google, "secretmanager/secret:Secret", SECRET)
+    version = {"secret": f"projects/{PROJECT}/secrets/password", "secretData": "value"}
+    kind = "secretmanager/secretVersion:SecretVersion"
+    for policy, state in (("DELETE", "DESTROYED"), ("ABANDON", "ENABLED")):
+        made, outputs = create(google, kind, {**version, "deletionPolicy": policy})
+        google.cloud.delete(f"gcp:{kind}", made, outputs)
+        versions = google.cloud.secrets.versions("password")
+        assert versions is not None
+        assert versions[outputs["version"]]["state"] == state
+
+
+def test_what_a_service_boots_with_must_be_there(google: Project) -> None:
+    """The service exists all the same, as on Google."""
+    env = {"name": "PASSWORD_SECRET", "value": "password/versions/1"}
+    inputs = changed(SERVICE, "template.containers", [{"image": "image", "envs": [env]}])
+    with pytest.raises(Exception, match=r"versions\.access' denied for PASSWORD_SECRET"):
+        create(google, "cloudrunv2/service:Service", inputs)
+    google.secret("password", "value")
+    google.declare(
+        "secretmanager/secretIamMember:SecretIamMember",
+        secretId="password",
+        role="roles/secretmanager.secretAccessor",
+        member=f"serviceAccount:{SERVER}",
+    )
+    [made] = [key for token, key in google.cloud.live if "cloudrunv2" in token]
+    google.cloud.update("gcp:cloudrunv2/service:Service", made, "test", inputs)
+
+
+def test_grants_are_for_who_exists_and_end_when_deleted(google: Project) -> None:
+    kind = "storage/bucketIAMMember:BucketIAMMember"
+    grant = {"bucket": BUCKET, "role": "roles/storage.objectUser"}
+    with pytest.raises(NotFound, match="nobody@.* does not exist"):
+        create(google, kind, {**grant, "member": f"serviceAccount:nobody@{PROJECT}"})
+    before = list(google.cloud.policy.grants)
+    made, outputs = create(google, kind, {**grant, "member": "allUsers"})
+    assert len(google.cloud.policy.grants) == len(before) + 1
+    google.cloud.delete(f"gcp:{kind}", made, outputs)
+    assert google.cloud.policy.grants == before
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_api_goes_off_unless_it_is_kept(google: Project, kept: bool) -> None:
+    kind = "projects/service:Service"
+    on = {"service": "secretmanager.googleapis.com", "disableOnDestroy": not kept}
+    made, outputs = create(google, kind, on)
+    google.cloud.delete(f"gcp:{kind}", made, outputs)
+    if kept:
+        create(google, "secretmanager/secret:Secret", SECRET)
+    else:
+        with pytest.raises(ApiNotEnabled, match="secretmanager"):
+            create(google, "secretmanager/secret:Secret", SECRET)
+
+
+@pytest.mark.parametrize(
+    ("token", "inputs", "path", "value", "replaces", "delete_first"),
+    [
+        ("gcp:sql/databaseInstance:DatabaseInstance", INSTANCE, "settings.tier", "t", "", False),
+        ("gcp:sql/databaseInstance:DatabaseInstance", INSTANCE, "name", "n", "name", False),
+        ("gcp:sql/databaseInstance:DatabaseInstance", INSTANCE, "region", "r", "region", True),
+        ("gcp:cloudrunv2/service:Service", SERVICE, "template.timeout", "9s", "", False),
+        ("gcp:cloudrunv2/service:Service", SERVICE, "location", "l", "location", False),
+        ("gcp:secretmanager/secret:Secret", SECRET, "labels", {"a": "b"}, "", False),
+        ("gcp:secretmanager/secret:Secret", SECRET, "replication", {}, "replication", True),
+        ("gcp:secretmanager/secretIamMember:SecretIamMember", MEMBER, "role", "r", "role", False),
+        ("docker:index/image:Image", IMAGE, "imageName", "other:1", "", False),
+    ],
+)
+def test_what_a_change_replaces(
+    google: Project,
+    token: str,
+    inputs: Mapping[str, Any],
+    path: str,
+    value: Any,
+    replaces: str,
+    delete_first: bool,
+) -> None:
+    difference = google.cloud.diff(token, inputs, changed(inputs, path, value))
+    assert difference.changed == (path.partition(".")[0],)
+    assert "".join(difference.replaces) == replaces
+    assert difference.delete_first is delete_first
+    assert google.cloud.diff(token, inputs, inputs).changed == ()
+
+
+def test_a_smaller_disk_and_another_registry_token_are_no_change(google: Project) -> None:
+    token = "gcp:sql/databaseInstance:DatabaseInstance"
+    grown = changed(INSTANCE, "settings.diskSize", 50)
+    assert google.cloud.diff(token, grown, INSTANCE).changed == ()
+    assert google.cloud.diff(token, INSTANCE, grown).changed == ("settings",)
+    token = "docker:index/image:Image"
+    assert google.cloud.diff(token, IMAGE, changed(IMAGE, "registry.password", "2")).changed == ()
+    assert google.cloud.diff(token, IMAGE, changed(IMAGE, "registry.server", "2")).changed != ()
