@@ -44,13 +44,16 @@ def configure_stores(*, artifact_root: str, artifact_destination: str, kek_passp
 def import_app() -> tuple[Starlette, WSGIApplication]:
     """MLflow's whole server, a FastAPI app, and the Flask app that it mounts at its end."""
     from mlflow.server import app as flask_app
-    from mlflow.server import fastapi_app
+    from mlflow.server import fastapi_app, is_running_as_server
     from mlflow.store.artifact.artifact_repository_registry import (
         get_registered_artifact_repositories,
     )
 
     from tracking_server.artifacts import KeylessGCSArtifactRepository
 
+    # Only then has Flask the checks and headers of its own that FastAPI has in its middleware.
+    if not is_running_as_server:
+        raise RuntimeError("mlflow.server was imported before configure_server")
     # MLflow only warns about a plug-in that it can't load, and would use its own.
     repositories: Mapping[str, object] = get_registered_artifact_repositories()
     if repositories.get("gs") is not KeylessGCSArtifactRepository:

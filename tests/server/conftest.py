@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 import pytest
+from tracking_server import database, mlflow_internals
 
 from local.postgres import Postgres
 from local.postgres import Settings as PostgresSettings
@@ -20,6 +21,18 @@ DATABASE_USER, DATABASE_PASSWORD = "mlflow", "canary:p@ss/w%rd"
 # Here and not in a fixture: google-auth reads the metadata server's address when it is imported.
 _folder = TemporaryDirectory(prefix="mlflow-gcp-test-")
 _google = Google(Path(_folder.name, "google"))
+# As in a boot: mlflow.server reads this while it is imported, by whichever test comes first.
+mlflow_internals.configure_server(
+    backend_store_uri=database.PLUGIN_URL,
+    serve_artifacts=True,
+    settings={
+        "MLFLOW_CONFIGURE_LOGGING": "false",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": HOST,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # Else MLflow fetches a catalog of models from the internet.
+        "MLFLOW_MODEL_CATALOG_URI": "",
+    },
+)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from tracking_server import database, mlflow_internals, schema
 from tracking_server.composition import Composition
 from tracking_server.wsgi import FlaskThreads
 
-from tests.server.test_routes import HOST, every_route
+from tests.server.process import HOST
+from tests.server.test_routes import every_route
 
 pytestmark = pytest.mark.anyio
 
@@ -29,12 +30,6 @@ async def both(
     """Clients of stock's app and of the composition, on one database."""
     database.connect_with(make_url(database_url), pool_size=4, cloudsql_root=str(cloudsql_root))
     schema.ensure(database.single_connection_engine(), deadline=5)
-    mlflow_internals.configure_server(
-        backend_store_uri=database.PLUGIN_URL,
-        serve_artifacts=True,
-        # Without a catalog of models, which MLflow would fetch from the internet.
-        settings={"MLFLOW_SERVER_ALLOWED_HOSTS": HOST, "MLFLOW_MODEL_CATALOG_URI": ""},
-    )
     mlflow_internals.configure_stores(
         artifact_root="mlflow-artifacts:/",
         artifact_destination="/tmp/mlflow-gcp-nowhere",

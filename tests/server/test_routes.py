@@ -7,23 +7,16 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 from starlette.types import ASGIApp
-from tracking_server import database, mlflow_internals
+from tracking_server import mlflow_internals
 from tracking_server.gate import Gate
 
-HOST = "mlflow-1.us-central1.run.app"
+from tests.server.process import HOST
+
 Route = tuple[str, str]
 
 
 @pytest.fixture(scope="module")
 def app() -> ASGIApp:
-    mlflow_internals.configure_server(
-        backend_store_uri=database.PLUGIN_URL,
-        serve_artifacts=True,
-        settings={
-            "MLFLOW_SERVER_ALLOWED_HOSTS": HOST,
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        },
-    )
     return mlflow_internals.import_app()[0]
 
 
