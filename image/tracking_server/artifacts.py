@@ -196,7 +196,7 @@ class KeylessGCSArtifactRepository(
         self, local_file: str, num_parts: int = 1, artifact_path: str | None = None
     ) -> CreateMultipartUploadResponse:
         """As MLflow's, but for the parts' addresses, of which each takes a call to sign."""
-        blob = self._blob(posixpath.join(artifact_path or "", posixpath.basename(local_file)))
+        blob = self._blob(_path(local_file, artifact_path))
         arguments = self._gcs_mpu_arguments(local_file, blob)
         upload = XMLMPUContainer(arguments.url, local_file, headers=arguments.headers)
         upload.initiate(transport=arguments.transport, content_type=arguments.content_type)
@@ -227,13 +227,17 @@ class KeylessGCSArtifactRepository(
         return self._get_bucket(bucket).blob(posixpath.join(root, path))
 
     def _writer(self, file_name: str, artifact_path: str | None) -> BlobWriter:
-        path = posixpath.join(artifact_path or "", posixpath.basename(file_name))
         return BlobWriter(
-            self._blob(path),
+            self._blob(_path(file_name, artifact_path)),
             chunk_size=CHUNK,
             content_type=_guess_mime_type(file_name),
             timeout=self._GCS_DEFAULT_TIMEOUT,
         )
+
+
+def _path(file_name: str, folder: str | None) -> str:
+    """Where MLflow wants a file: its folders on the client's computer don't count."""
+    return posixpath.join(folder or "", posixpath.basename(file_name))
 
 
 async def _write(writer: BlobWriter, chunks: AsyncIterable[bytes]) -> None:

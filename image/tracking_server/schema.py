@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tracking_server import mlflow_internals
+from tracking_server.backoff import Backoff
 from tracking_server.errors import BootError
 
 ANSWER_TIMEOUT = 10.0
@@ -73,7 +74,7 @@ def ensure(
 def _first_revision(engine: Engine, deadline: float) -> str | None:
     """The revision found by the first connection that succeeds."""
     until = monotonic() + deadline
-    pause = 0.1
+    backoff = Backoff(first=0.1, longest=5.0)
     # In a thread, as a timeout of pg8000's is the socket's, and would cut a migration's statements.
     threads = ThreadPoolExecutor(thread_name_prefix="database")
     while True:
@@ -84,14 +85,13 @@ def _first_revision(engine: Engine, deadline: float) -> str | None:
             reason = _reason(error) if isinstance(error, SQLAlchemyError) else "it is silent"
             if reason in _NEVER_MENDS_ITSELF.values():
                 raise BootError(f"the database {reason}") from error
-            if monotonic() + pause > until:
+            if backoff.outlasts(until):
                 raise BootError(
                     f"the database can't be reached within {deadline:.0f} s ({reason}): is the "
                     "instance running, and has the service's account roles/cloudsql.client?"
                 ) from error
             log.warning("the database can't be reached yet (%s)", reason)
-        sleep(pause)
-        pause = min(2 * pause, 5.0)
+        backoff.wait()
 
 
 def _lock(connection: Connection, deadline: float) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
-from time import monotonic, sleep
+from time import monotonic
 
 import google.auth
 import google.auth.transport.requests
@@ -17,6 +17,7 @@ from requests.exceptions import Timeout as HTTPTimeout
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from tracking_server.backoff import Backoff
 from tracking_server.errors import BootError
 from tracking_server.settings import SecretVersions, Settings
 
@@ -55,14 +56,14 @@ def fetch(settings: Settings, *, deadline: float = DEADLINE) -> Secrets:
     Raises:
         BootError: naming each secret that can't be had or doesn't hold what it should.
     """
-    credentials = _credentials(deadline)
+    until = monotonic() + deadline
+    credentials = _credentials(until)
     client = SecretManagerServiceClient(
         credentials=credentials,
         transport="rest",
         client_options={"api_endpoint": settings.secret_manager_endpoint},
     )
-    until = monotonic() + deadline
-    grant_until = monotonic() + min(settings.boot_patience, deadline)
+    grant_until = min(monotonic() + settings.boot_patience, until)
 
     def read(version: str) -> str | BootError:
         name = f"projects/{settings.project}/secrets/{version}"
@@ -94,6 +95,7 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
         BootError: with all problems in one line.
     """
     problems = list(problems)
+    database_url = _database_url(values.get("database_url", ""))
 
     def check(name: str, valid: Callable[[str], bool], wanted: str) -> None:
         if name in values and not valid(values[name]):
@@ -102,7 +104,7 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
     check("artifact_url", _is_bucket_url, "a bucket's address such as gs://my-bucket")
     check(
         "database_url",
-        lambda value: _database_url(value) is not None,
+        lambda _: database_url is not None,
         "an address such as postgresql+pg8000://USER:PASSWORD@/DB?unix_sock="
         "/cloudsql/PROJECT:REGION:INSTANCE/.s.PGSQL.5432, user and password URL-quoted",
     )
@@ -116,7 +118,6 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
     check("kek_passphrase", bool, "a passphrase")
     if problems:
         raise BootError("; ".join(problems))
-    database_url = _database_url(values["database_url"])
     assert database_url is not None  # noqa: S101 (checked above; tells the type checker)
     return Secrets(
         artifact_url=values["artifact_url"],
@@ -127,9 +128,8 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
     )
 
 
-def _credentials(deadline: float) -> Credentials:
+def _credentials(until: float) -> Credentials:
     """The service account's credentials with a token, so that the calls share one."""
-    until = monotonic() + deadline
     try:
         credentials, _ = google.auth.default(scopes=[_SCOPE])
     except DefaultCredentialsError as error:
@@ -137,18 +137,17 @@ def _credentials(deadline: float) -> Credentials:
             "No Google identity: the metadata server can't be reached. On Cloud Run the service "
             "needs a service account; elsewhere run gcloud auth application-default login"
         ) from error
-    pause = 0.2
+    backoff = Backoff(first=0.2, longest=3.0)
     while True:
         try:
             credentials.refresh(google.auth.transport.requests.Request())
         except GoogleAuthError as error:
-            if monotonic() + pause > until:
+            if backoff.outlasts(until):
                 raise BootError(
-                    f"No token for the service account within {deadline:.0f} s: "
+                    "No token for the service account in time: "
                     f"{type(error).__name__} from the metadata server"
                 ) from error
-            sleep(pause)
-            pause = min(2 * pause, 3.0)
+            backoff.wait()
         else:
             assert isinstance(credentials, Credentials)  # noqa: S101
             return credentials
@@ -163,7 +162,7 @@ def _access(
 ) -> str:
     account = getattr(credentials, "service_account_email", "the server's account")
     secret = name.split("/")[3]
-    pause = 0.2
+    backoff = Backoff(first=0.2, longest=3.0)
     while True:
         try:
             response = client.access_secret_version(
@@ -182,7 +181,7 @@ def _access(
                 f"(gcloud secrets versions enable) or deploy again with pulumi up"
             ) from error
         except exceptions.Forbidden as error:
-            if monotonic() + pause > grant_until:
+            if backoff.outlasts(grant_until):
                 raise BootError(
                     f"secret {name} may not be read: {account} lacks "
                     "roles/secretmanager.secretAccessor on it (pulumi up grants it; if it was "
@@ -194,7 +193,7 @@ def _access(
                 f"{account}"
             ) from error
         except _TRANSIENT as error:
-            if monotonic() + pause > until:
+            if backoff.outlasts(until):
                 raise BootError(
                     f"secret {name} could not be read in time: Secret Manager answers "
                     f"{type(error).__name__}"
@@ -211,8 +210,7 @@ def _access(
                     f"secret {name} is empty: add a version that holds a value and deploy again"
                 )
             return value
-        sleep(pause)
-        pause = min(2 * pause, 3.0)
+        backoff.wait()
 
 
 def _is_bucket_url(value: str) -> bool:
