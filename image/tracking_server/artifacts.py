@@ -38,7 +38,8 @@ from mlflow.store.artifact.artifact_repo import (
     StreamUploadMixin,
 )
 from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository, GCSMPUArguments
-from mlflow.utils.mime_type_utils import _guess_mime_type
+
+from tracking_server import mlflow_internals
 
 CHUNK = 2 * 1024 * 1024
 """Bytes held of each transfer; a multiple of 256 KiB, as a resumable upload wants it:
@@ -230,7 +231,7 @@ class KeylessGCSArtifactRepository(
         return BlobWriter(
             self._blob(_path(file_name, artifact_path)),
             chunk_size=CHUNK,
-            content_type=_guess_mime_type(file_name),
+            content_type=mlflow_internals.mime_type(file_name),
             timeout=self._GCS_DEFAULT_TIMEOUT,
         )
 

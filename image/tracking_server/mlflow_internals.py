@@ -69,6 +69,14 @@ def content_disposition(file_name: str) -> str:
     return header
 
 
+def mime_type(file_name: str) -> str:
+    """What MLflow takes a file for by its name; `MLmodel` and its like are text."""
+    from mlflow.utils.mime_type_utils import _guess_mime_type
+
+    guessed: str = _guess_mime_type(file_name)
+    return guessed
+
+
 def open_stores() -> None:
     """Connect the tracking store and the registry, as MLflow's own launcher does."""
     from mlflow.server.handlers import initialize_backend_stores

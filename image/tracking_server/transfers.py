@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import anyio.to_thread
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mime_type_utils import _guess_mime_type
 from mlflow.utils.uri import validate_path_is_safe
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -69,7 +68,7 @@ class ProxiedTransfers:
         return StreamingResponse(
             self._repository.stream(blob),
             headers={
-                "Content-Type": _guess_mime_type(path),
+                "Content-Type": mlflow_internals.mime_type(path),
                 "Content-Length": str(blob.size),
                 "Content-Disposition": mlflow_internals.content_disposition(
                     posixpath.basename(path)

@@ -70,3 +70,21 @@ def test_the_passphrase_is_the_one_that_mlflow_encrypts_with(
     assert KEKManager().using_default_passphrase is False
     assert KEKManager().get_kek() == KEKManager(passphrase="ours").get_kek()
     assert KEKManager().get_kek() != KEKManager(passphrase="other").get_kek()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("notes.txt", "text/plain"),
+        ("MLmodel", "text/plain"),
+        ("plot.png", "image/png"),
+        ("model.unheard-of", "application/octet-stream"),
+    ],
+)
+def test_what_a_file_is_taken_for(name: str, kind: str) -> None:
+    assert mlflow_internals.mime_type(name) == kind
+
+
+def test_a_download_is_saved_under_any_name() -> None:
+    assert mlflow_internals.content_disposition("notes.txt") == "attachment; filename=notes.txt"
+    assert "filename*=UTF-8''%C3%BC.txt" in mlflow_internals.content_disposition("ü.txt")
