@@ -39,16 +39,16 @@ def boot(config: settings.Settings) -> ASGIApp:
         BootError: with the one line that says what is missing.
     """
     started = perf_counter()
-    mlflow_internals.configure_server(
-        backend_store_uri=database.PLUGIN_URL,
-        # In direct mode too: experiments that were made while it was proxied stay reachable.
-        serve_artifacts=True,
-        settings=_mlflow_settings(config),
-    )
-    # Secret Manager answers while MLflow is imported.
+    # Secret Manager answers while MLflow is imported, of which finding its settings is a part.
     with ThreadPoolExecutor(1, thread_name_prefix="secrets") as thread:
         fetched = thread.submit(secrets.fetch, config)
-        fastapi, flask = mlflow_internals.import_app()
+        mlflow_internals.configure_server(
+            backend_store_uri=database.PLUGIN_URL,
+            # In direct mode too: experiments that were made while it was proxied stay reachable.
+            serve_artifacts=True,
+            settings=_mlflow_settings(config),
+        )
+        flask = mlflow_internals.import_flask()
         values = fetched.result()
     mlflow_internals.configure_stores(
         artifact_root=(
@@ -67,9 +67,9 @@ def boot(config: settings.Settings) -> ASGIApp:
     from tracking_server.wsgi import FlaskThreads
 
     app = Composition(
-        fastapi=fastapi,
-        routes=fastapi.routes,
         flask=FlaskThreads(flask, threads=config.pool_size + FREE_THREADS),
+        has_flask_route=flask.url_map.bind("").test,
+        import_native=mlflow_internals.import_fastapi,
     )
     log.info("booted in %.2f s", perf_counter() - started)
     return logs.AccessLog(

@@ -1,11 +1,17 @@
 """MLflow's two halves side by side: each request goes to the one that has its route.
 
-Stock MLflow mounts Flask under FastAPI, so that nine routes of ten pass through both.
+Stock MLflow mounts Flask under FastAPI, so that nine routes of ten pass through both, and imports
+both at its start. Here Flask's are answered straight, and the FastAPI half (traces by OTLP,
+gateway, assistant, jobs, MCP) is imported when the first request needs it.
 """
 
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import lru_cache
 
-from starlette.routing import BaseRoute, Match, Mount
+from starlette.applications import Starlette
+from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _REMEMBERED = 4096
@@ -13,27 +19,77 @@ _REMEMBERED = 4096
 
 
 class Composition:
-    """Sends to `flask` what FastAPI would only have passed on to its mount at `/`."""
+    """Sends to `flask` what FastAPI would only have passed on to its mount at `/`.
 
-    def __init__(self, *, fastapi: ASGIApp, routes: list[BaseRoute], flask: ASGIApp) -> None:
-        self._fastapi, self._flask = fastapi, flask
-        *native, mount = routes
-        # What comes after the mount would never be reached, and what is it must be everything.
-        if not isinstance(mount, Mount) or mount.path or any(isinstance(r, Mount) for r in native):
-            raise RuntimeError("MLflow no longer mounts Flask at / as the last of its routes")
-        self._native = native
-        self._is_native = lru_cache(_REMEMBERED)(self._matches)
+    `has_flask_route` tells of a path and a method whether Flask has a route for them. The routes
+    that both halves have are the same function twice, or are answered before this
+    (tests/server/test_composition.py knows each by name).
+    """
+
+    def __init__(
+        self,
+        *,
+        flask: ASGIApp,
+        has_flask_route: Callable[[str, str], bool],
+        import_native: Callable[[], Starlette],
+    ) -> None:
+        self._flask = flask
+        self._has_flask_route = lru_cache(_REMEMBERED)(has_flask_route)
+        self._native = _Native(import_native)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._is_native(scope["path"], scope["method"]):
-            await self._fastapi(scope, receive, send)
-        else:
+        if scope["type"] == "lifespan":
+            await self._native.live(receive, send)
+        elif scope["type"] == "http" and (
+            self._has_flask_route(scope["path"], scope["method"])
+            or not await self._native.has_route(scope["path"], scope["method"])
+        ):
             await self._flask(scope, receive, send)
+        else:
+            app = await self._native.app()
+            await app(scope, receive, send)
 
-    def _matches(self, path: str, method: str) -> bool:
-        # The first route that takes a request answers it, and the last, the mount, takes every
-        # path that begins with a slash; a path that matches but for its method is the mount's.
-        if not path.startswith("/"):
-            return True
-        scope = {"type": "http", "path": path, "method": method, "root_path": ""}
-        return any(route.matches(scope)[0] is Match.FULL for route in self._native)
+
+class _Native:
+    """The FastAPI half, imported once by whichever request is first."""
+
+    def __init__(self, import_app: Callable[[], Starlette]) -> None:
+        self._import = import_app
+        self._importing: asyncio.Task[Starlette] | None = None
+        self._lifespan = AsyncExitStack()
+        self._matches = lru_cache(_REMEMBERED)(_matches)
+
+    async def app(self) -> Starlette:
+        if self._importing is None:
+            self._importing = asyncio.create_task(self._start())
+        # A client that goes away ends its own wait and not the import.
+        return await asyncio.shield(self._importing)
+
+    async def has_route(self, path: str, method: str) -> bool:
+        return self._matches(await self.app(), path, method)
+
+    async def live(self, receive: Receive, send: Send) -> None:
+        """The server's lifespan; the half's own begins when it is imported."""
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._lifespan.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _start(self) -> Starlette:
+        app = await asyncio.to_thread(self._import)
+        await self._lifespan.enter_async_context(app.router.lifespan_context(app))
+        return app
+
+
+def _matches(app: Starlette, path: str, method: str) -> bool:
+    *native, mount = app.routes
+    # What comes after the mount would never be reached, and what is it must be everything.
+    if not isinstance(mount, Mount) or mount.path or any(isinstance(r, Mount) for r in native):
+        raise RuntimeError("MLflow no longer mounts Flask at / as the last of its routes")
+    # The first route that takes a request answers it, and the last, the mount, takes every
+    # path that begins with a slash; a path that matches but for its method is the mount's.
+    if not path.startswith("/"):
+        return True
+    scope = {"type": "http", "path": path, "method": method, "root_path": ""}
+    return any(route.matches(scope)[0] is Match.FULL for route in native)

@@ -9,10 +9,15 @@ from collections.abc import Mapping
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from wsgiref.types import WSGIApplication
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
-from starlette.applications import Starlette
+
+from tracking_server import lazy_pandas, plugins
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from flask import Flask
 
 
 def configure_server(
@@ -41,24 +46,36 @@ def configure_stores(*, artifact_root: str, artifact_destination: str, kek_passp
     os.environ[constants.CRYPTO_KEK_PASSPHRASE_ENV_VAR] = kek_passphrase
 
 
-def import_app() -> tuple[Starlette, WSGIApplication]:
-    """MLflow's whole server, a FastAPI app, and the Flask app that it mounts at its end."""
-    from mlflow.server import app as flask_app
-    from mlflow.server import fastapi_app, is_running_as_server
-    from mlflow.store.artifact.artifact_repository_registry import (
-        get_registered_artifact_repositories,
-    )
-
-    from tracking_server.artifacts import KeylessGCSArtifactRepository
+def import_flask() -> "Flask":
+    """The half of MLflow's server that has nine routes of ten, with the stores behind it."""
+    with lazy_pandas.only_named():
+        from mlflow.server import app, is_running_as_server
+        from mlflow.store.artifact.artifact_repository_registry import (
+            get_registered_artifact_repositories,
+        )
 
     # Only then has Flask the checks and headers of its own that FastAPI has in its middleware.
     if not is_running_as_server:
         raise RuntimeError("mlflow.server was imported before configure_server")
     # MLflow only warns about a plug-in that it can't load, and would use its own.
     repositories: Mapping[str, object] = get_registered_artifact_repositories()
-    if repositories.get("gs") is not KeylessGCSArtifactRepository:
+    if repositories.get("gs") is not plugins.gcs_artifact_repository:
         raise RuntimeError("MLflow did not take the artifact repository of this package for gs://")
-    return fastapi_app.app, flask_app
+    flask: Flask = app
+    return flask
+
+
+def import_fastapi() -> "FastAPI":
+    """MLflow's whole server: the routes that only FastAPI has, and the Flask app at its end."""
+    with lazy_pandas.only_named():
+        from mlflow.server import fastapi_app
+
+    app: FastAPI = fastapi_app.app
+    return app
+
+
+def import_app() -> "tuple[FastAPI, Flask]":
+    return import_fastapi(), import_flask()
 
 
 def content_disposition(file_name: str) -> str:
@@ -121,7 +138,8 @@ def create_or_upgrade_schema(engine: Engine) -> None:
 
 def _server_constants() -> ModuleType:
     """`mlflow.server.constants`, without `mlflow.server`, which reads them while it is imported."""
-    package = find_spec("mlflow.server")
+    with lazy_pandas.only_named():
+        package = find_spec("mlflow.server")
     assert package is not None and package.origin is not None  # noqa: S101, PT018
     spec = spec_from_file_location(
         "tracking_server.mlflow_server_constants", Path(package.origin).with_name("constants.py")

@@ -38,6 +38,24 @@ def test_a_boot_serves_and_ends_cleanly(start: StartServer, environment: dict[st
     no_secret_is_visible(server)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process has loaded is read in /proc")
+def test_what_is_rarely_used_is_loaded_when_it_is(
+    start: StartServer, environment: dict[str, str]
+) -> None:
+    server = start(environment).ready()
+    loaded = Path("/proc", str(server.process.pid), "maps")
+    with server.client() as client:
+        assert client.get("/api/2.0/mlflow/experiments/get?experiment_id=0").status_code == 200
+        assert client.get("/api/3.0/mlflow/server-info").status_code == 200
+        assert "site-packages/numpy" in loaded.read_text()
+        for package in ("aiohttp", "pandas"):
+            assert f"site-packages/{package}" not in loaded.read_text()
+        # The first of the half that it is for, and pandas not even then.
+        assert client.get("/ajax-api/3.0/mlflow/assistant/config").status_code in (200, 403)
+        assert "site-packages/aiohttp" in loaded.read_text()
+        assert "site-packages/pandas" not in loaded.read_text()
+
+
 @pytest.mark.parametrize("secret", ["ARTIFACT_URL", "DATABASE_URL", "TRACKING_PASSWORD"])
 def test_a_missing_secret_ends_the_boot(
     start: StartServer, environment: dict[str, str], google: Google, secret: str
