@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -94,11 +94,17 @@ def _build_with_buildah() -> Iterator[tuple[Image, Runc]]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         buildah = _Buildah(storage=storage, pip_settings=Path(settings))
         if in_use.exists():  # by a run that was killed: what it has left belongs to nothing
-            buildah("rm", "--all")
-            shutil.rmtree(storage)
+            buildah.forget()
         in_use.touch()
         try:
-            buildah.ensure(f"docker.io/library/{found[1]}")
+            base_name = f"docker.io/library/{found[1]}"
+            try:
+                buildah.ensure(base_name)
+            except AssertionError as failure:
+                # What is kept may be what is wrong, and a registry may fail once.
+                print(f"making the container's base anew: {failure}")
+                buildah.forget()
+                buildah.ensure(base_name)
             inspected = json.loads(buildah("inspect", "--type", "image", NAME))["OCIv1"]
             config = inspected["config"]
             container = buildah("from", "--pull-never", NAME).strip()
@@ -125,6 +131,17 @@ class _Buildah:
         # Its state of mounts has to go when the machine does.
         storage = ("--root", str(self._storage), "--runroot", "/run/mlflow-gcp-containers")
         return run("buildah", *storage, *arguments, seconds=seconds)
+
+    def forget(self) -> None:
+        """Make it as if nothing had ever been built."""
+        with suppress(AssertionError):  # what is broken can't be ended in order
+            self("rm", "--all")
+        mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for point in sorted(mounted, reverse=True):
+            if Path(point).is_relative_to(self._storage):
+                run("umount", "--lazy", point)
+        if self._storage.exists():
+            shutil.rmtree(self._storage)
 
     def ensure(self, base_name: str) -> None:
         """Build what isn't there from these very files, and forget all else."""

@@ -53,7 +53,15 @@ def build() -> Engine:
         go = shutil.which("go") or str(_go(cache))
         unfinished = cache / "pulumi.new"
         stamp = f"-s -w -X {SDK}/go/common/version.Version={VERSION}"
-        _show([go, "build", "-v", "-trimpath", "-ldflags", stamp, "-o", str(unfinished), PACKAGE])
+        command = [go, "build", "-v", "-trimpath", "-ldflags", stamp, "-o", str(unfinished)]
+        # Hundreds of modules come over the network, and what has come or is built is kept.
+        for left in (2, 1, 0):
+            failure = _show([*command, PACKAGE])
+            if failure is None:
+                break
+            if not left:
+                sys.exit(f"Pulumi's engine could not be built:\n{failure}")
+            print(f"trying again: {failure}", flush=True)
         answer = subprocess.run(
             [go, "list", "-m", "-f", "{{.Dir}}", SDK],
             cwd=MODULE, check=True, capture_output=True, text=True,
@@ -91,8 +99,8 @@ def _go(cache: Path) -> Path:
     return target / "go" / "bin" / "go"
 
 
-def _show(command: list[str]) -> None:
-    """Run it gently, with a sign of life for every hundred packages."""
+def _show(command: list[str]) -> str | None:
+    """Run it gently, with a sign of life for every hundred packages; what it said if it failed."""
     started, done = time.monotonic(), 0
     with subprocess.Popen(
         ["nice", "-n", "5", *command],
@@ -106,8 +114,7 @@ def _show(command: list[str]) -> None:
             done += 1
             if done % 100 == 0:
                 print(f"  {time.monotonic() - started:4.0f} s  {done} steps", flush=True)
-    if process.returncode:
-        sys.exit("Pulumi's engine could not be built:\n" + "".join(last))
+    return "".join(last) if process.returncode else None
 
 
 if __name__ == "__main__":
