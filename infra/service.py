@@ -64,6 +64,8 @@ class Service(Component):
                 )
             ),
             "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(pool_size),
+            # One process uses one CPU.
+            "WEB_CONCURRENCY": str(settings.cpu),
             "MLFLOW_DISABLE_TELEMETRY": "false" if settings.telemetry else "true",
         }
         service = gcp.cloudrunv2.Service(

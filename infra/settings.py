@@ -45,6 +45,10 @@ RESERVED_CONNECTIONS = {
     "a new revision that boots": 2,
 }
 
+# What one request of MLflow's may hold at a time; the server refuses less. One process serves
+# each CPU.
+CONNECTIONS_PER_PROCESS = 4
+
 PASSWORD_MIN = 8
 
 PROJECT = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
@@ -157,6 +161,7 @@ def load(
     _check_image(read, settings)
     _check_database(read, settings.database)
     _check_service(read, settings.service)
+    _check_processes(read, settings)
     _check_connections(read, settings)
     read.refuse_unknown()
     if read.problems:
@@ -243,7 +248,7 @@ def _database(read: Reader) -> DatabaseSettings:
         disk_gb=read.integer("databaseDiskGb", 10, low=10, high=65536, unit=" GB"),
         disk_limit_gb=read.integer("databaseDiskLimitGb", 100, low=10, high=65536, unit=" GB"),
         availability=read.choice("databaseAvailability", ["ZONAL", "REGIONAL"]),
-        connections=read.integer("databaseConnections", 8, low=1, high=200),
+        connections=read.integer("databaseConnections", 8, low=CONNECTIONS_PER_PROCESS, high=200),
         backup_retention=read.integer("backupRetention", 7, low=1, high=365, unit=" backups"),
     )
 
@@ -356,6 +361,21 @@ def _check_service(read: Reader, service: ServiceSettings) -> None:
             )
 
 
+def _check_processes(read: Reader, settings: Settings) -> None:
+    """Each CPU has a process, and each process connections of its own."""
+    if not read.ok("cpu", "databaseConnections"):
+        return
+    cpus = settings.service.cpu
+    least = CONNECTIONS_PER_PROCESS * cpus
+    if settings.database.connections < least:
+        read.problem(
+            full("databaseConnections"),
+            wanted=f"at least {least}: {CONNECTIONS_PER_PROCESS}, which one request may take, for "
+            f"each of the {cpus} processes that cpu asks for",
+            example=str(2 * least),
+        )
+
+
 def _check_connections(read: Reader, settings: Settings) -> None:
     """All instances' pools must fit what the tier accepts.
 
@@ -363,19 +383,20 @@ def _check_connections(read: Reader, settings: Settings) -> None:
     room only for a new revision's boot. Cloud Run may overshoot it for a moment: a pool opens
     connections as requests need them, so this is the worst case, not the usual one.
     """
-    if not read.ok("databaseTier", "maxInstances", "databaseConnections"):
+    if not read.ok("databaseTier", "maxInstances", "databaseConnections", "cpu"):
         return
     instances = settings.service.max_instances
     each = settings.database.connections
     limit = tiers.require(settings.database.tier).max_connections
     reserved = sum(RESERVED_CONNECTIONS.values())
     room = limit - reserved
+    least = CONNECTIONS_PER_PROCESS * settings.service.cpu
     if instances * each <= room:
         return
     kept = ", ".join(f"{count} {what}" for what, count in RESERVED_CONNECTIONS.items())
     choices = [
         f"maxInstances {room // each}" if room >= each else "",
-        f"databaseConnections {room // instances}" if room >= instances else "",
+        f"databaseConnections {room // instances}" if room >= instances * least else "",
         f"a larger databaseTier ({tiers.smallest_for(instances * each + reserved)})",
     ]
     read.problem(
@@ -383,7 +404,7 @@ def _check_connections(read: Reader, settings: Settings) -> None:
         given=f"maxInstances {instances} x databaseConnections {each} = {instances * each}",
         wanted=f"at most {room}: {settings.database.tier} accepts {limit}, less {reserved} "
         f"({kept}); take {' or '.join(choice for choice in choices if choice)}",
-        example=str(max(1, room // instances)),
+        example=str(max(least, room // instances)),
     )
 
 

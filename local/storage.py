@@ -583,6 +583,10 @@ class Storage:
     # Downloads
 
     async def _send(self, request: web.Request, found: Object) -> web.StreamResponse:
+        if request.query.get("generation", str(found.generation)) != str(found.generation):
+            # Nothing that was replaced is kept here.
+            attributes = found.attributes
+            raise _no_such("object", f"{attributes['bucket']}/{attributes['name']}")
         start, end, headers = 0, found.size, _entity_headers(found)
         wanted = request.headers.get("Range")
         if wanted and (span := _range(wanted, found.size)):

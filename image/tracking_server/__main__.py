@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 # Collecting while a thousand modules are imported costs as much as a third of them.
 gc.disable()
@@ -21,10 +22,14 @@ from tracking_server import (  # noqa: E402
     secrets,
     serve,
     settings,
+    workers,
 )
 from tracking_server.composition import Composition  # noqa: E402
 from tracking_server.errors import BootError  # noqa: E402
 from tracking_server.gate import Gate  # noqa: E402
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 FREE_THREADS = 8
 """Beside one for each database connection: for what waits for the bucket, or for a connection."""
@@ -32,13 +37,12 @@ FREE_THREADS = 8
 log = logging.getLogger("tracking_server")
 
 
-def boot(config: settings.Settings) -> ASGIApp:
-    """Everything up to the first request.
+def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets]:
+    """All that one process can do for every other: imports, secrets, schema.
 
     Raises:
         BootError: with the one line that says what is missing.
     """
-    started = perf_counter()
     # Secret Manager answers while MLflow is imported, of which finding its settings is a part.
     with ThreadPoolExecutor(1, thread_name_prefix="secrets") as thread:
         fetched = thread.submit(secrets.fetch, config)
@@ -58,20 +62,26 @@ def boot(config: settings.Settings) -> ASGIApp:
         kek_passphrase=values.kek_passphrase,
     )
     database.connect_with(
-        values.database_url, pool_size=config.pool_size, cloudsql_root=config.cloudsql_root
+        values.database_url,
+        pool_size=config.pool_size // config.processes,
+        cloudsql_root=config.cloudsql_root,
     )
     schema.ensure(database.single_connection_engine(), deadline=config.boot_patience)
+    return flask, values
+
+
+def assemble(config: settings.Settings, flask: "Flask", values: secrets.Secrets) -> ASGIApp:
+    """MLflow behind the gate, with this process's own connections."""
     mlflow_internals.open_stores()
     # Not before MLflow's own import of what Starlette calls deprecated.
     from tracking_server.transfers import ProxiedTransfers
     from tracking_server.wsgi import FlaskThreads
 
     app = Composition(
-        flask=FlaskThreads(flask, threads=config.pool_size + FREE_THREADS),
+        flask=FlaskThreads(flask, threads=config.pool_size // config.processes + FREE_THREADS),
         has_flask_route=flask.url_map.bind("").test,
         import_native=mlflow_internals.import_fastapi,
     )
-    log.info("booted in %.2f s", perf_counter() - started)
     return logs.AccessLog(
         Gate(
             ProxiedTransfers(app, values.artifact_url),
@@ -97,21 +107,32 @@ def _mlflow_settings(config: settings.Settings) -> Mapping[str, str]:
 def main() -> int:
     """The exit code: 0 after SIGTERM, 1 if the boot or the server fails."""
     logs.configure(os.environ.get("GCP_PROJECT"))
+    started = perf_counter()
     try:
         config = settings.load(os.environ)
-        app = boot(config)
+        flask, values = prepare(config)
         gc.freeze()
-        gc.enable()
-        serve.run(app, address=config.bind_address, port=config.port)
     except BootError as error:
         log.critical("%s", error)
         return 1
     except Exception:
-        log.critical("the server has failed", exc_info=True)
+        log.critical("the boot has failed", exc_info=True)
         return 1
-    database.close_pool()
-    log.info("stopped")
-    return 0
+
+    def run() -> int:
+        try:
+            app = assemble(config, flask, values)
+            gc.enable()
+            log.info("booted in %.2f s", perf_counter() - started)
+            serve.run(app, address=config.bind_address, port=config.port)
+        except Exception:
+            log.critical("the server has failed", exc_info=True)
+            return 1
+        database.close_pool()
+        log.info("stopped")
+        return 0
+
+    return run() if config.processes == 1 else workers.run(config.processes, run)
 
 
 if __name__ == "__main__":

@@ -8,20 +8,18 @@ https://docs.sqlalchemy.org/en/20/core/connections.html#sqlalchemy.engine.Create
 
 from typing import Any
 
-import pg8000
-from sqlalchemy import Engine, Pool, create_engine
+from sqlalchemy import Engine, Pool, create_engine, event
 from sqlalchemy.engine import URL, CreateEnginePlugin
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import NullPool
+
+from tracking_server import dialect, driver
+from tracking_server.pool import NestingPool
 
 PLUGIN_URL = "postgresql+pg8000:///?plugin=tracking_server"
 """What MLflow is told: the address, user and password come from `connect_with`."""
 
-# A value that a statement has twice is one parameter then. Postgres compares GROUP BY with SELECT
-# before it knows the values, and refuses the statements of MLflow's trace charts otherwise:
-# https://github.com/sqlalchemy/sqlalchemy/issues/8204
-pg8000.paramstyle = "numeric"
-
-_MLFLOW_POOL_SETTINGS = ("poolclass", "pool_recycle", "max_overflow")
+_MLFLOW_POOL_SETTINGS = ("poolclass", "pool_recycle", "max_overflow", "pool_pre_ping")
 
 _address: URL | None = None
 _pool_size = 1
@@ -36,7 +34,9 @@ def connect_with(url: URL, *, pool_size: int, cloudsql_root: str) -> None:
 
 def single_connection_engine() -> Engine:
     """An engine that opens a connection when asked and closes it after use, for the boot."""
-    return create_engine(_configured(), poolclass=NullPool, connect_args=_connect_args())
+    return create_engine(
+        _configured(), module=driver, poolclass=NullPool, connect_args=_connect_args()
+    )
 
 
 def close_pool() -> None:
@@ -52,9 +52,11 @@ class SharedPool(CreateEnginePlugin):
         super().__init__(url, kwargs)
         for key in _MLFLOW_POOL_SETTINGS:
             kwargs.pop(key, None)
+        kwargs["module"] = driver
         if _shared_pool is None:
             kwargs.update(
                 connect_args=_connect_args(),
+                poolclass=NestingPool,
                 # Zero overflow is what MLflow's own setting can't say: it reads 0 as unset.
                 max_overflow=0,
                 pool_size=_pool_size,
@@ -62,22 +64,29 @@ class SharedPool(CreateEnginePlugin):
                 pool_use_lifo=True,
             )
         else:
-            for key in ("pool_size", "pool_pre_ping"):
-                kwargs.pop(key, None)
+            kwargs.pop("pool_size", None)
             kwargs["pool"] = _shared_pool
 
     def update_url(self, url: URL) -> URL:
-        return _configured()
+        return _configured().set(drivername=dialect.DRIVER)
 
     def engine_created(self, engine: Engine) -> None:
         # No lock: the boot makes the first engine before anything else can make one.
         global _shared_pool
         first, _shared_pool = _shared_pool is None, engine.pool
-        if not first:
+        if first:
+            event.listen(engine, "checkout", _replace_if_dead)
+        else:
             # SQLAlchemy prepares a dialect at its pool's next new connection. A shared pool may
             # never open another, so the dialect is prepared on one that is open.
             with engine.connect() as connection:
                 engine.dialect.initialize(connection)
+
+
+def _replace_if_dead(connection: driver.Connection, *_: object) -> None:
+    """What MLflow's pre-ping is for, mostly without its round trip."""
+    if not connection.is_alive():
+        raise DisconnectionError("the database has ended this connection")
 
 
 def _configured() -> URL:

@@ -12,6 +12,12 @@ Artifacts = Literal["proxied", "direct"]
 _SECRET_VERSION = re.compile(r"[A-Za-z0-9_-]{1,255}/versions/[1-9][0-9]*")
 _HOST_PATTERN = re.compile(r"[a-z0-9*]([a-z0-9.*-]*[a-z0-9])?")
 
+MAX_PROCESSES = 8
+"""Cloud Run's most CPUs: https://cloud.google.com/run/docs/configuring/services/cpu"""
+
+CONNECTIONS_PER_PROCESS = 4
+"""What one request may hold at a time: a log-batch that renames its run has four sessions."""
+
 MAX_POOL_SIZE = 1000
 """Cloud SQL's own highest default of max_connections, on its largest machines."""
 
@@ -31,9 +37,10 @@ class SecretVersions:
 class Settings:
     """The server's settings, checked.
 
-    The endpoint is for a private or a regional one and for `make local`, which also says where
-    to listen; `cloudsql_root` is where Cloud Run mounts the connector's sockets; `boot_patience`
-    are the seconds that a boot waits for a grant that isn't seen yet, and for the database.
+    `pool_size` are the database connections of all `processes` together. The endpoint is for a
+    private or a regional one and for `make local`, which also says where to listen;
+    `cloudsql_root` is where Cloud Run mounts the connector's sockets; `boot_patience` are the
+    seconds that a boot waits for a grant that isn't seen yet, and for the database.
     """
 
     project: str
@@ -42,6 +49,7 @@ class Settings:
     artifacts: Artifacts
     allowed_hosts: tuple[str, ...]
     pool_size: int
+    processes: int
     secrets: SecretVersions
     cloudsql_root: str
     secret_manager_endpoint: str
@@ -86,13 +94,22 @@ def load(env: Mapping[str, str]) -> Settings:
                 f"MLFLOW_SERVER_ALLOWED_HOSTS has {host!r}, wanted host names without scheme "
                 "or port, separated by commas"
             )
+    pool_size = number("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "8", 1, MAX_POOL_SIZE)
+    processes = number("WEB_CONCURRENCY", "1", 1, MAX_PROCESSES)
+    if pool_size < (least := CONNECTIONS_PER_PROCESS * processes):
+        problems.append(
+            f"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE is {pool_size}, wanted {least} at least: "
+            f"{CONNECTIONS_PER_PROCESS}, which one request may take, for each of the {processes} "
+            "processes that WEB_CONCURRENCY asks for"
+        )
     settings = Settings(
         project=text("GCP_PROJECT", "my-project"),
         bind_address=env.get("BIND_ADDRESS", "0.0.0.0"),
         port=number("PORT", "8080", 1, 65535),
         artifacts="direct" if artifacts == "direct" else "proxied",
         allowed_hosts=allowed_hosts,
-        pool_size=number("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "8", 1, MAX_POOL_SIZE),
+        pool_size=pool_size,
+        processes=processes,
         secrets=SecretVersions(
             artifact_url=secret("artifact_url"),
             database_url=secret("database_url"),

@@ -412,6 +412,7 @@ def test_env_is_exactly_the_contract() -> None:
         "ARTIFACTS": "proxied",
         "MLFLOW_SERVER_ALLOWED_HOSTS": f"mlflow-{NUMBER}.{REGION}.run.app,mlflow-*.a.run.app",
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "8",
+        "WEB_CONCURRENCY": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
 
@@ -601,6 +602,7 @@ def test_settings_reach_what_they_set() -> None:
     assert program.container["resources"]["limits"] == {"cpu": "2", "memory": "4Gi"}
     assert program.env["ARTIFACTS"] == "direct"
     assert program.env["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] == "12"
+    assert program.env["WEB_CONCURRENCY"] == "2"
     assert program.env["MLFLOW_DISABLE_TELEMETRY"] == "false"
     assert program.env["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")[2:] == [
         "mlflow.example.com",

@@ -11,10 +11,12 @@ import yaml
 
 from infra import tiers
 from infra.reader import SettingsError
-from infra.settings import load, mebibytes
+from infra.settings import CONNECTIONS_PER_PROCESS, load, mebibytes
 from tests.infra.declared import ROOT
 
 NAMED = {"gcp:project": "my-project"}
+# As many connections as the processes of 8 CPUs need, on a machine that accepts them.
+MANY = {"databaseConnections": 32, "databaseTier": "db-custom-1-3840"}
 
 
 def loaded(**settings: Any) -> Any:
@@ -71,7 +73,7 @@ def refused(config: Mapping[str, Any]) -> SettingsError:
         ("databaseEdition", "PLUS", "one of ENTERPRISE, ENTERPRISE_PLUS"),
         ("databaseDiskGb", "9", "from 10 to 65536 GB"),
         ("databaseAvailability", "GLOBAL", "one of ZONAL, REGIONAL"),
-        ("databaseConnections", "0", "from 1 to"),
+        ("databaseConnections", "3", "from 4 to"),
         ("backupRetention", "0", "from 1 to 365"),
         ("memory", "511Mi", "512Mi to 4096Mi"),
         ("memory", "5Gi", "512Mi to 4096Mi"),
@@ -125,8 +127,13 @@ def test_refused(key: str, value: Any, wanted: str) -> None:
         ),
         ({"databaseDiskLimitGb": 10, "databaseDiskGb": 20}, "databaseDiskLimitGb", "at least"),
         ({"minInstances": 3}, "minInstances", "at most maxInstances, which is 2"),
-        ({"cpu": 4}, "memory", "2048Mi to 16384Mi, which is what 4 CPU can have"),
-        ({"cpu": 8, "memory": "33Gi"}, "memory", "4096Mi to 32768Mi"),
+        (
+            {"cpu": 8, "memory": "4Gi", "databaseConnections": 31},
+            "databaseConnections",
+            "at least 32: 4, which one request may take, for each of the 8 processes",
+        ),
+        ({"cpu": 4, **MANY}, "memory", "2048Mi to 16384Mi, which is what 4 CPU can have"),
+        ({"cpu": 8, "memory": "33Gi", **MANY}, "memory", "4096Mi to 32768Mi"),
     ],
 )
 def test_options_that_exclude_each_other(settings: dict[str, Any], key: str, wanted: str) -> None:
@@ -163,13 +170,13 @@ def test_connection_budget_shows_the_arithmetic_and_the_ways_out() -> None:
         (2, 8, "db-f1-micro", True),
         (1, 17, "db-f1-micro", True),
         (1, 18, "db-f1-micro", False),
-        (18, 1, "db-f1-micro", False),
+        (5, 4, "db-f1-micro", False),
         (5, 8, "db-g1-small", True),
         (6, 8, "db-g1-small", False),
         (11, 8, "db-custom-1-3840", True),
         (12, 8, "db-custom-1-3840", False),
         (124, 8, "db-custom-20-122880", True),
-        (1000, 1, "db-custom-20-122880", False),
+        (1000, 4, "db-custom-20-122880", False),
     ],
 )
 def test_connection_budget(instances: int, connections: int, tier: str, fits: bool) -> None:
@@ -315,3 +322,8 @@ def test_the_dev_stack_is_valid_and_can_be_destroyed() -> None:
     settings = load({**NAMED, **{key: str(value) for key, value in config.items()}})
     assert settings.deletion_protection is False
     assert settings.bucket_force_destroy is True
+
+
+def test_the_server_refuses_what_the_program_refuses() -> None:
+    theirs = (ROOT / "image" / "tracking_server" / "settings.py").read_text()
+    assert f"\nCONNECTIONS_PER_PROCESS = {CONNECTIONS_PER_PROCESS}\n" in theirs

@@ -39,6 +39,7 @@ mlflow_internals.configure_server(
 def google() -> Iterator[Google]:
     yield _google
     _google.answer_next("", 0)
+    _google.fault = None
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +87,6 @@ def environment(google: Google, database_url: str, cloudsql_root: Path) -> dict[
     """Exactly what the container is given, with secrets that exist."""
     return {
         **google.environment,
-        "GCP_PROJECT": "my-project",
         "ARTIFACTS": "proxied",
         "MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST},mlflow-*.a.run.app,localhost,127.0.0.1",
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "4",

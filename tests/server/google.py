@@ -1,6 +1,7 @@
 """Google's APIs as the container sees them, from the stand-ins of local/."""
 
 import os
+from collections.abc import Awaitable, Callable
 from itertools import count
 from pathlib import Path
 
@@ -8,17 +9,27 @@ from aiohttp import web
 from tracking_server.settings import SecretVersions, Settings
 
 from local.endpoints import Endpoints, refusal
+from local.iam_credentials import Keys
 from local.metadata import Identities, metadata_server
-from local.policy import Grant, Policy, secret
+from local.objects import Store
+from local.policy import Grant, Policy, bucket, secret
 from local.secret_manager import Secrets, secret_manager
 from local.state import State
+from local.storage import Storage
 
 PROJECT, NUMBER = "my-project", "123456789012"
 ACCESSOR = "roles/secretmanager.secretAccessor"
+BUCKET = "my-bucket"
+
+Fault = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
+"""What the bucket answers to a request instead of what it should, if anything."""
 
 
 class Google:
-    """A metadata server and a Secret Manager. Every secret that is stored is granted at once."""
+    """A metadata server, a Secret Manager and a bucket.
+
+    Every secret that is stored is granted at once, and so is the bucket.
+    """
 
     account = "mlflow-server@my-project.iam.gserviceaccount.com"
 
@@ -53,10 +64,27 @@ class Google:
             return refusal(int(failure), "as told", status="TOLD")
 
         self.secret_manager = self._endpoints.serve(handle)
+        state = State(folder)
+        state.create()
+        self.objects = Store(state.directory("storage"))
+        self.objects.create_bucket(BUCKET, {})
+        member = f"serviceAccount:{self.account}"
+        self._policy.add(Grant("roles/storage.objectUser", member, bucket(BUCKET)))
+        self.storage = Storage(
+            store=self.objects, policy=self._policy, identities=identities, keys=Keys(state)
+        )
+        self.fault: Fault | None = None
+
+        async def handle_storage(request: web.Request) -> web.StreamResponse:
+            answer = await self.fault(request) if self.fault else None
+            return answer or await self.storage.handle(request)
+
         self.environment = {
+            "GCP_PROJECT": PROJECT,
             "GCE_METADATA_HOST": metadata,
             "GCE_METADATA_IP": metadata,
             "SECRET_MANAGER_ENDPOINT": self.secret_manager,
+            "STORAGE_EMULATOR_HOST": self._endpoints.serve(handle_storage),
         }
         # google-auth reads these while it is imported.
         os.environ.update(self.environment)
@@ -89,6 +117,7 @@ class Google:
             artifacts="proxied",
             allowed_hosts=("localhost",),
             pool_size=8,
+            processes=1,
             secrets=versions,
             cloudsql_root="/cloudsql",
             secret_manager_endpoint=self.secret_manager,
@@ -97,3 +126,4 @@ class Google:
 
     def close(self) -> None:
         self._endpoints.close()
+        self.objects.close()

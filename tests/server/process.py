@@ -27,6 +27,7 @@ class Server:
 
     env: Mapping[str, str]
     folder: Path
+    module: str = "tracking_server"
     port: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -36,7 +37,7 @@ class Server:
         self._log = self.folder / f"server-{self.port}.log"
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tracking_server"],
+                [sys.executable, "-m", self.module],
                 env={
                     "PATH": os.defpath,
                     **self.env,

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tracking_server.settings import CONNECTIONS_PER_PROCESS
 
 from local.postgres import Postgres
 from tests.server.conftest import StartServer
@@ -147,6 +148,8 @@ def test_an_instance_never_holds_more_connections_than_it_is_allowed(
     start: StartServer, environment: dict[str, str], postgres: Postgres, database_url: str
 ) -> None:
     """MLflow opens an engine each for tracking, the registry and jobs."""
+    limit = 8
+    environment["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] = str(limit)
     server = start(environment).ready()
     name = database_url.split("@/")[1].split("?")[0]
     counts: list[int] = []
@@ -177,5 +180,6 @@ def test_an_instance_never_holds_more_connections_than_it_is_allowed(
         thread.join()
     done.set()
     watcher.join()
-    assert max(counts) == int(environment["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"])
+    # The last ones are kept for requests that need more than one.
+    assert limit - CONNECTIONS_PER_PROCESS < max(counts) <= limit
     assert statuses == {200, 404}

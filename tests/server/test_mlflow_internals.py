@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
+from inspect import getsource
 
 import pytest
 from tracking_server import mlflow_internals
@@ -70,6 +73,17 @@ def test_the_passphrase_is_the_one_that_mlflow_encrypts_with(
     assert KEKManager().using_default_passphrase is False
     assert KEKManager().get_kek() == KEKManager(passphrase="ours").get_kek()
     assert KEKManager().get_kek() != KEKManager(passphrase="other").get_kek()
+
+
+def test_a_search_for_runs_does_not_execute_the_login_app_that_it_can_do_without() -> None:
+    mlflow_internals.import_flask()
+    assert find_spec("flask_wtf") is None  # what MLflow's own error is about
+    for _ in range(2):
+        with pytest.raises(ModuleNotFoundError, match=r"^mlflow.server.auth needs Flask-WTF$"):
+            import_module("mlflow.server.auth")
+    from mlflow.server import handlers
+
+    assert "from mlflow.server import auth" in getsource(handlers.search_runs_impl)
 
 
 @pytest.mark.parametrize(

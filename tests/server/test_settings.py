@@ -45,8 +45,10 @@ def test_each_missing_variable_is_named(key: str) -> None:
         ("PORT", "٣"),
         ("ARTIFACTS", "Proxied"),
         ("ARTIFACTS", "s3"),
-        ("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "0"),
+        ("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "3"),
         ("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "many"),
+        ("WEB_CONCURRENCY", "0"),
+        ("WEB_CONCURRENCY", "9"),
         ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password"),
         ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password/versions/latest"),
         ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password/versions/0"),
@@ -74,3 +76,10 @@ def test_everything_wrong_is_said_at_once_in_one_line() -> None:
     text = str(refused.value)
     assert "\n" not in text
     assert all(key in text for key in COMPLETE if key != "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE")
+
+
+def test_each_process_has_a_connection() -> None:
+    assert settings.load(COMPLETE | {"WEB_CONCURRENCY": "2"}).processes == 2
+    few = {"WEB_CONCURRENCY": "4", "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "15"}
+    with pytest.raises(BootError, match="POOL_SIZE is 15, wanted 16 at least"):
+        settings.load(COMPLETE | few)

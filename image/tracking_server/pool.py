@@ -1,0 +1,75 @@
+"""A pool for threads that need a second connection before they give back the first.
+
+MLflow's stores open sessions within sessions: a log-batch that renames its run holds four. Without
+more connections than the pool's, as many log-batches at a time as the pool has connections would
+each hold one and wait for another until all time out.
+"""
+
+import logging
+from collections import Counter
+from threading import Condition, RLock, get_ident
+from typing import Any
+
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
+
+from tracking_server.settings import CONNECTIONS_PER_PROCESS as DEEPEST
+
+# SQLAlchemy names a pool's logger by its module, and tells of its end there.
+logging.getLogger(__name__).setLevel(logging.WARNING)
+
+_HOLDER = "tracking_server.holder"
+
+
+class NestingPool(QueuePool):
+    """Keeps connections free for those who hold some already, the more the fewer they hold.
+
+    Whoever takes their nth leaves what it takes to get from n to `DEEPEST`. So when everyone
+    waits, the last to be served, who holds the most, has left enough for itself: it never waits.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        lock = RLock()
+        self._first, self._further = Condition(lock), Condition(lock)
+        self._taken = 0
+        self._held: Counter[int] = Counter()
+
+    def connect(self) -> PoolProxiedConnection:
+        thread = get_ident()
+        self._take(thread)
+        try:
+            connection = super().connect()
+        except BaseException:
+            self._give_back(thread)
+            raise
+        connection.record_info[_HOLDER] = thread  # type: ignore[index]  # it has a record
+        return connection
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        # Whoever closes it, it was this thread's. One that was never handed out is nobody's.
+        thread = (record.record_info or {}).pop(_HOLDER, None)
+        super()._do_return_conn(record)
+        if thread is not None:
+            self._give_back(thread)
+
+    def _take(self, thread: int) -> None:
+        with self._first:
+            nth = self._held[thread] + 1
+            leaves = max(0, min(DEEPEST, self.size()) - nth)
+            freed = self._first if nth == 1 else self._further
+            if not freed.wait_for(lambda: self.size() - self._taken > leaves, self.timeout()):
+                raise PoolTimeoutError(
+                    f"no connection of {self.size()} became free within {self.timeout():.0f} s"
+                )
+            self._taken += 1
+            self._held[thread] = nth
+
+    def _give_back(self, thread: int) -> None:
+        with self._first:
+            self._taken -= 1
+            self._held[thread] -= 1
+            if not self._held[thread]:
+                del self._held[thread]
+            self._further.notify_all()
+            self._first.notify()

@@ -1,0 +1,68 @@
+"""As many processes as there are CPUs, forked from one that has imported everything.
+
+Python runs one thread of a process at a time. Forked processes share the memory of what is
+imported, and the kernel spreads connections over all that listen on the port (SO_REUSEPORT, which
+granian sets).
+"""
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+log = logging.getLogger(__name__)
+
+_STOP = (signal.SIGTERM, signal.SIGINT)
+
+
+def run(count: int, serve: Callable[[], int]) -> int:
+    """Run `serve` in `count` processes until SIGTERM or SIGINT, and return the exit code.
+
+    One that ends by itself ends all: Cloud Run then starts another container.
+    """
+    # A signal that comes while the processes are made waits until all are known.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+    running = {_fork(serve) for _ in range(count)}
+    log.info("%d processes", count)
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+        for process in running:
+            # One may have ended since it was looked at.
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM)
+
+    for number in _STOP:
+        signal.signal(number, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
+    code = 0
+    while running:
+        process, status = os.wait()
+        if process not in running:
+            # As the container's first process this one is handed orphans of others.
+            continue
+        running.discard(process)
+        ended = os.waitstatus_to_exitcode(status)
+        if not (stopping and ended == -signal.SIGTERM):
+            code = code or ended
+        if not stopping:
+            log.critical("process %d has ended by itself: stopping the others", process)
+            code = code or 1
+            stop()
+    return 0 if code == 0 else 1
+
+
+def _fork(serve: Callable[[], int]) -> int:
+    if process := os.fork():
+        return process
+    code = 1
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
+        code = serve()
+    finally:
+        # Nothing of the parent's is to be ended twice.
+        logging.shutdown()
+        os._exit(code)

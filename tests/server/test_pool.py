@@ -1,0 +1,118 @@
+"""Threads that need further connections while they hold one."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from sqlite3 import Connection, connect
+from threading import Barrier
+
+import pytest
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from tracking_server.pool import DEEPEST, NestingPool
+
+from tests.server.conftest import StartServer
+
+
+def opened() -> Connection:
+    return connect(":memory:", check_same_thread=False)
+
+
+def make_pool(size: int, *, creator: Callable[[], Connection] = opened) -> NestingPool:
+    return NestingPool(creator, pool_size=size, max_overflow=0, timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("size", "depth"), [(1, 1), (2, 2), (3, 3), (4, DEEPEST), (5, DEEPEST), (8, DEEPEST), (8, 2)]
+)
+def test_nobody_waits_for_those_who_wait(size: int, depth: int) -> None:
+    pool = make_pool(size)
+    threads = 3 * size
+
+    def nested(left: int) -> int:
+        if not left:
+            return 0
+        with closing(pool.connect()):
+            # Whoever can takes a connection before anyone takes a second.
+            time.sleep(0.01)
+            held = pool.checkedout()
+            return max(held, nested(left - 1))
+
+    with ThreadPoolExecutor(threads) as executor:
+        held = list(executor.map(nested, [depth] * threads))
+    assert max(held) <= size
+    assert pool.checkedout() == 0
+
+
+def test_all_but_what_one_thread_needs_further_is_for_first_connections() -> None:
+    pool = make_pool(8)
+    outermost = 8 - (DEEPEST - 1)
+    barrier = Barrier(outermost)
+
+    def hold() -> None:
+        with closing(pool.connect()):
+            barrier.wait(5)
+
+    with ThreadPoolExecutor(outermost) as executor:
+        for held in [executor.submit(hold) for _ in range(outermost)]:
+            held.result()
+
+
+def test_a_connection_that_does_not_become_free_is_an_error_that_says_so() -> None:
+    pool = NestingPool(opened, pool_size=1, max_overflow=0, timeout=0.1)
+    message = "no connection of 1 became free within"
+    with closing(pool.connect()), ThreadPoolExecutor(1) as executor:
+        waiting = executor.submit(pool.connect)
+        with pytest.raises(PoolTimeoutError, match=message):
+            waiting.result()
+    pool.connect().close()
+
+
+def test_what_fails_or_ends_otherwise_takes_no_place() -> None:
+    failing = True
+
+    def sometimes() -> Connection:
+        if failing:
+            raise ConnectionError
+        return opened()
+
+    pool = make_pool(1, creator=sometimes)
+    for _ in range(3):
+        with pytest.raises(ConnectionError):
+            pool.connect()
+    failing = False
+    pool.connect().invalidate()
+    pool.connect().detach()
+    connection = pool.connect()
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(connection.close).result()
+    connection = pool.connect()
+    del connection  # the garbage collector gives it back
+    pool.connect().close()
+
+
+def test_as_many_log_batches_at_a_time_as_there_are_threads(
+    start: StartServer, environment: dict[str, str]
+) -> None:
+    server = start(environment).ready()
+    api = "/api/2.0/mlflow"
+    with ExitStack() as stack:
+        client = stack.enter_context(server.client())
+        experiment = client.post(f"{api}/experiments/create", json={"name": "nested"}).json()
+        threads = 12
+        runs = [
+            client.post(f"{api}/runs/create", json=experiment).json()["run"]["info"]["run_id"]
+            for _ in range(threads)
+        ]
+
+        def log(run: str) -> int:
+            # The tag renames the run, for which MLflow nests deepest.
+            body = {
+                "run_id": run,
+                "metrics": [{"key": "loss", "value": 1, "timestamp": 1}],
+                "tags": [{"key": "mlflow.runName", "value": "renamed"}],
+            }
+            return client.post(f"{api}/runs/log-batch", json=body).status_code
+
+        executor = stack.enter_context(ThreadPoolExecutor(threads))
+        assert set(executor.map(log, runs)) == {200}

@@ -1,0 +1,84 @@
+"""An instance with more than one CPU: a process for each, and one container to the outside."""
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import make_url
+
+from local.postgres import Postgres
+from tests.server.conftest import StartServer
+from tests.server.process import Server
+
+PROCESSES, POOL = 3, 14
+
+
+@pytest.fixture
+def server(start: StartServer, environment: dict[str, str]) -> Server:
+    return start(
+        environment
+        | {"WEB_CONCURRENCY": str(PROCESSES), "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(POOL)}
+    ).ready()
+
+
+def serving(server: Server) -> list[int]:
+    """The processes that have booted, when all have."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        if sum("serving on" in entry["message"] for entry in server.entries()) == PROCESSES:
+            break
+        time.sleep(0.05)
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+    found = [int(child) for child in children.read_text().split()]
+    assert len(found) == PROCESSES
+    return found
+
+
+def processor_ticks(process: int) -> int:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def load(server: Server) -> None:
+    # A connection each, as it is connections that are spread.
+    def ask(_: int) -> int:
+        with server.client() as client:
+            return client.get("/api/2.0/mlflow/experiments/get?experiment_id=0").status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(ask, range(150))) == {200}
+
+
+def test_each_process_serves_and_all_share_the_connections(
+    server: Server, postgres: Postgres, database_url: str
+) -> None:
+    children = serving(server)
+    before = {child: processor_ticks(child) for child in children}
+    load(server)
+    assert all(processor_ticks(child) > before[child] for child in children)
+    name = make_url(database_url).database
+    connection = postgres.connection()
+    [[held]] = connection.run(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = :name", name=name
+    )
+    connection.close()
+    assert PROCESSES <= held <= POOL // PROCESSES * PROCESSES
+
+
+def test_it_ends_cleanly(server: Server) -> None:
+    serving(server)
+    assert server.stop() == 0
+    stopped = [entry for entry in server.entries() if entry["message"] == "stopped"]
+    assert len(stopped) == PROCESSES
+
+
+def test_a_process_that_dies_ends_all(server: Server) -> None:
+    children = serving(server)
+    os.kill(children[0], signal.SIGKILL)
+    assert server.process.wait(timeout=20) == 1
+    assert "has ended by itself" in server.log()
+    for child in children:
+        assert not Path(f"/proc/{child}").exists()
