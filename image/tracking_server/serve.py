@@ -7,6 +7,7 @@ import asyncio
 import logging
 import signal
 
+import uvloop
 from granian.constants import Interfaces
 from granian.http import HTTP2Settings
 from granian.server.embed import Server
@@ -19,6 +20,15 @@ https://cloud.google.com/run/docs/container-contract#instance-shutdown"""
 MAX_HEADERS = 64 * 1024
 """Bytes of a request's headers over HTTP/2."""
 
+STREAMS = 200
+"""Requests at a time on one HTTP/2 connection."""
+
+WINDOW = 512 * 1024
+"""Bytes of a request's body over HTTP/2 that may wait until they are read."""
+
+SEND_BUFFER = 128 * 1024
+"""Bytes of an answer over HTTP/2 that are written before the client takes them."""
+
 log = logging.getLogger(__name__)
 
 
@@ -28,7 +38,7 @@ def run(app: ASGIApp, *, address: str, port: int) -> None:
     Raises:
         RuntimeError: if the server ends by itself.
     """
-    asyncio.run(_serve(app, address, port))
+    uvloop.run(_serve(app, address, port))
 
 
 async def _serve(app: ASGIApp, address: str, port: int) -> None:
@@ -38,8 +48,15 @@ async def _serve(app: ASGIApp, address: str, port: int) -> None:
         port=port,
         interface=Interfaces.ASGI,
         backlog=1024,
-        # As over HTTP/1.1, and not the 16 MiB that are granian's default.
-        http2_settings=HTTP2Settings(max_headers_size=MAX_HEADERS),
+        http2_settings=HTTP2Settings(
+            # As over HTTP/1.1, and not the 16 MiB that are granian's default.
+            max_headers_size=MAX_HEADERS,
+            # So that a body that isn't read keeps back no other one on its connection.
+            max_concurrent_streams=STREAMS,
+            initial_stream_window_size=WINDOW,
+            initial_connection_window_size=STREAMS * WINDOW,
+            max_send_buffer_size=SEND_BUFFER,
+        ),
         # The gate closes websockets anyway; here the handshake isn't even begun.
         websockets=False,
         log_enabled=False,

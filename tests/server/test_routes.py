@@ -1,8 +1,7 @@
 """Every route that stock MLflow serves is behind the gate, as the app itself lists them."""
 
 import base64
-import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -10,6 +9,7 @@ from starlette.types import ASGIApp
 from tracking_server import mlflow_internals
 from tracking_server.gate import Gate
 
+from tests.server.parity import routes as parity
 from tests.server.process import HOST
 
 Route = tuple[str, str]
@@ -27,24 +27,7 @@ def routes(app: ASGIApp) -> list[Route]:
 
 def every_route() -> list[Route]:
     """Method and path of every route, native and Flask's, with its parameters filled in."""
-    app, flask_app = mlflow_internals.import_app()
-
-    def native(routes: list[object], prefix: str = "") -> Iterator[Route]:
-        for route in routes:
-            path = prefix + str(getattr(route, "path", ""))
-            for method in getattr(route, "methods", None) or ():
-                yield method, re.sub(r"\{[^}]+\}", "x", path)
-            nested = getattr(route, "routes", None) or getattr(
-                getattr(route, "original_router", None), "routes", []
-            )
-            yield from native(list(nested), path)
-
-    flask = [
-        (method, re.sub(r"<[^>]+>", "x", rule.rule))
-        for rule in flask_app.url_map.iter_rules()  # type: ignore[attr-defined]
-        for method in rule.methods or ()
-    ]
-    return sorted({*native(list(app.routes)), *flask})
+    return sorted({(route.method, route.path) for route in parity.every_route()})
 
 
 @pytest.fixture
@@ -75,6 +58,8 @@ def test_the_list_has_every_part_of_the_server(routes: list[Route]) -> None:
         "/gateway/x/mlflow/invocations",
         "/ajax-api/3.0/mlflow/assistant/config",
         "/ajax-api/3.0/jobs/x",
+        "/api/3.0/mlflow/mcp-servers",
+        "/ajax-api/3.0/mlflow/mcp-servers/x/versions/x/tags/x",
         "/api/3.0/mlflow/server-info",
         "/static-files/x",
     ):

@@ -1,0 +1,31 @@
+"""The fixed sequence of requests; later ones use what earlier ones made."""
+
+from tests.server.parity.call import Call
+from tests.server.parity.calls import (
+    artifacts,
+    cold,
+    gateway,
+    genai,
+    native,
+    pages,
+    registry,
+    traces,
+    tracking,
+)
+
+SEQUENCE: list[Call] = [
+    *cold.CALLS,
+    *tracking.CALLS,
+    *artifacts.CALLS,
+    *traces.CALLS,
+    *registry.CALLS,
+    *gateway.MADE,
+    *gateway.CALLED,
+    *genai.CALLS,
+    *gateway.LIMITED,
+    *native.CALLS,
+    *pages.CALLS,
+    *genai.CLEANED,
+    *gateway.CLEANED,
+    *traces.DELETED,
+]

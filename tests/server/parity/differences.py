@@ -1,0 +1,89 @@
+"""Where our server answers otherwise than stock MLflow, on purpose, and why."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_ARTIFACTS = r"/(ajax-)?api/2\.0/mlflow-artifacts"
+_ERROR = r"body\.(detail|error_class|error_code|message|sqlstate): .*"
+_ASSISTANT = "/ajax-api/3.0/mlflow/assistant"
+
+
+@dataclass(frozen=True)
+class Found:
+    call: str
+    line: str
+    """What `Answer.differences` says."""
+
+    def __str__(self) -> str:
+        return f"{self.call}: {self.line}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`call` and `line` are patterns of the whole of each."""
+
+    call: str
+    line: str
+    reason: str
+
+    def explains(self, found: Found) -> bool:
+        return bool(
+            re.fullmatch(self.call, found.call) and re.fullmatch(self.line, found.line, re.DOTALL)
+        )
+
+
+BY_DESIGN = (
+    Difference(
+        rf"POST {_ARTIFACTS}/mpu/create/.*|(GET|HEAD) {_ARTIFACTS}/presigned/.*",
+        rf"status: 501 != (200|404)|{_ERROR}|"
+        r"body\.(credentials|upload_id|url|headers|file_size): .*",
+        "A bucket signs addresses, a folder can't.",
+    ),
+    Difference(
+        rf"POST {_ARTIFACTS}/mpu/(complete|abort)/.*",
+        r"status: 501 != 500|content-type: .*|body: .*",
+        "A bucket has multipart uploads, if not this one.",
+    ),
+    Difference(
+        r"GET .*/server-info",
+        r"body\.multipart_(up|down)loads_enabled: False != True",
+        "So a client is told.",
+    ),
+    Difference(
+        r"GET /health",
+        r"content-type: 'text/plain; charset=utf-8' != 'text/html; charset=utf-8'",
+        "Flask's answer, so that a probe doesn't have FastAPI's half imported.",
+    ),
+    Difference(
+        rf"GET {re.escape(_ASSISTANT)}/sessions/.*/stream",
+        r"body: .*",
+        "The assistant calls the gateway over HTTP without credentials, which the gate wants.",
+    ),
+    Difference(
+        rf"PUT {re.escape(_ASSISTANT)}/config",
+        rf"status: 403 != 200|{_ERROR}|body\.(projects|providers|remote_access_allowed): .*",
+        "Stock's uvicorn believes X-Forwarded-For if it comes from 127.0.0.1, as nothing does that "
+        "Cloud Run passes on.",
+    ),
+    Difference(
+        r"GET .*/experiments/search",
+        r"x-(content-type|frame)-options: None != '(nosniff|SAMEORIGIN)'",
+        "Stock forgets these where it refuses a workspace before Flask is reached.",
+    ),
+    Difference(
+        r"GET .*/experiments/get-by-name",
+        rf"status: 500 != 400|{_ERROR}",
+        "psycopg2 refuses a NUL before it is sent, Postgres after.",
+    ),
+)
+
+
+def unexplained(found: Iterable[Found]) -> list[Found]:
+    return [one for one in found if not any(d.explains(one) for d in BY_DESIGN)]
+
+
+def obsolete(found: Iterable[Found]) -> list[Difference]:
+    """Entries above that nothing needs any more."""
+    seen = list(found)
+    return [d for d in BY_DESIGN if not any(d.explains(one) for one in seen)]
