@@ -151,7 +151,8 @@ class Connection(legacy.Connection):  # type: ignore[misc]
         return True
 
     def commit(self) -> None:
-        self.execute_simple("commit")
+        if self._in_transaction:
+            self.execute_simple("commit")
 
     def rollback(self) -> None:
         if self._in_transaction:
