@@ -64,12 +64,19 @@ test-engine: install-local ## The program under Pulumi's own engine, built once 
 	@$(PROGRAM) -m tests.engine.engine
 	$(PROGRAM) -m pytest -n 2 --dist worksteal tests/engine
 
+.PHONY: bench
+bench: install-bench ## Measure everything against stock MLflow (under 15 minutes, needs wrk)
+	$(PROGRAM) -m bench
+
+bench-%: install-bench
+	$(PROGRAM) -m bench $*
+
 lint: $(VENVS)/program.done $(VENVS)/server-test.done ## Linters and type checkers
 	$(VENVS)/program/bin/ruff check .
 	$(VENVS)/program/bin/ruff format --check .
 	$(PROGRAM) tools/settings_table.py --check
-	$(PROGRAM) -m mypy __main__.py infra local tools
-	$(PROGRAM) -m mypy --python-executable $(SERVER_TEST) image/tracking_server sample_client
+	$(PROGRAM) -m mypy __main__.py infra local tools bench --exclude bench/gateless.py
+	$(PROGRAM) -m mypy --python-executable $(SERVER_TEST) image/tracking_server sample_client bench/gateless.py
 
 format: $(VENVS)/program.done ## Let ruff mend what it can
 	$(VENVS)/program/bin/ruff check --fix .
@@ -77,11 +84,13 @@ format: $(VENVS)/program.done ## Let ruff mend what it can
 
 # ---- upkeep ---------------------------------------------------------------------------------
 
-.PHONY: install-local lock docs
+.PHONY: install-local install-bench lock docs
 docs: $(VENVS)/program.done ## Write README.md's settings from Pulumi.yaml
 	$(PROGRAM) tools/settings_table.py
 
 install-local: $(VENVS)/program.done $(VENVS)/server.done
+
+install-bench: install-local $(VENVS)/client.done $(VENVS)/bench.done
 
 # Each lock's environment is made anew when the lock changes; a stamp says that it is whole.
 $(VENVS)/program.done: requirements-dev.txt | $(UV)
@@ -112,6 +121,13 @@ $(VENVS)/client.done: sample_client/requirements.txt | $(UV)
 	@$(UV) pip install --quiet --python $(VENVS)/client/bin/python -r sample_client/requirements.txt
 	@touch $@
 
+$(VENVS)/bench.done: bench/requirements.txt | $(UV)
+	@echo "installing stock MLflow to compare with"
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/bench
+	@$(UV) pip install --quiet --python $(VENVS)/bench/bin/python --compile-bytecode \
+		--require-hashes -r bench/requirements.txt
+	@touch $@
+
 $(VENVS)/page.done: tests/page/requirements.txt | $(UV)
 	@echo "installing the browser tests' environment"
 	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/page
@@ -132,4 +148,5 @@ lock: | $(UV) ## Compile the locks from their .in files
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) --override image/requirements.excluded image/requirements.in -o image/requirements.txt
 	$(COMPILE) tests/server/requirements.in -o tests/server/requirements.txt
+	$(COMPILE) bench/requirements.in -o bench/requirements.txt
 	$(COMPILE) tests/page/requirements.in -o tests/page/requirements.txt

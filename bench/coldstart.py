@@ -1,0 +1,179 @@
+"""Cold starts: from the process's start to its first authenticated answer out of the database.
+
+Asked for every few milliseconds, from the other core; experiment 0 is read from the database on
+every server. Each server starts on a schema that is there, alone, and is stopped again.
+
+With a cold page cache the files of the server's environment and of Python itself are dropped
+from it before (posix_fadvise, which needs no privileges), as Cloud Run reads an image lazily.
+mincore(2) says what of them is left: pages that other processes have mapped stay. The names in
+directories stay cached too, so that a start from nothing is slower still.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from bench import ours, stock
+from bench.ours import LARGER_DATABASE
+from bench.process import BenchError, Server
+from bench.report import ROOT, SERVER_PYTHON, Goal, publish, shown
+
+WARM, COLD = "warm", "cold"
+STILL_CACHED_SHARE = 0.05
+"""More than that of an environment left in the cache, and the start is not cold."""
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Start:
+    seconds: float
+    cpu: float
+
+
+_Starts = dict[tuple[str, str], list[_Start]]
+
+
+def measure(*, rounds: int) -> None:
+    with ours.stack(LARGER_DATABASE) as stack:
+        us = stack.server()
+        plain = stock.server(stack, auth=False, database=stack.new_database("stock"))
+        auth = stock.server(stack, auth=True, database=stack.new_database("stock_auth"))
+        servers = [us, plain, auth]
+        environments = {us.name: _ours, plain.name: _stock, auth.name: _stock}
+        os.sync()  # what is not written yet can't be dropped
+        for server in servers:
+            # Makes its schema, and brings its files into the cache.
+            server.start()
+            server.stop()
+        starts: _Starts = defaultdict(list)
+        left: dict[str, list[float]] = defaultdict(list)
+        for turn in range(rounds):
+            for cache in (WARM, COLD):
+                for server in servers[:: -1 if turn % 2 else 1]:
+                    if cache == COLD:
+                        left[server.name].append(_cool(environments[server.name]()))
+                    starts[server.name, cache].append(_start(server))
+    _publish(starts, left)
+
+
+def _start(server: Server) -> _Start:
+    try:
+        return _Start(seconds=server.start(), cpu=server.cpu_seconds())
+    finally:
+        server.stop()
+
+
+def _ours() -> Iterator[Path]:
+    yield from _files(SERVER_PYTHON.parent.parent)
+    yield from _files(ROOT / "image" / "tracking_server")
+
+
+def _stock() -> Iterator[Path]:
+    yield from _files(stock.BIN.parent)
+
+
+def _python() -> Iterator[Path]:
+    """The interpreter, its library and its standard library, without what is installed there."""
+    asked = (
+        "import sys, sysconfig as s; print(s.get_path('stdlib'), sys._base_executable,"
+        " s.get_config_var('LIBDIR') + '/' + s.get_config_var('LDLIBRARY'), sep=chr(10))"
+    )
+    answer = subprocess.check_output([SERVER_PYTHON, "-c", asked], text=True)
+    library, *single = map(Path, answer.splitlines())
+    yield from (path.resolve() for path in single if path.is_file())
+    yield from _files(library, without="site-packages")
+
+
+def _files(tree: Path, *, without: str = "") -> Iterator[Path]:
+    for folder, folders, names in os.walk(tree):
+        if without in folders:
+            folders.remove(without)
+        for name in names:
+            path = Path(folder, name)
+            if path.is_file() and not path.is_symlink():
+                yield path
+
+
+def _evict(paths: Iterable[Path]) -> tuple[int, int]:
+    """Drop files from the page cache. Answers their bytes, and those that are still there."""
+    total = cached = 0
+    for path in paths:
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if size := os.fstat(file.fileno()).st_size:
+                total += size
+                cached += _cached(file.fileno(), size)
+    return total, cached
+
+
+def _cool(environment: Iterable[Path]) -> float:
+    """Drop an environment and Python. Answers the MiB of both that are still there.
+
+    Raises:
+        BenchError: if much of the environment is, as somebody else has it mapped.
+    """
+    total, cached = _evict(environment)
+    if cached > total * STILL_CACHED_SHARE:
+        raise BenchError(
+            f"{cached / MIB:.0f} of {total / MIB:.0f} MiB stay in the page cache: other processes "
+            "run from the same environment. End them and start again."
+        )
+    return (cached + _evict(_python())[1]) / MIB
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _cached(descriptor: int, size: int) -> int:
+    """Bytes of a file in the page cache."""
+    with mmap.mmap(descriptor, size, mmap.MAP_PRIVATE) as mapped:
+        pages = (size + mmap.PAGESIZE - 1) // mmap.PAGESIZE
+        resident = (ctypes.c_ubyte * pages)()
+        start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+        if _libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(size), resident):
+            raise OSError(ctypes.get_errno(), "mincore")
+        return sum(byte & 1 for byte in resident) * mmap.PAGESIZE
+
+
+def _publish(starts: _Starts, left: dict[str, list[float]]) -> None:
+    rows: list[dict[str, object]] = []
+    ratios = {}
+    for (server, cache), measured in starts.items():
+        row: dict[str, object] = {
+            "server": server,
+            "page cache": cache,
+            "seconds": shown([start.seconds for start in measured]),
+            "CPU seconds": shown([start.cpu for start in measured]),
+        }
+        if server != "ours":
+            pairs = zip(measured, starts["ours", cache], strict=True)
+            ratios[server, cache] = [them.seconds / us.seconds for them, us in pairs]
+            row["it / ours"] = shown(ratios[server, cache], digits=1, unit="×")
+        if cache == COLD:
+            row["MiB still cached"] = max(left[server])
+        rows.append(row)
+    goals = []
+    for server, cache, factor in (
+        ("stock basic-auth", WARM, 10),
+        ("stock", WARM, 8),
+        ("stock basic-auth", COLD, 6),
+    ):
+        ratio = ratios[server, cache]
+        goals.append(
+            Goal(
+                goal=f"start to the first answer, {cache} page cache, against {server}",
+                wanted=f"≥ {factor}×",
+                measured=shown(ratio, digits=1, unit="×"),
+                met=median(ratio) >= factor,
+            )
+        )
+    publish("coldstart", rows=rows, goals=goals)

@@ -1,0 +1,25 @@
+"""Our server without the gate, to see what the gate costs. Run by the server's Python."""
+
+import gc
+import os
+
+from tracking_server import logs, serve, settings
+from tracking_server.__main__ import assemble, prepare
+from tracking_server.gate import Gate
+
+
+def main() -> None:
+    logs.configure(os.environ.get("GCP_PROJECT"))
+    config = settings.load(os.environ)
+    flask, values = prepare(config)
+    gc.freeze()
+    logged = assemble(config, flask, values)
+    assert isinstance(logged, logs.AccessLog)
+    assert isinstance(logged.app, Gate)
+    logged.app = logged.app.app
+    gc.enable()
+    serve.run(logged, address=config.bind_address, port=config.port)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Our server and what it needs: the stack of local/, as `make local` makes it real."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets as random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pg8000.native  # type: ignore[import-untyped]
+
+from bench.process import BenchError, Server, basic, free_port
+from bench.report import ROOT, SERVER_PYTHON
+from local import program
+from local.cloud import Cloud, Container
+from local.errors import BootRefused
+from local.postgres import Postgres
+from local.state import State
+from local.supervise import DEFAULTS
+
+COMMAND = (str(SERVER_PYTHON), "-m", "tracking_server")
+OUR_DATABASE = "mlflow"
+_ROLE = "bench"
+_PASSWORD = random.token_urlsafe(16)
+# Stock holds more connections than the smallest tier accepts.
+LARGER_DATABASE = {"mlflow-gcp:databaseTier": "db-custom-1-3840"}
+
+
+class Stack:
+    """The stand-ins and the database, running, and the environment that they were declared with.
+
+    `make local`'s own server is started once, for its environment, and stopped.
+    """
+
+    def __init__(self, *, cloud: Cloud, outputs: Mapping[str, Any], folder: Path) -> None:
+        self.cloud, self.outputs, self.folder = cloud, outputs, folder
+        [(name, service)] = cloud.services.items()
+        pid = cloud.state.load("processes.json")[f"server {name}"]["pid"]
+        # As the kernel shows it to the process: whatever declared it, this is what it was given.
+        entries = Path(f"/proc/{pid}/environ").read_text().rstrip("\0").split("\0")
+        self.environment = dict(entry.split("=", 1) for entry in entries)
+        service.stop()
+        [database] = cloud.databases.values()
+        assert isinstance(database, Postgres)
+        self.postgres = database
+        self.postgres.create_user(_ROLE, _PASSWORD)
+        with self.postgres.connection() as connection:
+            # For the tables that our server made.
+            connection.run(f"ALTER ROLE {_ROLE} SUPERUSER")
+
+    @property
+    def bucket(self) -> str:
+        return str(self.outputs["artifact_bucket"])
+
+    @property
+    def authorization(self) -> str:
+        return basic(self.outputs["tracking_username"], self.outputs["tracking_password"])
+
+    def server(
+        self,
+        name: str = "ours",
+        *,
+        command: Sequence[str] = COMMAND,
+        environment: Mapping[str, str] | None = None,
+    ) -> Server:
+        """One instance, not started. `environment` is added to what the program declares."""
+        port = free_port()
+        return Server(
+            name=name,
+            command=command,
+            environment={**self.environment, "PORT": str(port), **(environment or {})},
+            folder=self.folder,
+            port=port,
+            authorization=self.authorization,
+            in_transaction=self.in_transaction,
+        )
+
+    def new_database(self, name: str, *, like: str = "template1") -> str:
+        """A database on the same PostgreSQL, empty or a copy of one that nobody is connected to."""
+        self.sql(f"CREATE DATABASE {name} TEMPLATE {like}", database="postgres")
+        return name
+
+    def url(self, database: str) -> str:
+        """What stock MLflow is given: our driver, on PostgreSQL's own socket."""
+        return (
+            f"postgresql+pg8000://{_ROLE}:{_PASSWORD}@/{database}"
+            f"?unix_sock={self.postgres.socket()}"
+        )
+
+    def sql(self, statement: str, *, database: str = OUR_DATABASE, **values: Any) -> list[Any]:
+        """Run a statement, the rows as lists."""
+        with contextlib.closing(
+            pg8000.native.Connection(
+                _ROLE,
+                unix_sock=str(self.postgres.socket()),
+                password=_PASSWORD,
+                database=database,
+            )
+        ) as connection:
+            return list(connection.run(statement, **values) or ())
+
+    def in_transaction(self, database: str = OUR_DATABASE) -> bool:
+        statement = (
+            "SELECT FROM pg_stat_activity "
+            "WHERE datname = :name AND state <> 'idle' AND pid <> pg_backend_pid()"
+        )
+        return bool(self.sql(statement, database="postgres", name=database))
+
+
+@contextlib.contextmanager
+def stack(config: Mapping[str, str] | None = None) -> Iterator[Stack]:
+    """The whole stack until the end of the block, in a temporary directory."""
+    with TemporaryDirectory(prefix="mlflow-gcp-bench-") as temporary:
+        state = State(Path(temporary, "state"))
+        state.create()
+        settings = {**DEFAULTS, **(config or {})}
+        cloud = Cloud(
+            state=state,
+            project=settings["gcp:project"],
+            region=settings["gcp:region"],
+            container=Container(command=COMMAND, port=free_port()),
+            say=lambda line: None,
+        )
+        try:
+            outputs = program.run(main=ROOT / "__main__.py", cloud=cloud, config=settings)
+            folder = Path(temporary, "servers")
+            folder.mkdir()
+            yield Stack(cloud=cloud, outputs=outputs, folder=folder)
+        except BootRefused as refused:
+            # The log goes with the directory.
+            log = state.path("log", "server.log").read_text(errors="replace")
+            raise BenchError(f"{refused}\n{log}") from None
+        finally:
+            cloud.close()
+            state.clean()

@@ -1,0 +1,224 @@
+"""A server under measurement: a session of processes, pinned to one core."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORE = _CORES[0]
+_POLL_SECONDS = 0.004
+_STOP_SECONDS = 15
+_QUIET_SECONDS = 0.05
+_IDLE_SHARE = 0.2
+
+
+class BenchError(Exception):
+    """What keeps a part from being measured, in one line."""
+
+
+def reserve_cores(wanted: int = 1) -> list[int]:
+    """Cores for servers alone, half of those there at most; what is started here has the rest."""
+    if len(_CORES) < 2:
+        raise BenchError("Two cores are needed: one for the server, one for the load.")
+    count = min(wanted, len(_CORES) // 2)
+    os.sched_setaffinity(0, _CORES[count:])
+    return _CORES[:count]
+
+
+@contextlib.contextmanager
+def _pinned(core: int) -> Iterator[None]:
+    # Affinity is a thread's, and a child has that of the thread which starts it.
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def basic(username: str, password: str) -> str:
+    """An Authorization header."""
+    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
+
+
+@dataclass
+class Server:
+    """`port` is where the command listens, `authorization` what it lets in, if anything."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    folder: Path
+    port: int
+    authorization: str | None
+    # Whether its database has a transaction open: a thread that waits for a connection looks idle.
+    in_transaction: Callable[[], bool]
+    core: int = SERVER_CORE
+
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name.replace(' ', '-')}.log"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": self.authorization} if self.authorization else {}
+
+    def start(self, *, patience: float = 120) -> float:
+        """Seconds from the process's start to its first answer out of the database."""
+        with self.log.open("ab") as log, _pinned(self.core):
+            started = time.perf_counter()
+            self._process = subprocess.Popen(
+                self.command,
+                env=dict(self.environment),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = started + patience
+        while not self._answers():
+            if self._process.poll() is not None or time.perf_counter() > deadline:
+                self.stop()
+                last = self.log.read_text(errors="replace").strip().splitlines()[-3:]
+                raise BenchError(f"{self.name} did not start: " + " | ".join(last))
+            time.sleep(_POLL_SECONDS)
+        return time.perf_counter() - started
+
+    def _answers(self) -> bool:
+        """Whether experiment 0, which MLflow makes in every database, is answered."""
+        try:
+            status, body = self.call("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0")
+        except (OSError, http.client.HTTPException):
+            return False
+        return status == 200 and b'"experiment_id": "0"' in body
+
+    def call(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> tuple[int, bytes]:
+        """One request on a connection of its own; `x_name` is the header `x-name`."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, self.headers | named)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    # What it is made of and what it takes
+
+    def pids(self) -> list[int]:
+        """Every process of its session."""
+        if self._process is None:
+            return []
+        session, found = str(self._process.pid), []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and (stat := _stat(int(entry.name))) and stat[3] == session:
+                found.append(int(entry.name))
+        return found
+
+    def cpu_seconds(self) -> float:
+        """Of its processes, user and system."""
+        total = 0.0
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                total += time.clock_gettime(_cpu_clock(pid))
+        return total
+
+    def memory(self, what: str = "Pss") -> float:
+        """MiB of its processes together, pages that they share counted once (`Rss`: each time)."""
+        total = 0
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                if found := re.search(rf"^{what}:\s+(\d+)", text, re.MULTILINE):
+                    total += int(found[1])
+        return total / 1024
+
+    def settle(self, *, patience: float = 60) -> None:
+        """Wait until it does nothing: what was asked last and not waited for is done too."""
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            before = self.cpu_seconds()
+            time.sleep(_QUIET_SECONDS)
+            # Stock's job processes look for work all the time.
+            idle = self.cpu_seconds() - before < _QUIET_SECONDS * _IDLE_SHARE
+            if idle and not self.in_transaction():
+                return
+        raise BenchError(f"{self.name} is still busy {patience:.0f} s after its last request.")
+
+    # Its life
+
+    def freeze(self) -> None:
+        """Stop it where it is, so that another is measured alone."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self.thaw()
+        if self._process.poll() is None:
+            self._process.terminate()
+        deadline = time.monotonic() + _STOP_SECONDS
+        while self.pids() and time.monotonic() < deadline:
+            self._process.poll()
+            time.sleep(0.02)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def _cpu_clock(pid: int) -> int:
+    """The clock of a process's CPU time, in nanoseconds: clock_getcpuclockid(3) on Linux."""
+    return ~pid << 3 | 2
+
+
+def _stat(pid: int) -> list[str] | None:
+    """`/proc/PID/stat` from the third field, the state, on; nothing of one that has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields
+
+
+@contextlib.contextmanager
+def alone(server: Server, among: Sequence[Server]) -> Iterator[Server]:
+    """Only this one of the servers runs."""
+    for other in among:
+        if other is not server:
+            other.freeze()
+    server.thaw()
+    server.settle()  # it does first what its timers missed
+    yield server

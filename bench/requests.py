@@ -1,0 +1,217 @@
+"""Requests: rate, latency and CPU of each route, and what is refused.
+
+`CPU` is what the server's processes used, for each request. A ratio is that of two servers in one
+round, the median over the rounds. Stock may fail, ours may not: a wrong answer ends the part.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from bench import ours, stock, traffic
+from bench.load import Load, Request, run
+from bench.ours import COMMAND, LARGER_DATABASE, OUR_DATABASE, Stack
+from bench.process import Server, alone
+from bench.report import ROOT, Goal, publish, shown
+
+CONNECTIONS = {1: 0.5, 8: 0.7, 64: 1.0}
+"""Connections and the seconds that they are kept busy."""
+AT_GOAL, MANY = 8, 64
+AUTH_SECONDS = 2.5
+# At first all ask at once, and are answered sooner the earlier their turn comes: the 99th of a
+# hundred is compared with the 50th after some turns for each.
+TURNS, LONGEST = 6, 3.0
+AUTH_ROUTES = ("log-metric", "log-batch", "runs/get", "runs/search")
+GATE_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class _Key:
+    route: str
+    connections: int
+    server: str
+
+
+_Loads = dict[_Key, list[Load]]
+
+
+def measure(*, rounds: int) -> None:
+    with ours.stack(LARGER_DATABASE) as stack:
+        us = stack.server()
+        us.start()
+        seed = traffic.seed(us)
+        # Templates of databases are copied while nobody is connected.
+        us.stop()
+        servers = [us]
+        for database, auth in (("stock", False), ("stock_auth", True)):
+            stack.new_database(database, like=OUR_DATABASE)
+            servers.append(stock.server(stack, auth=auth, database=database))
+        try:
+            for server in servers:
+                server.start()
+                server.settle()
+                server.freeze()
+            loads = _loads(servers, traffic.requests(seed), rounds=rounds)
+        finally:
+            for server in servers:
+                server.stop()
+        gate = _gate(stack, traffic.requests(seed)[-1])
+    _publish(loads, gate)
+
+
+def _loads(servers: Sequence[Server], requests: Sequence[Request], *, rounds: int) -> _Loads:
+    us, plain, auth = servers
+    loads: _Loads = defaultdict(list)
+    rates = {}
+
+    def load(server: Server, request: Request, connections: int, seconds: float) -> None:
+        with alone(server, servers):
+            measured = run(
+                server,
+                request,
+                connections=connections,
+                seconds=seconds,
+                may_fail=server is not us,
+            )
+        loads[_Key(request.name, connections, server.name)].append(measured)
+
+    for server in (plain, us):
+        with alone(server, servers):
+            for request in requests:
+                warm = run(server, request, connections=AT_GOAL, seconds=0.7, may_fail=True)
+                rates[request.name] = warm.rate
+    for turn in range(rounds):
+        for request in requests:
+            for connections, seconds in CONNECTIONS.items():
+                for server in (us, plain)[:: -1 if turn % 2 else 1]:
+                    enough = TURNS * connections / rates[request.name]
+                    longer = enough if server is us else 0
+                    load(server, request, connections, min(max(seconds, longer), LONGEST))
+            if request.name in AUTH_ROUTES:
+                load(auth, request, AT_GOAL, AUTH_SECONDS)
+        for connections, seconds in CONNECTIONS.items():
+            load(us, traffic.refused(), connections, seconds)
+    return loads
+
+
+def _gate(stack: Stack, request: Request) -> float:
+    """CPU ms of the gate for each request: ours with it and without, on the cheapest route."""
+    us = stack.server()
+    launcher = str(ROOT / "bench" / "gateless.py")
+    # -P: the modules beside it are not the server's.
+    gateless = stack.server("gateless", command=[COMMAND[0], "-P", launcher])
+    servers = [us, gateless]
+    differences = []
+    try:
+        for server in servers:
+            server.start()
+            run(server, request, connections=AT_GOAL, seconds=1)
+            server.freeze()
+        for _ in range(GATE_ROUNDS):
+            cpu = []
+            for server in servers:
+                with alone(server, servers):
+                    cpu.append(run(server, request, connections=AT_GOAL, seconds=1).cpu)
+            differences.append(cpu[0] - cpu[1])
+    finally:
+        for server in servers:
+            server.stop()
+    return median(differences)
+
+
+def _publish(loads: _Loads, gate: float) -> None:
+    rows: list[dict[str, object]] = []
+    ratios: dict[tuple[str, str], list[float]] = {}
+    for key, measured in loads.items():
+        row: dict[str, object] = {
+            "route": key.route,
+            "connections": key.connections,
+            "server": key.server,
+            "req/s": shown([load.rate for load in measured], digits=0),
+            "p50 ms": median(load.p50 for load in measured),
+            "p99 ms": median(load.p99 for load in measured),
+            "CPU ms": median(load.cpu for load in measured),
+            "wrong": sum(load.wrong for load in measured),
+        }
+        if key.server != "ours":
+            ours_at = loads[_Key(key.route, key.connections, "ours")]
+            pairs = zip(ours_at, measured, strict=True)
+            ratio = [us.rate / them.rate for us, them in pairs]
+            row["ours / it"] = shown(ratio, digits=1, unit="×")
+            if key.connections == AT_GOAL:
+                ratios[key.route, key.server] = ratio
+        rows.append(row)
+    publish("requests", rows=rows, goals=_goals(loads, ratios, gate))
+
+
+def _goals(loads: _Loads, ratios: dict[tuple[str, str], list[float]], gate: float) -> list[Goal]:
+    goals = []
+    for route, auth_factor, plain_factor in (
+        ("log-metric", 60, 3),
+        ("runs/get", 50, 2),
+        ("log-batch", 50, 2),
+        ("runs/search", 50, 2),
+    ):
+        for server, factor in (("stock basic-auth", auth_factor), ("stock", plain_factor)):
+            ratio = ratios[route, server]
+            goals.append(
+                Goal(
+                    goal=f"{route}, {AT_GOAL} connections, against {server}",
+                    wanted=f"≥ {factor}×",
+                    measured=shown(ratio, digits=1, unit="×"),
+                    met=median(ratio) >= factor,
+                )
+            )
+    ours_at = {
+        (key.route, key.connections): measured
+        for key, measured in loads.items()
+        if key.server == "ours"
+    }
+    shares = {
+        route: gate / median(load.cpu for load in measured)
+        for (route, connections), measured in ours_at.items()
+        if connections == AT_GOAL and route != "refused"
+    }
+    dearest = max(shares, key=lambda route: shares[route])
+    goals.append(
+        Goal(
+            goal="the gate's own cost, of the server's CPU on any route",
+            wanted="≤ 3 %",
+            measured=f"{100 * shares[dearest]:.1f} % of {dearest}, {gate * 1000:.0f} µs a request",
+            met=shares[dearest] <= 0.03,
+        )
+    )
+    refused = [load.rate for load in ours_at["refused", AT_GOAL]]
+    goals.append(
+        Goal(
+            goal=f"refused, {AT_GOAL} connections",
+            wanted="≥ 2,500 req/s",
+            measured=shown(refused, digits=0, unit=" req/s"),
+            met=median(refused) >= 2500,
+        )
+    )
+    for (route, connections), measured in ours_at.items():
+        if connections == MANY:
+            tail = [load.p99 / load.p50 for load in measured]
+            goals.append(
+                Goal(
+                    goal=f"{route}, {MANY} connections: p99 against p50",
+                    wanted="≤ 2×",
+                    measured=shown(tail, digits=1, unit="×"),
+                    met=median(tail) <= 2,
+                )
+            )
+    # A wrong answer, a 5xx among them, or a missing one ends the part before this.
+    answers = sum(load.requests for measured in ours_at.values() for load in measured)
+    goals.append(
+        Goal(
+            goal="wrong answers, 5xx and timeouts of ours",
+            wanted="0",
+            measured=f"0 of {answers:,}",
+            met=True,
+        )
+    )
+    return goals

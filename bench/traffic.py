@@ -1,0 +1,191 @@
+"""What the servers are asked: the routes that clients use most, on data that is always the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from bench.load import Request
+from bench.process import BenchError, Server, basic
+from bench.report import mlflow_version
+
+API = "/api/2.0/mlflow"
+RUNS = 64
+"""As many as there are connections at most, so that a run is seldom written by two at once."""
+_NUMBER = "@NUMBER16DIGITS@"
+_SPANS = 5
+_OTLP = "/v1/traces"
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What was logged before the first measurement."""
+
+    experiment: str
+    runs: Sequence[str]
+    traces: Sequence[str]
+
+
+def post(server: Server, path: str, **body: Any) -> dict[str, Any]:
+    status, answer = server.call(
+        "POST", API + path, json.dumps(body).encode(), content_type="application/json"
+    )
+    if status != 200:
+        raise BenchError(f"{server.name} answered {status} to {path}: {answer[:200]!r}")
+    return dict(json.loads(answer))
+
+
+def seed(server: Server) -> Seed:
+    """An experiment with runs, each with metrics, params and tags, and with traces."""
+    experiment = post(server, "/experiments/create", name="bench")["experiment_id"]
+    runs = []
+    for number in range(RUNS):
+        created = post(
+            server,
+            "/runs/create",
+            experiment_id=experiment,
+            start_time=1_700_000_000_000 + number,
+            run_name=f"run {number}",
+        )
+        run = created["run"]["info"]["run_id"]
+        runs.append(run)
+        post(
+            server,
+            "/runs/log-batch",
+            run_id=run,
+            metrics=[
+                {"key": f"metric {key}", "value": number / RUNS, "timestamp": 1, "step": step}
+                for key in range(5)
+                for step in range(5)
+            ],
+            params=[{"key": f"param {key}", "value": f"{number % 8}"} for key in range(5)],
+            tags=[{"key": f"tag {key}", "value": f"{number % 8}"} for key in range(5)],
+        )
+    traces = []
+    for number in range(RUNS):
+        identity = f"{number:016d}".encode()
+        status, answer = server.call("POST", _OTLP, trace(identity), **_otlp_headers(experiment))
+        if status != 200:
+            raise BenchError(f"{server.name} answered {status} to {_OTLP}: {answer[:200]!r}")
+        traces.append(f"tr-{identity.hex()}")
+    return Seed(experiment=experiment, runs=runs, traces=traces)
+
+
+def requests(seed: Seed) -> list[Request]:
+    """Every route of the tables."""
+    json_type = {"Content-Type": "application/json"}
+
+    def body(**fields: Any) -> bytes:
+        # A number's placeholder is no string.
+        return json.dumps(fields).replace(f'"{_NUMBER}"', _NUMBER).encode()
+
+    return [
+        Request(
+            name="log-metric",
+            method="POST",
+            path=f"{API}/runs/log-metric",
+            expected="{}",
+            body=body(run_id="@ID@", key="loss", value=0.5, timestamp=_NUMBER, step=1),
+            headers=json_type,
+            ids=seed.runs,
+        ),
+        Request(
+            name="log-batch",
+            method="POST",
+            path=f"{API}/runs/log-batch",
+            expected="{}",
+            body=body(
+                run_id="@ID@",
+                metrics=[
+                    {"key": f"metric {key}", "value": 0.5, "timestamp": _NUMBER, "step": 1}
+                    for key in range(10)
+                ],
+                tags=[{"key": "tag 0", "value": "again"}],
+            ),
+            headers=json_type,
+            ids=seed.runs,
+        ),
+        Request(
+            name="runs/get",
+            method="GET",
+            path=f"{API}/runs/get?run_id=@ID@",
+            expected='"key": "param 4"',
+            ids=seed.runs,
+        ),
+        Request(
+            name="runs/search",
+            method="POST",
+            path=f"{API}/runs/search",
+            expected='"next_page_token"',
+            body=body(
+                experiment_ids=[seed.experiment],
+                filter="metrics.`metric 1` >= 0 and params.`param 1` != 'none'",
+                max_results=25,
+            ),
+            headers=json_type,
+        ),
+        Request(
+            name="traces in",
+            method="POST",
+            path=_OTLP,
+            expected="",
+            body=trace(_NUMBER.encode()),
+            headers={"Content-Type": "application/x-protobuf"}
+            | {"x-mlflow-experiment-id": seed.experiment},
+        ),
+        Request(
+            name="traces out",
+            method="GET",
+            path="/api/3.0/mlflow/traces/get?trace_id=@ID@",
+            expected='"span 4"',
+            ids=seed.traces,
+        ),
+        Request(name="/version", method="GET", path="/version", expected=mlflow_version()),
+    ]
+
+
+def refused() -> Request:
+    """A wrong password."""
+    return Request(
+        name="refused",
+        method="GET",
+        path=f"{API}/experiments/get?experiment_id=0",
+        status=401,
+        expected="not right",
+        headers={"Authorization": basic("mlflow", "wrong-password")},
+    )
+
+
+def trace(identity: bytes) -> bytes:
+    """An OTLP export of one trace, a root and its children with inputs and outputs."""
+    assert len(identity) == 16
+    export = ExportTraceServiceRequest()
+    scope = export.resource_spans.add().scope_spans.add()
+    for number in range(_SPANS):
+        scope.spans.append(
+            Span(
+                trace_id=identity,
+                span_id=f"{number:08d}".encode(),
+                parent_span_id=b"" if number == 0 else b"00000000",
+                name=f"span {number}",
+                kind=Span.SPAN_KIND_INTERNAL,
+                start_time_unix_nano=1_700_000_000_000_000_000 + number,
+                end_time_unix_nano=1_700_000_000_100_000_000 + number,
+                attributes=[
+                    KeyValue(key=key, value=AnyValue(string_value=json.dumps({"text": "x" * 200})))
+                    for key in ("mlflow.spanInputs", "mlflow.spanOutputs")
+                ],
+                status=Status(code=Status.STATUS_CODE_OK),
+            )
+        )
+    return bytes(export.SerializeToString())
+
+
+def _otlp_headers(experiment: str) -> dict[str, str]:
+    return {"content_type": "application/x-protobuf", "x_mlflow_experiment_id": experiment}
