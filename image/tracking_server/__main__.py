@@ -43,7 +43,7 @@ def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets]:
     Raises:
         BootError: with the one line that says what is missing.
     """
-    # Secret Manager answers while MLflow is imported, of which finding its settings is a part.
+    # Secret Manager answers while the names of MLflow's settings are found, which imports much.
     with ThreadPoolExecutor(1, thread_name_prefix="secrets") as thread:
         fetched = thread.submit(secrets.fetch, config)
         mlflow_internals.configure_server(
@@ -52,7 +52,6 @@ def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets]:
             serve_artifacts=True,
             settings=_mlflow_settings(config),
         )
-        flask = mlflow_internals.import_flask()
         values = fetched.result()
     mlflow_internals.configure_stores(
         artifact_root=(
@@ -61,6 +60,7 @@ def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets]:
         artifact_destination=values.artifact_url,
         kek_passphrase=values.kek_passphrase,
     )
+    flask = mlflow_internals.import_flask()
     database.connect_with(
         values.database_url,
         pool_size=config.pool_size // config.processes,
@@ -74,9 +74,11 @@ def assemble(config: settings.Settings, flask: "Flask", values: secrets.Secrets)
     """MLflow behind the gate, with this process's own connections."""
     mlflow_internals.open_stores()
     # Not before MLflow's own import of what Starlette calls deprecated.
+    from tracking_server.runs import answer_at_once
     from tracking_server.transfers import ProxiedTransfers
     from tracking_server.wsgi import FlaskThreads
 
+    answer_at_once(flask)
     app = Composition(
         flask=FlaskThreads(flask, threads=config.pool_size // config.processes + FREE_THREADS),
         has_flask_route=flask.url_map.bind("").test,

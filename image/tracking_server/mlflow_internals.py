@@ -4,22 +4,28 @@ tests/server/test_mlflow_internals.py says what is expected of each, so that an 
 moves one fails there.
 """
 
+import base64
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Engine
 
 from tracking_server import lazy_pandas, plugins
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from flask import Flask
+    from flask import Flask, Response
+    from google.protobuf.message import Message
+
+    MakeMessage = Callable[[], Message]
 
 
 def configure_server(
@@ -37,15 +43,21 @@ def configure_server(
 
 
 def configure_stores(*, artifact_root: str, artifact_destination: str, kek_passphrase: str) -> None:
-    """Set what `mlflow.server` reads from the environment at its first requests.
+    """Set what `mlflow.server` reads from the environment while it is imported and thereafter.
 
-    The passphrase can be given no other way. It isn't in the environment that the process was
-    started with, which is the one that the kernel shows, and no other process is started.
+    The passphrase, and a key that is derived from it, can be given no other way. They aren't in
+    the environment that the process was started with, which is the one that the kernel shows, and
+    no other program is started.
     """
     constants = _server_constants()
     os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = artifact_root
     os.environ[constants.ARTIFACTS_DESTINATION_ENV_VAR] = artifact_destination
     os.environ[constants.CRYPTO_KEK_PASSPHRASE_ENV_VAR] = kek_passphrase
+    with lazy_pandas.only_named():
+        from mlflow.environment_variables import MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY
+
+    # Without one, what one process stores no other can read, nor the same after a restart.
+    MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY.set(_fernet_key(kek_passphrase, purpose="webhooks"))
 
 
 def import_flask() -> "Flask":
@@ -80,6 +92,49 @@ def import_fastapi() -> "FastAPI":
 
 def import_app() -> "tuple[FastAPI, Flask]":
     return import_fastapi(), import_flask()
+
+
+def run_messages() -> "dict[object, MakeMessage]":
+    """For MLflow's views of runs, what they answer to the request at hand, and how they check it.
+
+    tests/server/test_runs.py knows their source, so that an upgrade which changes it fails there.
+    """
+    from mlflow.protos.service_pb2 import GetRun, SearchRuns
+    from mlflow.server import handlers
+
+    is_array, is_text = handlers._assert_array, handlers._assert_string
+
+    def get() -> "Message":
+        schema = {"run_id": [handlers._assert_required, is_text]}
+        message: Message = handlers.get_run_impl(
+            handlers._get_request_message(GetRun(), schema=schema)
+        )
+        return message
+
+    def is_page(size: object) -> None:
+        handlers._assert_less_than_or_equal(int(size), 50000)  # type: ignore[call-overload]
+
+    def search() -> "Message":
+        schema = {
+            "experiment_ids": [is_array],
+            "filter": [is_text],
+            "max_results": [handlers._assert_intlike, is_page],
+            "order_by": [is_array, handlers._assert_item_type_string],
+        }
+        message: Message = handlers.search_runs_impl(
+            handlers._get_request_message(SearchRuns(), schema=schema)
+        )
+        return message
+
+    return {handlers._get_run: get, handlers._search_runs: search}
+
+
+def error_answers(view: "Callable[..., Response]") -> "Callable[..., Response]":
+    """A view whose exceptions are answered as those of MLflow's own."""
+    from mlflow.server.handlers import catch_mlflow_exception
+
+    wrapped: Callable[..., Response] = catch_mlflow_exception(view)
+    return wrapped
 
 
 def content_disposition(file_name: str) -> str:
@@ -138,6 +193,12 @@ def create_or_upgrade_schema(engine: Engine) -> None:
         _initialize_tables(engine)
     else:
         _upgrade_db(engine)
+
+
+def _fernet_key(passphrase: str, *, purpose: str) -> str:
+    """RFC 5869, so that nothing is learned of the passphrase or of another purpose's key."""
+    key = HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose.encode())
+    return base64.urlsafe_b64encode(key.derive(passphrase.encode())).decode()
 
 
 class _NoLoginApp(MetaPathFinder):

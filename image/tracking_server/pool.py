@@ -6,7 +6,8 @@ each hold one and wait for another until all time out.
 """
 
 import logging
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from threading import Condition, RLock, get_ident
 from typing import Any
 
@@ -30,8 +31,9 @@ class NestingPool(QueuePool):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        lock = RLock()
-        self._first, self._further = Condition(lock), Condition(lock)
+        self._lock = RLock()
+        self._further = Condition(self._lock)
+        self._queue: deque[Condition] = deque()
         self._taken = 0
         self._held: Counter[int] = Counter()
 
@@ -54,22 +56,42 @@ class NestingPool(QueuePool):
             self._give_back(thread)
 
     def _take(self, thread: int) -> None:
-        with self._first:
+        with self._lock:
             nth = self._held[thread] + 1
             leaves = max(0, min(DEEPEST, self.size()) - nth)
-            freed = self._first if nth == 1 else self._further
-            if not freed.wait_for(lambda: self.size() - self._taken > leaves, self.timeout()):
+
+            def room() -> bool:
+                return self.size() - self._taken > leaves
+
+            if not (self._wait_in_turn(room) if nth == 1 else self._wait(self._further, room)):
                 raise PoolTimeoutError(
                     f"no connection of {self.size()} became free within {self.timeout():.0f} s"
                 )
             self._taken += 1
             self._held[thread] = nth
 
+    def _wait_in_turn(self, room: Callable[[], bool]) -> bool:
+        """Behind those who wait already, or the last of many would wait the longer."""
+        turn = Condition(self._lock)
+        self._queue.append(turn)
+        try:
+            return self._wait(turn, lambda: self._queue[0] is turn and room())
+        finally:
+            self._queue.remove(turn)
+            self._call_next()
+
+    def _call_next(self) -> None:
+        if self._queue:
+            self._queue[0].notify()
+
+    def _wait(self, freed: Condition, room: Callable[[], bool]) -> bool:
+        return freed.wait_for(room, self.timeout())
+
     def _give_back(self, thread: int) -> None:
-        with self._first:
+        with self._lock:
             self._taken -= 1
             self._held[thread] -= 1
             if not self._held[thread]:
                 del self._held[thread]
             self._further.notify_all()
-            self._first.notify()
+            self._call_next()

@@ -183,3 +183,24 @@ def test_an_instance_never_holds_more_connections_than_it_is_allowed(
     # The last ones are kept for requests that need more than one.
     assert limit - CONNECTIONS_PER_PROCESS < max(counts) <= limit
     assert statuses == {200, 404}
+
+
+def test_what_is_stored_encrypted_outlives_the_process(
+    start: StartServer, environment: dict[str, str]
+) -> None:
+    """MLflow's own key for the secrets of webhooks is another one in each process."""
+    hooks = "/api/2.0/mlflow/webhooks"
+    server = start(environment).ready()
+    with server.client() as client:
+        hook = {
+            "name": "told",
+            "url": "https://8.8.8.8/hook",
+            "events": [{"entity": "REGISTERED_MODEL", "action": "CREATED"}],
+            "secret": "a shared secret",
+        }
+        assert client.post(hooks, json=hook).status_code == 200
+    assert server.stop() == 0
+    with start(environment).ready().client() as client:
+        found = client.get(hooks)
+        assert found.status_code == 200, found.text
+        assert [one["name"] for one in found.json()["webhooks"]] == ["told"]

@@ -68,6 +68,26 @@ def test_a_connection_that_does_not_become_free_is_an_error_that_says_so() -> No
     pool.connect().close()
 
 
+def test_those_who_wait_are_served_in_turn() -> None:
+    pool = make_pool(1)
+    served: list[int] = []
+
+    def take(number: int) -> None:
+        with closing(pool.connect()):
+            served.append(number)
+
+    held = pool.connect()
+    with ThreadPoolExecutor(8) as executor:
+        for number in range(8):
+            executor.submit(take, number)
+            while len(pool._queue) <= number:
+                time.sleep(0.001)
+        # Whoever gives it back wants it again, and would be there first.
+        held.close()
+        take(8)
+    assert served == list(range(9))
+
+
 def test_what_fails_or_ends_otherwise_takes_no_place() -> None:
     failing = True
 
