@@ -68,8 +68,11 @@ def run(
     seconds: float,
     also: Sequence[Server] = (),
     may_fail: bool = False,
+    busy: bool = False,
 ) -> Load:
     """Keep so many connections busy for so long; `also` are further servers, one thread each.
+
+    A server that is `busy` with something else too is not waited for at the end.
 
     Raises:
         BenchError: if an answer is wrong or missing, unless it may.
@@ -100,7 +103,7 @@ def run(
             # Its own durations are whole seconds.
             wrk.send_signal(signal.SIGINT)
             printed, _ = wrk.communicate(timeout=2 * _TIMEOUT_SECONDS)
-    for one in servers:
+    for one in () if busy else servers:
         one.settle()
     spent = sum(one.cpu_seconds() for one in servers) - before
     result = _RESULT.search(printed)
@@ -117,6 +120,7 @@ def run(
             seconds=4 * seconds,
             also=also,
             may_fail=may_fail,
+            busy=busy,
         )
     if not int(count) or (failed and not may_fail):
         raise BenchError(

@@ -150,13 +150,21 @@ class Server:
 
     def memory(self, what: str = "Pss") -> float:
         """MiB of its processes together, pages that they share counted once (`Rss`: each time)."""
-        total = 0
+        return sum(_field(pid, "smaps_rollup", what) for pid in self.pids()) / 1024
+
+    def forget_peak(self) -> None:
+        """Let `peak` count from now on: proc(5), clear_refs."""
         for pid in self.pids():
-            with contextlib.suppress(OSError):
-                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-                if found := re.search(rf"^{what}:\s+(\d+)", text, re.MULTILINE):
-                    total += int(found[1])
-        return total / 1024
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    def peak(self) -> float:
+        """The most MiB that its processes have been resident with, as the kernel counts it."""
+        found = (_field(pid, "status", "VmHWM") for pid in self.pids())
+        return sum(found) / 1024
+
+    def written(self) -> float:
+        """MiB that its processes have written to any file, its log and deleted ones too."""
+        return sum(_field(pid, "io", "write_bytes") for pid in self.pids()) / (1 << 20)
 
     def settle(self, *, patience: float = 60) -> None:
         """Wait until it does nothing: what was asked last and not waited for is done too."""
@@ -211,6 +219,16 @@ def _stat(pid: int) -> list[str] | None:
     except OSError:
         return None
     return None if fields[0] in "ZX" else fields
+
+
+def _field(pid: int, file: str, name: str) -> int:
+    """The number after `name:` in `/proc/PID/FILE`; 0 of a process that has ended."""
+    try:
+        text = Path(f"/proc/{pid}/{file}").read_text()
+    except OSError:
+        return 0
+    found = re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 @contextlib.contextmanager

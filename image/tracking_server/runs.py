@@ -16,5 +16,7 @@ def answer_at_once(flask: Flask) -> None:
 
     @flask.before_request
     def answer() -> Response | None:
+        if request.method == "OPTIONS":  # which Flask answers without the view
+            return None
         message = messages.get(current_app.view_functions.get(request.endpoint or ""))
         return respond(message) if message else None

@@ -126,5 +126,6 @@ def test_it_answers_before_the_view_and_after_every_check(monkeypatch: pytest.Mo
     get: Callable[[str], Any] = client.get
     assert (get("/known").json, get("/known").mimetype) == ({}, "application/json")
     assert get("/known?refused").status_code == 403
+    assert client.options("/known").headers["Allow"]
     assert get("/other").text == "other"
     assert get("/missing").status_code == 404
