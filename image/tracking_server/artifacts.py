@@ -10,7 +10,9 @@ that MLflow's client moves large files straight to and from the bucket. The rest
 import base64
 import os
 import posixpath
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from urllib.parse import quote
@@ -21,16 +23,22 @@ from google.auth.credentials import Signing
 from google.auth.exceptions import TransportError
 from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud import storage
+from google.resumable_media import InvalidResponse
 from google.resumable_media.requests import XMLMPUContainer
 from mlflow.entities import FileInfo
 from mlflow.entities.multipart_upload import (
     CreateMultipartUploadResponse,
     MultipartUploadCredential,
+    MultipartUploadPart,
 )
 from mlflow.entities.presigned_download import PresignedDownloadUrlResponse
 from mlflow.entities.presigned_upload import CreatePresignedUploadResponse
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_DOES_NOT_EXIST,
+    TEMPORARILY_UNAVAILABLE,
+)
 from mlflow.store.artifact.artifact_repo import MultipartDownloadMixin, PresignedUploadMixin
 from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository, GCSMPUArguments
 
@@ -212,6 +220,22 @@ class KeylessGCSArtifactRepository(
             credentials = list(signers.map(part, range(1, num_parts + 1)))
         return CreateMultipartUploadResponse(upload_id=upload.upload_id, credentials=credentials)
 
+    def complete_multipart_upload(
+        self,
+        local_file: str,
+        upload_id: str,
+        parts: list[MultipartUploadPart] | None = None,
+        artifact_path: str | None = None,
+    ) -> None:
+        with _refused_upload():
+            super().complete_multipart_upload(local_file, upload_id, parts or [], artifact_path)
+
+    def abort_multipart_upload(
+        self, local_file: str, upload_id: str, artifact_path: str | None = None
+    ) -> None:
+        with _refused_upload():
+            super().abort_multipart_upload(local_file, upload_id, artifact_path)
+
     @staticmethod
     def _gcs_mpu_arguments(filename: str, blob: storage.Blob) -> GCSMPUArguments:
         """MLflow's puts the name into the URL as it is, whatever is in it."""
@@ -223,6 +247,20 @@ class KeylessGCSArtifactRepository(
 
 def _no_such(path: str) -> MlflowException:
     return MlflowException(f"No such artifact: {path!r}", RESOURCE_DOES_NOT_EXIST)
+
+
+@contextmanager
+def _refused_upload() -> Iterator[None]:
+    """The bucket's refusal as MLflow's exception, which its handlers answer."""
+    try:
+        yield
+    except InvalidResponse as error:
+        status = error.response.status_code
+        if status == 404:
+            message = "There is no such upload: it was completed or given up, or never begun"
+            raise MlflowException(message, RESOURCE_DOES_NOT_EXIST) from error
+        code = INVALID_PARAMETER_VALUE if 400 <= status < 500 else TEMPORARILY_UNAVAILABLE
+        raise MlflowException(f"The bucket answers {status} to the upload", code) from error
 
 
 def _folder(path: str) -> str:
