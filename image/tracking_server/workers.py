@@ -5,15 +5,18 @@ imported, and the kernel spreads connections over all that listen on the port (S
 granian sets).
 """
 
+import ctypes
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
 log = logging.getLogger(__name__)
 
 _STOP = (signal.SIGTERM, signal.SIGINT)
+_PR_SET_PDEATHSIG = 1
 
 
 def run(count: int, serve: Callable[[], int]) -> int:
@@ -56,13 +59,23 @@ def run(count: int, serve: Callable[[], int]) -> int:
 
 
 def _fork(serve: Callable[[], int]) -> int:
+    parent = os.getpid()
     if process := os.fork():
         return process
     code = 1
     try:
+        _end_with(parent)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
         code = serve()
     finally:
         # Nothing of the parent's is to be ended twice.
         logging.shutdown()
         os._exit(code)
+
+
+def _end_with(parent: int) -> None:
+    """Be sent SIGTERM when the parent is gone, however it ended: prctl(2), Linux alone has it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -82,3 +83,14 @@ def test_a_process_that_dies_ends_all(server: Server) -> None:
     assert "has ended by itself" in server.log()
     for child in children:
         assert not Path(f"/proc/{child}").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prctl, which only Linux has")
+def test_none_outlives_the_first(server: Server) -> None:
+    children = serving(server)
+    server.process.kill()
+    server.process.wait()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
