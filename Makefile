@@ -65,7 +65,7 @@ test-engine: install-local ## The program under Pulumi's own engine, built once 
 	$(PROGRAM) -m pytest -n 2 --dist worksteal tests/engine
 
 .PHONY: bench
-bench: install-bench ## Measure everything against stock MLflow (under 15 minutes, needs wrk)
+bench: install-bench ## Measure everything against stock MLflow (needs wrk and h2load)
 	$(PROGRAM) -m bench
 
 bench-%: install-bench
@@ -74,7 +74,7 @@ bench-%: install-bench
 lint: $(VENVS)/program.done $(VENVS)/server-test.done ## Linters and type checkers
 	$(VENVS)/program/bin/ruff check .
 	$(VENVS)/program/bin/ruff format --check .
-	$(PROGRAM) tools/settings_table.py --check
+	$(PROGRAM) tools/readme.py --check
 	$(PROGRAM) -m mypy __main__.py infra local tools bench --exclude bench/gateless.py
 	$(PROGRAM) -m mypy --python-executable $(SERVER_TEST) image/tracking_server sample_client bench/gateless.py
 
@@ -85,8 +85,8 @@ format: $(VENVS)/program.done ## Let ruff mend what it can
 # ---- upkeep ---------------------------------------------------------------------------------
 
 .PHONY: install-local install-bench lock docs
-docs: $(VENVS)/program.done ## Write README.md's settings from Pulumi.yaml
-	$(PROGRAM) tools/settings_table.py
+docs: $(VENVS)/program.done ## Write README.md's settings and measurements from their sources
+	$(PROGRAM) tools/readme.py
 
 install-local: $(VENVS)/program.done $(VENVS)/server.done
 

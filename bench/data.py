@@ -20,7 +20,7 @@ from bench.report import publish, shown
 from bench.traffic import API, post
 
 SIZES = (1_000, 10_000, 100_000)
-SECONDS = 1.0
+SECONDS = 0.5
 PAGE = 100
 KEYS = 5
 

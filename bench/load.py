@@ -99,10 +99,14 @@ def run(
             text=True,
             env={**os.environ, "PORTS": " ".join(str(one.port) for one in servers)},
         ) as wrk:
-            time.sleep(seconds)
-            # Its own durations are whole seconds.
-            wrk.send_signal(signal.SIGINT)
-            printed, _ = wrk.communicate(timeout=2 * _TIMEOUT_SECONDS)
+            try:
+                time.sleep(seconds)
+                # Its own durations are whole seconds.
+                wrk.send_signal(signal.SIGINT)
+                printed, _ = wrk.communicate(timeout=2 * _TIMEOUT_SECONDS)
+            except BaseException:
+                wrk.kill()  # the block's end waits for it
+                raise
     for one in () if busy else servers:
         one.settle()
     spent = sum(one.cpu_seconds() for one in servers) - before

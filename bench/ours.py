@@ -97,6 +97,8 @@ class Stack:
                 unix_sock=str(self.postgres.socket()),
                 password=_PASSWORD,
                 database=database,
+                # Not to load every certificate authority for a socket without TLS.
+                ssl_context=False,
             )
         ) as connection:
             return list(connection.run(statement, **values) or ())

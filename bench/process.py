@@ -18,9 +18,9 @@ from pathlib import Path
 _CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE = _CORES[0]
 _POLL_SECONDS = 0.004
-_STOP_SECONDS = 15
+_STOP_SECONDS = 4
 _QUIET_SECONDS = 0.05
-_IDLE_SHARE = 0.2
+_IDLE_SHARE = 0.5
 
 
 class BenchError(Exception):

@@ -1,5 +1,9 @@
-"""Writes README.md's table of settings from Pulumi.yaml; with --check only says if it differs."""
+"""Writes what README.md quotes: the settings from Pulumi.yaml, the measurements from bench/results.
 
+With --check it only says what differs.
+"""
+
+import json
 import re
 import sys
 from pathlib import Path
@@ -9,10 +13,11 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-TABLE = re.compile(r"(<!-- settings: .* -->\n).*?(<!-- /settings -->)", re.S)
+RESULTS = ROOT / "bench" / "results"
+PARTS = ("coldstart", "memory", "requests", "artifacts", "image")
 
 
-def table(project: dict[str, Any]) -> str:
+def settings(project: dict[str, Any]) -> str:
     """The settings as a Markdown table, in the order in which Pulumi.yaml has them."""
     rows = ["| key | default | |", "| --- | --- | --- |"]
     rows.append("| `gcp:project` | (you set it) | The id of the Google Cloud project. |")
@@ -25,15 +30,41 @@ def table(project: dict[str, Any]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def measurements(results: dict[str, dict[str, Any]]) -> str:
+    """Every goal of every part, met or missed, and the machine that it was measured on."""
+    rows = ["| `make bench-…` | what | goal | measured | |", "| --- | --- | --- | --- | --- |"]
+    for part, result in results.items():
+        for goal in result["goals"]:
+            verdict = "" if goal["met"] else "missed"
+            rows.append(
+                f"| `{part}` | {goal['goal']} | {goal['wanted']} | {goal['measured']} | {verdict} |"
+            )
+    machine = next(iter(results.values()))["machine"]
+    rows += [
+        "",
+        f"Measured on {machine['cores']} cores of {machine['model']}, Python {machine['python']}, "
+        f"PostgreSQL {machine['postgres']}, MLflow {machine['mlflow']}.",
+    ]
+    return "\n".join(rows) + "\n"
+
+
+def quoted(readme: str, name: str, text: str) -> str:
+    """The README with the text between the block's marks."""
+    block = re.compile(rf"(<!-- {name}: .* -->\n).*?(<!-- /{name} -->)", re.S)
+    return block.sub(lambda match: match[1] + text + match[2], readme)
+
+
 def main() -> int:
-    """0 if README.md has the table of Pulumi.yaml now."""
+    """0 if README.md has all of it as it is now."""
+    found = wanted = README.read_text()
+    results = {part: json.loads((RESULTS / f"{part}.json").read_text()) for part in PARTS}
     project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
-    found = README.read_text()
-    wanted = TABLE.sub(lambda match: match[1] + table(project) + match[2], found)
+    for name, text in (("settings", settings(project)), ("bench", measurements(results))):
+        wanted = quoted(wanted, name, text)
     if found == wanted:
         return 0
     if "--check" in sys.argv:
-        sys.stderr.write("README.md's settings are not those of Pulumi.yaml: run `make docs`\n")
+        sys.stderr.write("README.md is not as Pulumi.yaml and bench/results are: run `make docs`\n")
         return 1
     README.write_text(wanted)
     return 0

@@ -1,0 +1,156 @@
+"""Large files, and curl, which moves them: what comes is hashed on its way."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import google_crc32c
+
+from bench.ours import Stack
+from bench.process import BenchError, Server
+
+MIB, GIB = 1 << 20, 1 << 30
+NOTHING = "AAAAAA=="
+"""The CRC32C of no bytes."""
+HTTP1, H2C = "--http1.1", "--http2-prior-knowledge"
+OUT_OF_TIME = 28
+"""curl's exit code after `--max-time`."""
+
+_ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+
+
+@dataclass(frozen=True)
+class Content:
+    size: int
+    crc32c: str
+
+
+@dataclass(frozen=True)
+class File:
+    path: Path
+    content: Content
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file is put and got, and by which protocol."""
+
+    address: str
+    authorization: str
+    protocol: str = HTTP1
+
+
+@dataclass(frozen=True)
+class Done:
+    """A transfer as curl ended it: its exit code, its own seconds, what came and what it said."""
+
+    code: int
+    seconds: float
+    content: Content
+    said: str
+
+
+def check_curl() -> None:
+    curl = shutil.which("curl")
+    if curl is None or "HTTP2" not in subprocess.check_output([curl, "--version"], text=True):
+        raise BenchError("curl with HTTP/2 is needed: `apt install curl` or `brew install curl`.")
+
+
+def check_h2load() -> None:
+    if shutil.which("h2load") is None:
+        raise BenchError(
+            "h2load is needed: `apt install nghttp2-client` or `brew install nghttp2`."
+        )
+
+
+def make(path: Path, size: int) -> File:
+    """A file in which every MiB is another one, so that one in a wrong place is noticed."""
+    crc32c, noise = 0, os.urandom(MIB - 8)
+    with path.open("wb") as file:
+        for number in range(size // MIB):
+            block = number.to_bytes(8, "big") + noise
+            file.write(block)
+            crc32c = google_crc32c.extend(crc32c, block)
+    return File(path, Content(size, _text(crc32c)))
+
+
+def read(stream: IO[bytes]) -> Content:
+    size = crc32c = 0
+    while block := stream.read(MIB):
+        size += len(block)
+        crc32c = google_crc32c.extend(crc32c, block)
+    return Content(size, _text(crc32c))
+
+
+def _text(crc32c: int) -> str:
+    """As the bucket says it."""
+    return base64.b64encode(crc32c.to_bytes(4, "big")).decode()
+
+
+def straight(stack: Stack, name: str) -> Place:
+    """In the bucket's root, by the XML API and with the server's own rights."""
+    email = stack.outputs["service_account_email"]
+    return Place(
+        address=f"{stack.cloud.storage_endpoint}/{stack.bucket}/{name}",
+        authorization=f"Bearer {stack.cloud.identities.token(email).value}",
+    )
+
+
+def through(server: Server, name: str, *, protocol: str) -> Place:
+    """The same place through our server."""
+    assert server.authorization
+    return Place(f"{server.address}{_ARTIFACTS}/{name}", server.authorization, protocol)
+
+
+def stored(stack: Stack) -> dict[str, Content]:
+    """All that is in the bucket."""
+    found = stack.cloud.store.below(stack.bucket, after="", prefix="")
+    return {
+        one.attributes["name"]: Content(one.size, one.attributes["crc32c"])
+        # As a list: the objects' own server uses the same connection meanwhile.
+        for one in list(found)
+    }
+
+
+def delete(stack: Stack, name: str) -> None:
+    found = stack.cloud.store.get(stack.bucket, name)
+    assert found
+    stack.cloud.store.delete(found)
+
+
+def curl(place: Place, *, upload: File | None = None, seconds: float = 300) -> Done:
+    """PUT a file or, without one, GET what is there, in so much time."""
+    command = [
+        *("curl", "--silent", "--show-error", "--fail", place.protocol),
+        *("--max-time", str(seconds), "--header", f"Authorization: {place.authorization}"),
+        *(("--upload-file", str(upload.path)) if upload else ()),
+        # Not asked whether it may, and no wait for an answer.
+        *("--header", "Expect:", "--write-out", "%{stderr}%{time_total}", place.address),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout
+        assert running.stderr
+        content = read(running.stdout)
+        *said, last = running.stderr.read().decode().splitlines()
+    return Done(running.returncode, float(last), content, " ".join(said))
+
+
+def h2load(place: Place, upload: File) -> float:
+    """PUT a file over h2c, and the seconds it took."""
+    command = [
+        *("h2load", "--requests=1", "--clients=1", "--max-concurrent-streams=1"),
+        *("--data", str(upload.path), "--header", ":method: PUT"),
+        *("--header", f"Authorization: {place.authorization}", place.address),
+    ]
+    printed = subprocess.run(command, check=False, capture_output=True, text=True).stdout
+    took = re.search(r"^finished in ([\d.]+)(ms|s)", printed, re.MULTILINE)
+    if took is None or "1 succeeded" not in printed:
+        raise BenchError(f"h2load failed: {printed[-500:]}")
+    return float(took[1]) / (1000 if took[2] == "ms" else 1)
