@@ -13,12 +13,12 @@ def main() -> None:
     config = settings.load(os.environ)
     flask, values = prepare(config)
     gc.freeze()
-    logged = assemble(config, flask, values)
+    logged, close = assemble(config, flask, values)
     assert isinstance(logged, logs.AccessLog)
     assert isinstance(logged.app, Gate)
     logged.app = logged.app.app
     gc.enable()
-    serve.run(logged, address=config.bind_address, port=config.port)
+    serve.run(logged, address=config.bind_address, port=config.port, close=close)
 
 
 if __name__ == "__main__":

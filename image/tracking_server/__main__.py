@@ -4,7 +4,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -70,8 +70,10 @@ def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets]:
     return flask, values
 
 
-def assemble(config: settings.Settings, flask: "Flask", values: secrets.Secrets) -> ASGIApp:
-    """MLflow behind the gate, with this process's own connections."""
+def assemble(
+    config: settings.Settings, flask: "Flask", values: secrets.Secrets
+) -> tuple[ASGIApp, Callable[[], Awaitable[None]]]:
+    """MLflow behind the gate, with this process's own connections, and what closes some of them."""
     mlflow_internals.open_stores()
     # Not before MLflow's own import of what Starlette calls deprecated.
     from tracking_server.runs import answer_at_once
@@ -84,14 +86,14 @@ def assemble(config: settings.Settings, flask: "Flask", values: secrets.Secrets)
         has_flask_route=flask.url_map.bind("").test,
         import_native=mlflow_internals.import_fastapi,
     )
-    return logs.AccessLog(
-        Gate(
-            ProxiedTransfers(app, values.artifact_url),
-            username=values.tracking_username,
-            password=values.tracking_password,
-            hosts=config.allowed_hosts,
-        )
+    transfers = ProxiedTransfers(app, values.artifact_url)
+    gate = Gate(
+        transfers,
+        username=values.tracking_username,
+        password=values.tracking_password,
+        hosts=config.allowed_hosts,
     )
+    return logs.AccessLog(gate), transfers.close
 
 
 def _mlflow_settings(config: settings.Settings) -> Mapping[str, str]:
@@ -123,10 +125,10 @@ def main() -> int:
 
     def run() -> int:
         try:
-            app = assemble(config, flask, values)
+            app, close = assemble(config, flask, values)
             gc.enable()
             log.info("booted in %.2f s", perf_counter() - started)
-            serve.run(app, address=config.bind_address, port=config.port)
+            serve.run(app, address=config.bind_address, port=config.port, close=close)
         except Exception:
             log.critical("the server has failed", exc_info=True)
             return 1

@@ -88,6 +88,11 @@ class Bucket:
             headers={"Accept-Encoding": "gzip"},
         )
 
+    async def close(self) -> None:
+        """End its connections, if there ever were any."""
+        if "_http" in self.__dict__:
+            await self._http.close()
+
     async def request(
         self,
         method: str,

@@ -6,6 +6,7 @@ granian's embedded server: its own command starts a second process, the worker.
 import asyncio
 import logging
 import signal
+from collections.abc import Awaitable, Callable
 
 import uvloop
 from granian.constants import Interfaces
@@ -32,16 +33,18 @@ SEND_BUFFER = 128 * 1024
 log = logging.getLogger(__name__)
 
 
-def run(app: ASGIApp, *, address: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what runs.
+def run(app: ASGIApp, *, address: str, port: int, close: Callable[[], Awaitable[None]]) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what runs and close what the app has open.
 
     Raises:
         RuntimeError: if the server ends by itself.
     """
-    uvloop.run(_serve(app, address, port))
+    uvloop.run(_serve(app, address, port, close))
 
 
-async def _serve(app: ASGIApp, address: str, port: int) -> None:
+async def _serve(
+    app: ASGIApp, address: str, port: int, close: Callable[[], Awaitable[None]]
+) -> None:
     server = Server(
         app,
         address=address,
@@ -77,3 +80,4 @@ async def _serve(app: ASGIApp, address: str, port: int) -> None:
     done, _ = await asyncio.wait({serving}, timeout=SHUTDOWN_DEADLINE)
     if not done:
         log.warning("stopping: requests still ran after %.0f s and are cut", SHUTDOWN_DEADLINE)
+    await close()

@@ -106,6 +106,11 @@ class ProxiedTransfers:
 
         return Memory()
 
+    async def close(self) -> None:
+        """End the connections to the bucket, if there ever were any."""
+        if "_bucket" in self.__dict__:
+            await self._bucket.close()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = _artifact_path(scope)
         if not path:

@@ -5,13 +5,14 @@ Run as a process, beside the whole server.
 
 import os
 
-from starlette.types import ASGIApp
+from starlette.types import Receive, Scope, Send
 from tracking_server import __main__, transfers
 
 
-def passed_on(app: ASGIApp, root: str) -> ASGIApp:
-    return app
+class PassedOn(transfers.ProxiedTransfers):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
 
 
-transfers.ProxiedTransfers = passed_on  # type: ignore[assignment,misc]
+transfers.ProxiedTransfers = PassedOn  # type: ignore[misc]
 os._exit(__main__.main())
