@@ -18,11 +18,15 @@ from playwright.sync_api import (
     Page,
     Playwright,
     Response,
+    expect,
     sync_playwright,
 )
 
 from tests.local.conftest import ROOT, Stack
 from tests.page.front import Front
+
+# Playwright's own 5 s are short on two cores that are busy.
+expect.set_options(timeout=15_000)
 
 # What __main__.py makes of the local project, as Cloud Run would name it.
 EXPORTED = "mlflow-100000000001.us-central1.run.app"

@@ -30,7 +30,7 @@ def test_wrong_password_cancel_and_the_right_one(
         expect(page.locator("body")).to_contain_text("A username and a password are needed")
         expect(page.locator("#root")).to_have_count(0)
     assert log_in(page, f"https://{EXPORTED}/", (user, "wrong"), credentials).status == 200
-    expect(page.get_by_role("link", name="Experiments")).to_be_visible()
+    expect(page.get_by_role("link", name="Experiments", exact=True)).to_be_visible()
     # No prompt from now on.
     assert log_in(page, f"https://{EXPORTED}/").status == 200
 
@@ -78,14 +78,14 @@ def test_artifacts_previewed_and_downloaded(
     page: Page, seeded: Seeded, tmp_path: Path, keep: Picture
 ) -> None:
     page.goto(f"{BASE}/experiments/{seeded.experiment}/runs/{seeded.best}/artifacts")
-    page.get_by_text("plots").click()
-    page.get_by_text("confusion.png").click()
+    page.get_by_text("plots", exact=True).click()
+    page.get_by_text("confusion.png", exact=True).click()
     picture = page.locator("img[src^=blob]").first
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.naturalWidth") == 400
     keep(page, "artifact")
-    page.get_by_text("tables").click()
-    page.get_by_text("stores.csv").click()
+    page.get_by_text("tables", exact=True).click()
+    page.get_by_text("stores.csv", exact=True).click()
     expect(page.get_by_role("row", name="Örebro 0.07")).to_be_visible()
     page.get_by_text("notes.txt").click()
     expect(page.locator("code")).to_have_text(re.compile("Every store that opened in May"))
