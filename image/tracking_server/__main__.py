@@ -62,9 +62,7 @@ def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets]:
     )
     flask = mlflow_internals.import_flask()
     database.connect_with(
-        values.database_url,
-        pool_size=config.pool_size // config.processes,
-        cloudsql_root=config.cloudsql_root,
+        values.database_url, pool_size=config.pool_share, cloudsql_root=config.cloudsql_root
     )
     schema.ensure(database.single_connection_engine(), deadline=config.boot_patience)
     return flask, values
@@ -82,7 +80,7 @@ def assemble(
 
     answer_at_once(flask)
     app = Composition(
-        flask=FlaskThreads(flask, threads=config.pool_size // config.processes + FREE_THREADS),
+        flask=FlaskThreads(flask, threads=config.pool_share + FREE_THREADS),
         has_flask_route=flask.url_map.bind("").test,
         import_native=mlflow_internals.import_fastapi,
     )

@@ -6,9 +6,18 @@ The addresses are the XML API's: https://cloud.google.com/storage/docs/xml-api/o
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Container, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Container,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import aiohttp
 import anyio.to_thread
@@ -47,6 +56,9 @@ class Opened:
     chunks: AsyncGenerator[bytes]
 
 
+T = TypeVar("T")
+
+
 class Tries:
     """Pauses between the tries of one request, until there have been enough."""
 
@@ -65,6 +77,18 @@ class Tries:
         if pause is None:
             raise BucketError(f"The bucket does not answer: {error!r}") from error
         await asyncio.sleep(pause)
+
+    async def until_answered(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask until there is an answer.
+
+        Raises:
+            BucketError: if it is a refusal that stays one, or never comes.
+        """
+        while True:
+            try:
+                return await ask()
+            except (BucketError, *BROKEN) as error:
+                await self.again(error)
 
 
 class Bucket:
@@ -93,29 +117,6 @@ class Bucket:
         if "_http" in self.__dict__:
             await self._http.close()
 
-    async def request(
-        self,
-        method: str,
-        address: str,
-        *,
-        accept: Container[int],
-        headers: Mapping[str, str] | None = None,
-        body: Sequence[memoryview] = (),
-    ) -> Answer:
-        """Ask until there is an answer.
-
-        Raises:
-            BucketError: if it isn't one of those, or never comes.
-        """
-        tries = Tries()
-        while True:
-            try:
-                return await self.try_once(
-                    method, address, accept=accept, headers=headers, body=body
-                )
-            except (BucketError, *BROKEN) as error:
-                await tries.again(error)
-
     async def try_once(
         self,
         method: str,
@@ -125,7 +126,12 @@ class Bucket:
         headers: Mapping[str, str] | None = None,
         body: Sequence[memoryview] = (),
     ) -> Answer:
-        """As `request`, which also raises what is in `BROKEN`."""
+        """Ask for an answer of one of those statuses.
+
+        Raises:
+            BucketError: if it has another one.
+            Exception: what is in `BROKEN`, if none comes.
+        """
         async with asyncio.timeout(PATIENCE):
             answer = await self._send(method, address, headers, body)
             async with answer:
@@ -181,16 +187,16 @@ class Bucket:
     ) -> aiohttp.ClientResponse:
         query = f"?generation={generation}" if generation else ""
         headers = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
-        while True:
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    answer = await self._send("GET", address + query, headers, ())
-                    if answer.status in (200, 206):
-                        return answer
-                    async with answer:
-                        raise _refusal("GET", answer, await answer.text())
-            except (BucketError, *BROKEN) as error:
-                await tries.again(error)
+
+        async def get() -> aiohttp.ClientResponse:
+            async with asyncio.timeout(PATIENCE):
+                answer = await self._send("GET", address + query, headers, ())
+                if answer.status in (200, 206):
+                    return answer
+                async with answer:
+                    raise _refusal("GET", answer, await answer.text())
+
+        return await tries.until_answered(get)
 
     async def _send(
         self,

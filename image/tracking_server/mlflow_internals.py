@@ -90,10 +90,6 @@ def import_fastapi() -> "FastAPI":
     return app
 
 
-def import_app() -> "tuple[FastAPI, Flask]":
-    return import_fastapi(), import_flask()
-
-
 def run_messages() -> "dict[object, MakeMessage]":
     """For MLflow's views of runs, what they answer to the request at hand, and how they check it.
 

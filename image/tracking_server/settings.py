@@ -55,6 +55,11 @@ class Settings:
     secret_manager_endpoint: str
     boot_patience: int
 
+    @property
+    def pool_share(self) -> int:
+        """Database connections of one process."""
+        return self.pool_size // self.processes
+
 
 def load(env: Mapping[str, str]) -> Settings:
     """Check the environment whole.

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 
 import anyio.to_thread
 import google_crc32c
@@ -154,13 +155,15 @@ class Upload:
         self._holding -= len(chunk.blocks)
 
     async def _send_whole(self, chunk: Chunk) -> None:
-        await self._bucket.request(
+        put = partial(
+            self._bucket.try_once,
             "PUT",
             self._blob.public_url,
             headers={"Content-Type": self._content_type, **self._checksum()},
             body=chunk.after(0),
             accept=_DONE,
         )
+        await Tries().until_answered(put)
         self._release(chunk)
 
     async def _send(self, chunk: Chunk, *, last: bool = False) -> None:

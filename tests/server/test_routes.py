@@ -17,7 +17,7 @@ Route = tuple[str, str]
 
 @pytest.fixture(scope="module")
 def app() -> ASGIApp:
-    return mlflow_internals.import_app()[0]
+    return mlflow_internals.import_fastapi()
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ class Route:
 
 def native_routes() -> list[Route]:
     """FastAPI's, in the order in which they are tried. The mount has no methods."""
-    app, _ = mlflow_internals.import_app()
+    app = mlflow_internals.import_fastapi()
     return [
         Route(method, str(context.path))
         for context in iter_route_contexts(app.routes)
@@ -38,7 +38,7 @@ def native_routes() -> list[Route]:
 
 
 def flask_routes() -> list[Route]:
-    _, flask = mlflow_internals.import_app()
+    flask = mlflow_internals.import_flask()
     return [
         Route(method, rule.rule)
         for rule in flask.url_map.iter_rules()  # type: ignore[attr-defined]
