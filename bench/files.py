@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import IO
 import google_crc32c
 
 from bench.ours import Stack
-from bench.process import BenchError, Server
+from bench.process import BenchError, Server, require
 
 MIB, GIB = 1 << 20, 1 << 30
 NOTHING = "AAAAAA=="
@@ -58,16 +57,9 @@ class Done:
 
 
 def check_curl() -> None:
-    curl = shutil.which("curl")
-    if curl is None or "HTTP2" not in subprocess.check_output([curl, "--version"], text=True):
+    curl = require("curl", package="curl", formula="curl")
+    if "HTTP2" not in subprocess.check_output([curl, "--version"], text=True):
         raise BenchError("curl with HTTP/2 is needed: `apt install curl` or `brew install curl`.")
-
-
-def check_h2load() -> None:
-    if shutil.which("h2load") is None:
-        raise BenchError(
-            "h2load is needed: `apt install nghttp2-client` or `brew install nghttp2`."
-        )
 
 
 def make(path: Path, size: int) -> File:

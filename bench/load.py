@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
-from bench.process import BenchError, Server
+from bench.process import BenchError, Server, require
 
 _SCRIPT = Path(__file__).parent / "wrk" / "load.lua"
 _RESULT = re.compile(r"^RESULT (.*)$", re.MULTILINE)
@@ -53,13 +52,6 @@ class Load:
     cpu: float
 
 
-def installed() -> str:
-    found = shutil.which("wrk")
-    if found is None:
-        raise BenchError("The load comes from wrk: `apt install wrk` or `brew install wrk`.")
-    return found
-
-
 def run(
     server: Server,
     request: Request,
@@ -83,7 +75,13 @@ def run(
         body.write(request.body)
         body.flush()
         command = [
-            *(installed(), "--threads", str(len(servers)), "--connections", str(connections)),
+            *(
+                require("wrk", package="wrk", formula="wrk"),
+                "--threads",
+                str(len(servers)),
+                "--connections",
+                str(connections),
+            ),
             *("--duration", "10m", "--timeout", f"{_TIMEOUT_SECONDS}s"),
             *("--script", str(_SCRIPT), server.address, "--"),
             *(request.method, request.path, str(request.status), request.expected),

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -34,6 +35,20 @@ def reserve_cores(wanted: int = 1) -> list[int]:
     count = min(wanted, len(_CORES) // 2)
     os.sched_setaffinity(0, _CORES[count:])
     return _CORES[:count]
+
+
+def require(command: str, *, package: str, formula: str) -> str:
+    """Where a program is.
+
+    Raises:
+        BenchError: with what to install, on Debian and with Homebrew.
+    """
+    found = shutil.which(command)
+    if found is None:
+        raise BenchError(
+            f"{command} is needed: `apt install {package}` or `brew install {formula}`."
+        )
+    return found
 
 
 @contextlib.contextmanager

@@ -38,6 +38,17 @@ def shown(values: Sequence[float], *, digits: int = 2, unit: str = "") -> str:
     return f"{middle:,.{digits}f}{unit} ±{100 * spread:.0f} %"
 
 
+def at_least(factor: float, ratio: Sequence[float], *, goal: str) -> Goal:
+    """A goal for the median of a ratio's rounds."""
+    shows = shown(ratio, digits=1, unit="×")
+    return Goal(goal=goal, wanted=f"≥ {factor}×", measured=shows, met=median(ratio) >= factor)
+
+
+def at_most(factor: float, ratio: Sequence[float], *, goal: str, digits: int = 1) -> Goal:
+    shows = shown(ratio, digits=digits, unit="×")
+    return Goal(goal=goal, wanted=f"≤ {factor}×", measured=shows, met=median(ratio) <= factor)
+
+
 def publish(name: str, *, rows: list[dict[str, object]], goals: list[Goal]) -> None:
     """Print the rows as a table and the goals, and write both down."""
     print(f"\n## {name}\n\n{table(rows)}\n")

@@ -15,7 +15,7 @@ from bench import ours, stock, traffic
 from bench.load import Load, Request, run
 from bench.ours import COMMAND, LARGER_DATABASE, OUR_DATABASE, Stack
 from bench.process import Server, alone
-from bench.report import ROOT, Goal, publish, shown
+from bench.report import ROOT, Goal, at_least, at_most, publish, shown
 
 CONNECTIONS = {1: 0.3, 8: 0.5, 64: 0.6}
 """Connections and the seconds that they are kept busy."""
@@ -163,15 +163,8 @@ def _goals(loads: _Loads, ratios: dict[tuple[str, str], list[float]], gate: floa
         ("runs/search", 50, 2),
     ):
         for server, factor in (("stock basic-auth", auth_factor), ("stock", plain_factor)):
-            ratio = ratios[route, server]
-            goals.append(
-                Goal(
-                    goal=f"{route}, {AT_GOAL} connections, against {server}",
-                    wanted=f"≥ {factor}×",
-                    measured=shown(ratio, digits=1, unit="×"),
-                    met=median(ratio) >= factor,
-                )
-            )
+            goal = f"{route}, {AT_GOAL} connections, against {server}"
+            goals.append(at_least(factor, ratios[route, server], goal=goal))
     ours_at = {
         (key.route, key.connections): measured
         for key, measured in loads.items()
@@ -203,14 +196,7 @@ def _goals(loads: _Loads, ratios: dict[tuple[str, str], list[float]], gate: floa
     for (route, connections), measured in ours_at.items():
         if connections == MANY:
             tail = [load.p99 / load.p50 for load in measured]
-            goals.append(
-                Goal(
-                    goal=f"{route}, {MANY} connections: p99 against p50",
-                    wanted="≤ 2×",
-                    measured=shown(tail, digits=1, unit="×"),
-                    met=median(tail) <= 2,
-                )
-            )
+            goals.append(at_most(2, tail, goal=f"{route}, {MANY} connections: p99 against p50"))
     # A wrong answer, a 5xx among them, or a missing one ends the part before this.
     answers = sum(load.requests for measured in ours_at.values() for load in measured)
     goals.append(
