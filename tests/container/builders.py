@@ -85,7 +85,8 @@ def _image(config: Mapping[str, Any], architecture: str, compressed_bytes: int) 
 
 @contextmanager
 def _build_with_buildah() -> Iterator[tuple[Image, Runc]]:
-    found = re.search(r"^ARG PYTHON_IMAGE=(\S+)$", (IMAGE / "Dockerfile").read_text(), re.M)
+    # Without its digest, which only the real one has.
+    found = re.search(r"^ARG PYTHON_IMAGE=([^@\s]+)", (IMAGE / "Dockerfile").read_text(), re.M)
     assert found, "the Dockerfile does not say its base"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mlflow-gcp")
     cache.mkdir(parents=True, exist_ok=True)
@@ -157,7 +158,8 @@ class _Buildah:
                 base.write_context(Path(context), name=base_name)
                 self._build(base.DOCKERFILE, Path(context), base_name, base_label)
         if not self._labelled(label):
-            self._build(IMAGE / "Dockerfile", IMAGE, NAME, label)
+            stand_in = ("--build-arg", f"PYTHON_IMAGE={base_name}")
+            self._build(IMAGE / "Dockerfile", IMAGE, NAME, label, *stand_in)
 
     def _images(self, *options: str) -> set[str]:
         return {row["id"] for row in json.loads(self("images", "--json", *options)) or ()}
@@ -165,7 +167,7 @@ class _Buildah:
     def _labelled(self, label: str) -> set[str]:
         return self._images("--filter", f"label={label}")
 
-    def _build(self, dockerfile: Path, context: Path, name: str, label: str) -> None:
+    def _build(self, dockerfile: Path, context: Path, name: str, label: str, *options: str) -> None:
         if not any(self._pip_settings.iterdir()):
             pip_settings.write(self._pip_settings, pip=PIP)
         self(
@@ -173,7 +175,7 @@ class _Buildah:
             *("bud", "--isolation", "chroot", "--pull-never", "--file", str(dockerfile)),
             # The network's ways are this machine's, and a mount leaves nothing in the image.
             *("--volume", f"{self._pip_settings}:{pip_settings.MOUNTED_AT}:ro"),
-            *("--platform", PLATFORM, "--tag", name, "--label", label, str(context)),
+            *("--platform", PLATFORM, "--tag", name, "--label", label, *options, str(context)),
             seconds=600,
         )
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 OTHER_FILE_SYSTEMS = ("/proc", "/sys", "/dev")
-BUILD_TOOLS = ("gcc", "cc", "c++", "make", "ld", "as", "pip", "pip3", "uv", "git", "curl", "wget")
+TOOLS = ("gcc", "cc", "c++", "make", "ld", "as", "pip", "pip3", "uv", "git", "curl", "wget")
+SHELLS = ("sh", "bash", "dash", "ash", "zsh", "busybox")
 BUILD_MODULES = ("pip", "setuptools", "wheel", "ensurepip", "pkg_resources")
 
 
@@ -55,7 +56,7 @@ def main() -> None:
                     for file in files
                     if os.lstat(os.path.join(folder, file)).st_uid == os.getuid()
                 ],
-                "tools": [tool for tool in BUILD_TOOLS if shutil.which(tool)],
+                "tools": [tool for tool in (*TOOLS, *SHELLS) if shutil.which(tool)],
                 "modules": [name for name in BUILD_MODULES if importlib.util.find_spec(name)],
                 "packages_without_pyc": without_pyc(Path(sysconfig.get_path("purelib"))),
                 "stdlib_without_pyc": without_pyc(Path(sysconfig.get_path("stdlib"))),

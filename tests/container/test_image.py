@@ -19,7 +19,7 @@ def test_its_configuration_is_the_dockerfiles(built: Built) -> None:
     assert "PYTHONDONTWRITEBYTECODE=1" in image.env
 
 
-def test_it_has_no_build_tool(inside: dict[str, Any]) -> None:
+def test_it_has_no_build_tool_and_no_shell(inside: dict[str, Any]) -> None:
     assert inside["tools"] == []
     assert inside["modules"] == []
 

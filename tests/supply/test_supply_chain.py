@@ -1,0 +1,69 @@
+"""What is installed is exactly what was locked, and the bill of materials says so."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOCKS = sorted(
+    path
+    for pattern in ("requirements*.txt", "*/requirements.txt", "tests/*/*.txt")
+    for path in ROOT.glob(pattern)
+    # What users install into an environment of their own.
+    if path.parent.name != "sample_client"
+)
+BILLS = {"image": ROOT / "image/requirements.txt", "program": ROOT / "requirements.txt"}
+REQUIREMENT = re.compile(r"([a-z0-9._-]+)==([^ ;\\]+)[^\n]*")
+
+
+def requirements(lock: Path) -> list[str]:
+    """Each with its hashes."""
+    return re.split(r"^(?=[a-z0-9])", lock.read_text(), flags=re.M)[1:]
+
+
+def test_every_lock_is_here() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    compiled = set(re.findall(r"\$\(COMPILE\).* -o (\S+)$", makefile, re.M))
+    assert {str(lock.relative_to(ROOT)) for lock in LOCKS} == compiled
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: str(lock.relative_to(ROOT)))
+def test_every_requirement_is_pinned_and_has_hashes(lock: Path) -> None:
+    assert len(requirements(lock)) > 5
+    for requirement in requirements(lock):
+        assert REQUIREMENT.match(requirement), requirement
+        assert re.search(r"^    --hash=sha256:[0-9a-f]{64}", requirement, re.M), requirement
+    # Another index could be given a package of the same name.
+    assert not re.search(r"^--|://", lock.read_text(), re.M)
+
+
+@pytest.mark.parametrize("name", BILLS)
+def test_the_bill_has_every_requirement_with_its_hashes(name: str) -> None:
+    bill: dict[str, Any] = json.loads((ROOT / "dist" / f"{name}.cdx.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    found = {
+        (part["name"], part["version"]): {
+            digest["content"]
+            for reference in part["externalReferences"]
+            for digest in reference["hashes"]
+        }
+        for part in bill["components"]
+    }
+    locked = {
+        (match[1], match[2]): set(re.findall(r"sha256:([0-9a-f]{64})", requirement))
+        for requirement in requirements(BILLS[name])
+        if (match := REQUIREMENT.match(requirement))
+    }
+    assert found == locked
+    if name == "image":
+        assert bill["metadata"]["component"]["name"] == "tracking-server"
+
+
+def test_the_containers_base_is_named_by_digest() -> None:
+    dockerfile = (ROOT / "image" / "Dockerfile").read_text()
+    [base] = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", dockerfile, re.M)
+    assert re.fullmatch(r"python:[\w.-]+@sha256:[0-9a-f]{64}", base)
+    assert set(re.findall(r"^FROM (\S+)", dockerfile, re.M)) == {"${PYTHON_IMAGE}"}
