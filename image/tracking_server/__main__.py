@@ -3,9 +3,11 @@
 import gc
 import logging
 import os
+import resource
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from starlette.types import ASGIApp  # noqa: E402
 
 from tracking_server import (  # noqa: E402
     database,
+    encryption,
     logs,
     mlflow_internals,
     schema,
@@ -59,12 +62,21 @@ def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets]:
         ),
         artifact_destination=values.artifact_url,
         kek_passphrase=values.kek_passphrase,
+        kek_version=config.kek_version,
     )
     flask = mlflow_internals.import_flask()
     database.connect_with(
         values.database_url, pool_size=config.pool_share, cloudsql_root=config.cloudsql_root
     )
-    schema.ensure(database.single_connection_engine(), deadline=config.boot_patience)
+    engine = database.single_connection_engine()
+    schema.ensure(engine, deadline=config.boot_patience)
+    encryption.renew(
+        engine,
+        version=config.kek_version,
+        passphrase=values.kek_passphrase,
+        known=lambda: secrets.passphrases(config),
+    )
+    engine.dispose()
     return flask, values
 
 
@@ -74,6 +86,7 @@ def assemble(
     """MLflow behind the gate, with this process's own connections, and what closes some of them."""
     mlflow_internals.open_stores()
     # Not before MLflow's own import of what Starlette calls deprecated.
+    from tracking_server.admission import Admission
     from tracking_server.runs import answer_at_once
     from tracking_server.transfers import ProxiedTransfers
     from tracking_server.wsgi import FlaskThreads
@@ -85,13 +98,9 @@ def assemble(
         import_native=mlflow_internals.import_fastapi,
     )
     transfers = ProxiedTransfers(app, values.artifact_url)
-    gate = Gate(
-        transfers,
-        username=values.tracking_username,
-        password=values.tracking_password,
-        hosts=config.allowed_hosts,
-    )
-    return logs.AccessLog(gate), transfers.close
+    admission = Admission(transfers, limit=config.max_concurrency)
+    gate = Gate(admission, user=values.user, viewer=values.viewer, hosts=config.allowed_hosts)
+    return logs.AccessLog(gate, pool_use=database.pool_use), transfers.close
 
 
 def _mlflow_settings(config: settings.Settings) -> Mapping[str, str]:
@@ -108,6 +117,8 @@ def _mlflow_settings(config: settings.Settings) -> Mapping[str, str]:
 
 def main() -> int:
     """The exit code: 0 after SIGTERM, 1 if the boot or the server fails."""
+    # A core dump would hold every secret.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     logs.configure(os.environ.get("GCP_PROJECT"))
     started = perf_counter()
     try:
@@ -139,6 +150,8 @@ def main() -> int:
 
 if __name__ == "__main__":
     code = main()
-    sys.stdout.flush()
+    # Where nobody reads the log any more, or its disk is full, nothing more can be said.
+    with suppress(OSError):
+        sys.stdout.flush()
     # At the interpreter's own end granian's threads would still call into it, and abort.
     os._exit(code)

@@ -40,9 +40,13 @@ class Composition:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._native.live(receive, send)
-        elif scope["type"] == "http" and (
-            self._has_flask_route(scope["path"], scope["method"])
-            or not await self._native.has_route(scope["path"], scope["method"])
+        elif (
+            scope["type"] == "http"
+            and _fits_mount(scope["path"])
+            and (
+                self._has_flask_route(scope["path"], scope["method"])
+                or not await self._native.has_route(scope["path"], scope["method"])
+            )
         ):
             await self._flask(scope, receive, send)
         else:
@@ -82,14 +86,17 @@ class _Native:
         return app
 
 
+def _fits_mount(path: str) -> bool:
+    """Starlette's pattern for it takes every path that begins with a slash and is one line."""
+    return path.startswith("/") and "\n" not in path
+
+
 def _matches(app: Starlette, path: str, method: str) -> bool:
     *native, mount = app.routes
     # What comes after the mount would never be reached, and what is it must be everything.
     if not isinstance(mount, Mount) or mount.path or any(isinstance(r, Mount) for r in native):
         raise RuntimeError("MLflow no longer mounts Flask at / as the last of its routes")
-    # The first route that takes a request answers it, and the last, the mount, takes every
-    # path that begins with a slash; a path that matches but for its method is the mount's.
-    if not path.startswith("/"):
-        return True
+    # The first route that takes a request answers it; a path that matches but for its method is
+    # the mount's.
     scope = {"type": "http", "path": path, "method": method, "root_path": ""}
     return any(route.matches(scope)[0] is Match.FULL for route in native)

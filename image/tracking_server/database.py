@@ -11,13 +11,19 @@ from typing import Any
 from sqlalchemy import Engine, Pool, create_engine, event
 from sqlalchemy.engine import URL, CreateEnginePlugin
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import NullPool
 
-from tracking_server import dialect, driver
+from tracking_server import dialect, driver, outage
 from tracking_server.pool import NestingPool
 
 PLUGIN_URL = "postgresql+pg8000:///?plugin=tracking_server"
 """What MLflow is told: the address, user and password come from `connect_with`."""
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for each step of opening a connection."""
+
+ANSWER_TIMEOUT = 100.0
+"""Seconds for a statement: less than MLflow's client waits for a request, which are 120, or one
+that has given up would go on holding a connection, and come again for another."""
 
 _MLFLOW_POOL_SETTINGS = ("poolclass", "pool_recycle", "max_overflow", "pool_pre_ping")
 
@@ -33,9 +39,12 @@ def connect_with(url: URL, *, pool_size: int, cloudsql_root: str) -> None:
 
 
 def single_connection_engine() -> Engine:
-    """An engine that opens a connection when asked and closes it after use, for the boot."""
+    """An engine that keeps one connection until it is disposed of.
+
+    All of a boot shares it: where connections are scarce, the next one might not be had.
+    """
     return create_engine(
-        _configured(), module=driver, poolclass=NullPool, connect_args=_connect_args()
+        _configured(), module=driver, pool_size=1, max_overflow=-1, connect_args=_connect_args()
     )
 
 
@@ -43,6 +52,11 @@ def close_pool() -> None:
     """Close every connection that isn't in use."""
     if _shared_pool is not None:
         _shared_pool.dispose()
+
+
+def pool_use() -> dict[str, int]:
+    """How far the pool was used since this was last asked; see `NestingPool.use`."""
+    return _shared_pool.use() if isinstance(_shared_pool, NestingPool) else {}
 
 
 class SharedPool(CreateEnginePlugin):
@@ -55,7 +69,8 @@ class SharedPool(CreateEnginePlugin):
         kwargs["module"] = driver
         if _shared_pool is None:
             kwargs.update(
-                connect_args=_connect_args(),
+                connect_args=_connect_args()
+                | {"timeout": CONNECT_TIMEOUT, "answer_timeout": ANSWER_TIMEOUT},
                 poolclass=NestingPool,
                 # Zero overflow is what MLflow's own setting can't say: it reads 0 as unset.
                 max_overflow=0,
@@ -74,6 +89,7 @@ class SharedPool(CreateEnginePlugin):
         # No lock: the boot makes the first engine before anything else can make one.
         global _shared_pool
         first, _shared_pool = _shared_pool is None, engine.pool
+        event.listen(engine, "handle_error", outage.translate)
         if first:
             event.listen(engine, "checkout", _replace_if_dead)
         else:

@@ -49,10 +49,15 @@ from pg8000.exceptions import (  # type: ignore[import-untyped]
 # is one parameter then. Postgres compares GROUP BY with SELECT before it knows the values, and
 # refuses the statements of MLflow's trace charts otherwise:
 # https://github.com/sqlalchemy/sqlalchemy/issues/8204
+from tracking_server.viewing import LOOKING
+
 paramstyle = "numeric_dollar"
 
 SURELY_ALIVE = 5.0
 """Seconds after an answer in which a connection that hasn't ended is taken to be alive."""
+PING_TIMEOUT = 5.0
+"""Seconds for the answer of a server that is asked whether it is alive. A connection of which the
+other end is gone without a word has none; a new one takes its place."""
 PIPELINED_ROWS = 250
 """Rows sent before the answers are read. Those must fit in the socket's buffer: who waits for it
 to be emptied doesn't read."""
@@ -89,7 +94,11 @@ def _bind(values: Sequence[str | None], encoding: str) -> bytes:
 
 
 _DESCRIBE = _message(DESCRIBE, STATEMENT + _UNNAMED)
-_BEGIN = _parse("begin transaction", (), "ascii") + _bind((), "ascii") + EXECUTE_MSG
+_BEGIN, _BEGIN_READ_ONLY = ("begin transaction", "begin transaction read only")
+_BEGIN_PARTS = {
+    begin: _parse(begin, (), "ascii") + _bind((), "ascii") + EXECUTE_MSG
+    for begin in (_BEGIN, _BEGIN_READ_ONLY)
+}
 
 
 @lru_cache(256)
@@ -122,12 +131,18 @@ def _row(buffer: bytes, at: int, decoders: Iterable[Any], encoding: str) -> list
 
 
 class Connection(legacy.Connection):  # type: ignore[misc]
-    """A connection that is never waited for more often than needed."""
+    """A connection that is never waited for more often than needed.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    `answer_timeout` are the seconds in which a statement is given up, None for no end; pg8000's
+    own `timeout` is for opening the connection alone.
+    """
+
+    def __init__(self, *args: Any, answer_timeout: float | None = None, **kwargs: Any) -> None:
         self._unread = b""
         self._answered = monotonic()
+        self._answer_timeout = answer_timeout
         super().__init__(*args, **kwargs)
+        self._usock.settimeout(answer_timeout)
         self._arrivals = select.poll()
         self._arrivals.register(self._usock, select.POLLIN)
 
@@ -144,10 +159,12 @@ class Connection(legacy.Connection):  # type: ignore[misc]
         silent = not self._unread and not self._arrivals.poll(0)
         if silent and monotonic() - self._answered < SURELY_ALIVE:
             return True
+        self._usock.settimeout(PING_TIMEOUT)
         try:
             self.execute_simple(";")
         except Error:
             return False
+        self._usock.settimeout(self._answer_timeout)
         return True
 
     def commit(self) -> None:
@@ -156,7 +173,12 @@ class Connection(legacy.Connection):  # type: ignore[misc]
 
     def rollback(self) -> None:
         if self._in_transaction:
-            self.execute_simple("rollback")
+            try:
+                self.execute_simple("rollback")
+            except InterfaceError:
+                # The session is gone, and its transaction with it. An error here would take the
+                # place of the one that led here.
+                self.close()
 
     def close(self) -> None:
         # A server that is gone needs no goodbye, and none needs two.
@@ -168,7 +190,7 @@ class Connection(legacy.Connection):  # type: ignore[misc]
     ) -> Context:
         """Execute a statement once for each row of values, all in one round trip."""
         encoding = self._client_encoding
-        parts = [_BEGIN] if begin else []
+        parts = [_BEGIN_PARTS[_begin()]] if begin else []
         parts += (_parse(statement, oids, encoding), _DESCRIBE)
         for values in rows:
             parts += (_bind(make_params(self.py_types, values), encoding), EXECUTE_MSG)
@@ -253,7 +275,7 @@ class Cursor(legacy.Cursor):  # type: ignore[misc]
             else:
                 # May be several statements, which Postgres takes in its simple protocol alone.
                 if begin:
-                    self._c.execute_simple("begin transaction")
+                    self._c.execute_simple(_begin())
                 self._context = self._c.execute_simple(operation)
         except DatabaseError as error:
             raise _as_dbapi(error) from error
@@ -285,6 +307,11 @@ class Cursor(legacy.Cursor):  # type: ignore[misc]
         return self
 
 
+def _begin() -> str:
+    """Postgres itself refuses a viewer's request that would change something."""
+    return _BEGIN_READ_ONLY if LOOKING.get() else _BEGIN
+
+
 def _only_counts(operation: str) -> bool:
     """Whether the answer to a statement is surely short: no rows."""
     upper = operation.upper()
@@ -301,4 +328,9 @@ def _as_dbapi(error: DatabaseError) -> Error:
 
 
 def connect(*args: Any, **kwargs: Any) -> Connection:
-    return Connection(*args, **kwargs)
+    try:
+        return Connection(*args, **kwargs)
+    except OSError as error:
+        # pg8000 makes an error of its own of most that can happen to the socket, but of what
+        # happens while it waits for the first answers it doesn't.
+        raise InterfaceError("network error") from error

@@ -1,16 +1,24 @@
-"""Who may come in: one user, by HTTP Basic, from our own hosts and our own pages.
+"""Who may come in: a user and a viewer, by HTTP Basic, from our own hosts and our own pages.
 
-Wraps the whole ASGI application and refuses by default. No I/O, no state but its settings.
+Wraps the whole ASGI application and refuses by default. Waits for nothing; knows its settings and
+who was refused lately.
 """
 
 import binascii
 import hmac
+import logging
 import re
 from base64 import b64decode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
+from time import monotonic
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tracking_server.credentials import Credentials
+from tracking_server.failed_logins import FailedLogins, client_of
+from tracking_server.logs import NOT_LOGGED
+from tracking_server.viewing import LOOKING, may_view
 
 MAX_AUTHORIZATION = 8192
 """Bytes of an Authorization header that are looked at; the longest of ours are far below."""
@@ -20,17 +28,33 @@ _LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?")
 
 Headers = dict[bytes, list[bytes]]
 
+log = logging.getLogger(__name__)
+
 
 class Gate:
     """Lets a request pass that is for one of our hosts, has the credentials and isn't cross-site.
 
-    `hosts` are names without port; a `*` in one stands for letters, digits and hyphens. Exactly
-    GET and HEAD of `/health` need nothing.
+    With the viewer's credentials only what `may_view` allows. `hosts` are names without port; a
+    `*` in one stands for letters, digits and hyphens. Exactly GET and HEAD of `/health` need
+    nothing. `clock` is in seconds.
     """
 
-    def __init__(self, app: ASGIApp, *, username: str, password: str, hosts: Iterable[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        user: Credentials,
+        viewer: Credentials | None = None,
+        hosts: Iterable[str],
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self.app = app
-        self._expected = sha256(f"{username}:{password}".encode()).digest()
+        self._user = user.digest()
+        # Without a viewer both comparisons are made all the same, of the same length.
+        self._viewer = viewer.digest() if viewer else self._user
+        self._failed = FailedLogins()
+        self._last_failed = ""
+        self._clock = clock
         names = "|".join(re.escape(host).replace(r"\*", "[a-z0-9-]+") for host in hosts)
         self._host = re.compile(rf"({names})(:[0-9]{{1,5}})?")
 
@@ -47,6 +71,8 @@ class Gate:
             raise ValueError(f"refused a scope of type {scope['type']}")
 
     def _refusal(self, scope: Scope) -> "Refusal | None":
+        if self._failed.untold:
+            self._tell_of_failures()
         # The path as it was sent: an encoded or doubled slash is another path.
         if scope["raw_path"] == b"/health" and scope["method"] in _SAFE_METHODS:
             return None
@@ -56,9 +82,40 @@ class Gate:
         host = _single(headers, b"host").lower()
         if not self._host.fullmatch(host):
             return WRONG_HOST
-        if not hmac.compare_digest(_credentials_digest(headers), self._expected):
+        given = _credentials_digest(headers)
+        is_user = hmac.compare_digest(given, self._user)
+        is_viewer = hmac.compare_digest(given, self._viewer)
+        if not (is_user or is_viewer):
+            return self._refused_login(scope, headers)
+        if _is_cross_site(scope["method"], host, headers):
+            return CROSS_SITE
+        LOOKING.set(not is_user)
+        return None if is_user or may_view(scope["method"], scope["path"]) else ONLY_VIEWER
+
+    def _refused_login(self, scope: Scope, headers: Headers) -> "Refusal":
+        # Who gives none hasn't guessed: a browser before it asks its user, a scanner.
+        if b"authorization" not in headers:
             return UNAUTHORIZED
-        return CROSS_SITE if _is_cross_site(scope["method"], host, headers) else None
+        peer = scope.get("client") or ("unknown",)
+        client = client_of(peer[0], headers.get(b"x-forwarded-for", ()))
+        wait = self._failed.add(client, self._clock())
+        if not wait:
+            return UNAUTHORIZED
+        scope[NOT_LOGGED] = True
+        self._last_failed = client
+        self._tell_of_failures()
+        return too_many(wait)
+
+    def _tell_of_failures(self) -> None:
+        """In one line for many; the end of a burst comes with anyone's next request."""
+        if refused := self._failed.to_tell(self._clock()):
+            log.warning(
+                "refused %d requests with wrong credentials of clients that gave wrong ones too "
+                "often, the last from %s",
+                refused,
+                self._last_failed,
+                extra={"fields": {"refused": refused, "client": self._last_failed}},
+            )
 
 
 class Refusal:
@@ -92,7 +149,22 @@ UNAUTHORIZED = Refusal(
     "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.\n",
     (b"www-authenticate", b'Basic realm="MLflow", charset="UTF-8"'),
 )
+ONLY_VIEWER = Refusal(
+    403,
+    "This username may look at everything and change nothing. For this request the other one is "
+    "needed: the stack's outputs tracking_username and tracking_password.\n",
+)
 CROSS_SITE = Refusal(403, "This request comes from another site's page and is refused.\n")
+
+
+def too_many(wait: int) -> Refusal:
+    """Whoever sends the right credentials meanwhile is let in."""
+    return Refusal(
+        429,
+        f"Wrong usernames and passwords were given too often. Wait {wait} s, then set "
+        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD rightly.\n",
+        (b"retry-after", str(wait).encode()),
+    )
 
 
 async def _send(refusal: Refusal, send: Send) -> None:
@@ -128,14 +200,16 @@ def _is_cross_site(method: str, host: str, headers: Headers) -> bool:
     Sec-Fetch-Site (https://www.w3.org/TR/fetch-metadata/). Other clients send neither. A link
     from elsewhere may be followed, nothing else.
     """
+    site = _single(headers, b"sec-fetch-site") if b"sec-fetch-site" in headers else "none"
     if b"origin" in headers:
         scheme = "http" if _LOOPBACK.fullmatch(host) else "https"
-        if _single(headers, b"origin").lower() != f"{scheme}://{host}":
+        origin = _single(headers, b"origin").lower()
+        # `gcloud run services proxy` names the service as the host of what is meant for this
+        # computer. A page of another site, of this computer too, would be cross-site.
+        proxied = site == "same-origin" and _LOOPBACK.fullmatch(origin.removeprefix("http://"))
+        if origin != f"{scheme}://{host}" and not proxied:
             return True
-    if b"sec-fetch-site" not in headers or _single(headers, b"sec-fetch-site") in (
-        "same-origin",
-        "none",
-    ):
+    if site in ("same-origin", "none"):
         return False
     followed = _single(headers, b"sec-fetch-mode") == "navigate"
     return not (followed and method in _SAFE_METHODS)

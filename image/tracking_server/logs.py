@@ -9,6 +9,7 @@ import re
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from contextvars import ContextVar
 from time import perf_counter
 from typing import Any
@@ -24,6 +25,9 @@ _trace: ContextVar[str | None] = ContextVar("trace", default=None)
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's number for a client that went away before it was answered; there is no standard one."""
+
+NOT_LOGGED = "tracking_server.not_logged"
+"""A key of the scope: whoever sets it has told of the request otherwise."""
 
 access_log = logging.getLogger("tracking_server.access")
 
@@ -43,6 +47,8 @@ class CloudLoggingFormatter(logging.Formatter):
         }
         if record.exc_info and record.exc_info[0]:
             entry["stack_trace"] = self.formatException(record.exc_info)
+        # What log-based metrics are made of: infra/log_metrics.py knows them by name.
+        entry |= getattr(record, "fields", {})
         if request := getattr(record, "http_request", None):
             entry["httpRequest"] = request
         if self._project and (trace := _trace.get()):
@@ -74,11 +80,13 @@ def configure(project: str | None) -> None:
 class AccessLog:
     """Logs each request once it is answered: method, path, status, size, time; no header.
 
-    An exception ends here, with its traceback in the log and none of it in the answer.
+    `pool_use` is asked for how many connections were in use. An exception ends here, with its
+    traceback in the log and none of it in the answer.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, pool_use: Callable[[], dict[str, int]]) -> None:
         self.app = app
+        self._pool_use = pool_use
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -100,14 +108,22 @@ class AccessLog:
         try:
             await self.app(scope, receive, counted)
         except ClientDisconnect:
+            # Whoever sends a body that is no HTTP looks as if gone, and is still there.
+            if not status:
+                await _answer(counted, 400, "The request's body has broken off.")
             status = CLIENT_CLOSED_REQUEST
         except Exception:
             access_log.exception("%s %s failed", scope["method"], path)
             if not status:
-                await counted({"type": "http.response.start", "status": 500, "headers": []})
-                await counted({"type": "http.response.body", "body": b"Internal Server Error\n"})
+                await _answer(counted, 500, "Internal Server Error")
         if status == 200 and scope["raw_path"] == b"/health":
             return  # the probes; whoever tries something else there is logged
+        if scope.get(NOT_LOGGED):
+            return
+        fields: dict[str, Any] = {"pool": self._pool_use()}
+        if status == 401:
+            # Guessing is something else than a browser's first request, before it asks its user.
+            fields["wrong_credentials"] = any(n == b"authorization" for n, _ in scope["headers"])
         access_log.log(
             logging.WARNING if status >= 500 else logging.INFO,
             "%s %s %d",
@@ -115,6 +131,7 @@ class AccessLog:
             path,
             status,
             extra={
+                "fields": fields,
                 "http_request": {
                     "requestMethod": scope["method"],
                     # Without the query: a signed or hand-made one may carry a secret.
@@ -123,9 +140,14 @@ class AccessLog:
                     "responseSize": str(size),
                     "latency": f"{perf_counter() - started:.6f}s",
                     "protocol": f"HTTP/{scope['http_version']}",
-                }
+                },
             },
         )
+
+
+async def _answer(send: Send, status: int, text: str) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": f"{text}\n".encode()})
 
 
 def _trace_id(scope: Scope) -> str | None:

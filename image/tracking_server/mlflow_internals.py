@@ -8,6 +8,8 @@ import base64
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Table
 
 from tracking_server import lazy_pandas, plugins
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from flask import Flask, Response
     from google.protobuf.message import Message
+    from mlflow.utils.crypto import KEKManager
 
     MakeMessage = Callable[[], Message]
 
@@ -42,7 +45,9 @@ def configure_server(
         os.environ[constants.SERVE_ARTIFACTS_ENV_VAR] = "true"
 
 
-def configure_stores(*, artifact_root: str, artifact_destination: str, kek_passphrase: str) -> None:
+def configure_stores(
+    *, artifact_root: str, artifact_destination: str, kek_passphrase: str, kek_version: int
+) -> None:
     """Set what `mlflow.server` reads from the environment while it is imported and thereafter.
 
     The passphrase, and a key that is derived from it, can be given no other way. They aren't in
@@ -53,11 +58,12 @@ def configure_stores(*, artifact_root: str, artifact_destination: str, kek_passp
     os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = artifact_root
     os.environ[constants.ARTIFACTS_DESTINATION_ENV_VAR] = artifact_destination
     os.environ[constants.CRYPTO_KEK_PASSPHRASE_ENV_VAR] = kek_passphrase
+    os.environ[constants.CRYPTO_KEK_VERSION_ENV_VAR] = str(kek_version)
     with lazy_pandas.only_named():
         from mlflow.environment_variables import MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY
 
     # Without one, what one process stores no other can read, nor the same after a restart.
-    MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY.set(_fernet_key(kek_passphrase, purpose="webhooks"))
+    MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY.set(webhook_key(kek_passphrase))
 
 
 def import_flask() -> "Flask":
@@ -156,11 +162,11 @@ def open_stores() -> None:
     initialize_backend_stores()
 
 
-def schema_revision(engine: Engine) -> str | None:
+def schema_revision(connection: Connection) -> str | None:
     """The database's Alembic revision, None where MLflow never was."""
     from mlflow.store.db.utils import _get_schema_version
 
-    revision: str | None = _get_schema_version(engine)
+    revision: str | None = _get_schema_version(_OneConnection(connection))
     return revision
 
 
@@ -181,14 +187,74 @@ def known_schema_revisions() -> frozenset[str]:
     return frozenset(script.revision for script in scripts.walk_revisions())
 
 
-def create_or_upgrade_schema(engine: Engine) -> None:
-    """Create the tables in an empty database, or bring those that are there up to date."""
-    from mlflow.store.db.utils import _all_tables_exist, _initialize_tables, _upgrade_db
+def create_or_upgrade_schema(connection: Connection) -> None:
+    """Create the tables in an empty database, or bring those that are there up to date.
 
-    if schema_revision(engine) is None and not _all_tables_exist(engine):
-        _initialize_tables(engine)
-    else:
-        _upgrade_db(engine)
+    All in the transaction that the connection is in, which MLflow's own way makes several of.
+    """
+    from alembic import command
+    from mlflow.store.db.utils import _all_tables_exist, _get_alembic_config
+    from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
+
+    if schema_revision(connection) is None and not _all_tables_exist(connection):
+        InitialBase.metadata.create_all(connection)
+    config = _get_alembic_config(db_url="")
+    config.attributes["connection"] = _OneConnection(connection)
+    command.upgrade(config, "heads")
+
+
+class _OneConnection:
+    """For MLflow's code that is given an engine, or takes a connection's, and opens another.
+
+    Alembic leaves a transaction alone that the connection is in already.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.engine = self
+        self._connection = connection
+
+    def connect(self) -> AbstractContextManager[Connection]:
+        return nullcontext(self._connection)
+
+
+def gateway_keys() -> Table:
+    """The gateway's API keys. Each is encrypted with a key that `kek_version` has wrapped."""
+    from mlflow.store.tracking.dbmodels.models import SqlGatewaySecret
+
+    table: Table = SqlGatewaySecret.__table__
+    return table
+
+
+def webhooks() -> Table:
+    """Their secrets are encrypted with `webhook_key`."""
+    from mlflow.store.model_registry.dbmodels.models import SqlWebhook
+
+    table: Table = SqlWebhook.__table__
+    return table
+
+
+def rewrapped(wrapped: bytes, *, old: tuple[int, str], new: tuple[int, str]) -> bytes | None:
+    """A key wrapped with another version and passphrase; None if the old one can't unwrap it."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.crypto import rotate_secret_encryption
+
+    try:
+        renewed: bytes = rotate_secret_encryption(b"", wrapped, _kek(*old), _kek(*new)).wrapped_dek
+    except MlflowException:
+        return None
+    return renewed
+
+
+@cache
+def _kek(version: int, passphrase: str) -> "KEKManager":
+    """It costs a third of a second, on purpose."""
+    from mlflow.utils.crypto import KEKManager
+
+    return KEKManager(passphrase=passphrase, kek_version=version)
+
+
+def webhook_key(passphrase: str) -> str:
+    return _fernet_key(passphrase, purpose="webhooks")
 
 
 def _fernet_key(passphrase: str, *, purpose: str) -> str:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from threading import Condition, RLock, get_ident
 from typing import Any
 
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 
+from tracking_server.outage import DatabaseUnavailable
 from tracking_server.settings import CONNECTIONS_PER_PROCESS as DEEPEST
 
 # SQLAlchemy names a pool's logger by its module, and tells of its end there.
@@ -34,8 +34,19 @@ class NestingPool(QueuePool):
         self._lock = RLock()
         self._further = Condition(self._lock)
         self._queue: deque[Condition] = deque()
-        self._taken = 0
+        self._taken = self._waiting = 0
+        self._most_taken = self._most_waiting = 0
         self._held: Counter[int] = Counter()
+
+    def use(self) -> dict[str, int]:
+        """The most connections in use and threads waiting at once since it was last asked.
+
+        Without the lock, for the event loop must not wait for it: what two threads do in the same
+        microsecond may be missed.
+        """
+        most = {"in_use": self._most_taken, "waiting": self._most_waiting}
+        self._most_taken, self._most_waiting = self._taken, self._waiting
+        return most
 
     def connect(self) -> PoolProxiedConnection:
         thread = get_ident()
@@ -64,10 +75,11 @@ class NestingPool(QueuePool):
                 return self.size() - self._taken > leaves
 
             if not (self._wait_in_turn(room) if nth == 1 else self._wait(self._further, room)):
-                raise PoolTimeoutError(
+                raise DatabaseUnavailable(
                     f"no connection of {self.size()} became free within {self.timeout():.0f} s"
                 )
             self._taken += 1
+            self._most_taken = max(self._most_taken, self._taken)
             self._held[thread] = nth
 
     def _wait_in_turn(self, room: Callable[[], bool]) -> bool:
@@ -85,7 +97,14 @@ class NestingPool(QueuePool):
             self._queue[0].notify()
 
     def _wait(self, freed: Condition, room: Callable[[], bool]) -> bool:
-        return freed.wait_for(room, self.timeout())
+        if room():
+            return True
+        self._waiting += 1
+        self._most_waiting = max(self._most_waiting, self._waiting)
+        try:
+            return freed.wait_for(room, self.timeout())
+        finally:
+            self._waiting -= 1
 
     def _give_back(self, thread: int) -> None:
         with self._lock:

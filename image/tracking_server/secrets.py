@@ -4,12 +4,13 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
+from itertools import count
 from time import monotonic
 
 import google.auth
 import google.auth.transport.requests
 from google.api_core import exceptions
-from google.auth.credentials import Credentials
+from google.auth.credentials import Credentials as GoogleCredentials
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.cloud.secretmanager_v1 import SecretManagerServiceClient
 from requests.exceptions import ConnectionError as HTTPConnectionError
@@ -18,6 +19,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from tracking_server.backoff import Backoff
+from tracking_server.credentials import Credentials
 from tracking_server.errors import BootError
 from tracking_server.settings import SecretVersions, Settings
 
@@ -42,9 +44,9 @@ class Secrets:
 
     artifact_url: str = field(repr=False)
     database_url: URL = field(repr=False)
-    tracking_username: str = field(repr=False)
-    tracking_password: str = field(repr=False)
     kek_passphrase: str = field(repr=False)
+    user: Credentials
+    viewer: Credentials | None
 
 
 def fetch(settings: Settings, *, deadline: float = DEADLINE) -> Secrets:
@@ -58,11 +60,7 @@ def fetch(settings: Settings, *, deadline: float = DEADLINE) -> Secrets:
     """
     until = monotonic() + deadline
     credentials = _credentials(until)
-    client = SecretManagerServiceClient(
-        credentials=credentials,
-        transport="rest",
-        client_options={"api_endpoint": settings.secret_manager_endpoint},
-    )
+    client = _client(settings, credentials)
     grant_until = min(monotonic() + settings.boot_patience, until)
 
     def read(version: str) -> str | BootError:
@@ -72,20 +70,40 @@ def fetch(settings: Settings, *, deadline: float = DEADLINE) -> Secrets:
         except BootError as error:
             return error
 
-    names = [f.name for f in fields(SecretVersions)]
-    with ThreadPoolExecutor(len(names), thread_name_prefix="secret") as pool:
-        found = dict(
-            zip(
-                names,
-                pool.map(read, (getattr(settings.secrets, name) for name in names)),
-                strict=True,
-            )
-        )
+    asked = {f.name: getattr(settings.secrets, f.name) for f in fields(SecretVersions)}
+    asked = {name: version for name, version in asked.items() if version is not None}
+    with ThreadPoolExecutor(len(asked), thread_name_prefix="secret") as pool:
+        found = dict(zip(asked, pool.map(read, asked.values()), strict=True))
     return parse(
         {name: value for name, value in found.items() if isinstance(value, str)},
         settings.secrets,
         [str(value) for value in found.values() if isinstance(value, BootError)],
     )
+
+
+def passphrases(settings: Settings) -> dict[int, str]:
+    """Every version of the passphrase that there is, but for those disabled or destroyed.
+
+    Raises:
+        BootError: if Secret Manager doesn't answer.
+    """
+    client = _client(settings, _credentials(monotonic() + CALL_TIMEOUT))
+    secret = settings.secrets.kek_passphrase.partition("/")[0]
+    found: dict[int, str] = {}
+    for version in count(1):
+        name = f"projects/{settings.project}/secrets/{secret}/versions/{version}"
+        try:
+            response = client.access_secret_version(request={"name": name}, timeout=CALL_TIMEOUT)
+        except exceptions.NotFound:
+            break
+        except (exceptions.FailedPrecondition, exceptions.BadRequest):
+            continue
+        except (exceptions.GoogleAPICallError, exceptions.RetryError, *_TRANSIENT) as error:
+            raise BootError(
+                f"secret {name} could not be read: Secret Manager answers {type(error).__name__}"
+            ) from error
+        found[version] = response.payload.data.decode()
+    return found
 
 
 def parse(values: dict[str, str], versions: SecretVersions, problems: list[str]) -> Secrets:
@@ -109,12 +127,19 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
         "/cloudsql/PROJECT:REGION:INSTANCE/.s.PGSQL.5432, user and password URL-quoted",
     )
     # RFC 7617: a user-id can't contain a colon, neither may contain control characters.
+    for user in ("tracking", "viewer"):
+        check(
+            f"{user}_username",
+            lambda value: _is_credential(value) and ":" not in value,
+            "a username without colon or control character",
+        )
+        check(f"{user}_password", _is_credential, "a password without control character")
+    # With equal credentials nobody could tell who is meant.
     check(
-        "tracking_username",
-        lambda value: _is_credential(value) and ":" not in value,
-        "a username without colon or control character",
+        "viewer_username",
+        lambda value: value != values.get("tracking_username"),
+        "another name than the tracking_username",
     )
-    check("tracking_password", _is_credential, "a password without control character")
     check("kek_passphrase", bool, "a passphrase")
     if problems:
         raise BootError("; ".join(problems))
@@ -122,13 +147,17 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
     return Secrets(
         artifact_url=values["artifact_url"],
         database_url=database_url,
-        tracking_username=values["tracking_username"],
-        tracking_password=values["tracking_password"],
         kek_passphrase=values["kek_passphrase"],
+        user=Credentials(values["tracking_username"], values["tracking_password"]),
+        viewer=(
+            Credentials(values["viewer_username"], values["viewer_password"])
+            if versions.viewer_username
+            else None
+        ),
     )
 
 
-def _credentials(until: float) -> Credentials:
+def _credentials(until: float) -> GoogleCredentials:
     """The service account's credentials with a token, so that the calls share one."""
     try:
         credentials, _ = google.auth.default(scopes=[_SCOPE])
@@ -149,14 +178,22 @@ def _credentials(until: float) -> Credentials:
                 ) from error
             backoff.wait()
         else:
-            assert isinstance(credentials, Credentials)  # noqa: S101
+            assert isinstance(credentials, GoogleCredentials)  # noqa: S101
             return credentials
+
+
+def _client(settings: Settings, credentials: GoogleCredentials) -> SecretManagerServiceClient:
+    return SecretManagerServiceClient(
+        credentials=credentials,
+        transport="rest",
+        client_options={"api_endpoint": settings.secret_manager_endpoint},
+    )
 
 
 def _access(
     client: SecretManagerServiceClient,
     name: str,
-    credentials: Credentials,
+    credentials: GoogleCredentials,
     until: float,
     grant_until: float,
 ) -> str:

@@ -18,6 +18,9 @@ MAX_PROCESSES = 8
 CONNECTIONS_PER_PROCESS = 4
 """What one request may hold at a time: a log-batch that renames its run has four sessions."""
 
+MAX_CONCURRENCY = 1000
+"""Cloud Run's own limit: https://cloud.google.com/run/docs/about-concurrency"""
+
 MAX_POOL_SIZE = 1000
 """Cloud SQL's own highest default of max_connections, on its largest machines."""
 
@@ -31,13 +34,16 @@ class SecretVersions:
     tracking_username: str
     tracking_password: str
     kek_passphrase: str
+    viewer_username: str | None = None
+    viewer_password: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The server's settings, checked.
 
-    `pool_size` are the database connections of all `processes` together. The endpoint is for a
+    `pool_size` are the database connections of all `processes` together, `max_concurrency` the
+    requests that each of them answers at a time. The endpoint is for a
     private or a regional one and for `make local`, which also says where to listen;
     `cloudsql_root` is where Cloud Run mounts the connector's sockets; `boot_patience` are the
     seconds that a boot waits for a grant that isn't seen yet, and for the database.
@@ -50,6 +56,7 @@ class Settings:
     allowed_hosts: tuple[str, ...]
     pool_size: int
     processes: int
+    max_concurrency: int
     secrets: SecretVersions
     cloudsql_root: str
     secret_manager_endpoint: str
@@ -59,6 +66,11 @@ class Settings:
     def pool_share(self) -> int:
         """Database connections of one process."""
         return self.pool_size // self.processes
+
+    @property
+    def kek_version(self) -> int:
+        """MLflow's number for the passphrase is Secret Manager's."""
+        return int(self.secrets.kek_passphrase.rpartition("/")[2])
 
 
 def load(env: Mapping[str, str]) -> Settings:
@@ -89,6 +101,8 @@ def load(env: Mapping[str, str]) -> Settings:
     def secret(name: str) -> str:
         return text(f"{name.upper()}_SECRET", f"mlflow_{name}/versions/1", _SECRET_VERSION)
 
+    # Both or none: with one alone the other is asked for.
+    has_viewer = any(env.get(f"VIEWER_{part}_SECRET") for part in ("USERNAME", "PASSWORD"))
     artifacts = text("ARTIFACTS", "proxied", re.compile("proxied|direct"))
     hosts = text("MLFLOW_SERVER_ALLOWED_HOSTS", "mlflow-123456789012.us-central1.run.app")
     allowed_hosts = tuple(part.strip().lower() for part in hosts.split(",") if part.strip())
@@ -115,12 +129,17 @@ def load(env: Mapping[str, str]) -> Settings:
         allowed_hosts=allowed_hosts,
         pool_size=pool_size,
         processes=processes,
+        # Of each process: the kernel spreads connections, not requests, and a share of them would
+        # refuse what one process could answer while another has nothing to do.
+        max_concurrency=number("MAX_CONCURRENCY", "80", 1, MAX_CONCURRENCY),
         secrets=SecretVersions(
             artifact_url=secret("artifact_url"),
             database_url=secret("database_url"),
             tracking_username=secret("tracking_username"),
             tracking_password=secret("tracking_password"),
             kek_passphrase=secret("kek_passphrase"),
+            viewer_username=secret("viewer_username") if has_viewer else None,
+            viewer_password=secret("viewer_password") if has_viewer else None,
         ),
         cloudsql_root=env.get("CLOUDSQL_ROOT", "/cloudsql"),
         boot_patience=number("BOOT_PATIENCE", "100", 0, 100),

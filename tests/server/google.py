@@ -97,6 +97,15 @@ class Google:
         self.grant(name)
         return f"{name}/versions/{version}"
 
+    def store_further(self, version: str, value: str) -> str:
+        """Another version of the secret that an earlier one is named of."""
+        name = version.partition("/")[0]
+        return f"{name}/versions/{self._secrets.add_version(name, value.encode())}"
+
+    def destroy(self, version: str) -> None:
+        name, _, number = version.partition("/versions/")
+        self._secrets.destroy_version(name, number)
+
     def grant(self, name: str) -> None:
         self._policy.add(Grant(ACCESSOR, f"serviceAccount:{self.account}", secret(PROJECT, name)))
 
@@ -118,6 +127,7 @@ class Google:
             allowed_hosts=("localhost",),
             pool_size=8,
             processes=1,
+            max_concurrency=80,
             secrets=versions,
             cloudsql_root="/cloudsql",
             secret_manager_endpoint=self.secret_manager,

@@ -185,8 +185,8 @@ def test_an_instance_never_holds_more_connections_than_it_is_allowed(
     assert statuses == {200, 404}
 
 
-def test_what_is_stored_encrypted_outlives_the_process(
-    start: StartServer, environment: dict[str, str]
+def test_what_is_stored_encrypted_outlives_the_process_and_a_changed_passphrase(
+    start: StartServer, environment: dict[str, str], google: Google
 ) -> None:
     """MLflow's own key for the secrets of webhooks is another one in each process."""
     hooks = "/api/2.0/mlflow/webhooks"
@@ -200,7 +200,14 @@ def test_what_is_stored_encrypted_outlives_the_process(
         }
         assert client.post(hooks, json=hook).status_code == 200
     assert server.stop() == 0
-    with start(environment).ready().client() as client:
-        found = client.get(hooks)
-        assert found.status_code == 200, found.text
-        assert [one["name"] for one in found.json()["webhooks"]] == ["told"]
+    first = environment["KEK_PASSPHRASE_SECRET"]
+    changed = google.store_further(first, "another canary")
+    # The last is a roll-back.
+    for passphrase in (first, changed, first):
+        server = start(environment | {"KEK_PASSPHRASE_SECRET": passphrase}).ready()
+        with server.client() as client:
+            found = client.get(hooks)
+            assert found.status_code == 200, found.text
+            assert [one["name"] for one in found.json()["webhooks"]] == ["told"]
+        no_secret_is_visible(server)
+        assert server.stop() == 0

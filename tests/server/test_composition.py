@@ -37,6 +37,7 @@ async def both(
         artifact_root="mlflow-artifacts:/",
         artifact_destination="/tmp/mlflow-gcp-nowhere",
         kek_passphrase="k",
+        kek_version=1,
     )
     fastapi, flask = mlflow_internals.import_fastapi(), mlflow_internals.import_flask()
     composed = Composition(

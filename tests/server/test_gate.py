@@ -1,12 +1,15 @@
 """Who may come in: credentials × path × method × scope, none of them trusted."""
 
 import base64
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tracking_server.credentials import Credentials
+from tracking_server.failed_logins import PATIENCE
 from tracking_server.gate import MAX_AUTHORIZATION, Gate
 
 HOST = "mlflow-123456789012.us-central1.run.app"
@@ -37,16 +40,22 @@ class Application:
             await send({"type": "http.response.body", "body": b""})
 
 
+def new_gate(**more: Any) -> Gate:
+    return Gate(Application(), user=Credentials(USER, PASSWORD), hosts=HOSTS, **more)
+
+
 def call(
     *headers: tuple[bytes, bytes],
     method: str = "GET",
     path: bytes = b"/",
     host: str | None = HOST,
     kind: str = "http",
+    gate: Gate | None = None,
 ) -> tuple[int | None, dict[bytes, bytes], bool]:
     """Status, headers and whether the application was reached."""
+    gate = gate or new_gate()
     application = Application()
-    gate = Gate(application, username=USER, password=PASSWORD, hosts=HOSTS)
+    gate.app = application
     sent: list[dict[str, Any]] = []
 
     async def send(message: Any) -> None:
@@ -61,6 +70,7 @@ def call(
         "path": path.decode("latin-1"),
         "raw_path": path,
         "headers": [*([(b"host", host.encode())] if host is not None else []), *headers],
+        "client": ("169.254.1.1", 1),
     }
     run = gate(scope, receive, send)
     try:
@@ -257,9 +267,26 @@ def test_our_own_pages_may_do_everything(method: str, host: str, origin: str) ->
 def test_other_pages_may_do_nothing(method: str, host: str, origin: str) -> None:
     foreign = (b"origin", origin.encode())
     assert call(RIGHT, foreign, method=method, host=host)[::2] == (403, False)
-    # A page can't forge Sec-Fetch-Site, but it doesn't help either.
+    for site in (b"cross-site", b"same-site", b"none"):
+        told = (b"sec-fetch-site", site)
+        assert call(RIGHT, foreign, told, method=method, host=host)[::2] == (403, False)
+    # A page can't forge it, but it doesn't help either, if not to one of this computer.
     forged = (b"sec-fetch-site", b"same-origin")
-    assert call(RIGHT, foreign, forged, method=method, host=host)[::2] == (403, False)
+    is_here = re.fullmatch(r"http://(localhost|127\.0\.0\.1)(:\d+)?", origin)
+    assert is_here or call(RIGHT, foreign, forged, method=method, host=host)[0] == 403
+
+
+@pytest.mark.parametrize("origin", [b"http://localhost:8080", b"http://127.0.0.1:8080"])
+def test_the_page_works_through_gclouds_proxy(origin: bytes) -> None:
+    """It says that the service is the host, and leaves the page's own origin."""
+    own = ((b"origin", origin), (b"sec-fetch-site", b"same-origin"))
+    assert call(RIGHT, *own, method="POST")[0] == 204
+    for elsewhere in (
+        b"http://localhost.evil.example",
+        b"https://localhost:8080",
+        b"http://10.0.0.1",
+    ):
+        assert call(RIGHT, (b"origin", elsewhere), own[1], method="POST")[0] == 403
 
 
 def test_two_origins_are_refused() -> None:
@@ -298,3 +325,126 @@ def test_nothing_that_is_made_up_gets_in(
         open_path = path == b"/health" and method in {"GET", "HEAD"}
         assert reached is open_path
         assert open_path or status == 401
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+WRONG = (b"authorization", basic(USER, "wrong"))
+
+
+def came_from(address: str) -> tuple[bytes, bytes]:
+    return (b"x-forwarded-for", address.encode())
+
+
+def test_who_fails_too_often_is_told_to_wait_and_the_right_credentials_pass_all_the_same() -> None:
+    clock = Clock()
+    gate = new_gate(clock=clock)
+    failures = [call(WRONG, came_from("203.0.113.7"), gate=gate) for _ in range(200)]
+    assert [status for status, _, _ in failures] == [401] * PATIENCE + [429] * (200 - PATIENCE)
+    assert failures[PATIENCE][1][b"retry-after"] == b"12"
+    assert failures[-1][1][b"retry-after"] == b"60"
+    assert call(RIGHT, came_from("203.0.113.7"), gate=gate)[0] == 204
+    assert call(WRONG, came_from("203.0.113.7"), gate=gate)[0] == 429
+    assert call(WRONG, came_from("203.0.113.8"), gate=gate)[0] == 401
+    clock.now += 50
+    assert call(WRONG, came_from("203.0.113.7"), gate=gate)[0] == 429
+    clock.now += 60
+    assert call(WRONG, came_from("203.0.113.7"), gate=gate)[0] == 401
+
+
+def test_who_heeds_what_it_is_told_is_judged_again() -> None:
+    clock = Clock()
+    gate = new_gate(clock=clock)
+    for _ in range(100):
+        status, headers, _ = call(WRONG, gate=gate)
+        if status == 429:
+            clock.now += int(headers[b"retry-after"])
+            assert call(WRONG, gate=gate)[0] == 401
+
+
+def test_nobody_is_told_to_wait_who_gives_no_credentials_or_the_right_ones() -> None:
+    gate = new_gate(clock=Clock())
+    assert {call(gate=gate)[0] for _ in range(100)} == {401}
+    assert {call(RIGHT, gate=gate)[0] for _ in range(100)} == {204}
+    assert call(WRONG, gate=gate)[0] == 401
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["198.51.100.1, 203.0.113.7", "198.51.100.2, 203.0.113.7", "203.0.113.7"],
+        ["2001:db8:1:2::1", "2001:db8:1:2:3:4:5:6", "198.51.100.1,2001:DB8:1:2::7"],
+        ["", "nonsense", "1.2.3.4.5", "203.0.113.7, ü", "x" * 60_000],
+    ],
+    ids=["forged before the last", "one customer's network", "no address: the peer"],
+)
+def test_nobody_gets_out_of_it_by_another_name(given: list[str]) -> None:
+    gate = new_gate(clock=Clock())
+    for turn in range(PATIENCE):
+        assert call(WRONG, came_from(given[turn % len(given)]), gate=gate)[0] == 401
+    for forwarded_for in given:
+        assert call(WRONG, came_from(forwarded_for), gate=gate)[0] == 429
+
+
+def test_the_log_has_few_lines_for_many_of_them(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    gate = new_gate(clock=clock)
+    for _ in range(1000):
+        call(WRONG, came_from("203.0.113.7"), gate=gate)
+        clock.now += 0.02
+    # The rest is told by the next probe.
+    clock.now += 30
+    call(path=b"/health", gate=gate)
+    told = [record.__dict__["fields"] for record in caplog.records]
+    assert len(told) <= 4
+    assert {line["client"] for line in told} == {"203.0.113.7"}
+    assert sum(line["refused"] for line in told) == 1000 - PATIENCE
+
+
+VIEWER = Credentials("viewer", "l00k")
+LOOKING = (b"authorization", basic(VIEWER.username, VIEWER.password))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", b"/api/2.0/mlflow/runs/get", 204),
+        ("HEAD", b"/", 204),
+        ("POST", b"/ajax-api/2.0/mlflow/runs/search", 204),
+        ("POST", b"/api/2.0/mlflow/runs/create", 403),
+        ("POST", b"/api/2.0/mlflow/runs/search/", 403),
+        ("POST", b"/api/2.0/mlflow/runs/search\n", 403),
+        ("POST", b"/x/api/2.0/mlflow/runs/search", 403),
+        ("PUT", b"/api/2.0/mlflow/runs/search", 403),
+        ("OPTIONS", b"/", 403),
+        ("FOO", b"/", 403),
+        ("post", b"/graphql", 403),
+    ],
+)
+def test_the_viewer_may_look(method: str, path: bytes, status: int) -> None:
+    gate = new_gate(viewer=VIEWER)
+    found, _, reached = call(LOOKING, method=method, path=path, gate=gate)
+    assert (found, reached) == (status, status == 204)
+    assert call(RIGHT, method=method, path=path, gate=gate)[0] == 204
+
+
+def test_the_viewer_is_refused_like_anyone_else() -> None:
+    gate = new_gate(viewer=VIEWER)
+    foreign = (b"origin", b"https://evil.example")
+    assert call(LOOKING, foreign, gate=gate)[0] == 403
+    assert call(LOOKING, host="evil.example", gate=gate)[0] == 403
+    crossed = (b"authorization", basic(USER, VIEWER.password))
+    assert call(crossed, gate=gate)[0] == 401
+    assert call((b"authorization", basic(VIEWER.username, PASSWORD)), gate=gate)[0] == 401
+
+
+def test_without_a_viewer_there_is_none() -> None:
+    for nobody in ("", ":", "None:None", "viewer:"):
+        header = (b"authorization", b"Basic " + base64.b64encode(nobody.encode()))
+        assert call(header)[0] == 401

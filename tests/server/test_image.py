@@ -13,7 +13,8 @@ LOCK = (IMAGE / "requirements.txt").read_text()
 
 
 def test_the_image_has_the_python_that_the_tests_run_on() -> None:
-    found = re.search(r"^ARG PYTHON_IMAGE=python:(\d+)\.(\d+)\.\d+-slim-\w+$", DOCKERFILE, re.M)
+    base = r"python:(\d+)\.(\d+)\.\d+-slim-\w+@sha256:[0-9a-f]{64}"
+    found = re.search(rf"^ARG PYTHON_IMAGE={base}$", DOCKERFILE, re.M)
     assert found
     oldest = re.search(
         r'requires-python = ">=(\d+)\.(\d+)"', (IMAGE / "pyproject.toml").read_text()
@@ -29,14 +30,6 @@ def test_the_image_runs_unprivileged_without_a_shell() -> None:
     entrypoint = '["/opt/server/bin/python", "-m", "tracking_server"]'
     assert f"ENTRYPOINT {entrypoint}" in DOCKERFILE
     assert "CMD" not in DOCKERFILE
-
-
-def test_every_locked_requirement_has_hashes() -> None:
-    requirements = re.split(r"^(?=[a-z0-9])", LOCK, flags=re.M)[1:]
-    assert len(requirements) > 50
-    for requirement in requirements:
-        assert re.match(r"[a-z0-9._-]+==\S+ ", requirement), requirement
-        assert "    --hash=sha256:" in requirement, requirement
 
 
 def test_what_the_server_never_imports_is_not_in_the_lock() -> None:

@@ -45,11 +45,11 @@ def test_an_application_that_fails_is_answered_for(
 
     scope = {"type": "http", "http_version": "2", "method": "GET", "raw_path": b"/x", "headers": []}
     caplog.set_level(logging.INFO)
-    asyncio.run(AccessLog(application)(scope, None, send))  # type: ignore[arg-type]
+    asyncio.run(AccessLog(application, pool_use=dict)(scope, None, send))  # type: ignore[arg-type]
     assert caplog.records[0].levelname == severity
     assert caplog.records[-1].message == f"GET /x {status}"
     assert "canary" not in str(sent)
-    assert [m["status"] for m in sent if "status" in m] == ([500] if status == 500 else [])
+    assert [m["status"] for m in sent if "status" in m] == [500 if status == 500 else 400]
 
 
 def test_an_exception_is_in_the_same_line() -> None:
@@ -73,6 +73,9 @@ def test_an_exception_is_in_the_same_line() -> None:
 def test_a_request_is_logged_without_its_headers_and_query(
     header: tuple[bytes, bytes], trace: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
+    def pool_use() -> dict[str, int]:
+        return {"in_use": 3, "waiting": 1}
+
     async def application(scope: Any, receive: Any, send: Any) -> None:
         logging.getLogger("elsewhere").warning("inside")
         await send({"type": "http.response.start", "status": 503, "headers": []})
@@ -100,7 +103,7 @@ def test_a_request_is_logged_without_its_headers_and_query(
     logging.getLogger().addHandler(handler)
     caplog.set_level(logging.INFO)
     try:
-        asyncio.run(AccessLog(application)(scope, None, send))  # type: ignore[arg-type]
+        asyncio.run(AccessLog(application, pool_use=pool_use)(scope, None, send))  # type: ignore[arg-type]
     finally:
         logging.getLogger().removeHandler(handler)
     inside, access = lines
@@ -108,7 +111,35 @@ def test_a_request_is_logged_without_its_headers_and_query(
     assert access["httpRequest"]["status"] == 503
     assert access["httpRequest"]["responseSize"] == "5"
     assert access["severity"] == "WARNING"
+    assert access["pool"] == {"in_use": 3, "waiting": 1}
+    assert "wrong_credentials" not in access
     expected = None if trace is None else f"projects/my-project/traces/{trace}"
     for entry in (inside, access):
         assert entry.get("logging.googleapis.com/trace") == expected
     assert "canary" not in json.dumps(lines)
+
+
+@pytest.mark.parametrize(
+    ("headers", "wrong"),
+    [([], False), ([(b"accept", b"*/*")], False), ([(b"authorization", b"Basic canary")], True)],
+)
+def test_a_guess_is_told_from_a_browsers_first_request(
+    headers: list[tuple[bytes, bytes]], wrong: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+
+    async def send(message: Any) -> None:
+        pass
+
+    caplog.set_level(logging.INFO)
+    scope = {
+        "type": "http",
+        "http_version": "2",
+        "method": "GET",
+        "raw_path": b"/",
+        "headers": headers,
+    }
+    asyncio.run(AccessLog(application, pool_use=dict)(scope, None, send))  # type: ignore[arg-type]
+    assert line(caplog.records[-1])["wrong_credentials"] is wrong
+    assert "canary" not in caplog.text

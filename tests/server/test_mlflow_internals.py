@@ -64,15 +64,20 @@ def test_the_passphrase_is_the_one_that_mlflow_encrypts_with(
 ) -> None:
     from mlflow.utils.crypto import KEKManager
 
-    for name in ("ARTIFACT_ROOT", "ARTIFACTS_DESTINATION", "CRYPTO_KEK_PASSPHRASE"):
+    kek = ("CRYPTO_KEK_PASSPHRASE", "CRYPTO_KEK_VERSION")
+    for name in ("ARTIFACT_ROOT", "ARTIFACTS_DESTINATION", *kek):
         constant = getattr(mlflow_internals._server_constants(), f"{name}_ENV_VAR")
         monkeypatch.setenv(constant, os.environ.get(constant, ""))
     mlflow_internals.configure_stores(
-        artifact_root="mlflow-artifacts:/", artifact_destination="gs://b", kek_passphrase="ours"
+        artifact_root="mlflow-artifacts:/",
+        artifact_destination="gs://b",
+        kek_passphrase="ours",
+        kek_version=3,
     )
     assert KEKManager().using_default_passphrase is False
-    assert KEKManager().get_kek() == KEKManager(passphrase="ours").get_kek()
-    assert KEKManager().get_kek() != KEKManager(passphrase="other").get_kek()
+    assert KEKManager().kek_version == 3
+    assert KEKManager().get_kek() == KEKManager(passphrase="ours", kek_version=3).get_kek()
+    assert KEKManager().get_kek() != KEKManager(passphrase="other", kek_version=3).get_kek()
 
 
 def test_a_search_for_runs_does_not_execute_the_login_app_that_it_can_do_without() -> None:

@@ -8,7 +8,7 @@ from sqlite3 import Connection, connect
 from threading import Barrier
 
 import pytest
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from tracking_server.outage import DatabaseUnavailable
 from tracking_server.pool import DEEPEST, NestingPool
 
 from tests.server.conftest import StartServer
@@ -44,6 +44,28 @@ def test_nobody_waits_for_those_who_wait(size: int, depth: int) -> None:
     assert pool.checkedout() == 0
 
 
+def test_the_most_that_were_in_use_and_waited_since_it_was_last_asked() -> None:
+    pool = make_pool(2)
+    assert pool.use() == {"in_use": 0, "waiting": 0}
+    with ExitStack() as stack, ThreadPoolExecutor(2) as executor:
+        outer = stack.enter_context(closing(pool.connect()))
+        with closing(pool.connect()):
+            waiting = [executor.submit(lambda: pool.connect().close()) for _ in range(2)]
+            until = time.monotonic() + 5
+            while pool._waiting < 2 and time.monotonic() < until:
+                time.sleep(0.01)
+            assert pool.use() == {"in_use": 2, "waiting": 2}
+        outer.close()
+        for turn in waiting:
+            turn.result()
+    # What lasted when it was asked counts for the next time as well.
+    assert pool.use() == {"in_use": 2, "waiting": 2}
+    assert pool.use() == {"in_use": 0, "waiting": 0}
+    with pytest.raises(ZeroDivisionError), closing(pool.connect()):
+        _ = 1 / 0
+    assert pool.use() == {"in_use": 1, "waiting": 0}
+
+
 def test_all_but_what_one_thread_needs_further_is_for_first_connections() -> None:
     pool = make_pool(8)
     outermost = 8 - (DEEPEST - 1)
@@ -63,7 +85,7 @@ def test_a_connection_that_does_not_become_free_is_an_error_that_says_so() -> No
     message = "no connection of 1 became free within"
     with closing(pool.connect()), ThreadPoolExecutor(1) as executor:
         waiting = executor.submit(pool.connect)
-        with pytest.raises(PoolTimeoutError, match=message):
+        with pytest.raises(DatabaseUnavailable, match=message):
             waiting.result()
     pool.connect().close()
 

@@ -2,11 +2,13 @@
 
 import base64
 from collections.abc import AsyncIterator
+from itertools import count
 
 import httpx
 import pytest
 from starlette.types import ASGIApp
 from tracking_server import mlflow_internals
+from tracking_server.credentials import Credentials
 from tracking_server.gate import Gate
 
 from tests.server.parity import routes as parity
@@ -32,7 +34,9 @@ def every_route() -> list[Route]:
 
 @pytest.fixture
 async def client(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
-    gate = Gate(app, username="u", password="p", hosts=[HOST])
+    # An hour from one failed login to the next, so that none is told to wait.
+    hours = count(0, 3600)
+    gate = Gate(app, user=Credentials("u", "p"), hosts=[HOST], clock=lambda: next(hours))
     transport = httpx.ASGITransport(gate)
     async with httpx.AsyncClient(transport=transport, base_url=f"https://{HOST}") as client:
         yield client

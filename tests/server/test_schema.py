@@ -1,26 +1,36 @@
 """The schema is made or upgraded once, however many boot at once; a newer one is refused."""
 
+import logging
+import re
 import socket
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
 
 import pg8000
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from tracking_server import database, mlflow_internals, schema
 from tracking_server.errors import BootError
 
+from local.postgres import Postgres
 from tests.server.conftest import StartServer
 
 BOOTS = 5
 
 
 @pytest.fixture
-def engine(database_url: str, cloudsql_root: Path) -> Engine:
+def engine(database_url: str, cloudsql_root: Path) -> Iterator[Engine]:
     database.connect_with(make_url(database_url), pool_size=1, cloudsql_root=str(cloudsql_root))
-    return database.single_connection_engine()
+    engine = database.single_connection_engine()
+    yield engine
+    engine.dispose()
 
 
 def older_schema(engine: Engine) -> str:
@@ -37,8 +47,27 @@ def older_schema(engine: Engine) -> str:
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
-    assert mlflow_internals.schema_revision(engine) == revision
+    assert revision_of(engine) == revision
     return str(revision)
+
+
+def revision_of(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        return mlflow_internals.schema_revision(connection)
+
+
+def everything(engine: Engine) -> set[tuple[str, ...]]:
+    """All that half a migration could leave behind."""
+    listed = """
+        SELECT table_name, column_name, data_type, is_nullable
+        FROM information_schema.columns WHERE table_schema = 'public'
+        UNION SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), ''
+        FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+        UNION SELECT tablename, indexname, indexdef, tableowner
+        FROM pg_indexes JOIN pg_tables USING (schemaname, tablename) WHERE schemaname = 'public'
+    """
+    with engine.connect() as connection:
+        return {tuple(row) for row in connection.execute(text(listed))}
 
 
 @pytest.mark.parametrize("state", ["empty", "older"])
@@ -51,7 +80,7 @@ def test_five_boots_at_once(
         server.ready()
     said = [entry["message"] for server in servers for entry in server.entries()]
     assert len([line for line in said if line.startswith(f"schema: from revision {found}")]) == 1
-    assert mlflow_internals.schema_revision(engine) == mlflow_internals.latest_schema_revision()
+    assert revision_of(engine) == mlflow_internals.latest_schema_revision()
     for number, server in enumerate(servers):
         with server.client() as client:
             made = client.post("/api/2.0/mlflow/experiments/create", json={"name": f"of {number}"})
@@ -71,9 +100,118 @@ def test_a_newer_schema_is_refused(engine: Engine) -> None:
         schema.ensure(engine, deadline=5)
 
 
+@pytest.mark.parametrize(
+    ("state", "fails_at"),
+    [
+        ("empty", "CREATE TABLE experiments"),
+        ("empty", "CREATE TABLE alembic_version"),
+        ("empty", "REASSIGN OWNED"),
+        ("older", "UPDATE alembic_version"),
+        ("older", "REASSIGN OWNED"),
+    ],
+)
+def test_a_migration_that_fails_changes_nothing_and_is_made_up_for(
+    engine: Engine, state: str, fails_at: str
+) -> None:
+    if state == "older":
+        older_schema(engine)
+    before, failed = everything(engine), 0
+
+    def fail(*arguments: Any) -> tuple[str, Any]:
+        nonlocal failed
+        statement, parameters = arguments[2:4]
+        if statement.strip().startswith(fails_at):
+            failed += 1
+            return "SELECT 1 / 0", ()
+        return statement, parameters
+
+    event.listen(engine, "before_cursor_execute", fail, retval=True)
+    with pytest.raises(BootError, match="and is as it was: division by zero, SQLSTATE 22012"):
+        schema.ensure(engine, deadline=5)
+    assert failed == 1
+    assert everything(engine) == before
+    event.remove(engine, "before_cursor_execute", fail)
+    schema.ensure(engine, deadline=5)
+    assert revision_of(engine) == mlflow_internals.latest_schema_revision()
+
+
+def test_the_way_back_from_an_upgrade_is_told(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    schema.ensure(engine, deadline=5)
+    assert "restore" not in caplog.text
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    older_schema(engine)
+    caplog.clear()
+    before = datetime.now(UTC)
+    schema.ensure(engine, deadline=5)
+    [told] = re.findall(r"the way back is a restore to (\S+Z) ", caplog.text)
+    # Cut to milliseconds.
+    assert (
+        timedelta(milliseconds=-1) <= datetime.fromisoformat(told) - before < timedelta(seconds=5)
+    )
+
+
+def test_tables_that_are_in_use_are_waited_for_and_others_get_their_turn(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    older_schema(engine)
+    monkeypatch.setattr(schema, "_TABLE_TIMEOUT", "100ms")
+    upgraded = threading.Thread(target=schema.ensure, args=(engine,), kwargs={"deadline": 5})
+    with engine.connect() as user, engine.connect() as other:
+        user.execute(text("LOCK TABLE alembic_version IN SHARE MODE"))
+        upgraded.start()
+        while "trying again" not in caplog.text:
+            assert upgraded.is_alive()
+            sleep(0.05)
+        # What the migration had locked meanwhile is free.
+        other.execute(text("SET lock_timeout = '300ms'"))
+        assert other.execute(text("SELECT count(*) FROM experiments")).scalar_one() == 0
+    upgraded.join()
+    assert revision_of(engine) == mlflow_internals.latest_schema_revision()
+
+
+def test_tables_that_stay_in_use_are_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    older_schema(engine)
+    before = everything(engine)
+    monkeypatch.setattr(schema, "_TABLE_TIMEOUT", "100ms")
+    with engine.connect() as user:
+        user.execute(text("LOCK TABLE alembic_version IN SHARE MODE"))
+        with pytest.raises(BootError, match="as it was: .* lock timeout.*pg_stat_activity"):
+            schema.ensure(engine, deadline=5, lock_deadline=0.5)
+    assert everything(engine) == before
+
+
+@pytest.mark.parametrize("state", ["empty", "older", "upgraded by hand"])
+def test_a_second_user_can_do_all_that_the_first_can(
+    engine: Engine, postgres: Postgres, state: str
+) -> None:
+    if state == "older":
+        older_schema(engine)
+    if state == "upgraded by hand":
+        with engine.begin() as connection:
+            mlflow_internals.create_or_upgrade_schema(connection)
+    schema.ensure(engine, deadline=5)
+    postgres.create_user("second", "second")
+    url = make_url(str(engine.url)).set(username="second")
+    second = create_engine(
+        url, poolclass=NullPool, connect_args={"password": "second", "ssl_context": False}
+    )
+    assert revision_of(second) == mlflow_internals.latest_schema_revision()
+    with second.begin() as connection:
+        connection.execute(
+            text("INSERT INTO experiments (name, workspace) VALUES ('of the second', 'default')")
+        )
+        connection.execute(text("ALTER TABLE runs ADD COLUMN more integer"))
+        connection.execute(text("CREATE TABLE further (id serial)"))
+
+
 def test_a_held_lock_is_waited_for_and_given_up(engine: Engine) -> None:
     with engine.connect() as holder:
-        schema._lock(holder, 1)
+        schema._lock(holder, monotonic() + 1)
         with pytest.raises(BootError, match="another instance has been upgrading"):
             schema.ensure(engine, deadline=5, lock_deadline=0.5)
     schema.ensure(engine, deadline=5, lock_deadline=0.5)
@@ -82,15 +220,15 @@ def test_a_held_lock_is_waited_for_and_given_up(engine: Engine) -> None:
 def test_a_database_that_is_not_there_yet_is_waited_for(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    revision = mlflow_internals.schema_revision
+    ask = schema._ask
     calls = 0
 
-    def later(engine: Engine) -> str | None:
+    def later(engine: Engine) -> tuple[str | None, str | None]:
         nonlocal calls
         calls += 1
-        return revision(unreachable() if calls < 4 else engine)
+        return ask(unreachable() if calls < 4 else engine)
 
-    monkeypatch.setattr(mlflow_internals, "schema_revision", later)
+    monkeypatch.setattr(schema, "_ask", later)
     schema.ensure(engine, deadline=30)
     assert calls >= 4
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from tracking_server import secrets
+from tracking_server.credentials import Credentials
 from tracking_server.errors import BootError
 from tracking_server.settings import SecretVersions, Settings
 
@@ -45,7 +46,7 @@ def test_all_secrets_are_read(google: Google) -> None:
     found = fetch(stored(google))
     assert found.artifact_url == "gs://my-bucket"
     assert found.database_url.password == "c@nary"
-    assert found.tracking_password == "canary ü%"
+    assert found.user == Credentials("mlflow", "canary ü%")
 
 
 def test_no_value_is_in_the_representation(google: Google) -> None:
@@ -83,7 +84,7 @@ def test_a_missing_right_is_named_with_the_role_and_the_account(google: Google, 
 def test_a_grant_that_is_seen_late_is_waited_for(google: Google) -> None:
     settings = dataclasses.replace(stored(google), boot_patience=5)
     google.answer_next("403", 3)
-    assert fetch(settings).tracking_username == "mlflow"
+    assert fetch(settings).user.username == "mlflow"
 
 
 def test_everything_wrong_is_said_at_once(google: Google) -> None:
@@ -129,11 +130,34 @@ def test_a_disabled_version_is_named(google: Google) -> None:
     assert "is disabled or destroyed" in text
 
 
+VIEWER = {"viewer_username": "viewer", "viewer_password": "canary 2"}
+
+
+def test_the_viewers_are_read_where_there_is_one(google: Google) -> None:
+    assert fetch(stored(google)).viewer is None
+    assert fetch(stored(google, **VIEWER)).viewer == Credentials("viewer", "canary 2")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"viewer_username": "mlflow"}, "another name than the tracking_username"),
+        ({"viewer_username": "view:canary"}, "without colon"),
+        ({"viewer_password": "canary\n"}, "without control character"),
+        ({"viewer_password": " "}, "is empty"),
+    ],
+)
+def test_what_the_viewers_hold_is_checked(
+    google: Google, changed: dict[str, str], said: str
+) -> None:
+    assert said in refusal(stored(google, **VIEWER | changed))
+
+
 @pytest.mark.parametrize("failure", ["429", "500", "503", "cut"])
 def test_what_passes_is_tried_again(google: Google, failure: str) -> None:
     settings = stored(google)
     google.answer_next(failure, 4)
-    assert fetch(settings).tracking_username == "mlflow"
+    assert fetch(settings).user.username == "mlflow"
 
 
 @pytest.mark.parametrize("failure", ["503", "cut"])

@@ -49,6 +49,8 @@ def test_each_missing_variable_is_named(key: str) -> None:
         ("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "many"),
         ("WEB_CONCURRENCY", "0"),
         ("WEB_CONCURRENCY", "9"),
+        ("MAX_CONCURRENCY", "0"),
+        ("MAX_CONCURRENCY", "1001"),
         ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password"),
         ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password/versions/latest"),
         ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password/versions/0"),
@@ -70,6 +72,19 @@ def test_a_value_where_a_secrets_version_belongs_is_not_shown() -> None:
     assert "canary" not in str(refused.value)
 
 
+def test_a_viewer_has_a_name_and_a_password_or_there_is_none() -> None:
+    name = {"VIEWER_USERNAME_SECRET": "mlflow_viewer_username/versions/1"}
+    password = {"VIEWER_PASSWORD_SECRET": "mlflow_viewer_password/versions/2"}
+    assert settings.load(COMPLETE).secrets.viewer_username is None
+    found = settings.load(COMPLETE | name | password).secrets
+    assert found.viewer_username == "mlflow_viewer_username/versions/1"
+    assert found.viewer_password == "mlflow_viewer_password/versions/2"
+    with pytest.raises(BootError, match="VIEWER_PASSWORD_SECRET is not set"):
+        settings.load(COMPLETE | name)
+    with pytest.raises(BootError, match="VIEWER_USERNAME_SECRET is not set"):
+        settings.load(COMPLETE | password)
+
+
 def test_everything_wrong_is_said_at_once_in_one_line() -> None:
     with pytest.raises(BootError) as refused:
         settings.load({"PORT": "x"})
@@ -80,6 +95,7 @@ def test_everything_wrong_is_said_at_once_in_one_line() -> None:
 
 def test_each_process_has_a_connection() -> None:
     assert settings.load(COMPLETE | {"WEB_CONCURRENCY": "2"}).processes == 2
+    assert settings.load(COMPLETE | {"MAX_CONCURRENCY": "9"}).max_concurrency == 9
     few = {"WEB_CONCURRENCY": "4", "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "15"}
     with pytest.raises(BootError, match="POOL_SIZE is 15, wanted 16 at least"):
         settings.load(COMPLETE | few)

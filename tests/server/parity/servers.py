@@ -89,7 +89,7 @@ class Stock:
 
 @contextmanager
 def our_environment(
-    folder: Path, database_url: str, cloudsql_root: Path
+    folder: Path, database_url: str, cloudsql_root: Path, *, viewer: tuple[str, str] | None = None
 ) -> Iterator[dict[str, str]]:
     """The container's environment, and a project on the stand-ins behind it, with a bucket."""
     with project(folder / "google") as made:
@@ -100,6 +100,8 @@ def our_environment(
             "TRACKING_PASSWORD_SECRET": PASSWORD,
             "KEK_PASSPHRASE_SECRET": "canary-passphrase",
         }
+        if viewer:
+            secrets["VIEWER_USERNAME_SECRET"], secrets["VIEWER_PASSWORD_SECRET"] = viewer
         yield {
             **environment(folder),
             **made.cloud.metadata_environment(SERVER),

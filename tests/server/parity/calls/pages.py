@@ -71,6 +71,7 @@ STRANGE = [
     get("/api/2.0/mlflow/runs/get/", 404),
     get("/api/2.0/mlflow//runs/get", 308),
     get("/API/2.0/mlflow/runs/get", 404),
+    get("/api/3.0/mlflow/datasets/%0A/records?max_results=x", 404),
     get("/%61pi/2.0/mlflow/runs/get?run_id=missing", 404),
     get("/ajax-api/3.0/mlflow/mcp-servers/", 404),
     get("/v1/traces", 404),

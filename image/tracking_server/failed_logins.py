@@ -1,0 +1,77 @@
+"""Who gives wrong credentials too often, so that their refusals become rare and cheap.
+
+The right credentials always pass, or a stranger could lock out everybody behind the same proxy.
+So this makes guessing quiet and slow for whoever heeds it; what makes it hopeless is the length
+of the password (`infra/settings.py` asks for 15 characters).
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from ipaddress import ip_address, ip_network
+from math import ceil
+
+PATIENCE = 10
+"""Failures in a row that are answered as if they were the first: a client that retries,
+a page whose many requests share one mistake."""
+
+INTERVAL = 6.0
+"""Seconds after which one of them is forgotten."""
+
+LONGEST = 60.0
+"""Seconds that a client is told to wait at most; an hour would hit who comes by the same proxy."""
+
+TELL_EVERY = 10.0
+"""Seconds between two lines of the log about them: a line for each could be gigabytes a day."""
+
+MAX_CLIENTS = 10_000
+"""Clients that are remembered, in some 2 MB; beyond it the one is forgotten that was wrong longest
+ago."""
+
+
+class FailedLogins:
+    """The generic cell rate algorithm: https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
+
+    For each client one moment: until when its failures last, if each lasts `INTERVAL` seconds.
+    All moments are of one clock that never goes back, in seconds.
+    """
+
+    def __init__(self) -> None:
+        self._until: OrderedDict[str, float] = OrderedDict()
+        self.untold = 0
+        self._told_at = -TELL_EVERY
+
+    def add(self, client: str, now: float) -> int:
+        """Count one more failure; the seconds to wait, 0 for a client that hasn't had many."""
+        until = max(self._until.pop(client, now), now) + INTERVAL
+        # The next one has to fit in.
+        full = now + (PATIENCE - 1) * INTERVAL
+        self._until[client] = until = min(until, full + LONGEST)
+        if len(self._until) > MAX_CLIENTS:
+            self._until.popitem(last=False)
+        if until <= now + PATIENCE * INTERVAL:
+            return 0
+        self.untold += 1
+        return ceil(until - full)
+
+    def to_tell(self, now: float) -> int:
+        """How many were made to wait since this was last asked; 0 where that was just now."""
+        if now - self._told_at < TELL_EVERY:
+            return 0
+        told, self.untold, self._told_at = self.untold, 0, now
+        return told
+
+
+def client_of(peer: str, forwarded_for: Sequence[bytes]) -> str:
+    """Who is counted together: an address, or the /64 of IPv6, which one customer has whole.
+
+    Of X-Forwarded-For only the last address is true, which Cloud Run's front end has put there.
+    """
+    if forwarded_for:
+        last = forwarded_for[-1].rpartition(b",")[2].strip().decode("latin-1")
+        with suppress(ValueError):
+            address = ip_address(last)
+            if address.version == 6:
+                return str(ip_network((address, 64), strict=False))
+            return str(address)
+    return peer

@@ -1,0 +1,60 @@
+"""Which of the database's errors may be gone when the same request comes again.
+
+MLflow answers SQLAlchemy's OperationalError with 503, which its client tries again, and every other
+error with 400, which it does not. pg8000 has no error of that kind: a database that restarts, has
+no connection left or no disk would be the client's fault, and what it logs would be lost.
+"""
+
+from typing import Any
+
+from pg8000.exceptions import Error, InterfaceError  # type: ignore[import-untyped]
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import OperationalError
+
+from tracking_server.viewing import LOOKING
+
+PASSING = frozenset({"08", "25", "28", "40", "53", "55", "57", "58"})
+"""Classes of SQLSTATE: connections, a standby that can't write yet, a password that was changed
+(the next revision has it), transactions in each other's way, resources, locks, an operator's doing,
+the system's. https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+
+READ_ONLY = "25006"
+
+
+class DatabaseUnavailable(OperationalError):
+    """The database can't do now what it is asked to."""
+
+    def __init__(self, reason: str, cause: BaseException | None = None) -> None:
+        super().__init__(None, None, cause or Error(reason))
+        self._reason = reason
+
+    def __str__(self) -> str:
+        return f"The database can't answer at the moment, try again: {self._reason}"
+
+
+def translate(context: ExceptionContext) -> DatabaseUnavailable | None:
+    """For SQLAlchemy's event `handle_error`: what to raise instead of a passing error.
+
+    https://docs.sqlalchemy.org/en/20/core/events.html#sqlalchemy.events.DialectEvents.handle_error
+    """
+    error = context.original_exception
+    reason = _passing(error)
+    if reason is None:
+        return None
+    unavailable = DatabaseUnavailable(reason, error)
+    unavailable.connection_invalidated = context.is_disconnect
+    return unavailable
+
+
+def _passing(error: BaseException) -> str | None:
+    """What passes, in Postgres' own words where it has said any."""
+    if not isinstance(error, Error):
+        return None
+    told: Any = error.args[0] if error.args else ""
+    if isinstance(told, dict):
+        state = str(told.get("C", ""))
+        if state == READ_ONLY and LOOKING.get():
+            return None  # what a viewer may not will not pass
+        return f"{told.get('M', 'no message')} ({state})" if state[:2] in PASSING else None
+    # Without a message of Postgres' there is only what has become of the connection.
+    return str(told) if isinstance(error, InterfaceError) else None

@@ -1,0 +1,65 @@
+"""What Cloud Logging makes of a line of ours, and which of its filters that matches.
+
+Only as much of the query language as infra/log_metrics.py uses; the rest is refused, so that a
+filter that isn't understood here is no filter that matches nothing. The line:
+https://cloud.google.com/logging/docs/structured-logging#structured_logging_special_fields
+The language: https://cloud.google.com/logging/docs/view/logging-query-language
+"""
+
+import json
+import re
+from typing import Any
+
+Entry = dict[str, Any]
+
+# Fields of the line that become fields of the entry; all others are its payload.
+SPECIAL = {"severity": "severity", "httpRequest": "httpRequest"}
+SPECIAL["logging.googleapis.com/trace"] = "trace"
+
+COMPARISON = re.compile(r'([A-Za-z_.]+)(!~|>=|=|>)("[^"]*"|true|[0-9]+)')
+
+
+def entry_of(line: Entry, *, service: str) -> Entry:
+    payload = {key: value for key, value in line.items() if key not in SPECIAL}
+    return {
+        "resource": {"type": "cloud_run_revision", "labels": {"service_name": service}},
+        **{SPECIAL[key]: value for key, value in line.items() if key in SPECIAL},
+        "jsonPayload": payload,
+    }
+
+
+def matches(filter_: str, entry: Entry) -> bool:
+    return all(_holds(comparison, entry) for comparison in filter_.split(" AND "))
+
+
+def value(entry: Entry, path: str) -> Any:
+    """None for a field that the entry hasn't."""
+    found: Any = entry
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def number(entry: Entry, path: str) -> float:
+    """What is recorded of a field in a distribution; a duration is in seconds."""
+    found = value(entry, path)
+    if isinstance(found, str) and re.fullmatch(r"[0-9]+\.[0-9]+s", found):
+        return float(found[:-1])
+    if type(found) not in (int, float):
+        raise ValueError(f"{path} is no number: {found!r}")
+    return float(found)
+
+
+def _holds(comparison: str, entry: Entry) -> bool:
+    parsed = COMPARISON.fullmatch(comparison)
+    if not parsed:
+        raise ValueError(f"not a comparison that is known here: {comparison}")
+    path, operator, text = parsed.groups()
+    found, wanted = value(entry, path), json.loads(text)
+    if found is None:
+        return False
+    if operator == "=":
+        return bool(found == wanted)
+    if operator == "!~":
+        return re.search(wanted, found) is None
+    return bool(found >= wanted if operator == ">=" else found > wanted)

@@ -1,0 +1,156 @@
+"""Beyond so many requests at a time the rest is refused at once, and cleanly."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+from mlflow.utils.request_utils import _TRANSIENT_FAILURE_RESPONSE_CODES
+from starlette.types import Receive, Scope, Send
+from tracking_server.admission import COME_BACK, Admission
+
+from tests.server.conftest import StartServer
+from tests.server.exchange import Exchange
+from tests.server.process import AUTHORIZATION
+
+LIMIT = 3
+READ = "/api/2.0/mlflow/experiments/get?experiment_id=0"
+
+
+class Application:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+        self.reached = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.reached += 1
+        await self.may_answer.wait()
+        if scope["path"] == "/broken":
+            raise RuntimeError
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await send({"type": "http.response.body", "body": b"b"})
+        if scope["path"] == "/goes-on":
+            await asyncio.sleep(3600)
+
+
+def scenario(
+    play: Callable[[Application, Admission], Awaitable[None]],
+) -> None:
+    async def run() -> None:
+        application = Application()
+        await play(application, Admission(application, limit=LIMIT))
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+async def filled(admission: Admission, path: str = "/") -> list[Exchange]:
+    running = [Exchange(admission, "POST", path) for _ in range(LIMIT)]
+    await asyncio.sleep(0)
+    return running
+
+
+async def refused(admission: Admission) -> bool:
+    exchange = Exchange(admission, "POST", "/")
+    await asyncio.sleep(0)
+    done = exchange.task.done()
+    exchange.task.cancel()
+    return done and exchange.status == 503
+
+
+def test_one_too_many_is_refused_before_its_body_is_read() -> None:
+    async def play(application: Application, admission: Admission) -> None:
+        running = await filled(admission)
+        beyond = Exchange(admission, "POST", "/")
+        beyond.feed(b"body", more=False)
+        await beyond.done()
+        assert (beyond.status, beyond.taken) == (503, 0)
+        assert beyond.status in _TRANSIENT_FAILURE_RESPONSE_CODES
+        first, last = COME_BACK
+        assert first <= int(beyond.headers["retry-after"]) <= last
+        assert json.loads(beyond.body)["error_code"] == "TEMPORARILY_UNAVAILABLE"
+        assert application.reached == LIMIT
+        application.may_answer.set()
+        for exchange in running:
+            assert (await exchange.done()).body == b"ab"
+
+    scenario(play)
+
+
+@pytest.mark.parametrize("path", ["/", "/broken", "/goes-on"])
+def test_whoever_has_its_answer_makes_room(path: str) -> None:
+    async def play(application: Application, admission: Admission) -> None:
+        running = await filled(admission, path)
+        assert await refused(admission)
+        application.may_answer.set()
+        await asyncio.sleep(0.01)
+        again = await filled(admission, path)
+        assert application.reached == 2 * LIMIT
+        for exchange in running + again:
+            exchange.task.cancel()
+        await asyncio.gather(*(each.task for each in running + again), return_exceptions=True)
+
+    scenario(play)
+
+
+def test_a_request_that_is_given_up_makes_room() -> None:
+    async def play(application: Application, admission: Admission) -> None:
+        for exchange in await filled(admission):
+            exchange.task.cancel()
+        await asyncio.sleep(0)
+        assert not await refused(admission)
+
+    scenario(play)
+
+
+def test_the_probes_are_always_answered() -> None:
+    async def play(application: Application, admission: Admission) -> None:
+        running = await filled(admission)
+        probe = Exchange(admission, "GET", "/health")
+        application.may_answer.set()
+        assert (await probe.done()).status == 200
+        for exchange in running:
+            await exchange.done()
+
+    scenario(play)
+
+
+def test_those_who_are_refused_together_do_not_come_back_together() -> None:
+    async def play(application: Application, admission: Admission) -> None:
+        running = await filled(admission)
+        beyond = [await Exchange(admission, "GET", "/").done() for _ in range(100)]
+        assert len({exchange.headers["retry-after"] for exchange in beyond}) > 3
+        for exchange in running:
+            exchange.task.cancel()
+
+    scenario(play)
+
+
+def test_strangers_take_nobodys_place(start: StartServer, environment: dict[str, str]) -> None:
+    server = start(environment | {"MAX_CONCURRENCY": "1"}).ready()
+    path, body = "/api/2.0/mlflow/experiments/create", b'{"name": "first"}'
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {AUTHORIZATION}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with (
+        server.client() as user,
+        httpx.Client(base_url=server.url) as stranger,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as slow,
+    ):
+        for _ in range(5):
+            assert stranger.post(path, content=b"{}").status_code == 401
+        slow.sendall(head.encode() + body[:5])
+        until = time.monotonic() + 20
+        while user.get(READ).status_code != 503:
+            assert time.monotonic() < until
+        assert stranger.post(path, content=b"{}").status_code == 401
+        assert stranger.get("/health").status_code == 200
+        slow.sendall(body[5:])
+        assert slow.recv(1000).startswith(b"HTTP/1.1 200")
+        assert user.get(READ).status_code == 200

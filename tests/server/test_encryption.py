@@ -1,0 +1,161 @@
+"""What is stored encrypted can be read with the passphrase that the server has, whatever it was."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy import Engine, String, text, type_coerce
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from tracking_server import database, encryption, mlflow_internals, schema, secrets
+
+from tests.server.google import Google
+from tests.server.test_secrets import stored
+
+KNOWN = {1: "the first", 2: "the second"}
+KEYS, HOOKS = 3, 2
+
+
+@pytest.fixture
+def engine(database_url: str, cloudsql_root: Path) -> Iterator[Engine]:
+    database.connect_with(make_url(database_url), pool_size=1, cloudsql_root=str(cloudsql_root))
+    engine = database.single_connection_engine()
+    schema.ensure(engine, deadline=5)
+    yield engine
+    engine.dispose()
+
+
+def store(engine: Engine, version: int, passphrase: str) -> None:
+    """As MLflow stores it, the values too."""
+    from mlflow.utils.crypto import KEKManager, _encrypt_secret
+
+    kek = KEKManager(passphrase=passphrase, kek_version=version)
+    with engine.begin() as connection:
+        for number in range(KEYS):
+            name = f"key {number}"
+            encrypted = _encrypt_secret(f"value {number}", kek, name, name)
+            connection.execute(
+                mlflow_internals.gateway_keys()
+                .insert()
+                .values(
+                    secret_id=name,
+                    secret_name=name,
+                    encrypted_value=encrypted.encrypted_value,
+                    wrapped_dek=encrypted.wrapped_dek,
+                    kek_version=version,
+                    masked_value="{}",
+                )
+            )
+        cipher = Fernet(mlflow_internals.webhook_key(passphrase))
+        for number in range(HOOKS):
+            token = cipher.encrypt(f"value {number}".encode()).decode()
+            connection.execute(
+                mlflow_internals.webhooks()
+                .insert()
+                .values(
+                    webhook_id=f"hook {number}",
+                    name="n",
+                    url="https://8.8.8.8",
+                    status="ACTIVE",
+                    secret=type_coerce(token, String),
+                )
+            )
+
+
+def read(engine: Engine, version: int, passphrase: str) -> list[str]:
+    """Fails where anything isn't encrypted with these."""
+    from mlflow.utils.crypto import KEKManager, _decrypt_secret
+
+    kek = KEKManager(passphrase=passphrase, kek_version=version)
+    cipher = Fernet(mlflow_internals.webhook_key(passphrase))
+    keys, hooks = mlflow_internals.gateway_keys(), mlflow_internals.webhooks()
+    with engine.connect() as connection:
+        values = []
+        for key in connection.execute(keys.select().order_by(keys.c.secret_id)):
+            assert key.kek_version == version
+            values.append(
+                _decrypt_secret(
+                    key.encrypted_value, key.wrapped_dek, kek, key.secret_id, key.secret_name
+                )
+            )
+        token = type_coerce(hooks.c.secret, String).label("token")
+        for hook in connection.execute(
+            hooks.select().with_only_columns(token).order_by(hooks.c.webhook_id)
+        ):
+            values.append(cipher.decrypt(hook.token).decode())
+    return values
+
+
+EVERYTHING = [*(f"value {n}" for n in range(KEYS)), *(f"value {n}" for n in range(HOOKS))]
+
+
+def renew(engine: Engine, version: int, known: Mapping[int, str] = KNOWN) -> None:
+    encryption.renew(engine, version=version, passphrase=KNOWN[version], known=lambda: known)
+
+
+def test_a_newer_passphrase_and_the_one_before_again(engine: Engine) -> None:
+    store(engine, 1, KNOWN[1])
+    for version in (2, 1):
+        renew(engine, version)
+        assert read(engine, version, KNOWN[version]) == EVERYTHING
+
+
+def test_nothing_is_asked_for_where_nothing_is_to_be_done(engine: Engine) -> None:
+    def never() -> Mapping[int, str]:
+        raise AssertionError
+
+    encryption.renew(engine, version=1, passphrase=KNOWN[1], known=never)
+    store(engine, 1, KNOWN[1])
+    encryption.renew(engine, version=1, passphrase=KNOWN[1], known=never)
+    with pytest.raises(AssertionError):
+        encryption.renew(engine, version=2, passphrase=KNOWN[2], known=never)
+
+
+def test_nobody_stores_another_value_meanwhile(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the old key, wrapped anew, would be put beside a value that another one encrypts."""
+    store(engine, 1, KNOWN[1])
+    rewrapped, refused = mlflow_internals.rewrapped, 0
+
+    def disturbed(*arguments: Any, **named: Any) -> bytes | None:
+        nonlocal refused
+        for table in (mlflow_internals.gateway_keys(), mlflow_internals.webhooks()):
+            with engine.connect() as other:
+                other.execute(text("SET lock_timeout = '50ms'"))
+                with pytest.raises(DBAPIError, match="55P03"):
+                    other.execute(table.delete())
+                refused += 1
+        return rewrapped(*arguments, **named)
+
+    monkeypatch.setattr(mlflow_internals, "rewrapped", disturbed)
+    renew(engine, 2)
+    assert refused == 2 * KEYS
+    assert read(engine, 2, KNOWN[2]) == EVERYTHING
+
+
+def test_what_nobody_can_read_is_told_and_left(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    store(engine, 1, "forgotten")
+    for known in ({1: "not it"}, {}):
+        caplog.clear()
+        renew(engine, 2, known)
+        said = [record.message for record in caplog.records if record.levelname == "ERROR"]
+        assert len(said) == KEYS + HOOKS
+        assert "gateway key key 0 can't be read with version 1" in said[0]
+        assert "the secret of webhook hook 0 can't be read" in said[KEYS]
+    assert read(engine, 1, "forgotten") == EVERYTHING
+
+
+def test_every_version_of_the_passphrase_is_known_that_is_enabled(google: Google) -> None:
+    settings = stored(google)
+    first = settings.secrets.kek_passphrase
+    second = google.store_further(first, "second")
+    google.store_further(first, "third")
+    assert secrets.passphrases(settings) == {1: "canary", 2: "second", 3: "third"}
+    google.destroy(second)
+    assert secrets.passphrases(settings) == {1: "canary", 3: "third"}
+    assert settings.kek_version == 1

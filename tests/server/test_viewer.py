@@ -1,0 +1,196 @@
+"""The viewer's credentials change nothing: every call that the server has, looked at from behind.
+
+Each call of the parity tests, which reach every route, is sent as the viewer and then as the user.
+What changes something is found in the database and in the bucket, not in a list.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pg8000.native
+import pytest
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ProgrammingError
+from tracking_server import database
+from tracking_server.gate import ONLY_VIEWER
+from tracking_server.viewing import LOOKING, may_view
+
+from local.postgres import Postgres
+from tests.server.conftest import CONNECTION_NAME, DATABASE_PASSWORD, DATABASE_USER
+from tests.server.parity.call import Call, found
+from tests.server.parity.calls import SEQUENCE
+from tests.server.parity.routes import Route, Router, every_route
+from tests.server.parity.servers import our_environment, ours, upstream
+from tests.server.test_parity import bare_calls
+
+VIEWER = ("viewer", "canary-viewer")
+
+REFUSED_ALL_THE_SAME = {
+    "/api/2.0/mlflow-artifacts/mpu/": "begins, ends or gives up an upload",
+    "/api/2.0/mlflow/artifacts/presigned-upload-url": "the address lets its holder upload",
+    "/api/2.0/mlflow/gateway-proxy": "another server is sent a request",
+    "/api/2.0/mlflow/webhooks/": "the receiver is sent a request",
+    "/api/3.0/jobs/": "jobs, which this server doesn't run",
+    "/api/3.0/mlflow/datasets/": "its records are deleted, of which there are none here",
+    "/api/3.0/mlflow/assistant/": "writes into the server's home, asks models, runs programs",
+    "/api/3.0/mlflow/genai/evaluate/invoke": "jobs",
+    "/api/3.0/mlflow/issues/invoke": "jobs",
+    "/api/3.0/mlflow/jobs/": "jobs",
+    "/api/3.0/mlflow/prompt-optimization/jobs": "jobs",
+    "/api/3.0/mlflow/scorer/invoke": "jobs",
+    "/api/3.0/mlflow/ui-telemetry": "sends MLflow's makers what was done",
+    "/api/3.0/mlflow/workspaces": "workspaces, which are off",
+    "/gateway/": "asks models, which costs money",
+    "/v1/traces": "logs",
+}
+"""Routes of which no call here leaves a trace in database or bucket, and why they are refused."""
+
+WRITES_WHILE_IT_LOOKS = "/label-schemas/list"
+"""The first look at an experiment's questions makes its default one."""
+
+
+class Behind:
+    """The database and the bucket, each table and object as a value that can be compared."""
+
+    def __init__(self, connection: pg8000.native.Connection, index: Path) -> None:
+        self._connection, self._index = connection, index
+        self._writers = ""
+        self._tables: dict[str, Any] = {}
+
+    def now(self) -> tuple[dict[str, Any], list[Any]]:
+        # Only a transaction that writes is given a number; without a new one nothing was written.
+        [[writers]] = self._connection.run("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
+        if writers != self._writers:
+            self._writers = writers
+            tables = self._connection.run(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+            )
+            self._tables = {table: self._content(table) for [table] in tables}
+        with closing(sqlite3.connect(f"file:{self._index}?mode=ro", uri=True)) as index:
+            objects = index.execute("SELECT * FROM objects ORDER BY bucket, name").fetchall()
+        return self._tables, objects
+
+    def _content(self, table: str) -> Any:
+        name = pg8000.native.identifier(table)
+        return self._connection.run(
+            f"SELECT count(*), md5(string_agg(r::text, ',' ORDER BY r::text)) FROM {name} AS r"  # noqa: S608
+        )
+
+
+@dataclass
+class Seen:
+    """What was found of each route."""
+
+    refused: set[Route] = field(default_factory=set)
+    allowed: set[Route] = field(default_factory=set)
+    changing: set[Route] = field(default_factory=set)
+
+
+@contextmanager
+def serving(
+    folder: Path, postgres: Postgres, cloudsql_root: Path
+) -> Iterator[tuple[httpx.Client, httpx.Client, Behind]]:
+    """The user's client, the viewer's, and what is behind the server."""
+    postgres.create_database("viewed")
+    user = f"{DATABASE_USER}:{DATABASE_PASSWORD.replace('@', '%40').replace('/', '%2F')}"
+    socket = f"/cloudsql/{CONNECTION_NAME}/.s.PGSQL.5432"
+    url = f"postgresql+pg8000://{user}@/viewed?unix_sock={socket}"
+    with (
+        our_environment(folder, url, cloudsql_root, viewer=VIEWER) as environment,
+        # Else the gateway logs its traces behind the answer.
+        ours(environment | {"MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false"}, folder) as server,
+        server.ready().client() as user_client,
+        server.client() as viewer_client,
+        closing(
+            pg8000.native.Connection(
+                DATABASE_USER,
+                unix_sock=str(postgres.socket()),
+                password=DATABASE_PASSWORD,
+                database="viewed",
+            )
+        ) as connection,
+    ):
+        viewer_client.auth = httpx.BasicAuth(*VIEWER)
+        [index] = (folder / "google").rglob("index.db")
+        yield user_client, viewer_client, Behind(connection, index)
+
+
+def is_refused(answer: httpx.Response) -> bool:
+    return answer.status_code == 403 and answer.content == ONLY_VIEWER.body["body"]
+
+
+def test_the_viewer_changes_nothing_and_sees_everything(
+    tmp_path: Path, postgres: Postgres, cloudsql_root: Path
+) -> None:
+    router, seen = Router(), Seen()
+
+    def send(client: httpx.Client, call: Call) -> httpx.Response:
+        return client.request(call.method, call.path, **call.options())
+
+    with (
+        upstream() as upstream_url,
+        serving(tmp_path, postgres, cloudsql_root) as (user, viewer, behind),
+    ):
+        names = {"mark": "0c01", "upstream": upstream_url, "home": str(tmp_path)}
+        names["server"] = user.base_url.netloc.decode()
+        for template in SEQUENCE:
+            call = template.filled(names)
+            before = behind.now()
+            viewed = send(viewer, call)
+            assert behind.now() == before, f"the viewer's {call} changed something"
+            done = send(user, call)
+            changed = behind.now() != before
+            if done.status_code < 300:
+                names |= {k: found(done.json(), place) for k, place in call.keep.items()}
+            if is_refused(viewed):
+                assert not is_refused(done)
+            elif changed:
+                assert call.path.endswith(WRITES_WHILE_IT_LOOKS), call
+                assert "in a read-only transaction" in viewed.text, call
+            else:
+                assert viewed.status_code == done.status_code, call
+            if route := router.route(call.method, call.path.partition("?")[0]):
+                (seen.refused if is_refused(viewed) else seen.allowed).add(route)
+                if changed:
+                    seen.changing.add(route)
+        before = behind.now()
+        for call in bare_calls():
+            send(viewer, call.filled({"home": str(tmp_path)}))
+        assert behind.now() == before
+    idle = {route for route in seen.refused - seen.changing if not _explained(route)}
+    assert not idle, "refused, though nothing is seen to change: " + ", ".join(map(str, idle))
+    # Else the calls, and not the credentials, would be what is tested.
+    assert len(seen.changing) > 80
+    assert len(seen.allowed) > 80
+
+
+def _explained(route: Route) -> bool:
+    path = route.template.replace("/ajax-api/", "/api/")
+    return route.method == "OPTIONS" or path.startswith(tuple(REFUSED_ALL_THE_SAME))
+
+
+def test_both_ways_to_a_route_are_judged_alike() -> None:
+    for route in every_route():
+        other = route.path.replace("/ajax-api/", "/api/")
+        assert may_view(route.method, route.path) == may_view(route.method, other), route
+
+
+@pytest.mark.parametrize("looking", [True, False])
+def test_the_database_refuses_what_a_viewer_would_change(
+    environment: dict[str, str], database_url: str, cloudsql_root: Path, looking: bool
+) -> None:
+    database.connect_with(make_url(database_url), pool_size=1, cloudsql_root=str(cloudsql_root))
+    engine = database.single_connection_engine()
+    refused = pytest.raises(ProgrammingError, match="in a read-only transaction")
+    before = LOOKING.set(looking)
+    try:
+        for change in ("CREATE TABLE t (n int)", "CREATE TABLE u (n int); CREATE TABLE v (n int)"):
+            with engine.connect() as connection, refused if looking else nullcontext():
+                connection.exec_driver_sql(change)
+    finally:
+        LOOKING.reset(before)
