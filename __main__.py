@@ -2,6 +2,7 @@
 
 import pulumi
 
+from infra.alerts import Alerts
 from infra.apis import Apis
 from infra.artifacts import Artifacts
 from infra.database import Database
@@ -19,6 +20,9 @@ apis = Apis(
     project=project,
     builds_image=settings.image is None,
     in_cloud_build=settings.builder == "cloud-build",
+    behind_iap=settings.access.mode == "iap",
+    watched=bool(settings.alerts.email),
+    budgeted=settings.alerts.monthly_budget > 0,
 )
 enabled = pulumi.ResourceOptions(depends_on=apis)
 
@@ -50,8 +54,9 @@ secrets = Secrets(
     prefix=name,
     artifact_url=artifacts.url,
     database_url=database.url,
-    tracking_username=settings.tracking_username,
-    tracking_password=settings.tracking_password,
+    tracking=settings.tracking,
+    viewer=settings.viewer,
+    encryption_key_version=settings.encryption_key_version,
     server=identity.member,
     opts=enabled,
 )
@@ -70,6 +75,7 @@ service = Service(
     project_number=apis.project_number,
     region=region,
     prefix=name,
+    access=settings.access,
     settings=settings.service,
     image=image,
     server=identity.email,
@@ -81,10 +87,28 @@ service = Service(
     opts=pulumi.ResourceOptions(depends_on=[apis, identity, database, artifacts, secrets]),
 )
 
+if settings.alerts.email:
+    Alerts(
+        "alerts",
+        project=project,
+        project_number=apis.project_number,
+        region=region,
+        prefix=name,
+        settings=settings.alerts,
+        database=settings.database,
+        max_instances=settings.service.max_instances,
+        connection_name=database.connection_name,
+        uri=service.uri,
+        opts=enabled,
+    )
+
 console = "https://console.cloud.google.com"
 pulumi.export("tracking_uri", service.uri)
-pulumi.export("tracking_username", settings.tracking_username)
+pulumi.export("tracking_username", settings.tracking.username)
 pulumi.export("tracking_password", secrets.tracking_password)
+if settings.viewer:
+    pulumi.export("viewer_username", settings.viewer.username)
+    pulumi.export("viewer_password", secrets.viewer_password)
 pulumi.export("artifact_bucket", artifacts.bucket)
 pulumi.export("service_account_email", identity.email)
 pulumi.export("database_connection_name", database.connection_name)

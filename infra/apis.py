@@ -31,6 +31,9 @@ class Apis(Component):
         project: str,
         builds_image: bool,
         in_cloud_build: bool,
+        behind_iap: bool,
+        watched: bool,
+        budgeted: bool,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
@@ -39,6 +42,12 @@ class Apis(Component):
             wanted.append("artifactregistry")
         if builds_image and in_cloud_build:
             wanted.append("cloudbuild")
+        if behind_iap:
+            wanted.append("iap")
+        if watched:
+            wanted += ["logging", "monitoring"]
+        if budgeted:
+            wanted.append("billingbudgets")
         services = {
             api: gcp.projects.Service(
                 api,

@@ -14,7 +14,9 @@ from infra.secrets import generated_password
 from infra.settings import DatabaseSettings
 
 DATABASE = "mlflow"
-USER = "mlflow"
+# A role has one password at a time, so two take turns: while a new revision starts with the one,
+# and for rolling back, the other's still holds.
+USERS = ("mlflow", "mlflow-alternate")
 # What Cloud SQL lets ENTERPRISE keep; never more days than there are backups to start from.
 LOG_DAYS = 7
 
@@ -96,19 +98,10 @@ class Database(Component):
             deletion_policy="ABANDON",
             opts=self.child(),
         )
-        password = generated_password("database-password", length=32, opts=self.child())
-        # `postgres`, the instance's administrator, has no password and so no way in. This role
-        # is a member of `cloudsqlsuperuser`, as Cloud SQL makes them, which owns the database:
-        # from PostgreSQL 15 on nobody else may create tables in its `public` schema.
-        user = gcp.sql.User(
-            "user",
-            name=USER,
-            instance=instance.name,
-            password=password,
-            # A role that owns tables can't be dropped; it too goes with its instance.
-            deletion_policy="ABANDON",
-            opts=self.child(),
-        )
+        version = settings.password_version
+        if version > 1:
+            self._user(version - 1, instance=instance.name)
+        user, password = self._user(version, instance=instance.name)
         # The role exists for a whole project only: the condition binds it to this instance.
         gcp.projects.IAMMember(
             "server-connects",
@@ -136,3 +129,26 @@ class Database(Component):
             connection_name=instance.connection_name,
         ).apply(lambda parts: connection_url(**parts))
         self.register_outputs({"connection_name": self.connection_name})
+
+    def _user(
+        self, version: int, *, instance: pulumi.Input[str]
+    ) -> tuple[gcp.sql.User, pulumi.Output[str]]:
+        turn = (version - 1) % len(USERS)
+        prefix = ("", "alternate-")[turn]
+        password = generated_password(
+            f"{prefix}database-password", length=32, version=version, opts=self.child()
+        )
+        # `postgres`, the instance's administrator, has no password and so no way in. This role
+        # is a member of `cloudsqlsuperuser`, as Cloud SQL makes them, which owns the database:
+        # from PostgreSQL 15 on nobody else may create tables in its `public` schema. The server
+        # gives it the tables, so that both users may do everything.
+        user = gcp.sql.User(
+            f"{prefix}user",
+            name=USERS[turn],
+            instance=instance,
+            password=password,
+            # Goes with its instance: Cloud SQL drops no role that owns or was granted something.
+            deletion_policy="ABANDON",
+            opts=self.child(),
+        )
+        return user, password

@@ -16,6 +16,8 @@ NAMESPACE = "mlflow-gcp"
 HOSTNAME = re.compile(
     r"(?=.{4,253}$)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]"
 )
+# The kinds of https://cloud.google.com/iam/docs/principal-identifiers that log in.
+MEMBER = re.compile(rf"(?:(?:user|group|serviceAccount):[^\s@:]+@|domain:)(?:{HOSTNAME.pattern})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,23 +119,44 @@ class Reader:
         return default if text == "" else text == "true"
 
     def hostnames(self, key: str) -> tuple[str, ...]:
+        hosts = self._list(
+            key,
+            HOSTNAME,
+            wanted="a list of host names, each without scheme, port, path or *",
+            example="mlflow.example.com",
+        )
+        return tuple(host.lower() for host in hosts)
+
+    def members(self, key: str) -> tuple[str, ...]:
+        """Each once, in lower case, as Google keeps them."""
+        members = self._list(
+            key,
+            MEMBER,
+            wanted="a list of user:, group: or serviceAccount: with an e-mail address, or "
+            "domain: with a domain; not allUsers or allAuthenticatedUsers, which are everybody",
+            example="user:ada@example.com",
+        )
+        parts = (member.partition(":") for member in members)
+        return tuple(dict.fromkeys(f"{kind}:{name.lower()}" for kind, _, name in parts))
+
+    def _list(
+        self, key: str, item: re.Pattern[str], *, wanted: str, example: str
+    ) -> tuple[str, ...]:
         key = full(key)
         value = self._value(key)
         try:
-            hosts = json.loads(value or "[]") if isinstance(value, str) else value
+            items = json.loads(value or "[]") if isinstance(value, str) else value
         except json.JSONDecodeError:
-            hosts = None
+            items = None
         if not (
-            isinstance(hosts, list)
-            and all(isinstance(h, str) and HOSTNAME.fullmatch(h) for h in hosts)
+            isinstance(items, list)
+            and all(isinstance(each, str) and item.fullmatch(each) for each in items)
         ):
-            self.problem(
-                key,
-                wanted="a list of host names, each without scheme, port, path or *",
-                example="pulumi config set --path 'customDomains[0]' mlflow.example.com",
-            )
+            short = key.removeprefix(f"{NAMESPACE}:")
+            example = f"pulumi config set --path '{short}[0]' {example}"
+            self.problem(key, wanted=wanted, example=example)
             return ()
-        return tuple(host.lower() for host in hosts)
+        return tuple(items)
 
     def refuse_unknown(self) -> None:
         known = sorted(key.removeprefix(f"{NAMESPACE}:") for key in self._read)

@@ -9,13 +9,19 @@ import pulumi_gcp as gcp
 import pulumi_random as random
 
 from infra.component import Component
+from infra.settings import Login
 
 
 def generated_password(
-    name: str, *, length: int, opts: pulumi.ResourceOptions
+    name: str, *, length: int, version: int, opts: pulumi.ResourceOptions
 ) -> pulumi.Output[str]:
-    """Letters and digits only: it is pasted into shells, URLs and `.envrc` files."""
-    password = random.RandomPassword(name, length=length, special=False, opts=opts)
+    """Letters and digits only: it is pasted into shells, URLs and `.envrc` files.
+
+    Another version is another password.
+    """
+    # The first has none, so that one from before there were versions stays.
+    keepers = {"version": str(version)} if version > 1 else None
+    password = random.RandomPassword(name, length=length, special=False, keepers=keepers, opts=opts)
     return pulumi.Output.secret(password.result)
 
 
@@ -29,6 +35,7 @@ class Secrets(Component):
 
     references: Mapping[str, pulumi.Output[str]]
     tracking_password: pulumi.Output[str]
+    viewer_password: pulumi.Output[str] | None
 
     def __init__(
         self,
@@ -37,31 +44,44 @@ class Secrets(Component):
         prefix: str,
         artifact_url: pulumi.Output[str],
         database_url: pulumi.Output[str],
-        tracking_username: str,
-        tracking_password: str | None,
+        tracking: Login,
+        viewer: Login | None,
+        encryption_key_version: int,
         server: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
-        self.tracking_password = (
-            pulumi.Output.secret(tracking_password)
-            if tracking_password
-            else generated_password("tracking-password", length=32, opts=self.child())
-        )
+        self.tracking_password = self._password("tracking", tracking)
+        self.viewer_password = self._password("viewer", viewer) if viewer else None
         values = {
             "artifact_url": artifact_url,
             "database_url": database_url,
-            "tracking_username": pulumi.Output.from_input(tracking_username),
+            "tracking_username": pulumi.Output.from_input(tracking.username),
             "tracking_password": self.tracking_password,
-            # Encrypts the API keys that MLflow's gateway stores. They can't be read with
-            # another one, so nothing but a new stack changes it.
-            "kek_passphrase": generated_password("kek-passphrase", length=48, opts=self.child()),
+            # Encrypts the API keys that MLflow's gateway stores, and the secrets of webhooks. The
+            # server re-encrypts them when it boots with another version.
+            "kek_passphrase": generated_password(
+                "kek-passphrase",
+                length=48,
+                version=encryption_key_version,
+                opts=self.child(),
+            ),
         }
+        if viewer and self.viewer_password:
+            values["viewer_username"] = pulumi.Output.from_input(viewer.username)
+            values["viewer_password"] = self.viewer_password
         self.references = {
             key: self._secret(key, secret_id=f"{prefix}_{key}", value=value, server=server)
             for key, value in values.items()
         }
         self.register_outputs({"references": self.references})
+
+    def _password(self, who: str, login: Login) -> pulumi.Output[str]:
+        if login.password:
+            return pulumi.Output.secret(login.password)
+        return generated_password(
+            f"{who}-password", length=32, version=login.password_version, opts=self.child()
+        )
 
     def _secret(
         self, key: str, *, secret_id: str, value: pulumi.Output[str], server: pulumi.Input[str]

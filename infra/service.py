@@ -1,4 +1,4 @@
-"""The Cloud Run service: the server, its way to the database and who may call it."""
+"""The Cloud Run service: the server and its way to the database."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import pulumi
 import pulumi_gcp as gcp
 
+from infra.access import audiences, grant, ingress, invoker_check_off
 from infra.component import Component
-from infra.settings import ServiceSettings
+from infra.settings import AccessSettings, ServiceSettings
 
 # Probes come as HTTP/1, also to a port that is declared h2c: the server speaks both.
 HEALTH = "/health"
@@ -41,6 +42,7 @@ class Service(Component):
         project_number: pulumi.Input[str],
         region: str,
         prefix: str,
+        access: AccessSettings,
         settings: ServiceSettings,
         image: pulumi.Input[str],
         server: pulumi.Input[str],
@@ -64,6 +66,8 @@ class Service(Component):
                 )
             ),
             "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(pool_size),
+            # The same limit behind Cloud Run's: what a client gave up still runs.
+            "MAX_CONCURRENCY": str(settings.concurrency),
             # One process uses one CPU.
             "WEB_CONCURRENCY": str(settings.cpu),
             "MLFLOW_DISABLE_TELEMETRY": "false" if settings.telemetry else "true",
@@ -72,9 +76,11 @@ class Service(Component):
             "server",
             name=prefix,
             location=region,
-            ingress="INGRESS_TRAFFIC_ALL",
+            ingress=ingress(access),
             deletion_protection=deletion_protection,
-            invoker_iam_disabled=settings.public_through == "invokerIamDisabled",
+            invoker_iam_disabled=invoker_check_off(access),
+            iap_enabled=access.mode == "iap",
+            custom_audiences=audiences(access, settings.custom_domains),
             # Over all revisions: while a rollout has two of them serving, they share it.
             scaling=gcp.cloudrunv2.ServiceScalingArgs(max_instance_count=settings.max_instances),
             # Said, so that an `up` takes traffic back from a revision pinned by hand.
@@ -144,16 +150,12 @@ class Service(Component):
             # `pulumi destroy` would take away who may call it before Google refuses.
             opts=self.child(protect=deletion_protection),
         )
-        # The password is checked by the server; Cloud Run lets everyone reach it. Where the
-        # organisation forbids `allUsers`, Cloud Run's own check is switched off instead.
-        if settings.public_through == "allUsers":
-            gcp.cloudrunv2.ServiceIamMember(
-                "public",
-                name=service.name,
-                location=service.location,
-                role="roles/run.invoker",
-                member="allUsers",
-                opts=self.child(),
-            )
+        grant(
+            access=access,
+            service=service,
+            project=project,
+            project_number=project_number,
+            child=self.child,
+        )
         self.uri = service.uri
         self.register_outputs({"uri": self.uri})

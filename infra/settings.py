@@ -22,7 +22,7 @@ from infra.names import (
     account_id,
     bucket_prefix,
 )
-from infra.reader import Reader, SettingsError, full
+from infra.reader import HOSTNAME, Reader, SettingsError, full
 from infra.regions import MULTI_REGIONS, REGIONS
 
 # https://cloud.google.com/run/docs/configuring/services/memory-limits: MiB for each CPU count.
@@ -49,7 +49,13 @@ RESERVED_CONNECTIONS = {
 # each CPU.
 CONNECTIONS_PER_PROCESS = 4
 
-PASSWORD_MIN = 8
+EMAIL = re.compile(rf"[\w.%+-]+@{HOSTNAME.pattern}", re.ASCII)
+BILLING_ACCOUNT = re.compile(r"[0-9A-F]{6}-[0-9A-F]{6}-[0-9A-F]{6}")
+
+# What NIST asks of a password that is all there is to log in with:
+# https://pages.nist.gov/800-63-4/sp800-63b.html#passwordver
+PASSWORD_MIN = 15
+MAX_VERSION = 10_000
 
 PROJECT = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
 NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
@@ -71,13 +77,20 @@ class DatabaseSettings:
     disk_limit_gb: int
     availability: str
     connections: int
+    password_version: int
     backup_retention: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccessSettings:
+    mode: str
+    public_through: str
+    invokers: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceSettings:
     artifacts: str
-    public_through: str
     memory: str
     cpu: int
     concurrency: int
@@ -89,21 +102,42 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlertSettings:
+    # Empty: nobody is told of anything, and nothing that watches is made.
+    email: str
+    uptime_check: bool
+    # In the billing account's currency; 0: no budget.
+    monthly_budget: int
+    billing_account: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    username: str
+    # None: one is generated.
+    password: str | None = field(repr=False)
+    password_version: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     project: str
     region: str
     name: str
-    tracking_username: str
-    # None: one is generated.
-    tracking_password: str | None = field(repr=False)
+    tracking: Login
+    # Who may only look, if anybody.
+    viewer: Login | None
+    encryption_key_version: int
     # None: it is built.
     image: str | None
     builder: str
     bucket_location: str
     bucket_force_destroy: bool
     deletion_protection: bool
+    access: AccessSettings
     database: DatabaseSettings
     service: ServiceSettings
+    alerts: AlertSettings
 
 
 def stack_config() -> dict[str, str]:
@@ -116,8 +150,6 @@ def load(
 ) -> Settings:
     """Reads and checks everything; raises one `SettingsError` with all that is wrong."""
     read = Reader(config)
-    # The only one so far, and refused otherwise, so that nobody believes in a private server.
-    read.choice("access", ["public"])
     project, region = _project(read), _region(read)
     settings = Settings(
         project=project,
@@ -130,17 +162,9 @@ def load(
             "ending with a hyphen",
             example="mlflow",
         ),
-        tracking_username=read.text(
-            "trackingUsername",
-            "mlflow",
-            valid=lambda name: name.isprintable() and name == name.strip() and ":" not in name,
-            wanted="printable characters without a colon, which ends the name in HTTP Basic, "
-            "and without spaces around them",
-            example="mlflow",
-            # What follows a colon may be a password.
-            show=lambda name: f"{name.partition(':')[0]}:..." if ":" in name else name,
-        ),
-        tracking_password=_tracking_password(read, is_secret),
+        tracking=_login(read, "tracking", "mlflow", is_secret),
+        viewer=_viewer(read, is_secret),
+        encryption_key_version=_version(read, "encryptionKeyVersion"),
         image=read.text(
             "image",
             "",
@@ -154,15 +178,20 @@ def load(
         bucket_location=_bucket_location(read, region),
         bucket_force_destroy=read.boolean("bucketForceDestroy", False),
         deletion_protection=read.boolean("deletionProtection", True),
+        access=_access(read),
         database=_database(read),
         service=_service(read),
+        alerts=_alerts(read),
     )
     _check_names(read, settings)
     _check_image(read, settings)
+    _check_logins(read, settings)
+    _check_access(read, settings.access)
     _check_database(read, settings.database)
     _check_service(read, settings.service)
     _check_processes(read, settings)
     _check_connections(read, settings)
+    _check_alerts(read, settings)
     read.refuse_unknown()
     if read.problems:
         raise SettingsError(read.problems)
@@ -197,9 +226,44 @@ def _region(read: Reader) -> str:
     return default
 
 
-def _tracking_password(read: Reader, is_secret: Callable[[str], bool]) -> str | None:
-    key = full("trackingPassword")
-    example = "pulumi config set --secret trackingPassword 'a long phrase'"
+def _login(read: Reader, who: str, default: str, is_secret: Callable[[str], bool]) -> Login:
+    return Login(
+        username=read.text(
+            f"{who}Username",
+            default,
+            valid=lambda name: name.isprintable() and name == name.strip() and ":" not in name,
+            wanted="printable characters without a colon, which ends the name in HTTP Basic, "
+            "and without spaces around them",
+            example=default or who,
+            # What follows a colon may be a password.
+            show=lambda name: f"{name.partition(':')[0]}:..." if ":" in name else name,
+        ),
+        password=_password(read, f"{who}Password", is_secret),
+        password_version=_version(read, f"{who}PasswordVersion"),
+    )
+
+
+def _viewer(read: Reader, is_secret: Callable[[str], bool]) -> Login | None:
+    login = _login(read, "viewer", "", is_secret)
+    if login.username or not read.ok("viewerUsername"):
+        return login
+    for key, given in (
+        ("viewerPassword", login.password is not None),
+        ("viewerPasswordVersion", login.password_version > 1),
+    ):
+        if given:
+            read.problem(
+                full("viewerUsername"),
+                given="none",
+                wanted=f"with {key} the name of the viewer that it is for",
+                example="viewer",
+            )
+    return None
+
+
+def _password(read: Reader, name: str, is_secret: Callable[[str], bool]) -> str | None:
+    key = full(name)
+    example = f"pulumi config set --secret {name} 'a phrase that nobody guesses'"
     password = read.text(
         key,
         "",
@@ -222,6 +286,11 @@ def _tracking_password(read: Reader, is_secret: Callable[[str], bool]) -> str | 
     return password or None
 
 
+def _version(read: Reader, key: str) -> int:
+    """Of something generated: one more, and it is generated anew."""
+    return read.integer(key, 1, low=1, high=MAX_VERSION)
+
+
 def _bucket_location(read: Reader, region: str) -> str:
     """Upper case, as Google answers, so that no difference shows."""
     location = read.text(
@@ -232,6 +301,14 @@ def _bucket_location(read: Reader, region: str) -> str:
         example="EU",
     )
     return (location or region).upper()
+
+
+def _access(read: Reader) -> AccessSettings:
+    return AccessSettings(
+        mode=read.choice("access", ["public", "internal", "iam", "iap"]),
+        public_through=read.choice("publicThrough", ["allUsers", "invokerIamDisabled"]),
+        invokers=read.members("invokers"),
+    )
 
 
 def _database(read: Reader) -> DatabaseSettings:
@@ -249,6 +326,7 @@ def _database(read: Reader) -> DatabaseSettings:
         disk_limit_gb=read.integer("databaseDiskLimitGb", 100, low=10, high=65536, unit=" GB"),
         availability=read.choice("databaseAvailability", ["ZONAL", "REGIONAL"]),
         connections=read.integer("databaseConnections", 8, low=CONNECTIONS_PER_PROCESS, high=200),
+        password_version=_version(read, "databasePasswordVersion"),
         backup_retention=read.integer("backupRetention", 7, low=1, high=365, unit=" backups"),
     )
 
@@ -256,7 +334,6 @@ def _database(read: Reader) -> DatabaseSettings:
 def _service(read: Reader) -> ServiceSettings:
     return ServiceSettings(
         artifacts=read.choice("artifacts", ["proxied", "direct"]),
-        public_through=read.choice("publicThrough", ["allUsers", "invokerIamDisabled"]),
         memory=read.text(
             "memory",
             "1Gi",
@@ -279,6 +356,28 @@ def _service(read: Reader) -> ServiceSettings:
         request_timeout=read.integer("requestTimeout", 3600, low=1, high=3600, unit=" seconds"),
         custom_domains=read.hostnames("customDomains"),
         telemetry=read.boolean("mlflowTelemetry", False),
+    )
+
+
+def _alerts(read: Reader) -> AlertSettings:
+    return AlertSettings(
+        email=read.text(
+            "alertEmail",
+            "",
+            valid=EMAIL.fullmatch,
+            wanted="one e-mail address, or none: then nothing watches",
+            example="oncall@example.com",
+        ),
+        uptime_check=read.boolean("uptimeCheck", False),
+        monthly_budget=read.integer("monthlyBudget", 0, low=0, high=100_000_000),
+        billing_account=read.text(
+            "billingAccount",
+            "",
+            valid=BILLING_ACCOUNT.fullmatch,
+            wanted="the id of a billing account, three times six hexadecimal digits in upper case; "
+            "`gcloud billing accounts list` shows it",
+            example="012345-6789AB-CDEF01",
+        ),
     )
 
 
@@ -320,6 +419,49 @@ def _check_image(read: Reader, settings: Settings) -> None:
             full("builder"),
             wanted="no builder beside a ready image: unset one of image and builder",
             example="docker",
+        )
+
+
+def _check_access(read: Reader, access: AccessSettings) -> None:
+    """What is set beside an access that does not look at it would be believed to hold."""
+    if not read.ok("access"):
+        return
+    named = access.mode in {"iam", "iap"}
+    if access.mode != "public" and access.public_through == "invokerIamDisabled":
+        read.problem(
+            full("publicThrough"),
+            wanted=f"nothing: it says how access public is granted, and access is {access.mode}",
+            example="pulumi config rm publicThrough",
+        )
+    if named and not access.invokers and read.ok("invokers"):
+        read.problem(
+            full("invokers"),
+            wanted=f"with access {access.mode} at least one who is let in",
+            example="pulumi config set --path 'invokers[0]' user:ada@example.com",
+        )
+    if access.invokers and not named:
+        everybody = "in the VPC" if access.mode == "internal" else "on the internet"
+        read.problem(
+            full("invokers"),
+            wanted=f"none: they are let in by access iam or iap, and access {access.mode} lets "
+            f"in everybody {everybody}",
+            example="pulumi config rm invokers",
+        )
+
+
+def _check_logins(read: Reader, settings: Settings) -> None:
+    for who, login in (("tracking", settings.tracking), ("viewer", settings.viewer)):
+        if login and login.password and login.password_version > 1:
+            read.problem(
+                full(f"{who}PasswordVersion"),
+                wanted=f"none beside a {who}Password of your own: set another one to change it",
+                example=f"pulumi config rm {who}PasswordVersion",
+            )
+    if settings.viewer and settings.viewer.username == settings.tracking.username:
+        read.problem(
+            full("viewerUsername"),
+            wanted="another name than trackingUsername's: whoever logs in says by it who is meant",
+            example="viewer",
         )
 
 
@@ -406,6 +548,40 @@ def _check_connections(read: Reader, settings: Settings) -> None:
         f"({kept}); take {' or '.join(choice for choice in choices if choice)}",
         example=str(max(least, room // instances)),
     )
+
+
+def _check_alerts(read: Reader, settings: Settings) -> None:
+    alerts = settings.alerts
+    for key, value in (
+        ("uptimeCheck", alerts.uptime_check),
+        ("monthlyBudget", alerts.monthly_budget),
+    ):
+        if value and not alerts.email and read.ok("alertEmail"):
+            read.problem(
+                full(key),
+                wanted="with it alertEmail, which says who is told",
+                example="pulumi config set alertEmail oncall@example.com",
+            )
+    if alerts.monthly_budget and not alerts.billing_account and read.ok("billingAccount"):
+        read.problem(
+            full("billingAccount"),
+            wanted="with monthlyBudget the billing account that pays for the project; "
+            "`gcloud billing accounts list` shows it",
+            example="012345-6789AB-CDEF01",
+        )
+    if alerts.billing_account and not alerts.monthly_budget and read.ok("monthlyBudget"):
+        read.problem(
+            full("monthlyBudget"),
+            wanted="with billingAccount, which only a budget needs, an amount of at least 1",
+            example="50",
+        )
+    if alerts.uptime_check and settings.access.mode != "public" and read.ok("access"):
+        read.problem(
+            full("uptimeCheck"),
+            wanted="false: Google asks from the internet without logging in, which access "
+            f"{settings.access.mode} refuses",
+            example="false",
+        )
 
 
 def mebibytes(memory: str) -> int:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from local import cloud_run
 from local import policy as iam
 from local.endpoints import Endpoints
 from local.errors import ApiNotEnabled, BootRefused, Refused, Unreachable, Unsupported
@@ -83,6 +84,8 @@ class Cloud:
         # By type and id.
         self.live: dict[tuple[str, str], Live] = {}
         self.enabled: set[str] = set()
+        # The accounts of Google's own services in this project.
+        self.agents: set[str] = set()
         # Names of deleted instances, which stay taken for a week.
         self.retired: set[str] = set()
         self.stopping = threading.Event()
@@ -229,14 +232,18 @@ class Cloud:
     def check_reachable(self) -> None:
         """Nobody stands before the service here, so who may call it is checked by declaration."""
         for inputs in self._all("gcp:cloudrunv2/service:Service"):
-            if inputs.get("invokerIamDisabled"):
-                continue
-            location = inputs.get("location") or self.region
-            resource = iam.run_service(self.project, location, inputs["name"])
-            if not self.policy.allowed(None, "run.routes.invoke", resource):
+            callers = cloud_run.callers(self, inputs)
+            if not callers:
                 raise Unreachable(
                     "Error: Forbidden. Your client does not have permission to get URL / from this "
-                    "server. (No roles/run.invoker for allUsers and invokerIamDisabled is not set.)"
+                    "server. (Nobody has roles/run.invoker and invokerIamDisabled is not set; or, "
+                    "with iapEnabled, IAP's service agent has no roles/run.invoker or nobody "
+                    "roles/iap.httpsResourceAccessor.)"
+                )
+            if callers != [iam.EVERYONE]:
+                self.say(
+                    f"here everybody on this computer reaches the server; on Google Cloud, "
+                    f"{', '.join(callers)} would"
                 )
 
     def client_environment(self) -> dict[str, str]:

@@ -12,7 +12,7 @@ from infra.regions import REGIONS
 from local import policy as iam
 from local.cloud_sql import instance_of
 from local.errors import BootRefused, NotFound, Refused, Unsupported
-from local.kind import Inputs, Outputs
+from local.kind import PROJECT_NUMBER, Inputs, Outputs
 from local.run import BootFailed, Probe, Service, base_environment
 
 if TYPE_CHECKING:
@@ -98,6 +98,23 @@ def delete_service(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
         )
     if running := cloud.services.pop(inputs["name"], None):
         running.stop()
+
+
+def callers(cloud: Cloud, inputs: Inputs) -> list[str]:
+    """Who gets as far as the server's own question for the password."""
+    location = inputs.get("location") or cloud.region
+    service = iam.run_service(cloud.project, location, inputs["name"])
+    invokers = cloud.policy.holders("run.routes.invoke", service)
+    if inputs.get("iapEnabled"):
+        # https://cloud.google.com/run/docs/securing/identity-aware-proxy-cloud-run
+        agent = f"serviceAccount:service-{PROJECT_NUMBER}@gcp-sa-iap.iam.gserviceaccount.com"
+        web = iam.web_service(PROJECT_NUMBER, location, inputs["name"])
+        users = cloud.policy.holders("iap.webServiceVersions.accessViaIAP", web)
+        return users if {agent, iam.EVERYONE} & {*invokers} else []
+    if inputs.get("invokerIamDisabled") or iam.EVERYONE in invokers:
+        internal = inputs.get("ingress") == "INGRESS_TRAFFIC_INTERNAL_ONLY"
+        return ["everybody in the project's VPC networks"] if internal else [iam.EVERYONE]
+    return invokers
 
 
 def _declared_environment(container: Inputs) -> dict[str, str]:

@@ -3,6 +3,10 @@
 Names are only ever keys of the index, so `a` and `a/b` live side by side and `..` leads nowhere.
 An object's bytes are one file or several: completing an upload of many parts, or composing
 objects, moves no data.
+
+A bucket with versioning keeps what is replaced or deleted as a noncurrent version, and one with
+soft delete what is deleted for good, as long as it lives: nothing here expires.
+https://cloud.google.com/storage/docs/object-versioning, https://cloud.google.com/storage/docs/soft-delete
 """
 
 from __future__ import annotations
@@ -32,8 +36,8 @@ def crc32c() -> Any:
     return google_crc32c.Checksum()  # type: ignore[no-untyped-call]
 
 
-def now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+def now(*, after: float = 0) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(time.time() + after))
 
 
 class Upload:
@@ -147,12 +151,19 @@ class Store:
                 attributes TEXT NOT NULL, files TEXT NOT NULL,
                 PRIMARY KEY (bucket, name)
             ) WITHOUT ROWID;
+            CREATE TABLE IF NOT EXISTS versions (
+                bucket TEXT NOT NULL, name TEXT NOT NULL, generation INTEGER NOT NULL,
+                deleted INTEGER NOT NULL, attributes TEXT NOT NULL, files TEXT NOT NULL,
+                PRIMARY KEY (bucket, name, generation)
+            ) WITHOUT ROWID;
             """
         )
         # Uploads that were not finished ended with the process that received them.
         kept = {
             name
-            for (names,) in self._index.execute("SELECT files FROM objects")
+            for (names,) in self._index.execute(
+                "SELECT files FROM objects UNION ALL SELECT files FROM versions"
+            )
             for name in json.loads(names)
         }
         for path in self.files.iterdir():
@@ -172,6 +183,10 @@ class Store:
         self._index.execute("REPLACE INTO buckets VALUES (?, ?)", (name, text))
 
     def delete_bucket(self, name: str) -> None:
+        for deleted in (False, True):
+            for found in list(self.versions(name, deleted=deleted)):
+                self._remove_files(found)
+        self._index.execute("DELETE FROM versions WHERE bucket = ?", (name,))
         self._index.execute("DELETE FROM buckets WHERE name = ?", (name,))
 
     def bucket(self, name: str) -> dict[str, Any] | None:
@@ -199,6 +214,31 @@ class Store:
                 return
             yield found
 
+    def versions(self, bucket: str, *, deleted: bool, prefix: str = "") -> Iterator[Object]:
+        """Noncurrent versions or soft-deleted objects, by name and the oldest first."""
+        rows = self._index.execute(
+            "SELECT attributes, files FROM versions WHERE bucket = ? AND deleted = ?"
+            " ORDER BY name, generation",
+            (bucket, deleted),
+        )
+        for found in (self._object(*row) for row in rows):
+            if found.attributes["name"].startswith(prefix):
+                yield found
+
+    def version(
+        self, bucket: str, name: str, generation: int, *, deleted: bool = False
+    ) -> Object | None:
+        """The live object too, if it has this generation."""
+        live = self.get(bucket, name)
+        if live is not None and live.generation == generation and not deleted:
+            return live
+        row = self._index.execute(
+            "SELECT attributes, files FROM versions"
+            " WHERE bucket = ? AND name = ? AND generation = ? AND deleted = ?",
+            (bucket, name, generation, deleted),
+        ).fetchone()
+        return self._object(*row) if row else None
+
     def put(self, attributes: dict[str, Any], files: Sequence[Path]) -> Object:
         """Make an object visible, in one step, in place of what had its name."""
         bucket, name = attributes["bucket"], attributes["name"]
@@ -218,7 +258,8 @@ class Store:
             **created,
         }
         self._save(attributes, files)
-        self._remove_files(replaced)
+        if replaced is not None:
+            self._retire(replaced)
         return Object(attributes, tuple(files))
 
     def patch(self, found: Object, changes: dict[str, Any]) -> Object:
@@ -228,10 +269,37 @@ class Store:
         self._save(attributes, found.files)
         return Object(attributes, found.files)
 
-    def delete(self, found: Object) -> None:
+    def delete(self, found: Object, *, for_good: bool = False) -> None:
+        """The live object, or a noncurrent version, which is always for good."""
         key = (found.attributes["bucket"], found.attributes["name"])
-        self._index.execute("DELETE FROM objects WHERE bucket = ? AND name = ?", key)
-        self._remove_files(found)
+        generation = "CAST(json_extract(attributes, '$.generation') AS INTEGER) = ?"
+        live = self._index.execute(
+            f"DELETE FROM objects WHERE bucket = ? AND name = ? AND {generation}",  # noqa: S608
+            (*key, found.generation),
+        ).rowcount
+        self._retire(found, for_good=for_good or not live)
+
+    def _retire(self, found: Object, *, for_good: bool = False) -> None:
+        key = (found.attributes["bucket"], found.attributes["name"], found.generation)
+        bucket = self.bucket(key[0]) or {}
+        policy = bucket.get("softDeletePolicy", {})
+        seconds = int(policy.get("retentionDurationSeconds", 0))
+        self._index.execute(
+            "DELETE FROM versions WHERE bucket = ? AND name = ? AND generation = ?", key
+        )
+        if bucket.get("versioning", {}).get("enabled") and not for_good:
+            deleted, dates = False, {"timeDeleted": now()}
+        elif seconds:
+            deleted = True
+            dates = {"softDeleteTime": now(), "hardDeleteTime": now(after=seconds)}
+        else:
+            self._remove_files(found)
+            return
+        attributes = json.dumps({**found.attributes, **dates})
+        names = json.dumps([path.name for path in found.files])
+        self._index.execute(
+            "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?)", (*key, deleted, attributes, names)
+        )
 
     def link(self, sources: Sequence[Object]) -> list[Path]:
         """The bytes of several objects under names of their own, so that the sources may go."""
@@ -251,8 +319,8 @@ class Store:
             json.loads(attributes), tuple(self.files / name for name in json.loads(files))
         )
 
-    def _remove_files(self, replaced: Object | None) -> None:
-        for path in replaced.files if replaced else ():
+    def _remove_files(self, gone: Object) -> None:
+        for path in gone.files:
             path.unlink(missing_ok=True)
 
 

@@ -25,10 +25,11 @@ ROLES: dict[str, frozenset[str]] = {
     ),
     "roles/storage.objectUser": _OBJECT_USER,
     "roles/storage.objectAdmin": _OBJECT_USER,
-    "roles/storage.admin": _OBJECT_USER | {"storage.buckets.get"},
+    "roles/storage.admin": _OBJECT_USER | {"storage.buckets.get", "storage.objects.restore"},
     "roles/cloudsql.client": frozenset({"cloudsql.instances.connect", "cloudsql.instances.get"}),
     "roles/iam.serviceAccountTokenCreator": frozenset({"iam.serviceAccounts.signBlob"}),
     "roles/run.invoker": frozenset({"run.routes.invoke"}),
+    "roles/iap.httpsResourceAccessor": frozenset({"iap.webServiceVersions.accessViaIAP"}),
 }
 
 EVERYONE = "allUsers"
@@ -110,12 +111,15 @@ class Policy:
         members = {EVERYONE}
         if identity is not None:
             members |= {f"serviceAccount:{identity}", f"user:{identity}", "allAuthenticatedUsers"}
-        return any(
-            grant.member in members
-            and permission in ROLES.get(grant.role, frozenset())
-            and grant.covers(resource)
+        return not members.isdisjoint(self.holders(permission, resource))
+
+    def holders(self, permission: str, resource: Resource) -> list[str]:
+        """The members that have it, in the order in which they were given it."""
+        return [
+            grant.member
             for grant in self.grants
-        )
+            if permission in ROLES.get(grant.role, frozenset()) and grant.covers(resource)
+        ]
 
 
 def secret(project: str, secret_id: str) -> Resource:
@@ -137,4 +141,14 @@ def sql_instance(project: str, name: str) -> Resource:
 def run_service(project: str, location: str, name: str) -> Resource:
     return Resource(
         "run.googleapis.com", f"projects/{project}/locations/{location}/services/{name}"
+    )
+
+
+def web_service(number: str, location: str, name: str) -> Resource:
+    """A Cloud Run service as Identity-Aware Proxy names it, by the project's number alone.
+
+    https://cloud.google.com/iap/docs/reference/rest/v1/v1/setIamPolicy
+    """
+    return Resource(
+        "iap.googleapis.com", f"projects/{number}/iap_web/cloud_run-{location}/services/{name}"
     )

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.regions import MULTI_REGIONS, REGIONS
-from local import cloud_run, cloud_sql
+from local import cloud_run, cloud_sql, monitoring
 from local import policy as iam
-from local.errors import NotFound, Refused
+from local.errors import ApiNotEnabled, NotFound, Refused
 from local.kind import PROJECT_NUMBER, Inputs, Kind, Outputs, last
 from local.policy import Resource
 
@@ -90,11 +90,32 @@ def _delete_account(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
     cloud.keys.forget(_email(cloud, inputs))
 
 
+def _exists(cloud: Cloud, email: str) -> bool:
+    """Of other projects' accounts nothing is known here, so they do."""
+    domain = email.partition("@")[2]
+    ours = domain == f"{cloud.project}.iam.gserviceaccount.com" or (
+        email.startswith(f"service-{PROJECT_NUMBER}@")
+    )
+    elsewhere = domain.endswith(".gserviceaccount.com") and not ours
+    return elsewhere or email in cloud.keys or email in cloud.agents
+
+
+def _service_agent(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    """https://cloud.google.com/iam/docs/service-agents"""
+    api = inputs["service"]
+    if api not in cloud.enabled:
+        raise ApiNotEnabled(f"Error 403: {api} has not been used in project {PROJECT_NUMBER}.")
+    email = f"service-{PROJECT_NUMBER}@gcp-sa-{api.split('.')[0]}.iam.gserviceaccount.com"
+    cloud.agents.add(email)
+    outputs = {"email": email, "member": f"serviceAccount:{email}"}
+    return f"projects/{cloud.project}/services/{api}", outputs
+
+
 def _member(resource: Callable[[Cloud, Inputs], Resource | None], *, api: str = "") -> Kind:
     def make(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
         role, member = inputs["role"], inputs["member"]
         kind, _, email = member.partition(":")
-        if kind == "serviceAccount" and email not in cloud.keys:
+        if kind == "serviceAccount" and not _exists(cloud, email):
             raise NotFound(f"Error 400: Service account {email} does not exist.")
         target = resource(cloud, inputs)
         cloud.grant(member, role, target, inputs.get("condition"))
@@ -143,6 +164,10 @@ def _delete_version(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
 # Cloud Storage
 
 
+# https://cloud.google.com/storage/docs/soft-delete: what a bucket has that says nothing.
+_SOFT_DELETE_SECONDS = 7 * 24 * 3600
+
+
 def _bucket(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     name, location = inputs["name"], inputs["location"].upper()
     if location not in MULTI_REGIONS and location.lower() not in REGIONS:
@@ -156,6 +181,11 @@ def _bucket(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
             "publicAccessPrevention": inputs.get("publicAccessPrevention") or "inherited",
         },
         "versioning": {"enabled": bool((inputs.get("versioning") or {}).get("enabled"))},
+        "softDeletePolicy": {
+            "retentionDurationSeconds": (inputs.get("softDeletePolicy") or {}).get(
+                "retentionDurationSeconds", _SOFT_DELETE_SECONDS
+            )
+        },
     }
     cloud.store.create_bucket(name, attributes)
     link = f"{cloud.storage_endpoint}/storage/v1/b/{name}"
@@ -165,6 +195,7 @@ def _bucket(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
 def _delete_bucket(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
     name = inputs["name"]
     objects = list(cloud.store.below(name, after="", prefix=""))
+    objects += cloud.store.versions(name, deleted=False)
     if objects and not olds.get("forceDestroy"):
         raise Refused(
             f"Error trying to delete bucket {name} without `force_destroy` set to true: it "
@@ -227,6 +258,7 @@ KINDS: dict[str, Kind] = {
     "gcp:projects/service:Service": Kind(
         _api, delete=_disable_api, immutable=frozenset({"service", "project"})
     ),
+    "gcp:projects/serviceIdentity:ServiceIdentity": Kind(_service_agent, immutable=None),
     "gcp:projects/iAMMember:IAMMember": _member(
         lambda cloud, inputs: None, api="cloudresourcemanager"
     ),
@@ -296,6 +328,24 @@ KINDS: dict[str, Kind] = {
         immutable=_NAMED | {"repositoryId", "format"},
         api="artifactregistry",
     ),
+    "gcp:logging/metric:Metric": Kind(
+        monitoring.make_log_metric,
+        taken=lambda _, inputs: str(inputs["name"]),
+        immutable=frozenset({"name", "project", "bucketName"}),
+        api="logging",
+    ),
+    monitoring.CHANNEL: Kind(
+        monitoring.make_channel, delete=monitoring.delete_channel, api="monitoring"
+    ),
+    monitoring.POLICY: Kind(monitoring.make_policy, api="monitoring"),
+    "gcp:monitoring/uptimeCheckConfig:UptimeCheckConfig": Kind(
+        monitoring.make_uptime_check,
+        immutable=frozenset({"project", "monitoredResource"}),
+        api="monitoring",
+    ),
+    "gcp:billing/budget:Budget": Kind(
+        monitoring.make_budget, immutable=frozenset({"billingAccount"}), api="billingbudgets"
+    ),
     "docker:index/image:Image": Kind(
         _image,
         api="artifactregistry",
@@ -321,5 +371,13 @@ KINDS: dict[str, Kind] = {
             cloud.project, inputs.get("location") or cloud.region, last(inputs["name"])
         ),
         api="run",
+    ),
+    "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember": _member(
+        lambda cloud, inputs: iam.web_service(
+            inputs.get("project") or cloud.project,
+            inputs.get("location") or cloud.region,
+            last(inputs["cloudRunServiceName"]),
+        ),
+        api="iap",
     ),
 }

@@ -74,6 +74,10 @@ def _xml(text: str, *, status: int = 200, headers: Mapping[str, str] | None = No
     )
 
 
+def _is_true(query: Mapping[str, str], name: str) -> bool:
+    return query.get(name, "").lower() == "true"
+
+
 def _no_such(what: str, name: str) -> Refused:
     if what == "bucket":
         return Refused(404, "notFound", "NoSuchBucket", "The specified bucket does not exist.")
@@ -143,12 +147,17 @@ class Storage:
                 return self._list(request, caller, bucket)
             case ["POST", "storage", "v1", "b", bucket, "o", name, "compose"]:
                 return await self._compose(request, caller, bucket, name)
+            case ["POST", "storage", "v1", "b", bucket, "o", name, "restore"]:
+                return self._restore(request, caller, bucket, name)
+            case ["POST", "storage", "v1", "b", bucket, "o", name, "copyTo", "b", to, "o", as_]:
+                return self._copy(request, caller, bucket, name, to, as_)
             case ["POST", "upload", "storage", "v1", "b", bucket, "o"]:
                 return await self._upload(request, caller, bucket)
             case ["PUT" | "DELETE", "upload", "storage", "v1", "b", _, "o"]:
                 return await self._resume(request)
             case ["GET", "download", "storage", "v1", "b", bucket, "o", *name]:
-                return await self._send(request, self._readable(caller, bucket, "/".join(name)))
+                found = self._readable(caller, bucket, "/".join(name), request.query)
+                return await self._send(request, found)
             case [method, "storage", "v1", "b", bucket, "o", *parts]:
                 return await self._object(request, method, caller, bucket, "/".join(parts))
         raise _not_here(request)
@@ -183,12 +192,20 @@ class Storage:
             code = "AccessDenied" if caller else "AuthenticationRequired"
             raise Refused(status, reason, code, "Access denied.", details + rest)
 
-    def _readable(self, caller: str | None, bucket: str, name: str) -> Object:
+    def _readable(
+        self, caller: str | None, bucket: str, name: str, query: Mapping[str, str] | None = None
+    ) -> Object:
         self._require(caller, "storage.objects.get", bucket)
-        return self._existing(caller, bucket, name)
+        return self._existing(caller, bucket, name, query or {})
 
-    def _existing(self, caller: str | None, bucket: str, name: str) -> Object:
+    def _existing(
+        self, caller: str | None, bucket: str, name: str, query: Mapping[str, str]
+    ) -> Object:
+        """The version that a query names, or else the live object."""
         found = self._store.get(bucket, name)
+        if generation := query.get("generation"):
+            deleted = _is_true(query, "softDeleted")
+            found = self._store.version(bucket, name, int(generation), deleted=deleted)
         if found is None:
             # Whoever may not list learns nothing about what exists.
             self._require(caller, "storage.objects.list", bucket)
@@ -242,6 +259,8 @@ class Storage:
         query = request.query
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         limit = max(1, min(int(query.get("maxResults") or 1000), 1000))
+        if _is_true(query, "versions") or _is_true(query, "softDeleted"):
+            return self._list_versions(request, bucket)
         after = base64.urlsafe_b64decode(query.get("pageToken", "")).decode()
         items: list[dict[str, Any]] = []
         prefixes: list[str] = []
@@ -264,6 +283,15 @@ class Storage:
                 items.append(self._resource(request, found))
         return self._page(items, prefixes, {})
 
+    def _list_versions(self, request: web.Request, bucket: str) -> web.Response:
+        """All in one page."""
+        prefix, deleted = request.query.get("prefix", ""), _is_true(request.query, "softDeleted")
+        found = list(self._store.versions(bucket, deleted=deleted, prefix=prefix))
+        if not deleted:
+            found += self._store.below(bucket, after="", prefix=prefix)
+            found.sort(key=lambda each: (each.attributes["name"], each.generation))
+        return self._page([self._resource(request, each) for each in found], [], {})
+
     def _page(
         self, items: list[dict[str, Any]], prefixes: list[str], token: dict[str, str]
     ) -> web.Response:
@@ -276,20 +304,20 @@ class Storage:
         self, request: web.Request, method: str, caller: str | None, bucket: str, name: str
     ) -> web.StreamResponse:
         if method in ("GET", "HEAD"):
-            found = self._readable(caller, bucket, name)
+            found = self._readable(caller, bucket, name, request.query)
             self._conditions(request.query, found)
             if request.query.get("alt") == "media":
                 return await self._send(request, found)
             return web.json_response(self._resource(request, found))
         if method == "DELETE":
             self._require(caller, "storage.objects.delete", bucket)
-            found = self._existing(caller, bucket, name)
+            found = self._existing(caller, bucket, name, request.query)
             self._conditions(request.query, found)
-            self._store.delete(found)
+            self._store.delete(found, for_good="generation" in request.query)
             return web.Response(status=204)
         if method == "PATCH":
             self._require(caller, "storage.objects.update", bucket)
-            found = self._existing(caller, bucket, name)
+            found = self._existing(caller, bucket, name, {})
             self._conditions(request.query, found)
             changes = await request.json()
             allowed = {"contentType", "metadata", "customTime", *_HEADERS}
@@ -319,6 +347,35 @@ class Storage:
             "crc32c": await to_thread(checksum, links),
         }
         return web.json_response(self._resource(request, self._store.put(attributes, links)))
+
+    # What was replaced or deleted comes back as a new object
+
+    def _restore(
+        self, request: web.Request, caller: str | None, bucket: str, name: str
+    ) -> web.Response:
+        """https://cloud.google.com/storage/docs/json_api/v1/objects/restore"""
+        self._require(caller, "storage.objects.restore", bucket)
+        self._require_create(caller, bucket, name)
+        query = {**request.query, "softDeleted": "true"}
+        found = self._existing(caller, bucket, name, query)
+        self._conditions(request.query, self._store.get(bucket, name))
+        return web.json_response(self._resource(request, self._again(found, bucket, name)))
+
+    def _copy(
+        self, request: web.Request, caller: str | None, bucket: str, name: str, to: str, as_: str
+    ) -> web.Response:
+        """https://cloud.google.com/storage/docs/json_api/v1/objects/copy"""
+        generation = request.query.get("sourceGeneration")
+        source = {"generation": generation} if generation else {}
+        found = self._readable(caller, bucket, name, source)
+        self._require_create(caller, to, as_)
+        self._conditions(request.query, self._store.get(to, as_))
+        return web.json_response(self._resource(request, self._again(found, to, as_)))
+
+    def _again(self, found: Object, bucket: str, name: str) -> Object:
+        dates = ("timeDeleted", "softDeleteTime", "hardDeleteTime")
+        kept = {key: value for key, value in found.attributes.items() if key not in dates}
+        return self._store.put({**kept, "bucket": bucket, "name": name}, self._store.link([found]))
 
     # Uploads: https://cloud.google.com/storage/docs/uploads-downloads
 
@@ -455,7 +512,7 @@ class Storage:
                     part.discard()
                 return web.Response(status=204)
             case "GET" | "HEAD":
-                return await self._send(request, self._readable(caller, bucket, name))
+                return await self._send(request, self._readable(caller, bucket, name, query))
             case "PUT":
                 self._require_create(caller, bucket, name)
                 attributes = _attributes(request.headers, bucket, name)
@@ -463,7 +520,7 @@ class Storage:
                 return web.Response(headers=_entity_headers(made))
             case "DELETE":
                 self._require(caller, "storage.objects.delete", bucket)
-                self._store.delete(self._existing(caller, bucket, name))
+                self._store.delete(self._existing(caller, bucket, name, query))
                 return web.Response(status=204)
         raise _not_here(request)
 
@@ -583,10 +640,6 @@ class Storage:
     # Downloads
 
     async def _send(self, request: web.Request, found: Object) -> web.StreamResponse:
-        if request.query.get("generation", str(found.generation)) != str(found.generation):
-            # Nothing that was replaced is kept here.
-            attributes = found.attributes
-            raise _no_such("object", f"{attributes['bucket']}/{attributes['name']}")
         start, end, headers = 0, found.size, _entity_headers(found)
         wanted = request.headers.get("Range")
         if wanted and (span := _range(wanted, found.size)):

@@ -24,14 +24,22 @@ GONE = {"delete"}
 NEW = {"create"}
 
 API = "gcp:projects/service:Service"
+BUDGET = "gcp:billing/budget:Budget"
+CHANNEL = "gcp:monitoring/notificationChannel:NotificationChannel"
+CHECK = "gcp:monitoring/uptimeCheckConfig:UptimeCheckConfig"
+METRIC = "gcp:logging/metric:Metric"
+POLICY = "gcp:monitoring/alertPolicy:AlertPolicy"
 IMAGE = "docker:index/image:Image"
 INVOKER = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
+ACCESSOR = "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember"
+AGENT = "gcp:projects/serviceIdentity:ServiceIdentity"
 READY = "us-central1-docker.pkg.dev/my-project/mlflow/server@sha256:" + "0" * 64
 
 ON_SERVICE = {SERVICE: UPDATED}
 ON_INSTANCE = {INSTANCE: UPDATED}
 TABLE: dict[str, tuple[Any, dict[str, set[str]]]] = {
     "artifacts": ("direct", ON_SERVICE),
+    "access": ("internal", {**ON_SERVICE, INVOKER: GONE}),
     "publicThrough": ("invokerIamDisabled", {**ON_SERVICE, INVOKER: GONE}),
     "trackingUsername": ("somebody", {VERSION: REPLACED, **ON_SERVICE}),
     "image": (
@@ -64,14 +72,22 @@ TABLE: dict[str, tuple[Any, dict[str, set[str]]]] = {
     "deletionProtection": (False, {**ON_SERVICE, **ON_INSTANCE}),
     "bucketForceDestroy": (True, {BUCKET: UPDATED}),
     "mlflowTelemetry": (True, ON_SERVICE),
+    "alertEmail": (
+        "oncall@example.com",
+        {API: NEW, CHANNEL: NEW, METRIC: NEW, POLICY: NEW},
+    ),
 }
 # These would move what holds data: the protected stack refuses them.
 MOVING: dict[str, Any] = {"gcp:region": "europe-west1", "name": "another"}
 ELSEWHERE = {
-    "access",  # has one value
+    "invokers",  # with an access that asks for them: below
     "databaseEdition",  # must be the tier's: below
     "trackingPassword",  # test_life
     "bucketLocation",  # test_life
+    # With alertEmail: below
+    "uptimeCheck",
+    "monthlyBudget",
+    "billingAccount",
 }
 
 
@@ -99,6 +115,36 @@ def test_edition_and_tier_change_the_instance_in_place(shared: Deployment) -> No
     assert kinds(ahead(shared, larger).touched) == ON_INSTANCE
 
 
+@pytest.mark.parametrize(
+    ("access", "touched"),
+    [
+        ("iam", {INVOKER: NEW | GONE}),
+        ("iap", {**ON_SERVICE, INVOKER: NEW | GONE, ACCESSOR: NEW, AGENT: NEW, API: NEW}),
+    ],
+)
+def test_access_for_some(shared: Deployment, access: str, touched: dict[str, set[str]]) -> None:
+    settings = {"access": access, "invokers": ["user:ada@example.com"]}
+    assert kinds(ahead(shared, settings).touched) == touched
+
+
+def test_what_watches_comes_and_goes_without_the_rest(deployed: Deployment) -> None:
+    everything = {
+        "alertEmail": "oncall@example.com",
+        "uptimeCheck": True,
+        "monthlyBudget": 50,
+        "billingAccount": "012345-6789AB-CDEF01",
+    }
+    deployed.configure("prod", **everything)
+    made = kinds(deployed.up().touched)
+    assert made == dict.fromkeys((API, BUDGET, CHANNEL, CHECK, METRIC, POLICY), NEW)
+    assert deployed.up().touched == set()
+    # A larger database accepts more connections; the address is changed in place.
+    deployed.configure("prod", databaseTier="db-g1-small", alertEmail="others@example.com")
+    assert kinds(deployed.up().touched) == {**ON_INSTANCE, CHANNEL: UPDATED, POLICY: UPDATED}
+    deployed.configure("prod", **dict.fromkeys(everything))
+    assert kinds(deployed.up().touched) == dict.fromkeys(made, GONE)
+
+
 @pytest.mark.parametrize("key", MOVING)
 def test_what_is_protected_is_not_moved(shared: Deployment, key: str) -> None:
     refused = ahead(shared, {key: MOVING[key]}, fails=True)
@@ -110,7 +156,9 @@ def test_what_is_protected_is_not_moved(shared: Deployment, key: str) -> None:
 def test_settings_are_changed_in_place_for_good(deployed: Deployment) -> None:
     """Many at once, and the data is where it was."""
     bucket, [instance] = deployed.output("artifact_bucket"), deployed.cloud.databases
-    changed = {key: TABLE[key][0] for key in TABLE if key not in ("image", "databaseConnections")}
+    # What goes with the others: publicThrough is refused beside access internal.
+    alone = {"image", "databaseConnections", "access"}
+    changed = {key: TABLE[key][0] for key in TABLE.keys() - alone}
     deployed.configure("prod", **changed)
     deployed.up()
     assert deployed.output("artifact_bucket") == bucket

@@ -24,6 +24,7 @@ NUMBER = "123456789012"
 REGION = "us-central1"
 REGISTRY_TOKEN = "registry-token-of-this-run"
 DIGEST = "sha256:" + "d" * 64
+IAP_AGENT = f"service-{NUMBER}@gcp-sa-iap.iam.gserviceaccount.com"
 
 UNKNOWN = "<unknown>"
 
@@ -90,6 +91,8 @@ class Declared:
     protect: bool
     ignore_changes: tuple[str, ...]
     delete_before_replace: bool
+    # `<urn>::<id>` of one that the program made, or what the engine has by default.
+    provider: str
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -185,12 +188,18 @@ class _Cloud(mocks.Mocks):
             case "gcp:serviceaccount/account:Account":
                 email = f"{inputs['accountId']}@{PROJECT}.iam.gserviceaccount.com"
                 return {"email": email, "name": f"projects/{PROJECT}/serviceAccounts/{email}"}
+            case "gcp:projects/serviceIdentity:ServiceIdentity":
+                return {"email": IAP_AGENT, "member": f"serviceAccount:{IAP_AGENT}"}
             case "gcp:sql/databaseInstance:DatabaseInstance":
                 return {"connectionName": f"{PROJECT}:{inputs['region']}:{inputs['name']}"}
             case "gcp:secretmanager/secretVersion:SecretVersion":
                 return {"version": "1"}
             case "gcp:cloudrunv2/service:Service":
                 return {"uri": f"https://{inputs['name']}-abc123-uc.a.run.app"}
+            case "gcp:monitoring/notificationChannel:NotificationChannel":
+                return {"name": f"projects/{PROJECT}/notificationChannels/1"}
+            case "gcp:monitoring/uptimeCheckConfig:UptimeCheckConfig":
+                return {"uptimeCheckId": "health-ab12cd"}
             case "docker:index/image:Image":
                 return {"repoDigest": f"{inputs['imageName'].rsplit(':', 1)[0]}@{DIGEST}"}
             case "command:local:Command":
@@ -222,6 +231,7 @@ class _Monitor(mocks.MockMonitor):
                 protect=request.protect,
                 ignore_changes=tuple(request.ignoreChanges),
                 delete_before_replace=request.deleteBeforeReplace,
+                provider=request.provider,
             )
         )
         return response

@@ -412,6 +412,7 @@ def test_env_is_exactly_the_contract() -> None:
         "ARTIFACTS": "proxied",
         "MLFLOW_SERVER_ALLOWED_HOSTS": f"mlflow-{NUMBER}.{REGION}.run.app,mlflow-*.a.run.app",
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "8",
+        "MAX_CONCURRENCY": "80",
         "WEB_CONCURRENCY": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
@@ -540,6 +541,24 @@ def test_an_own_password_is_used_and_stays_secret() -> None:
     assert shown(program.outputs["tracking_password"]) == "correct horse battery"
 
 
+def test_a_viewer_has_secrets_of_its_own() -> None:
+    plain, viewed = default(), run({"viewerUsername": "viewer"})
+    assert {"viewer_username", "viewer_password"}.isdisjoint(plain.outputs)
+    assert viewed.outputs["viewer_username"] == "viewer"
+    assert isinstance(viewed.outputs["viewer_password"], Secret)
+    password = viewed.one(RANDOM_PASSWORD, "viewer-password")
+    assert password.inputs["length"] == 32
+    for part, value in (("username", "viewer"), ("password", "generated-viewer-password")):
+        assert viewed.one(VERSION, f"viewer_{part}").inputs["secretData"] == value
+        granted = viewed.one(SECRET_MEMBER, f"server-reads-viewer_{part}").inputs
+        assert (granted["secretId"], granted["member"]) == (f"viewer_{part}-id", SERVER)
+    added = {key: value for key, value in viewed.env.items() if key not in plain.env}
+    assert added == {
+        "VIEWER_USERNAME_SECRET": "mlflow_viewer_username/versions/1",
+        "VIEWER_PASSWORD_SECRET": "mlflow_viewer_password/versions/1",
+    }
+
+
 def test_another_name_shares_no_name_with_the_first() -> None:
     def names(program: Program) -> Iterator[str]:
         for resource in program.created:
@@ -603,6 +622,7 @@ def test_settings_reach_what_they_set() -> None:
     assert program.env["ARTIFACTS"] == "direct"
     assert program.env["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] == "12"
     assert program.env["WEB_CONCURRENCY"] == "2"
+    assert program.env["MAX_CONCURRENCY"] == "200"
     assert program.env["MLFLOW_DISABLE_TELEMETRY"] == "false"
     assert program.env["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")[2:] == [
         "mlflow.example.com",

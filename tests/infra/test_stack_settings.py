@@ -17,6 +17,8 @@ from tests.infra.declared import ROOT
 NAMED = {"gcp:project": "my-project"}
 # As many connections as the processes of 8 CPUs need, on a machine that accepts them.
 MANY = {"databaseConnections": 32, "databaseTier": "db-custom-1-3840"}
+ADA = '["user:ada@example.com"]'
+EMAIL, PAYER = "oncall+mlflow@example.com", "012345-6789AB-CDEF01"
 
 
 def loaded(**settings: Any) -> Any:
@@ -49,13 +51,27 @@ def refused(config: Mapping[str, Any]) -> SettingsError:
         ("name", "n" * 24, "at most 23 characters"),
         ("name", "my-google-ml", "google"),
         ("artifacts", "both", "one of proxied, direct"),
-        ("access", "private", "one of public"),
+        ("access", "private", "one of public, internal, iam, iap"),
+        ("invokers", "user:ada@example.com", "a list of user:, group:"),
+        ("invokers", '["ada@example.com"]', "a list of user:, group:"),
+        ("invokers", '["user:ada"]', "with an e-mail address"),
+        ("invokers", '["user:a@b@example.com"]', "with an e-mail address"),
+        ("invokers", '["domain:ada@example.com"]', "domain: with a domain"),
+        ("invokers", '["User:ada@example.com"]', "a list of user:, group:"),
+        ("invokers", '["principalSet://iam.googleapis.com/x"]', "a list of user:, group:"),
+        ("invokers", '["allUsers"]', "not allUsers"),
+        ("invokers", '["allAuthenticatedUsers"]', "not allUsers or allAuthenticatedUsers"),
+        ("invokers", '["user:ada@example.com", "allUsers"]', "not allUsers"),
+        ("invokers", "[1]", "a list of user:, group:"),
         ("publicThrough", "everyone", "one of allUsers, invokerIamDisabled"),
         ("trackingUsername", "ml:flow", "without a colon"),
         ("trackingUsername", " mlflow", "without spaces"),
         ("trackingUsername", "ml\nflow", "printable"),
-        ("trackingPassword", "seven77", "at least 8"),
+        ("trackingPassword", "fourteen chars", "at least 15"),
         ("trackingPassword", "with-a-line-end\n", "line end"),
+        ("viewerUsername", "view:er", "without a colon"),
+        ("viewerUsername", "mlflow", "another name than trackingUsername's"),
+        ("viewerPassword", "fourteen chars", "at least 15"),
         ("image", "us-docker.pkg.dev/p/r/server", "its digest or tag"),
         ("image", "ghcr.io/owner/server:1", "what Cloud Run pulls from"),
         ("image", "not an image:1", "an image"),
@@ -103,6 +119,17 @@ def refused(config: Mapping[str, Any]) -> SettingsError:
         ("bucketForceDestroy", "1", "true or false"),
         ("mlflowTelemetry", "off", "true or false"),
         ("bucketLocation", "moon", "a region, or one of"),
+        ("alertEmail", "oncall", "one e-mail address"),
+        ("alertEmail", "on call@example.com", "one e-mail address"),
+        ("alertEmail", "a@example.com,b@example.com", "one e-mail address"),
+        ("alertEmail", "Ada <ada@example.com>", "one e-mail address"),
+        ("alertEmail", "ada@example.com\n", "one e-mail address"),
+        ("alertEmail", "ada@localhost", "one e-mail address"),
+        ("uptimeCheck", "yes", "true or false"),
+        ("monthlyBudget", "-1", "from 0"),
+        ("monthlyBudget", "49.90", "a whole number"),
+        ("billingAccount", "012345-678901-cdef01", "in upper case"),
+        ("billingAccount", "billingAccounts/012345-6789AB-CDEF01", "the id of a billing account"),
         ("maxInstance", "3", "did you mean maxInstances?"),
         ("nonsense", "3", "a key that Pulumi.yaml lists"),
     ],
@@ -119,6 +146,42 @@ def test_refused(key: str, value: Any, wanted: str) -> None:
     ("settings", "key", "wanted"),
     [
         ({"image": "gcr.io/p/s:1", "builder": "cloud-build"}, "builder", "no builder beside"),
+        ({"access": "iam"}, "invokers", "with access iam at least one"),
+        ({"access": "iap", "invokers": "[]"}, "invokers", "with access iap at least one"),
+        ({"invokers": ADA}, "invokers", "none: they are let in by access iam or iap"),
+        ({"access": "internal", "invokers": ADA}, "invokers", "everybody in the VPC"),
+        (
+            {"access": "internal", "publicThrough": "invokerIamDisabled"},
+            "publicThrough",
+            "nothing: it says how access public is granted, and access is internal",
+        ),
+        (
+            {"access": "iap", "invokers": ADA, "publicThrough": "invokerIamDisabled"},
+            "publicThrough",
+            "access is iap",
+        ),
+        ({"uptimeCheck": "true"}, "uptimeCheck", "with it alertEmail"),
+        ({"monthlyBudget": "50", "billingAccount": PAYER}, "monthlyBudget", "with it alertEmail"),
+        (
+            {"monthlyBudget": "50", "alertEmail": EMAIL},
+            "billingAccount",
+            "with monthlyBudget the billing account",
+        ),
+        (
+            {"billingAccount": PAYER, "alertEmail": EMAIL},
+            "monthlyBudget",
+            "an amount of at least 1",
+        ),
+        (
+            {"uptimeCheck": "true", "alertEmail": EMAIL, "access": "internal"},
+            "uptimeCheck",
+            "false: Google asks from the internet without logging in, which access internal",
+        ),
+        (
+            {"uptimeCheck": "true", "alertEmail": EMAIL, "access": "iam", "invokers": ADA},
+            "uptimeCheck",
+            "which access iam refuses",
+        ),
         ({"databaseEdition": "ENTERPRISE_PLUS"}, "databaseEdition", "ENTERPRISE, which"),
         (
             {"databaseTier": "db-perf-optimized-N-2"},
@@ -142,6 +205,51 @@ def test_options_that_exclude_each_other(settings: dict[str, Any], key: str, wan
     ).problems
     assert problem.key == f"mlflow-gcp:{key}"
     assert wanted in problem.wanted
+
+
+def test_an_invoker_is_one_however_it_is_written() -> None:
+    given = [
+        "user:Ada@Example.com",
+        "user:ada@example.com",
+        "serviceAccount:ci@my-project.iam.gserviceaccount.com",
+        "group:ml@example.com",
+        "domain:Example.com",
+    ]
+    assert loaded(access="iam", invokers=given).access.invokers == (
+        "user:ada@example.com",
+        "serviceAccount:ci@my-project.iam.gserviceaccount.com",
+        "group:ml@example.com",
+        "domain:example.com",
+    )
+
+
+def test_what_is_wrong_with_access_is_said_at_once_and_once() -> None:
+    settings = {"access": "internal", "publicThrough": "invokerIamDisabled", "invokers": ADA}
+    config = {f"mlflow-gcp:{key}": value for key, value in settings.items()}
+    problems = refused({**NAMED, **config}).problems
+    assert [p.key for p in problems] == ["mlflow-gcp:publicThrough", "mlflow-gcp:invokers"]
+    # With an access that is none nothing else of it can be judged.
+    config |= {"mlflow-gcp:access": "private"}
+    assert [p.key for p in refused({**NAMED, **config}).problems] == ["mlflow-gcp:access"]
+    config |= {"mlflow-gcp:access": "iam", "mlflow-gcp:invokers": "ada"}
+    assert len(refused({**NAMED, **config}).problems) == 2
+
+
+def test_all_that_is_missing_for_alerts_is_said_at_once() -> None:
+    config = {"mlflow-gcp:uptimeCheck": "true", "mlflow-gcp:monthlyBudget": "50"}
+    problems = refused({**NAMED, **config}).problems
+    assert {problem.key.partition(":")[2] for problem in problems} == {
+        "uptimeCheck",
+        "monthlyBudget",
+        "billingAccount",
+    }
+    # An address that is none is not missed as well.
+    config["mlflow-gcp:alertEmail"] = "oncall"
+    problems = refused({**NAMED, **config}).problems
+    assert {problem.key.partition(":")[2] for problem in problems} == {
+        "alertEmail",
+        "billingAccount",
+    }
 
 
 def test_bucket_name_too_long_for_this_project() -> None:
@@ -229,18 +337,32 @@ def test_a_refused_value_is_not_refused_twice() -> None:
 
 def test_the_password_is_not_shown_by_settings() -> None:
     key = "mlflow-gcp:trackingPassword"
-    settings = load({**NAMED, key: "correct horse"}, is_secret=key.__eq__)
-    assert settings.tracking_password == "correct horse"
-    assert "correct horse" not in repr(settings)
+    settings = load({**NAMED, key: "correct horse battery"}, is_secret=key.__eq__)
+    assert settings.tracking.password == "correct horse battery"
+    assert "correct horse battery" not in repr(settings)
 
 
 def test_a_password_in_plain_text_is_refused() -> None:
-    [problem] = refused({**NAMED, "mlflow-gcp:trackingPassword": "correct horse"}).problems
+    [problem] = refused({**NAMED, "mlflow-gcp:trackingPassword": "correct horse battery"}).problems
     assert problem.key == "mlflow-gcp:trackingPassword"
     assert "set with --secret" in problem.wanted
     assert "config set --secret trackingPassword" in problem.example
-    assert "correct horse" not in str(problem)
-    assert loaded(trackingPassword="").tracking_password is None
+    assert "correct horse battery" not in str(problem)
+    assert loaded(trackingPassword="").tracking.password is None
+
+
+def test_a_viewer_needs_a_name() -> None:
+    assert loaded().viewer is None
+    viewer = loaded(viewerUsername="viewer").viewer
+    assert viewer
+    assert (viewer.username, viewer.password) == ("viewer", None)
+    for key, value in (("viewerPassword", "correct horse battery"), ("viewerPasswordVersion", "2")):
+        with pytest.raises(SettingsError) as nameless:
+            load({**NAMED, f"mlflow-gcp:{key}": value}, is_secret=lambda _: True)
+        [problem] = nameless.value.problems
+        assert problem.key == "mlflow-gcp:viewerUsername"
+        assert f"with {key} the name" in problem.wanted
+        assert "correct horse battery" not in str(problem)
 
 
 def test_keys_of_other_packages_are_theirs() -> None:

@@ -193,6 +193,33 @@ def test_grants_are_for_who_exists_and_end_when_deleted(google: Project) -> None
     assert google.cloud.policy.grants == before
 
 
+def test_who_is_told_exists_for_as_long_as_it_is_told(google: Project) -> None:
+    channel_kind, policy_kind = (
+        "monitoring/notificationChannel:NotificationChannel",
+        "monitoring/alertPolicy:AlertPolicy",
+    )
+    channel = {"displayName": "On call", "type": "email"}
+    with pytest.raises(ApiNotEnabled, match="monitoring"):
+        create(google, channel_kind, channel)
+    google.enable("monitoring", "billingbudgets")
+    name = f"projects/{PROJECT}/notificationChannels/1"
+    policy = {"displayName": "errors", "notificationChannels": [name]}
+    budget = {
+        "displayName": "monthly",
+        "billingAccount": "012345-6789AB-CDEF01",
+        "allUpdatesRule": {"monitoringNotificationChannels": [name]},
+    }
+    for kind, inputs in ((policy_kind, policy), ("billing/budget:Budget", budget)):
+        with pytest.raises(NotFound, match="notificationChannels/1 does not exist"):
+            create(google, kind, inputs)
+    told, outputs = create(google, channel_kind, channel)
+    made, _ = create(google, policy_kind, {**policy, "notificationChannels": [outputs["name"]]})
+    with pytest.raises(Refused, match="is used by the alert policy errors"):
+        google.cloud.delete(f"gcp:{channel_kind}", told, outputs)
+    google.cloud.delete(f"gcp:{policy_kind}", made, {})
+    google.cloud.delete(f"gcp:{channel_kind}", told, outputs)
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_an_api_goes_off_unless_it_is_kept(google: Project, kept: bool) -> None:
     kind = "projects/service:Service"

@@ -83,7 +83,8 @@ class Seeded:
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     with TemporaryDirectory(prefix="mlflow-gcp-page-") as folder:
-        stack = PageStack(Path(folder, "state"), config=(f'customDomains=["{CUSTOM}"]',))
+        config = (f'customDomains=["{CUSTOM}"]', "viewerUsername=viewer")
+        stack = PageStack(Path(folder, "state"), config=config)
         started = stack.up()
         assert started.returncode == 0, started.stdout + started.stderr
         yield stack
@@ -107,6 +108,12 @@ def seeded(stack: Stack) -> Seeded:
 def credentials(stack: Stack) -> tuple[str, str]:
     env = stack.environment()
     return env["MLFLOW_TRACKING_USERNAME"], env["MLFLOW_TRACKING_PASSWORD"]
+
+
+@pytest.fixture(scope="session")
+def viewer(stack: Stack) -> tuple[str, str]:
+    outputs = json.loads((stack.folder / "supervisor.json").read_text())["outputs"]
+    return outputs["viewer_username"], outputs["viewer_password"]
 
 
 @dataclass(frozen=True)

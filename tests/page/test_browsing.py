@@ -161,6 +161,35 @@ def test_a_run_deleted_and_restored(page: Page, seeded: Seeded) -> None:
     expect(page.get_by_role("link", name=name)).to_be_visible()
 
 
+def test_the_viewer_sees_everything_and_is_told_what_it_may_not(
+    context: BrowserContext, viewer: tuple[str, str], seeded: Seeded
+) -> None:
+    """No error in the console either, up to the first attempt to change something."""
+    run = f"{BASE}/experiments/{seeded.experiment}/runs/{seeded.best}"
+    with watched_page(context) as page:
+        assert log_in(page, f"https://{EXPORTED}/", viewer).status == 200
+        page.goto(f"{BASE}/experiments")
+        page.get_by_role("link", name="churn-forecast").click()
+        expect(page.get_by_text("Overall error rate: 0.0%")).to_be_visible()
+        page.goto(f"{BASE}/experiments/{seeded.experiment}/traces")
+        expect(page.get_by_text("Will Bern churn?").first).to_be_visible()
+        page.goto(f"{BASE}/experiments/{seeded.experiment}/runs?compareRunsMode=CHART")
+        wait_for_lines(page, charts=2, lines=4)
+        page.goto(f"{run}/artifacts")
+        page.get_by_text("notes.txt").click()
+        expect(page.locator("code")).to_have_text(re.compile("Every store that opened in May"))
+    page = context.new_page()
+    page.goto(run)
+    page.get_by_role("button", name="Edit description").click()
+    page.locator("textarea").fill("Written by the viewer")
+    with page.expect_response("**/runs/set-tag") as refused:
+        page.get_by_role("button", name="Save").click()
+    assert refused.value.status == 403
+    page.reload()
+    expect(page.get_by_role("button", name="Edit description")).to_be_visible()
+    expect(page.get_by_text("Written by the viewer")).to_have_count(0)
+
+
 def row_of(page: Page, run: str) -> Locator:
     return page.get_by_role("row").filter(has=page.get_by_role("link", name=run))
 

@@ -1,0 +1,133 @@
+"""Shows Google who calls, beside MLflow's username and password.
+
+For stacks whose `access` is iam or iap. MLflow has the plug-in do it for each of its requests where
+MLFLOW_TRACKING_AUTH is
+
+- `google-iam`: an ID token in X-Serverless-Authorization, which Cloud Run reads in place of
+  Authorization: https://cloud.google.com/run/docs/authenticating/service-to-service
+- `google-iap`: a JWT that a service account has signed, in Proxy-Authorization, which
+  Identity-Aware Proxy reads in place of Authorization, and then passes that on as it is:
+  https://cloud.google.com/iap/docs/authentication-howto
+
+Who calls is whom google-auth finds: GOOGLE_APPLICATION_CREDENTIALS, the login of
+`gcloud auth application-default login`, or the account that the machine runs as.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import google.auth
+from google.auth import impersonated_credentials, jwt
+from google.auth.transport.requests import AuthorizedSession, Request
+from google.oauth2 import credentials as user_credentials
+from google.oauth2 import id_token
+from mlflow.tracking.request_auth.abstract_request_auth_provider import RequestAuthProvider
+from requests import PreparedRequest
+from requests.auth import AuthBase
+
+IAM_CREDENTIALS = "https://iamcredentials.googleapis.com"
+SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
+LIFETIME = 3600
+# A token is renewed while it still holds for the request that it goes with.
+RENEWED_BEFORE = 300
+
+
+class LoginProblem(Exception):
+    """Something that the user can mend; the text says how."""
+
+
+def cloud_run_token(server: str) -> str:
+    """An ID token that is good for this server alone."""
+    found, _ = google.auth.default(scopes=SCOPES)
+    if isinstance(found, impersonated_credentials.Credentials):
+        found = impersonated_credentials.IDTokenCredentials(
+            found, target_audience=server, include_email=True
+        )
+    elif not isinstance(found, user_credentials.Credentials):
+        found = id_token.fetch_id_token_credentials(server)
+    found.refresh(Request())
+    # A person's login has one with it, for gcloud, which Cloud Run takes as well.
+    token = found.id_token if isinstance(found, user_credentials.Credentials) else found.token
+    if not token:
+        raise LoginProblem(
+            "The Google login here has no ID token. Run gcloud auth application-default login "
+            "again, or name a service account in GOOGLE_APPLICATION_CREDENTIALS"
+        )
+    return str(token)
+
+
+def identity_aware_proxy_token(server: str) -> str:
+    """A JWT for all paths of this server. A person's login can't sign one."""
+    found, _ = google.auth.default(scopes=SCOPES)
+    # On Google's machines the account's name comes with its token only.
+    found.refresh(Request())
+    email = getattr(found, "service_account_email", None)
+    if not email:
+        raise LoginProblem(
+            "Identity-Aware Proxy lets programs in as a service account, and the Google login here "
+            "is not one's. Run gcloud auth application-default login "
+            "--impersonate-service-account=train@my-project.iam.gserviceaccount.com"
+        )
+    now = int(time.time())
+    claims = {"iss": email, "sub": email, "aud": f"{server}/*", "iat": now, "exp": now + LIFETIME}
+    answer = AuthorizedSession(found).post(
+        f"{IAM_CREDENTIALS}/v1/projects/-/serviceAccounts/{email}:signJwt",
+        json={"payload": json.dumps(claims)},
+        timeout=30,
+    )
+    if answer.status_code != 200:
+        raise LoginProblem(
+            f"{email} may not sign a token for Identity-Aware Proxy ({answer.status_code}: "
+            f"{answer.text[:200].strip()}). It needs roles/iam.serviceAccountTokenCreator on itself"
+        )
+    return str(answer.json()["signedJwt"])
+
+
+class GoogleLogin(AuthBase):
+    """Puts a token into a header of each request, and keeps it until it is nearly over."""
+
+    def __init__(self, header: str, new_token: Callable[[str], str]) -> None:
+        self._header, self._new_token = header, new_token
+        self._tokens: dict[str, tuple[str, float]] = {}
+        # MLflow uploads and logs from several threads.
+        self._lock = threading.Lock()
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        address = urlsplit(str(request.url))
+        token = self._token(f"{address.scheme}://{address.netloc}")
+        request.headers[self._header] = f"Bearer {token}"
+        return request
+
+    def _token(self, server: str) -> str:
+        with self._lock:
+            token, expires = self._tokens.get(server, ("", 0.0))
+            if expires < time.time() + RENEWED_BEFORE:
+                token = self._new_token(server)
+                expires = float(jwt.decode(token, verify=False)["exp"])
+                self._tokens[server] = token, expires
+            return token
+
+
+class CloudRun(RequestAuthProvider):
+    def __init__(self) -> None:
+        self._auth = GoogleLogin("X-Serverless-Authorization", cloud_run_token)
+
+    def get_name(self) -> str:
+        return "google-iam"
+
+    def get_auth(self) -> AuthBase:
+        return self._auth
+
+
+class IdentityAwareProxy(RequestAuthProvider):
+    def __init__(self) -> None:
+        self._auth = GoogleLogin("Proxy-Authorization", identity_aware_proxy_token)
+
+    def get_name(self) -> str:
+        return "google-iap"
+
+    def get_auth(self) -> AuthBase:
+        return self._auth

@@ -1,0 +1,281 @@
+"""What must hold for every resource of every stack: each rule answers the offences it finds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.infra.declared import (
+    IAP_AGENT,
+    PROJECT,
+    REGISTRY_TOKEN,
+    Declared,
+    Program,
+    Secret,
+    plain_strings,
+    run,
+)
+
+API = "gcp:projects/service:Service"
+ACCOUNT_MEMBER = "gcp:serviceaccount/iAMMember:IAMMember"
+PROJECT_MEMBER = "gcp:projects/iAMMember:IAMMember"
+INSTANCE = "gcp:sql/databaseInstance:DatabaseInstance"
+BUCKET = "gcp:storage/bucket:Bucket"
+BUCKET_MEMBER = "gcp:storage/bucketIAMMember:BucketIAMMember"
+SECRET_MEMBER = "gcp:secretmanager/secretIamMember:SecretIamMember"
+INVOKER = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
+ACCESSOR = "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember"
+
+EVERYBODY = {"allUsers", "allAuthenticatedUsers"}
+BASIC_ROLES = {"roles/owner", "roles/editor", "roles/viewer"}
+
+SERVER = f"serviceAccount:mlflow-server@{PROJECT}.iam.gserviceaccount.com"
+# All that anybody may be given, and on what kind of thing.
+OF_THE_SERVER = {
+    (ACCOUNT_MEMBER, "roles/iam.serviceAccountTokenCreator"),
+    (PROJECT_MEMBER, "roles/cloudsql.client"),
+    (BUCKET_MEMBER, "roles/storage.objectUser"),
+    (SECRET_MEMBER, "roles/secretmanager.secretAccessor"),
+}
+CALLS = {(INVOKER, "roles/run.invoker")}
+PASSES_IAP = {(ACCESSOR, "roles/iap.httpsResourceAccessor")}
+
+# They name everybody who may, and take the right from all others.
+AUTHORITATIVE = re.compile(r".*(I[Aa][Mm](Binding|Policy)|AccessControl|ACL)")
+ANY_ADDRESS = re.compile(r"0\.0\.0\.0(/0)?|::/0")
+SECRET_KEY = re.compile(r"(?i).*(password|secretdata|privatekey|token)")
+SECRET_VALUE = re.compile(rf"generated-|{REGISTRY_TOKEN}|a-password-of-the-user")
+SECRET_REFERENCE = re.compile(r"[\w-]+/versions/[1-9][0-9]*")
+DIGEST = re.compile(r"[\w./-]+@sha256:[0-9a-f]{64}")
+
+
+@dataclass
+class Stack:
+    """What was asked for, and what was declared."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    program: Program = field(default_factory=Program)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Stack:
+        return cls(config, run(config))
+
+    def setting(self, key: str, default: Any) -> Any:
+        return self.config.get(key, default)
+
+    @property
+    def access(self) -> str:
+        return str(self.setting("access", "public"))
+
+    def all(self, type_: str) -> list[Declared]:
+        """At least one, or a rule would hold for want of anything to look at."""
+        found = self.program.all(type_)
+        if not found:
+            raise LookupError(f"no {type_} is declared")
+        return found
+
+    @property
+    def grants(self) -> list[Declared]:
+        return [r for r in self.program.created if "role" in r.inputs or "member" in r.inputs]
+
+
+def _unless(holds: bool, what: object, why: str) -> Iterator[str]:
+    if not holds:
+        yield f"{what}: {why}"
+
+
+def buckets_are_private(stack: Stack) -> Iterator[str]:
+    for bucket in stack.all(BUCKET):
+        inputs = bucket.inputs
+        prevention = inputs.get("publicAccessPrevention")
+        yield from _unless(prevention == "enforced", bucket, "public access is not prevented")
+        uniform = inputs.get("uniformBucketLevelAccess") is True
+        yield from _unless(uniform, bucket, "objects may have access rules of their own")
+
+
+def nobody_has_a_basic_role(stack: Stack) -> Iterator[str]:
+    for grant in stack.grants:
+        role = grant.inputs["role"]
+        yield from _unless(role not in BASIC_ROLES, grant, f"the basic role {role}")
+
+
+def roles_are_those_of_the_list(stack: Stack) -> Iterator[str]:
+    allowed = {SERVER: OF_THE_SERVER}
+    if stack.access == "public" and stack.setting("publicThrough", "allUsers") == "allUsers":
+        allowed["allUsers"] = CALLS
+    if stack.access == "iap":
+        allowed[f"serviceAccount:{IAP_AGENT}"] = CALLS
+    for member in stack.setting("invokers", ()):
+        allowed[member] = CALLS if stack.access == "iam" else PASSES_IAP
+    for grant in stack.grants:
+        role, member = grant.inputs["role"], grant.inputs["member"]
+        listed = (grant.type, role) in allowed.get(member, set())
+        yield from _unless(listed, grant, f"{member} is given {role}")
+
+
+def grants_leave_others_alone(stack: Stack) -> Iterator[str]:
+    for resource in stack.program.created:
+        authoritative = AUTHORITATIVE.fullmatch(resource.kind)
+        yield from _unless(not authoritative, resource, "takes away what it does not name")
+
+
+def everybody_is_let_in_once_at_most(stack: Stack) -> Iterator[str]:
+    public = stack.access == "public"
+    for resource in stack.program.created:
+        if EVERYBODY & {*plain_strings(resource.inputs)}:
+            call = resource.type == INVOKER and resource.inputs["member"] == "allUsers"
+            yield from _unless(public and call, resource, "lets in everybody")
+    service = stack.program.service
+    off = service.inputs["invokerIamDisabled"]
+    inside = service.inputs["ingress"] == "INGRESS_TRAFFIC_INTERNAL_ONLY"
+    yield from _unless(inside == (stack.access == "internal"), service, "is on another network")
+    yield from _unless(not off or public or inside, service, "does not ask who calls")
+    iap = service.inputs["iapEnabled"] is True
+    yield from _unless(
+        iap == (stack.access == "iap"), service, "Identity-Aware Proxy is not as set"
+    )
+
+
+def no_network_is_open(stack: Stack) -> Iterator[str]:
+    for resource in stack.program.created:
+        for text in plain_strings(resource.inputs):
+            yield from _unless(not ANY_ADDRESS.fullmatch(text), resource, f"answers to {text}")
+    for instance in stack.all(INSTANCE):
+        networks = instance.inputs["settings"]["ipConfiguration"].get("authorizedNetworks")
+        yield from _unless(not networks, instance, f"authorized networks {networks}")
+
+
+def no_key_is_made(stack: Stack) -> Iterator[str]:
+    for resource in stack.program.created:
+        key = resource.kind.endswith("Key") and resource.type.startswith("gcp:")
+        yield from _unless(not key, resource, "a key that lasts until somebody finds it")
+
+
+def connections_are_encrypted(stack: Stack) -> Iterator[str]:
+    for instance in stack.all(INSTANCE):
+        settings = instance.inputs["settings"]
+        mode = settings["ipConfiguration"].get("sslMode")
+        encrypted = mode in {"ENCRYPTED_ONLY", "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"}
+        yield from _unless(encrypted, instance, f"sslMode {mode}")
+        connector = settings.get("connectorEnforcement") == "REQUIRED"
+        yield from _unless(connector, instance, "answers without Cloud SQL's connector")
+
+
+def the_database_is_backed_up(stack: Stack) -> Iterator[str]:
+    for instance in stack.all(INSTANCE):
+        backup = instance.inputs["settings"].get("backupConfiguration", {})
+        yield from _unless(backup.get("enabled") is True, instance, "no backups")
+        to_the_point = backup.get("pointInTimeRecoveryEnabled") is True
+        yield from _unless(to_the_point, instance, "no point-in-time recovery")
+        kept = backup.get("backupRetentionSettings", {}).get("retainedBackups", 0)
+        asked = stack.setting("backupRetention", 7)
+        yield from _unless(kept == asked, instance, f"{kept} backups of {asked}")
+
+
+def what_is_overwritten_can_be_brought_back(stack: Stack) -> Iterator[str]:
+    for bucket in stack.all(BUCKET):
+        versioned = bucket.inputs.get("versioning") == {"enabled": True}
+        yield from _unless(versioned, bucket, "no versions")
+        kept = bucket.inputs.get("softDeletePolicy", {}).get("retentionDurationSeconds", 0)
+        yield from _unless(kept >= 7 * 24 * 3600, bucket, "soft delete for less than a week")
+
+
+def secrets_are_marked(stack: Stack) -> Iterator[str]:
+    """Else they stand in Pulumi's state, diffs and previews for everybody to read."""
+
+    def exposed(value: Any, key: str = "") -> Iterator[str]:
+        if isinstance(value, str):
+            if SECRET_VALUE.search(value) or (SECRET_KEY.fullmatch(key) and value):
+                yield key
+        elif isinstance(value, list):
+            for item in value:
+                yield from exposed(item, key)
+        elif isinstance(value, dict):
+            for name, item in value.items():
+                yield from exposed(item, name)
+        elif not isinstance(value, Secret | int | float | None):
+            raise TypeError(f"neither looked into nor a plain value: {value!r}")
+
+    for resource in stack.program.resources:
+        for key in exposed(resource.raw):
+            yield f"{resource}: {key} is not marked as secret"
+    for name, output in stack.program.outputs.items():
+        for key in exposed(output, name):
+            yield f"output {name}: {key} is not marked as secret"
+
+
+def the_container_is_told_where_its_secrets_are(stack: Stack) -> Iterator[str]:
+    for container in stack.program.service.raw["template"]["containers"]:
+        for env in container["envs"]:
+            name, value = env["name"], env.get("value")
+            yield from _unless(isinstance(value, str), name, "is no plain text")
+            if name.endswith("_SECRET"):
+                numbered = SECRET_REFERENCE.fullmatch(str(value))
+                yield from _unless(bool(numbered), name, f"{value} is not a secret's version")
+
+
+def protection_is_as_asked(stack: Stack) -> Iterator[str]:
+    asked = stack.setting("deletionProtection", True)
+    for resource in [stack.program.service, *stack.all(INSTANCE)]:
+        protected = resource.inputs.get("deletionProtection") is asked and resource.protect is asked
+        yield from _unless(protected, resource, f"protection is not {asked}")
+    for instance in stack.all(INSTANCE):
+        google = instance.inputs["settings"].get("deletionProtectionEnabled")
+        yield from _unless(google is asked, instance, f"Google's own protection is not {asked}")
+    forced = stack.setting("bucketForceDestroy", False)
+    for bucket in stack.all(BUCKET):
+        yield from _unless(
+            bucket.inputs.get("forceDestroy") is forced, bucket, "goes with its data"
+        )
+
+
+def images_are_named_by_digest(stack: Stack) -> Iterator[str]:
+    for container in stack.program.service.inputs["template"]["containers"]:
+        image = container["image"]
+        yield from _unless(bool(DIGEST.fullmatch(image)), stack.program.service, f"runs {image}")
+
+
+def the_server_is_its_own_account(stack: Stack) -> Iterator[str]:
+    """Not the project's default one, which may be an Editor."""
+    account = stack.program.service.inputs["template"].get("serviceAccount")
+    own = f"serviceAccount:{account}" == SERVER
+    yield from _unless(own, stack.program.service, f"runs as {account}")
+
+
+def everything_waits_for_what_it_needs(stack: Stack) -> Iterator[str]:
+    program = stack.program
+    apis = {api.urn for api in stack.all(API)}
+    for resource in program.created:
+        waits = resource.type == API or apis <= program.before(resource)
+        yield from _unless(waits, resource, "does not wait for the APIs")
+    service = program.service
+    boots_with = re.compile(
+        r"gcp:(secretmanager|sql|storage|serviceaccount|artifactregistry)/.*|docker:.*|command:.*"
+        r"|gcp:projects/iAMMember:IAMMember"
+    )
+    for resource in program.created:
+        if boots_with.fullmatch(resource.type):
+            waits = resource.urn in program.before(service)
+            yield from _unless(waits, service, f"does not wait for {resource}")
+
+
+RULES = [
+    buckets_are_private,
+    nobody_has_a_basic_role,
+    roles_are_those_of_the_list,
+    grants_leave_others_alone,
+    everybody_is_let_in_once_at_most,
+    no_network_is_open,
+    no_key_is_made,
+    connections_are_encrypted,
+    the_database_is_backed_up,
+    what_is_overwritten_can_be_brought_back,
+    secrets_are_marked,
+    the_container_is_told_where_its_secrets_are,
+    protection_is_as_asked,
+    images_are_named_by_digest,
+    the_server_is_its_own_account,
+    everything_waits_for_what_it_needs,
+]

@@ -1,0 +1,142 @@
+"""Who reaches the server, by each access: what is declared, what is not, and in what order."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from tests.infra.declared import IAP_AGENT, NUMBER, REGION, UNKNOWN, Declared, Program, run
+
+API = "gcp:projects/service:Service"
+AGENT = "gcp:projects/serviceIdentity:ServiceIdentity"
+INVOKER = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
+ACCESSOR = "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember"
+ACCESS = {AGENT, INVOKER, ACCESSOR}
+
+INVOKERS = [
+    "user:ada@example.com",
+    "group:ml@example.com",
+    "serviceAccount:train@my-project.iam.gserviceaccount.com",
+    "domain:example.com",
+]
+MODES: dict[str, dict[str, Any]] = {
+    "public": {},
+    "public, the check off": {"publicThrough": "invokerIamDisabled"},
+    "internal": {"access": "internal"},
+    "iam": {"access": "iam", "invokers": INVOKERS},
+    "iap": {"access": "iap", "invokers": INVOKERS},
+}
+# Ingress, the check switched off, Identity-Aware Proxy.
+DOORS = {
+    "public": ("INGRESS_TRAFFIC_ALL", False, False),
+    "public, the check off": ("INGRESS_TRAFFIC_ALL", True, False),
+    "internal": ("INGRESS_TRAFFIC_INTERNAL_ONLY", True, False),
+    "iam": ("INGRESS_TRAFFIC_ALL", False, False),
+    "iap": ("INGRESS_TRAFFIC_ALL", False, True),
+}
+GRANTS = {
+    "public": {(INVOKER, "roles/run.invoker", "allUsers")},
+    "public, the check off": set(),
+    "internal": set(),
+    "iam": {(INVOKER, "roles/run.invoker", member) for member in INVOKERS},
+    "iap": {
+        (INVOKER, "roles/run.invoker", f"serviceAccount:{IAP_AGENT}"),
+        *((ACCESSOR, "roles/iap.httpsResourceAccessor", member) for member in INVOKERS),
+    },
+}
+
+
+@cache
+def declared(mode: str) -> Program:
+    return run(MODES[mode])
+
+
+def of_access(program: Program) -> list[Declared]:
+    return [resource for resource in program.created if resource.type in ACCESS]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_door_is_open(mode: str) -> None:
+    service = declared(mode).service.inputs
+    door = (service["ingress"], service["invokerIamDisabled"], service["iapEnabled"])
+    assert door == DOORS[mode]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_exactly_these_may_pass(mode: str) -> None:
+    resources = of_access(declared(mode))
+    grants = [(r.type, r.inputs["role"], r.inputs["member"]) for r in resources if r.type != AGENT]
+    assert len(grants) == len(set(grants))
+    assert set(grants) == GRANTS[mode]
+    for resource in resources:
+        if resource.type == INVOKER:
+            assert (resource.inputs["name"], resource.inputs["location"]) == ("mlflow", REGION)
+
+
+def test_identity_aware_proxy_names_the_service_by_the_projects_number() -> None:
+    for resource in declared("iap").all(ACCESSOR):
+        inputs = resource.inputs
+        assert (inputs["project"], inputs["location"]) == (NUMBER, REGION)
+        assert inputs["cloudRunServiceName"] == "mlflow"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_else_differs(mode: str) -> None:
+    """The password and all behind it too: who comes through the door is still asked for it."""
+
+    def rest(program: Program) -> dict[str, Any]:
+        return {
+            str(resource): resource.inputs
+            for resource in program.created
+            if resource.type not in {*ACCESS, "gcp:cloudrunv2/service:Service"}
+            and resource.inputs.get("service") != "iap.googleapis.com"
+        }
+
+    program, public = declared(mode), declared("public")
+    assert rest(program) == rest(public)
+    assert program.service.inputs["template"] == public.service.inputs["template"]
+    assert program.outputs.keys() == public.outputs.keys()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_api_and_the_agent_of_identity_aware_proxy(mode: str) -> None:
+    program = declared(mode)
+    apis = {api.inputs["service"] for api in program.all(API)}
+    agents = [(agent.inputs["service"], agent.inputs["project"]) for agent in program.all(AGENT)]
+    assert ("iap.googleapis.com" in apis) == (mode == "iap")
+    assert agents == ([("iap.googleapis.com", "my-project")] if mode == "iap" else [])
+
+
+@pytest.mark.parametrize("preview", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_first_deployment_does_not_race(mode: str, preview: bool) -> None:
+    program = run(MODES[mode], preview=True) if preview else declared(mode)
+    apis = {api.urn for api in program.all(API)}
+    for resource in [program.service, *of_access(program)]:
+        assert apis <= program.before(resource), resource
+    for resource in of_access(program):
+        before = program.before(resource)
+        assert (program.service.urn in before) == (resource.type != AGENT), resource
+        if resource.inputs.get("member") in (f"serviceAccount:{IAP_AGENT}", UNKNOWN):
+            assert program.one(AGENT).urn in before
+
+
+def test_an_id_token_may_be_made_for_a_domain_of_ones_own() -> None:
+    domains = {"customDomains": ["mlflow.example.com"]}
+    by_token = run({**MODES["iam"], **domains}).service.inputs
+    assert by_token["customAudiences"] == ["https://mlflow.example.com"]
+    assert "customAudiences" not in run(domains).service.inputs
+    assert "customAudiences" not in declared("iam").service.inputs
+
+
+@pytest.mark.parametrize("access", ["iam", "iap"])
+def test_one_invoker_less_takes_nothing_from_the_others(access: str) -> None:
+    def members(invokers: list[str]) -> set[tuple[str, Any]]:
+        program = run({"access": access, "invokers": invokers})
+        return {(r.urn, r.inputs.get("member")) for r in of_access(program)}
+
+    everybody, without = members(INVOKERS), members(INVOKERS[1:])
+    assert without < everybody
+    assert len(everybody - without) == 1

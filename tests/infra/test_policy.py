@@ -1,0 +1,362 @@
+"""Every rule of `policy.py` for every shape of stack, and each rule seen to catch offences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import pulumi
+import pulumi_command as command
+import pulumi_gcp as gcp
+import pytest
+import yaml
+
+from infra.component import Component
+from tests.infra import policy
+from tests.infra.declared import DIGEST, PROJECT, REGION, ROOT
+from tests.infra.policy import RULES, Stack
+
+Rule = Callable[[Stack], Iterator[str]]
+Defect = Callable[[pytest.MonkeyPatch], None]
+
+INVOKERS = ["user:ada@example.com", "group:ml@example.com"]
+
+
+def stack_files() -> dict[str, dict[str, Any]]:
+    """The stacks that come with the project."""
+    return {
+        path.name: {
+            key.removeprefix("mlflow-gcp:"): value
+            for key, value in yaml.safe_load(path.read_text())["config"].items()
+        }
+        for path in sorted(ROOT.glob("Pulumi.*.yaml"))
+        if "config" in (yaml.safe_load(path.read_text()) or {})
+    }
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    **stack_files(),
+    "the check off": {"publicThrough": "invokerIamDisabled"},
+    "internal": {"access": "internal"},
+    "iam": {"access": "iam", "invokers": INVOKERS},
+    "iap": {"access": "iap", "invokers": INVOKERS},
+    "cloud-build": {"builder": "cloud-build"},
+    "a ready image": {"image": f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server@{DIGEST}"},
+    "direct": {"artifacts": "direct"},
+    "a password of the user's": {"trackingPassword": "a-password-of-the-user"},
+    "a viewer": {"viewerUsername": "viewer"},
+    "watched": {"alertEmail": "oncall@example.com", "uptimeCheck": True},
+}
+
+
+@cache
+def declared(shape: str) -> Stack:
+    return Stack.of(SHAPES[shape])
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_stack_offends(shape: str, rule: Rule) -> None:
+    assert list(rule(declared(shape))) == []
+
+
+# What breaks the program.
+
+
+def with_(module: ModuleType, name: str, **arguments: Any) -> Defect:
+    """It declares all of this type with these arguments."""
+
+    def defect(monkeypatch: pytest.MonkeyPatch) -> None:
+        original = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *given, **others: original(*given, **{**others, **arguments})
+        )
+
+    return defect
+
+
+def and_(module: ModuleType, name: str, **arguments: Any) -> Defect:
+    """It declares one of this type besides, as part of the server's identity."""
+
+    def defect(monkeypatch: pytest.MonkeyPatch) -> None:
+        original = gcp.serviceaccount.Account
+
+        def account(*given: Any, opts: pulumi.ResourceOptions, **others: Any) -> Any:
+            getattr(module, name)("besides", **arguments, opts=opts)
+            return original(*given, opts=opts, **others)
+
+        monkeypatch.setattr(gcp.serviceaccount, "Account", account)
+
+    return defect
+
+
+def as_(module: ModuleType, name: str, other: Callable[..., Any]) -> Defect:
+    """It declares something else for each of this type."""
+    return lambda monkeypatch: monkeypatch.setattr(module, name, other)
+
+
+def env(name: str, value: str, *, marked: bool = False) -> Defect:
+    """It gives the container another value of this variable."""
+
+    def defect(monkeypatch: pytest.MonkeyPatch) -> None:
+        original = gcp.cloudrunv2.ServiceTemplateContainerEnvArgs
+
+        def other(**given: Any) -> Any:
+            if given["name"] == name:
+                given["value"] = pulumi.Output.secret(value) if marked else value
+            return original(**given)
+
+        monkeypatch.setattr(gcp.cloudrunv2, "ServiceTemplateContainerEnvArgs", other)
+
+    return defect
+
+
+def waits_for_nothing(module: ModuleType, name: str) -> Defect:
+    def defect(monkeypatch: pytest.MonkeyPatch) -> None:
+        original = getattr(module, name)
+
+        def other(*given: Any, opts: pulumi.ResourceOptions, **others: Any) -> Any:
+            opts.depends_on = None
+            return original(*given, opts=opts, **others)
+
+        monkeypatch.setattr(module, name, other)
+
+    return defect
+
+
+def binding(name: str, *, member: Any, **arguments: Any) -> Any:
+    return gcp.storage.BucketIAMBinding(name, members=[member], **arguments)
+
+
+def not_protected(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Component.child
+    monkeypatch.setattr(
+        Component, "child", lambda self, **more: original(self, **{**more, "protect": False})
+    )
+
+
+SQL, RUN, STORAGE, PROJECTS, IAP = gcp.sql, gcp.cloudrunv2, gcp.storage, gcp.projects, gcp.iap
+IP = "DatabaseInstanceSettingsIpConfigurationArgs"
+BACKUP = "DatabaseInstanceSettingsBackupConfigurationArgs"
+OPEN = SQL.DatabaseInstanceSettingsIpConfigurationAuthorizedNetworkArgs(value="0.0.0.0/0")
+OFFICE = SQL.DatabaseInstanceSettingsIpConfigurationAuthorizedNetworkArgs(value="192.0.2.1/32")
+FROM_ANYWHERE = STORAGE.BucketIpFilterArgs(
+    mode="Enabled",
+    public_network_source=STORAGE.BucketIpFilterPublicNetworkSourceArgs(
+        allowed_ip_cidr_ranges=["0.0.0.0/0"]
+    ),
+)
+SERVER = policy.SERVER
+
+DEFECTS: list[tuple[Rule, Defect, str]] = [
+    (
+        policy.buckets_are_private,
+        with_(STORAGE, "Bucket", public_access_prevention="inherited"),
+        "defaults",
+    ),
+    (
+        policy.buckets_are_private,
+        with_(STORAGE, "Bucket", uniform_bucket_level_access=False),
+        "defaults",
+    ),
+    (
+        policy.nobody_has_a_basic_role,
+        with_(PROJECTS, "IAMMember", role="roles/editor"),
+        "defaults",
+    ),
+    (
+        policy.roles_are_those_of_the_list,
+        with_(STORAGE, "BucketIAMMember", role="roles/storage.admin"),
+        "defaults",
+    ),
+    (
+        policy.roles_are_those_of_the_list,
+        and_(PROJECTS, "IAMMember", project=PROJECT, role="roles/run.invoker", member=SERVER),
+        "defaults",
+    ),
+    (
+        policy.roles_are_those_of_the_list,
+        with_(RUN, "ServiceIamMember", member="user:eve@example.com"),
+        "iam",
+    ),
+    (
+        policy.roles_are_those_of_the_list,
+        with_(IAP, "WebCloudRunServiceIamMember", role="roles/iap.admin"),
+        "iap",
+    ),
+    (
+        policy.roles_are_those_of_the_list,
+        with_(RUN, "ServiceIamMember", member=INVOKERS[0]),
+        "iap",
+    ),
+    (policy.grants_leave_others_alone, as_(STORAGE, "BucketIAMMember", binding), "defaults"),
+    (
+        policy.grants_leave_others_alone,
+        and_(STORAGE, "BucketACL", bucket="my-bucket", predefined_acl="publicRead"),
+        "defaults",
+    ),
+    (
+        policy.everybody_is_let_in_once_at_most,
+        with_(STORAGE, "BucketIAMMember", member="allUsers"),
+        "defaults",
+    ),
+    (
+        policy.everybody_is_let_in_once_at_most,
+        with_(RUN, "ServiceIamMember", member="allAuthenticatedUsers"),
+        "defaults",
+    ),
+    *(
+        (
+            policy.everybody_is_let_in_once_at_most,
+            with_(RUN, "ServiceIamMember", member="allUsers"),
+            shape,
+        )
+        for shape in ("iam", "iap")
+    ),
+    *(
+        (
+            policy.everybody_is_let_in_once_at_most,
+            with_(RUN, "Service", invoker_iam_disabled=True),
+            shape,
+        )
+        for shape in ("iam", "iap")
+    ),
+    (
+        policy.everybody_is_let_in_once_at_most,
+        with_(RUN, "Service", ingress="INGRESS_TRAFFIC_ALL"),
+        "internal",
+    ),
+    (
+        policy.everybody_is_let_in_once_at_most,
+        with_(RUN, "Service", ingress="INGRESS_TRAFFIC_INTERNAL_ONLY"),
+        "iam",
+    ),
+    (policy.everybody_is_let_in_once_at_most, with_(RUN, "Service", iap_enabled=False), "iap"),
+    (policy.no_network_is_open, with_(SQL, IP, authorized_networks=[OPEN]), "defaults"),
+    (policy.no_network_is_open, with_(SQL, IP, authorized_networks=[OFFICE]), "defaults"),
+    (policy.no_network_is_open, with_(STORAGE, "Bucket", ip_filter=FROM_ANYWHERE), "defaults"),
+    (
+        policy.no_key_is_made,
+        and_(gcp.serviceaccount, "Key", service_account_id="mlflow-server"),
+        "defaults",
+    ),
+    (
+        policy.no_key_is_made,
+        and_(STORAGE, "HmacKey", service_account_email="me@example.com"),
+        "defaults",
+    ),
+    (
+        policy.connections_are_encrypted,
+        with_(SQL, IP, ssl_mode="ALLOW_UNENCRYPTED_AND_ENCRYPTED"),
+        "defaults",
+    ),
+    (policy.connections_are_encrypted, with_(SQL, IP, ssl_mode=None), "defaults"),
+    (
+        policy.connections_are_encrypted,
+        with_(SQL, "DatabaseInstanceSettingsArgs", connector_enforcement="NOT_REQUIRED"),
+        "defaults",
+    ),
+    (policy.the_database_is_backed_up, with_(SQL, BACKUP, enabled=False), "defaults"),
+    (
+        policy.the_database_is_backed_up,
+        with_(SQL, BACKUP, point_in_time_recovery_enabled=None),
+        "defaults",
+    ),
+    (
+        policy.the_database_is_backed_up,
+        with_(SQL, BACKUP, backup_retention_settings=None),
+        "Pulumi.dev.yaml",
+    ),
+    (
+        policy.what_is_overwritten_can_be_brought_back,
+        with_(STORAGE, "BucketVersioningArgs", enabled=False),
+        "defaults",
+    ),
+    (
+        policy.what_is_overwritten_can_be_brought_back,
+        with_(STORAGE, "BucketSoftDeletePolicyArgs", retention_duration_seconds=0),
+        "Pulumi.dev.yaml",
+    ),
+    (policy.secrets_are_marked, env("ARTIFACTS", "generated-tracking-password"), "defaults"),
+    (
+        policy.secrets_are_marked,
+        and_(command.local, "Command", environment={"IMAGE": "a:b", "PGPASSWORD": "correct horse"}),
+        "defaults",
+    ),
+    (
+        policy.secrets_are_marked,
+        env("ARTIFACTS", "a-password-of-the-user"),
+        "a password of the user's",
+    ),
+    (
+        policy.the_container_is_told_where_its_secrets_are,
+        env("DATABASE_URL_SECRET", "mlflow_database_url/versions/latest"),
+        "defaults",
+    ),
+    (
+        policy.the_container_is_told_where_its_secrets_are,
+        env("TRACKING_PASSWORD_SECRET", "correct horse"),
+        "defaults",
+    ),
+    (
+        policy.the_container_is_told_where_its_secrets_are,
+        env("ARTIFACTS", "correct horse", marked=True),
+        "defaults",
+    ),
+    (
+        policy.protection_is_as_asked,
+        with_(SQL, "DatabaseInstance", deletion_protection=False),
+        "defaults",
+    ),
+    (
+        policy.protection_is_as_asked,
+        with_(SQL, "DatabaseInstanceSettingsArgs", deletion_protection_enabled=True),
+        "Pulumi.dev.yaml",
+    ),
+    (policy.protection_is_as_asked, with_(RUN, "Service", deletion_protection=False), "defaults"),
+    (policy.protection_is_as_asked, not_protected, "defaults"),
+    (policy.protection_is_as_asked, with_(STORAGE, "Bucket", force_destroy=True), "defaults"),
+    *(
+        (
+            policy.images_are_named_by_digest,
+            with_(RUN, "ServiceTemplateContainerArgs", image="us-docker.pkg.dev/p/r/server:latest"),
+            shape,
+        )
+        for shape in ("defaults", "cloud-build")
+    ),
+    (
+        policy.the_server_is_its_own_account,
+        with_(RUN, "ServiceTemplateArgs", service_account=None),
+        "defaults",
+    ),
+    (
+        policy.everything_waits_for_what_it_needs,
+        waits_for_nothing(gcp.serviceaccount, "Account"),
+        "defaults",
+    ),
+    (
+        policy.everything_waits_for_what_it_needs,
+        waits_for_nothing(PROJECTS, "ServiceIdentity"),
+        "iap",
+    ),
+    (policy.everything_waits_for_what_it_needs, waits_for_nothing(RUN, "Service"), "defaults"),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "defect", "shape"),
+    DEFECTS,
+    ids=[f"{rule.__name__}-{number}" for number, (rule, *_) in enumerate(DEFECTS)],
+)
+def test_what_breaks_a_rule_is_seen(
+    monkeypatch: pytest.MonkeyPatch, rule: Rule, defect: Defect, shape: str
+) -> None:
+    defect(monkeypatch)
+    assert list(rule(Stack.of(SHAPES[shape])))
+
+
+def test_each_rule_is_seen_to_be_broken() -> None:
+    assert {rule for rule, *_ in DEFECTS} == {*RULES}

@@ -1,0 +1,68 @@
+"""What is generated anew when a version is raised, and what stays for rolling back."""
+
+from __future__ import annotations
+
+import pytest
+
+from infra.reader import SettingsError
+from tests.infra.declared import Declared, Program, run
+
+RANDOM_PASSWORD = "random:index/randomPassword:RandomPassword"
+USER = "gcp:sql/user:User"
+VERSION = "gcp:secretmanager/secretVersion:SecretVersion"
+
+
+def generated(program: Program) -> dict[str, str | None]:
+    """Version by name of what is generated: with another one, Pulumi generates it anew."""
+    found = {each.name: each.inputs.get("keepers") for each in program.all(RANDOM_PASSWORD)}
+    return {name: keepers and keepers["version"] for name, keepers in found.items()}
+
+
+def users(program: Program) -> dict[str, str]:
+    return {user.inputs["name"]: user.inputs["password"] for user in program.all(USER)}
+
+
+def connects_as(program: Program) -> str:
+    secret: Declared = program.one(VERSION, "database_url")
+    return secret.inputs["secretData"].removeprefix("postgresql+pg8000://").partition("@")[0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        ("trackingPasswordVersion", "tracking-password"),
+        ("encryptionKeyVersion", "kek-passphrase"),
+    ],
+)
+def test_one_more_is_another_one(setting: str, name: str) -> None:
+    first, second = generated(run()), generated(run({setting: 2}))
+    assert first[name] is None
+    assert second == {**first, name: "2"}
+
+
+def test_database_users_take_turns_and_the_one_before_keeps_its_password() -> None:
+    names = {
+        1: ("mlflow", "database-password"),
+        0: ("mlflow-alternate", "alternate-database-password"),
+    }
+    for version in range(1, 5):
+        program = run({"databasePasswordVersion": version})
+        user, password = names[version % 2]
+        assert connects_as(program) == f"{user}:generated-{password}"
+        passwords = {
+            name: keeper for name, keeper in generated(program).items() if "database" in name
+        }
+        expected = {password: str(version) if version > 1 else None}
+        if version > 1:
+            expected[names[(version - 1) % 2][1]] = str(version - 1) if version > 2 else None
+        assert passwords == expected
+        assert len(users(program)) == len(expected)
+        # Both are there before a server that needs one of them.
+        assert {user.urn for user in program.all(USER)} <= program.before(program.service)
+
+
+def test_a_version_of_a_password_of_ones_own_is_refused() -> None:
+    with pytest.raises(SettingsError, match="trackingPasswordVersion") as refused:
+        run({"trackingPassword": "a phrase that nobody guesses", "trackingPasswordVersion": 2})
+    assert "none beside a trackingPassword of your own" in str(refused.value)
+    assert "pulumi config rm trackingPasswordVersion" in str(refused.value)
