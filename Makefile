@@ -41,11 +41,14 @@ local-clean: install-local ## Remove its data
 
 # ---- proof --------------------------------------------------------------------------------
 
-.PHONY: test test-infra test-server test-local test-engine test-container test-page lint format typecheck
-test: test-infra test-server test-local test-engine test-container test-page ## Prove everything (under 10 minutes)
+.PHONY: test test-infra test-supply test-server test-local test-engine test-container test-page lint format
+test: test-infra test-supply test-server test-local test-engine test-container test-page ## Prove everything (under 10 minutes)
 
 test-infra: $(VENVS)/program.done ## The program under Pulumi's mocks
 	$(PROGRAM) -m pytest tests/infra
+
+test-supply: $(VENVS)/program.done sbom ## The locks, and the bills of materials made from them
+	$(PROGRAM) -m pytest tests/supply
 
 test-server: $(VENVS)/server-test.done ## The container's code, in process and with a real Postgres
 	$(SERVER_TEST) -m pytest -n 2 --dist worksteal tests/server
@@ -64,6 +67,13 @@ test-engine: install-local ## The program under Pulumi's own engine, built once 
 	@$(PROGRAM) -m tests.engine.engine
 	$(PROGRAM) -m pytest -n 2 --dist worksteal tests/engine
 
+.PHONY: chaos fuzz
+fuzz: $(VENVS)/server-test.done ## Send the server 24,000 made-up requests (about 5 minutes)
+	$(SERVER_TEST) -m pytest -s -p no:schemathesis tests/fuzz
+
+chaos: install-local $(VENVS)/client.done $(VENVS)/previous.done ## Break it under load: nothing gets lost (about 30 minutes)
+	$(PROGRAM) -m pytest tests/chaos
+
 .PHONY: bench
 bench: install-bench ## Measure everything against stock MLflow (needs wrk and h2load)
 	$(PROGRAM) -m bench
@@ -75,14 +85,26 @@ lint: $(VENVS)/program.done $(VENVS)/server-test.done ## Linters and type checke
 	$(VENVS)/program/bin/ruff check .
 	$(VENVS)/program/bin/ruff format --check .
 	$(PROGRAM) tools/readme.py --check
-	$(PROGRAM) -m mypy __main__.py infra local tools bench --exclude bench/gateless.py
-	$(PROGRAM) -m mypy --python-executable $(SERVER_TEST) image/tracking_server sample_client bench/gateless.py
+	$(PROGRAM) -m mypy __main__.py infra local tools bench --exclude "bench/(gateless|gate_alone).py"
+	$(PROGRAM) -m mypy --python-executable $(SERVER_TEST) image/tracking_server sample_client bench/gateless.py bench/gate_alone.py
 
 format: $(VENVS)/program.done ## Let ruff mend what it can
 	$(VENVS)/program/bin/ruff check --fix .
 	$(VENVS)/program/bin/ruff format .
 
 # ---- upkeep ---------------------------------------------------------------------------------
+
+.PHONY: sbom audit
+sbom: $(VENVS)/supply.done ## Write the bills of materials (CycloneDX) of container and program into dist/
+	@mkdir -p dist
+	@$(VENVS)/supply/bin/python -W ignore -m cyclonedx_py requirements image/requirements.txt \
+		--pyproject image/pyproject.toml --output-reproducible --of JSON -o dist/image.cdx.json
+	@$(VENVS)/supply/bin/python -W ignore -m cyclonedx_py requirements requirements.txt \
+		--output-reproducible --of JSON -o dist/program.cdx.json
+
+audit: $(VENVS)/supply.done ## Look for known vulnerabilities in what container and program are locked to
+	$(VENVS)/supply/bin/pip-audit --strict --require-hashes --disable-pip -r image/requirements.txt
+	$(VENVS)/supply/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.txt
 
 .PHONY: install-local install-bench lock docs
 docs: $(VENVS)/program.done ## Write README.md's settings and measurements from their sources
@@ -121,11 +143,25 @@ $(VENVS)/client.done: sample_client/requirements.txt | $(UV)
 	@$(UV) pip install --quiet --python $(VENVS)/client/bin/python -r sample_client/requirements.txt
 	@touch $@
 
+$(VENVS)/previous.done: tests/chaos/previous.txt | $(UV)
+	@echo "installing MLflow's previous minor, to upgrade from"
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/previous
+	@$(UV) pip install --quiet --python $(VENVS)/previous/bin/python --no-deps --require-hashes \
+		-r tests/chaos/previous.txt
+	@touch $@
+
 $(VENVS)/bench.done: bench/requirements.txt | $(UV)
 	@echo "installing stock MLflow to compare with"
 	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/bench
 	@$(UV) pip install --quiet --python $(VENVS)/bench/bin/python --compile-bytecode \
 		--require-hashes -r bench/requirements.txt
+	@touch $@
+
+$(VENVS)/supply.done: tools/requirements.txt | $(UV)
+	@echo "installing the tools that look at the locks"
+	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/supply
+	@$(UV) pip install --quiet --python $(VENVS)/supply/bin/python --require-hashes \
+		-r tools/requirements.txt
 	@touch $@
 
 $(VENVS)/page.done: tests/page/requirements.txt | $(UV)
@@ -150,3 +186,5 @@ lock: | $(UV) ## Compile the locks from their .in files
 	$(COMPILE) tests/server/requirements.in -o tests/server/requirements.txt
 	$(COMPILE) bench/requirements.in -o bench/requirements.txt
 	$(COMPILE) tests/page/requirements.in -o tests/page/requirements.txt
+	$(COMPILE) tools/requirements.in -o tools/requirements.txt
+	$(COMPILE) --override image/requirements.excluded tests/chaos/previous.in -o tests/chaos/previous.txt

@@ -12,7 +12,7 @@ import time
 from bench.process import BenchError, reserve_cores
 from local.state import LocalError
 
-PARTS = ("coldstart", "requests", "artifacts", "memory", "image", "scale", "data")
+PARTS = ("coldstart", "requests", "artifacts", "memory", "image", "scale", "data", "logins")
 ROUNDS = 5
 
 

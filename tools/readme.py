@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "bench" / "results"
-PARTS = ("coldstart", "memory", "requests", "artifacts", "image")
+PARTS = ("coldstart", "memory", "requests", "artifacts", "image", "logins")
 
 
 def settings(project: dict[str, Any]) -> str:
