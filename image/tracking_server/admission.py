@@ -4,6 +4,8 @@ Cloud Run sends an instance so many at most; without it in front, or where clien
 their requests still run, nobody counts.
 """
 
+import asyncio
+from contextlib import suppress
 from random import randint
 
 from mlflow.exceptions import MlflowException
@@ -14,9 +16,16 @@ COME_BACK = (2, 8)
 """Seconds after which who is refused may try again: MLflow's client does so seven times. Chosen
 at random, so that those who are refused together don't come back together."""
 
+SWALLOWED = 64 * 1024
+"""Bytes of a body that are thrown away unread, mostly here already. With anything unread HTTP/1.1
+has to close the connection, and a client that still sends may miss the answer."""
+
+SWALLOWING = 1.0
+"""Seconds for that."""
+
 
 class Admission:
-    """Refuses, before it reads anything of them, the requests beyond `limit` that are in progress.
+    """Refuses, before anything is done for them, the requests beyond `limit` in progress.
 
     Stands behind the gate: who may not come in takes nobody's place.
     """
@@ -37,6 +46,7 @@ class Admission:
             await self.app(scope, receive, send)
             return
         if self._running >= self._limit:
+            await _swallow(scope, receive)
             await self._refuse(send)
             return
         self._running += 1
@@ -70,3 +80,12 @@ class Admission:
             }
         )
         await send({"type": "http.response.body", "body": self._refusal})
+
+
+async def _swallow(scope: Scope, receive: Receive) -> None:
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    if length.isdigit() and 0 < int(length) <= SWALLOWED:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SWALLOWING):
+                while (await receive()).get("more_body"):
+                    pass

@@ -10,7 +10,8 @@ import httpx
 import pytest
 from mlflow.utils.request_utils import _TRANSIENT_FAILURE_RESPONSE_CODES
 from starlette.types import Receive, Scope, Send
-from tracking_server.admission import COME_BACK, Admission
+from tracking_server import admission as admission_module
+from tracking_server.admission import COME_BACK, SWALLOWED, Admission
 
 from tests.server.conftest import StartServer
 from tests.server.exchange import Exchange
@@ -66,7 +67,8 @@ async def refused(admission: Admission) -> bool:
 def test_one_too_many_is_refused_before_its_body_is_read() -> None:
     async def play(application: Application, admission: Admission) -> None:
         running = await filled(admission)
-        beyond = Exchange(admission, "POST", "/")
+        large = {"Content-Length": str(SWALLOWED + 1)}
+        beyond = Exchange(admission, "POST", "/", headers=large)
         beyond.feed(b"body", more=False)
         await beyond.done()
         assert (beyond.status, beyond.taken) == (503, 0)
@@ -78,6 +80,22 @@ def test_one_too_many_is_refused_before_its_body_is_read() -> None:
         application.may_answer.set()
         for exchange in running:
             assert (await exchange.done()).body == b"ab"
+
+    scenario(play)
+
+
+def test_a_small_body_is_swallowed_but_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission_module, "SWALLOWING", 0.1)
+
+    async def play(application: Application, admission: Admission) -> None:
+        running = await filled(admission)
+        for fed in ((b"bo", b"dy"), (b"bo",)):
+            beyond = Exchange(admission, "POST", "/", headers={"Content-Length": "4"})
+            beyond.feed(*fed, more=fed == (b"bo",))
+            await beyond.done()
+            assert (beyond.status, beyond.taken) == (503, len(b"".join(fed)))
+        for exchange in running:
+            exchange.task.cancel()
 
     scenario(play)
 
