@@ -1,0 +1,36 @@
+"""What every fault must leave behind: all that was acknowledged, and errors that pass."""
+
+from __future__ import annotations
+
+from tests.chaos.report import Row, rows
+from tests.chaos.rig import Outcome
+
+SECONDS_TO_HEAL = 5
+TRIED_AGAIN = {503}
+"""What MLflow's client tries again, and what nobody takes for a fault of the server's."""
+
+
+def nothing_is_lost(tried: str, outcome: Outcome) -> None:
+    """And note what was seen."""
+    failures = {status: n for status, n in outcome.statuses.items() if status >= 400}
+    # One experiment is asked for by name before it is made.
+    asked_in_vain = failures.pop(404, 0)
+    # Clients that went away before they were answered, as some do at their end.
+    failures.pop(499, 0)
+    rows.append(
+        Row(
+            tried=tried,
+            times=outcome.faults,
+            acknowledged=outcome.acknowledged,
+            refused=outcome.refused,
+            lost=len(outcome.lost),
+            answers=", ".join(f"{n} × {status}" for status, n in sorted(failures.items())),
+            healed=outcome.healed,
+        )
+    )
+    assert outcome.acknowledged > 200
+    assert outcome.lost == outcome.twice == outcome.foreign == []
+    assert outcome.patient_refused == []
+    assert failures.keys() <= TRIED_AGAIN, outcome.errors
+    assert asked_in_vain <= 1
+    assert outcome.healed < SECONDS_TO_HEAL
