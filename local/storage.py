@@ -15,7 +15,7 @@ import uuid
 from asyncio import to_thread
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, unquote
 from xml.etree import ElementTree
@@ -120,6 +120,8 @@ class Storage:
         self._store, self._policy, self._identities, self._keys = store, policy, identities, keys
         self._sessions: dict[str, Session] = {}
         self._multiparts: dict[str, Multipart] = {}
+        # How far the bucket's clock is ahead of this computer's, for tests.
+        self.ahead = timedelta()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         # The raw path: an encoded slash belongs to the object's name.
@@ -487,7 +489,7 @@ class Storage:
                     target=request.raw_path,
                     headers=request.headers,
                     keys=self._keys,
-                    at=datetime.now(UTC),
+                    at=datetime.now(UTC) + self.ahead,
                 )
             except BadSignature as bad:
                 raise Refused(bad.status, "authError", bad.code, bad.message, bad.details) from None

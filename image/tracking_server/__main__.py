@@ -99,7 +99,13 @@ def assemble(
     )
     transfers = ProxiedTransfers(app, values.artifact_url)
     admission = Admission(transfers, limit=config.max_concurrency)
-    gate = Gate(admission, user=values.user, viewer=values.viewer, hosts=config.allowed_hosts)
+    gate = Gate(
+        admission,
+        user=values.user,
+        viewer=values.viewer,
+        hosts=config.allowed_hosts,
+        trusted_proxies=config.trusted_proxies,
+    )
     return logs.AccessLog(gate, pool_use=database.pool_use), transfers.close
 
 

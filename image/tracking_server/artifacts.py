@@ -12,7 +12,7 @@ import os
 import posixpath
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from urllib.parse import quote
@@ -164,6 +164,21 @@ class KeylessGCSArtifactRepository(
             for name in listed.prefixes
         ]
         return sorted(infos, key=lambda info: info.path)
+
+    def delete_artifacts(self, artifact_path: str | None = None) -> None:
+        """As MLflow's, which names the generation of what it deletes: that would be for good.
+
+        Without it the bucket keeps an older version:
+        https://cloud.google.com/storage/docs/json_api/v1/objects/delete
+        """
+        bucket_name, root = self.parse_gcs_uri(self.artifact_uri)
+        name = posixpath.join(root, artifact_path) if artifact_path else root
+        bucket = self._get_bucket(bucket_name)
+        for blob in bucket.list_blobs(prefix=name, timeout=self._GCS_DEFAULT_TIMEOUT):
+            if blob.name == name or blob.name.startswith(_folder(name)):
+                # Deleted by somebody else, or by a try whose answer got lost.
+                with suppress(NotFound):
+                    bucket.delete_blob(blob.name, timeout=self._GCS_DEFAULT_TIMEOUT)
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
         try:

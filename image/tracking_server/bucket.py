@@ -23,6 +23,7 @@ import aiohttp
 import anyio.to_thread
 import certifi
 from google.auth.credentials import Credentials, TokenState
+from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import Request
 from yarl import URL
 
@@ -209,9 +210,12 @@ class Bucket:
         if self._credentials.token_state is TokenState.FRESH:
             self._credentials.apply(sent)
         else:
-            await anyio.to_thread.run_sync(
-                self._credentials.before_request, Request(), method, address, sent
-            )
+            try:
+                await anyio.to_thread.run_sync(
+                    self._credentials.before_request, Request(), method, address, sent
+                )
+            except GoogleAuthError as error:
+                raise no_token(error) from error
         data = None
         if method in ("PUT", "POST"):
             sent["Content-Length"] = str(sum(map(len, body)))
@@ -224,6 +228,11 @@ class Bucket:
             data=data,
             allow_redirects=False,
         )
+
+
+def no_token(error: GoogleAuthError) -> BucketError:
+    """The metadata server's silence as that of the bucket, which passes like it."""
+    return BucketError(f"The metadata server gives no token for the bucket: {error}")
 
 
 async def _each(blocks: Sequence[memoryview]) -> AsyncIterator[memoryview]:

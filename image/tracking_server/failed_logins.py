@@ -62,15 +62,19 @@ class FailedLogins:
         return told
 
 
-def client_of(peer: str, forwarded_for: Sequence[bytes]) -> str:
+def client_of(peer: str, forwarded_for: Sequence[bytes], *, trusted_proxies: int) -> str:
     """Who is counted together: an address, or the /64 of IPv6, which one customer has whole.
 
-    Of X-Forwarded-For only the last address is true, which Cloud Run's front end has put there.
+    Of X-Forwarded-For only the end is true: the client, put there by Google's front end, and after
+    it the address of each proxy of ours. A load balancer is one:
+    https://cloud.google.com/load-balancing/docs/https#x-forwarded-for_header
     """
     if forwarded_for:
-        last = forwarded_for[-1].rpartition(b",")[2].strip().decode("latin-1")
+        addresses = b",".join(forwarded_for).rsplit(b",", trusted_proxies + 1)
+        # Fewer where somebody comes past the proxies, out of the network inside.
+        client = addresses[max(-1 - trusted_proxies, -len(addresses))].strip().decode("latin-1")
         with suppress(ValueError):
-            address = ip_address(last)
+            address = ip_address(client)
             if address.version == 6:
                 return str(ip_network((address, 64), strict=False))
             return str(address)

@@ -36,7 +36,8 @@ class Gate:
 
     With the viewer's credentials only what `may_view` allows. `hosts` are names without port; a
     `*` in one stands for letters, digits and hyphens. Exactly GET and HEAD of `/health` need
-    nothing. `clock` is in seconds.
+    nothing. `trusted_proxies` of ours are between the client and Google's front end. `clock` is in
+    seconds.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Gate:
         user: Credentials,
         viewer: Credentials | None = None,
         hosts: Iterable[str],
+        trusted_proxies: int = 0,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.app = app
@@ -54,6 +56,7 @@ class Gate:
         self._viewer = viewer.digest() if viewer else self._user
         self._failed = FailedLogins()
         self._last_failed = ""
+        self._trusted_proxies = trusted_proxies
         self._clock = clock
         names = "|".join(re.escape(host).replace(r"\*", "[a-z0-9-]+") for host in hosts)
         self._host = re.compile(rf"({names})(:[0-9]{{1,5}})?")
@@ -97,7 +100,11 @@ class Gate:
         if b"authorization" not in headers:
             return UNAUTHORIZED
         peer = scope.get("client") or ("unknown",)
-        client = client_of(peer[0], headers.get(b"x-forwarded-for", ()))
+        client = client_of(
+            peer[0],
+            headers.get(b"x-forwarded-for", ()),
+            trusted_proxies=self._trusted_proxies,
+        )
         wait = self._failed.add(client, self._clock())
         if not wait:
             return UNAUTHORIZED

@@ -21,6 +21,9 @@ CONNECTIONS_PER_PROCESS = 4
 MAX_CONCURRENCY = 1000
 """Cloud Run's own limit: https://cloud.google.com/run/docs/about-concurrency"""
 
+MAX_TRUSTED_PROXIES = 1
+"""The load balancer, if there is one."""
+
 MAX_POOL_SIZE = 1000
 """Cloud SQL's own highest default of max_connections, on its largest machines."""
 
@@ -43,10 +46,11 @@ class Settings:
     """The server's settings, checked.
 
     `pool_size` are the database connections of all `processes` together, `max_concurrency` the
-    requests that each of them answers at a time. The endpoint is for a
-    private or a regional one and for `make local`, which also says where to listen;
-    `cloudsql_root` is where Cloud Run mounts the connector's sockets; `boot_patience` are the
-    seconds that a boot waits for a grant that isn't seen yet, and for the database.
+    requests that each of them answers at a time; `trusted_proxies` is how many addresses of ours
+    come after the client's in X-Forwarded-For. The endpoint is for a private or a regional one and
+    for `make local`, which also says where to listen; `cloudsql_root` is where Cloud Run mounts the
+    connector's sockets; `boot_patience` are the seconds that a boot waits for a grant that isn't
+    seen yet, and for the database.
     """
 
     project: str
@@ -58,6 +62,7 @@ class Settings:
     processes: int
     max_concurrency: int
     secrets: SecretVersions
+    trusted_proxies: int
     cloudsql_root: str
     secret_manager_endpoint: str
     boot_patience: int
@@ -141,6 +146,7 @@ def load(env: Mapping[str, str]) -> Settings:
             viewer_username=secret("viewer_username") if has_viewer else None,
             viewer_password=secret("viewer_password") if has_viewer else None,
         ),
+        trusted_proxies=number("TRUSTED_PROXIES", "0", 0, MAX_TRUSTED_PROXIES),
         cloudsql_root=env.get("CLOUDSQL_ROOT", "/cloudsql"),
         boot_patience=number("BOOT_PATIENCE", "100", 0, 100),
         secret_manager_endpoint=env.get(

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
+from google.auth.exceptions import GoogleAuthError
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE
 from mlflow.utils.uri import validate_path_is_safe
@@ -154,8 +155,16 @@ class ProxiedTransfers:
         answer.raw_headers = start["headers"]
         return answer
 
+    async def _opened_repository(self) -> "KeylessGCSArtifactRepository":
+        try:
+            return await anyio.to_thread.run_sync(lambda: self._repository)
+        except GoogleAuthError as error:
+            from tracking_server.bucket import no_token
+
+            raise no_token(error) from error
+
     async def _download(self, path: str) -> Response:
-        repository = await anyio.to_thread.run_sync(lambda: self._repository)
+        repository = await self._opened_repository()
         try:
             opened = await self._bucket.open(repository.blob(path).public_url)
         except BucketError as error:
@@ -195,7 +204,7 @@ class ProxiedTransfers:
         if path.endswith("/"):
             reason = "Artifact path must include a filename (cannot end with '/')."
             return JSONResponse({"detail": reason}, 400)
-        repository = await anyio.to_thread.run_sync(lambda: self._repository)
+        repository = await self._opened_repository()
         upload = Upload(
             repository.blob(path),
             content_type=mlflow_internals.mime_type(path),

@@ -1,5 +1,7 @@
 """Failures are counted in bounded memory, whoever sends how many."""
 
+import httpx
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tracking_server.failed_logins import (
@@ -10,6 +12,11 @@ from tracking_server.failed_logins import (
     FailedLogins,
     client_of,
 )
+
+from tests.server.conftest import StartServer
+from tests.server.process import USER
+
+READ = "/api/2.0/mlflow/experiments/get?experiment_id=0"
 
 
 def test_memory_is_bounded_and_the_latest_are_known() -> None:
@@ -42,6 +49,44 @@ def test_who_fails_rarely_never_waits(pauses: list[float]) -> None:
         assert failed.add("client", now) == 0
 
 
-@given(st.binary(max_size=100))
-def test_any_header_names_somebody(header: bytes) -> None:
-    assert 0 < len(client_of("peer", [header])) <= len(header) + 64
+@given(st.binary(max_size=100), st.integers(0, 3))
+def test_any_header_names_somebody(header: bytes, proxies: int) -> None:
+    client = client_of("peer", [header], trusted_proxies=proxies)
+    assert 0 < len(client) <= len(header) + 64
+
+
+def test_the_server_counts_as_its_environment_says(
+    start: StartServer, environment: dict[str, str]
+) -> None:
+    server = start(environment | {"TRUSTED_PROXIES": "1"}).ready()
+    with httpx.Client(base_url=server.url, auth=(USER, "wrong")) as wrong:
+
+        def answers(client: str, times: int) -> set[int]:
+            headers = {"X-Forwarded-For": f"{client},192.0.2.80"}
+            return {wrong.get(READ, headers=headers).status_code for _ in range(times)}
+
+        assert answers("203.0.113.7", PATIENCE) == {401}
+        assert answers("203.0.113.8", 1) == {401}
+        assert answers("203.0.113.7", 1) == {429}
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded_for", "client"),
+    [
+        (0, [b"203.0.113.7"], "203.0.113.7"),
+        (0, [b"198.51.100.1, 203.0.113.7"], "203.0.113.7"),
+        (0, [b"198.51.100.1", b"203.0.113.7"], "203.0.113.7"),
+        (1, [b"203.0.113.7,192.0.2.80"], "203.0.113.7"),
+        (1, [b"198.51.100.1, 203.0.113.7, 192.0.2.80"], "203.0.113.7"),
+        (1, [b"198.51.100.1", b"203.0.113.7,192.0.2.80"], "203.0.113.7"),
+        (1, [b"203.0.113.7", b"192.0.2.80"], "203.0.113.7"),
+        # Past the load balancer.
+        (1, [b"203.0.113.7"], "203.0.113.7"),
+        (1, [b"nonsense, 192.0.2.80"], "peer"),
+        (1, [], "peer"),
+    ],
+)
+def test_the_client_is_before_the_proxies(
+    proxies: int, forwarded_for: list[bytes], client: str
+) -> None:
+    assert client_of("peer", forwarded_for, trusted_proxies=proxies) == client

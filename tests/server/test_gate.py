@@ -392,6 +392,14 @@ def test_nobody_gets_out_of_it_by_another_name(given: list[str]) -> None:
         assert call(WRONG, came_from(forwarded_for), gate=gate)[0] == 429
 
 
+def test_behind_a_load_balancer_the_client_is_counted() -> None:
+    gate = new_gate(clock=Clock(), trusted_proxies=1)
+    for _ in range(PATIENCE):
+        assert call(WRONG, came_from("203.0.113.7,192.0.2.80"), gate=gate)[0] == 401
+    assert call(WRONG, came_from("203.0.113.8,192.0.2.80"), gate=gate)[0] == 401
+    assert call(WRONG, came_from("198.51.100.1, 203.0.113.7,192.0.2.80"), gate=gate)[0] == 429
+
+
 def test_the_log_has_few_lines_for_many_of_them(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     gate = new_gate(clock=clock)

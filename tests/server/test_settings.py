@@ -51,6 +51,8 @@ def test_each_missing_variable_is_named(key: str) -> None:
         ("WEB_CONCURRENCY", "9"),
         ("MAX_CONCURRENCY", "0"),
         ("MAX_CONCURRENCY", "1001"),
+        ("TRUSTED_PROXIES", "2"),
+        ("TRUSTED_PROXIES", "yes"),
         ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password"),
         ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password/versions/latest"),
         ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password/versions/0"),
@@ -91,6 +93,11 @@ def test_everything_wrong_is_said_at_once_in_one_line() -> None:
     text = str(refused.value)
     assert "\n" not in text
     assert all(key in text for key in COMPLETE if key != "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE")
+
+
+def test_no_proxy_is_trusted_that_is_not_named() -> None:
+    assert settings.load(COMPLETE).trusted_proxies == 0
+    assert settings.load(COMPLETE | {"TRUSTED_PROXIES": "1"}).trusted_proxies == 1
 
 
 def test_each_process_has_a_connection() -> None:

@@ -93,29 +93,40 @@ def our_environment(
 ) -> Iterator[dict[str, str]]:
     """The container's environment, and a project on the stand-ins behind it, with a bucket."""
     with project(folder / "google") as made:
-        secrets = {
-            "ARTIFACT_URL_SECRET": f"gs://{BUCKET}",
-            "DATABASE_URL_SECRET": database_url,
-            "TRACKING_USERNAME_SECRET": USER,
-            "TRACKING_PASSWORD_SECRET": PASSWORD,
-            "KEK_PASSPHRASE_SECRET": "canary-passphrase",
-        }
-        if viewer:
-            secrets["VIEWER_USERNAME_SECRET"], secrets["VIEWER_PASSWORD_SECRET"] = viewer
-        yield {
-            **environment(folder),
-            **made.cloud.metadata_environment(SERVER),
-            **{key: _granted(made, key.lower(), value) for key, value in secrets.items()},
-            "GCP_PROJECT": PROJECT,
-            "ARTIFACTS": "proxied",
-            "MLFLOW_SERVER_ALLOWED_HOSTS": "127.0.0.1",
-            "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "4",
-            "CLOUDSQL_ROOT": str(cloudsql_root),
-            "BOOT_PATIENCE": "5",
-            "STORAGE_EMULATOR_HOST": made.cloud.storage_endpoint,
-            "SECRET_MANAGER_ENDPOINT": made.cloud.secret_manager_endpoint,
-            "IAM_CREDENTIALS_ENDPOINT": made.cloud.iam_credentials_endpoint,
-        }
+        yield environment_of(made, folder, database_url, cloudsql_root, viewer=viewer)
+
+
+def environment_of(
+    made: Project,
+    folder: Path,
+    database_url: str,
+    cloudsql_root: Path,
+    *,
+    viewer: tuple[str, str] | None = None,
+) -> dict[str, str]:
+    secrets = {
+        "ARTIFACT_URL_SECRET": f"gs://{BUCKET}",
+        "DATABASE_URL_SECRET": database_url,
+        "TRACKING_USERNAME_SECRET": USER,
+        "TRACKING_PASSWORD_SECRET": PASSWORD,
+        "KEK_PASSPHRASE_SECRET": "canary-passphrase",
+    }
+    if viewer:
+        secrets["VIEWER_USERNAME_SECRET"], secrets["VIEWER_PASSWORD_SECRET"] = viewer
+    return {
+        **environment(folder),
+        **made.cloud.metadata_environment(SERVER),
+        **{key: _granted(made, key.lower(), value) for key, value in secrets.items()},
+        "GCP_PROJECT": PROJECT,
+        "ARTIFACTS": "proxied",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": "127.0.0.1",
+        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "4",
+        "CLOUDSQL_ROOT": str(cloudsql_root),
+        "BOOT_PATIENCE": "5",
+        "STORAGE_EMULATOR_HOST": made.cloud.storage_endpoint,
+        "SECRET_MANAGER_ENDPOINT": made.cloud.secret_manager_endpoint,
+        "IAM_CREDENTIALS_ENDPOINT": made.cloud.iam_credentials_endpoint,
+    }
 
 
 def _granted(made: Project, name: str, value: str) -> str:
