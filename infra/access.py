@@ -12,17 +12,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pulumi
 import pulumi_gcp as gcp
 
-from infra.settings import AccessSettings
+from .component import Component
+from .settings import AccessSettings
 
 
-def ingress(access: AccessSettings) -> str:
-    internal = access.mode == "internal"
-    return "INGRESS_TRAFFIC_INTERNAL_ONLY" if internal else "INGRESS_TRAFFIC_ALL"
+def ingress(access: AccessSettings, *, balanced: bool) -> str:
+    if access.mode == "internal":
+        return "INGRESS_TRAFFIC_INTERNAL_ONLY"
+    # Cloud Run's own address would be a way past the load balancer and its limit.
+    return "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER" if balanced else "INGRESS_TRAFFIC_ALL"
 
 
 def invoker_check_off(access: AccessSettings) -> bool:
@@ -46,18 +49,18 @@ def grant(
     service: gcp.cloudrunv2.Service,
     project: str,
     project_number: pulumi.Input[str],
-    child: Callable[[], pulumi.ResourceOptions],
+    of: Component,
 ) -> None:
-    """The rights that the access takes. `child` answers the options of one resource."""
+    """The rights that the access takes. `of` is the component that they belong to."""
 
     def invoker(name: str, member: pulumi.Input[str]) -> None:
         gcp.cloudrunv2.ServiceIamMember(
-            name,
+            of.named(name),
             name=service.name,
             location=service.location,
             role="roles/run.invoker",
             member=member,
-            opts=child(),
+            opts=of.child(),
         )
 
     if access.mode == "public" and not invoker_check_off(access):
@@ -68,12 +71,15 @@ def grant(
     elif access.mode == "iap":
         # Google makes it at its first use, which is later than this program names it.
         agent = gcp.projects.ServiceIdentity(
-            "iap-agent", project=project, service="iap.googleapis.com", opts=child()
+            of.named("iap-agent"),
+            project=project,
+            service="iap.googleapis.com",
+            opts=of.child(),
         )
         invoker("iap", agent.member)
         for member in access.invokers:
             gcp.iap.WebCloudRunServiceIamMember(
-                f"iap-{member}",
+                of.named(f"iap-{member}"),
                 # Its number, not its id:
                 # https://github.com/hashicorp/terraform-provider-google/issues/23092
                 project=project_number,
@@ -81,5 +87,5 @@ def grant(
                 cloud_run_service_name=service.name,
                 role="roles/iap.httpsResourceAccessor",
                 member=member,
-                opts=child(),
+                opts=of.child(),
             )

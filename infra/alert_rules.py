@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import pulumi
 
-from infra import log_metrics, tiers
-from infra.log_metrics import LogMetric
-from infra.service import HEALTH
-from infra.settings import RESERVED_CONNECTIONS, DatabaseSettings
+from . import log_metrics, tiers
+from .log_metrics import LogMetric
+from .service import HEALTH
+from .settings import RESERVED_CONNECTIONS, DatabaseSettings
 
 # Beside each other: how much of it is too much.
 ERRORS, ERROR_SHARE = 10, 0.05

@@ -8,17 +8,17 @@ from __future__ import annotations
 import pulumi
 import pulumi_gcp as gcp
 
-from infra.alert_rules import (
+from .alert_rules import (
     Alert,
     Console,
     database_alerts,
     service_alerts,
     uptime_alert,
 )
-from infra.component import Component
-from infra.log_metrics import LOG_METRICS, LogMetric
-from infra.service import HEALTH
-from infra.settings import AlertSettings, DatabaseSettings
+from .component import Component
+from .log_metrics import LOG_METRICS, LogMetric
+from .service import HEALTH
+from .settings import AlertSettings, DatabaseSettings
 
 # Each evaluation is paid for; metrics of Cloud SQL come once a minute.
 EVALUATION = "60s"
@@ -46,7 +46,7 @@ class Alerts(Component):
         super().__init__(name, opts)
         self._project, self._prefix = project, prefix
         self._channel = gcp.monitoring.NotificationChannel(
-            "email",
+            self.named("email"),
             display_name=f"On call for {prefix}",
             type="email",
             labels={"email_address": settings.email},
@@ -55,13 +55,16 @@ class Alerts(Component):
         for metric in LOG_METRICS:
             self._metric(metric)
         console = Console(project=project, region=region, prefix=prefix)
-        alerts = service_alerts(console) + database_alerts(
-            console,
-            database=database,
-            max_instances=max_instances,
-            # project:region:instance
-            database_id=connection_name.apply(lambda name: f"{project}:{name.split(':')[-1]}"),
-        )
+        alerts = service_alerts(console)
+        # Of an instance that isn't ours its owner is told, who knows what else uses it.
+        if not database.existing_instance:
+            alerts += database_alerts(
+                console,
+                database=database,
+                max_instances=max_instances,
+                # project:region:instance
+                database_id=connection_name.apply(lambda name: f"{project}:{name.split(':')[-1]}"),
+            )
         if settings.uptime_check:
             alerts.append(uptime_alert(console, check_id=self._uptime_check(uri)))
         for alert in alerts:
@@ -73,7 +76,7 @@ class Alerts(Component):
     def _uptime_check(self, uri: pulumi.Output[str]) -> pulumi.Output[str]:
         host = uri.apply(lambda address: address.removeprefix("https://"))
         return gcp.monitoring.UptimeCheckConfig(
-            "health",
+            self.named("health"),
             display_name=f"{self._prefix} {HEALTH}",
             # As long as a cold start may take.
             timeout="30s",
@@ -89,7 +92,7 @@ class Alerts(Component):
 
     def _metric(self, metric: LogMetric) -> None:
         gcp.logging.Metric(
-            metric.name,
+            self.named(metric.name),
             name=metric.metric_id(self._prefix),
             description=metric.description,
             filter=metric.filter_for(self._prefix),
@@ -112,7 +115,7 @@ class Alerts(Component):
     def _policy(self, alert: Alert) -> None:
         title = f"{self._prefix}: {alert.title}"
         gcp.monitoring.AlertPolicy(
-            alert.name,
+            self.named(alert.name),
             display_name=title,
             severity=alert.severity,
             combiner="OR",
@@ -142,14 +145,14 @@ class Alerts(Component):
         # API wants to be told which project to count the call for:
         # https://github.com/hashicorp/terraform-provider-google/issues/7948
         caller = gcp.Provider(
-            "billing",
+            self.named("billing"),
             project=self._project,
             billing_project=self._project,
             user_project_override=True,
             opts=pulumi.ResourceOptions(parent=self),
         )
         gcp.billing.Budget(
-            "monthly",
+            self.named("monthly"),
             billing_account=settings.billing_account,
             display_name=f"{self._prefix} in {self._project}"[:60],
             budget_filter=gcp.billing.BudgetBudgetFilterArgs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pulumi
 import pulumi_gcp as gcp
 
-from infra.component import Component
+from .component import Component
 
 # serviceusage is not here: switching on an API takes it, and every project starts with it.
 ALWAYS = (
@@ -34,6 +34,10 @@ class Apis(Component):
         behind_iap: bool,
         watched: bool,
         budgeted: bool,
+        networked: bool,
+        balanced: bool,
+        encrypted: bool,
+        federated: bool,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
@@ -48,9 +52,17 @@ class Apis(Component):
             wanted += ["logging", "monitoring"]
         if budgeted:
             wanted.append("billingbudgets")
+        if networked or balanced:
+            wanted.append("compute")
+        if networked:
+            wanted.append("servicenetworking")
+        if encrypted:
+            wanted.append("cloudkms")
+        if federated:
+            wanted.append("sts")
         services = {
             api: gcp.projects.Service(
-                api,
+                self.named(api),
                 service=f"{api}.googleapis.com",
                 # The project may use them for something else.
                 disable_on_destroy=False,

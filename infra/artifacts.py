@@ -6,8 +6,8 @@ import pulumi
 import pulumi_gcp as gcp
 import pulumi_random as random
 
-from infra.component import Component
-from infra.names import SUFFIX_BYTES, bucket_prefix
+from .component import Component
+from .names import SUFFIX_BYTES, bucket_prefix
 
 # How long what was deleted or overwritten can be brought back. Soft delete covers a deleted
 # version, so the two add up.
@@ -26,23 +26,52 @@ class Artifacts(Component):
         *,
         project: str,
         prefix: str,
+        existing: str | None,
         location: str,
         force_destroy: bool,
+        kms_key: str | None,
         server: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
+        if existing:
+            self.bucket = pulumi.Output.from_input(existing)
+        else:
+            self.bucket = self._bucket(
+                project=project,
+                prefix=prefix,
+                location=location,
+                force_destroy=force_destroy,
+                kms_key=kms_key,
+            )
+        # Objects only: the server can neither change the bucket nor who may use it.
+        gcp.storage.BucketIAMMember(
+            self.named("server-uses-artifacts"),
+            bucket=self.bucket,
+            role="roles/storage.objectUser",
+            member=server,
+            opts=self.child(),
+        )
+        self.url = pulumi.Output.concat("gs://", self.bucket)
+        self.register_outputs({"bucket": self.bucket})
+
+    def _bucket(
+        self, *, project: str, prefix: str, location: str, force_destroy: bool, kms_key: str | None
+    ) -> pulumi.Output[str]:
         suffix = random.RandomId(
-            "bucket-suffix",
+            self.named("bucket-suffix"),
             byte_length=SUFFIX_BYTES,
             keepers={"location": location},
             opts=self.child(),
         )
-        bucket = gcp.storage.Bucket(
-            "artifacts",
+        return gcp.storage.Bucket(
+            self.named("artifacts"),
             name=pulumi.Output.concat(bucket_prefix(project, prefix), "-", suffix.hex),
             location=location,
             force_destroy=force_destroy,
+            encryption=gcp.storage.BucketEncryptionArgs(default_kms_key_name=kms_key)
+            if kms_key
+            else None,
             uniform_bucket_level_access=True,
             public_access_prevention="enforced",
             versioning=gcp.storage.BucketVersioningArgs(enabled=True),
@@ -66,15 +95,4 @@ class Artifacts(Component):
                 ),
             ],
             opts=self.child(),
-        )
-        # Objects only: the server can neither change the bucket nor who may use it.
-        gcp.storage.BucketIAMMember(
-            "server-uses-artifacts",
-            bucket=bucket.name,
-            role="roles/storage.objectUser",
-            member=server,
-            opts=self.child(),
-        )
-        self.bucket = bucket.name
-        self.url = pulumi.Output.concat("gs://", bucket.name)
-        self.register_outputs({"bucket": self.bucket})
+        ).name

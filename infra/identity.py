@@ -5,8 +5,8 @@ from __future__ import annotations
 import pulumi
 import pulumi_gcp as gcp
 
-from infra.component import Component
-from infra.names import account_id
+from .component import Component
+from .names import account_id
 
 
 class Identity(Component):
@@ -23,7 +23,7 @@ class Identity(Component):
     ) -> None:
         super().__init__(name, opts)
         account = gcp.serviceaccount.Account(
-            "server",
+            self.named("server"),
             account_id=account_id(prefix),
             display_name=f"MLflow server of {prefix}",
             opts=self.child(),
@@ -33,7 +33,7 @@ class Identity(Component):
         # Cloud Run has no private key: artifact URLs are signed by the signBlob API, which
         # takes this right even for one's own account.
         gcp.serviceaccount.IAMMember(
-            "server-signs-as-itself",
+            self.named("server-signs-as-itself"),
             service_account_id=account.name,
             role="roles/iam.serviceAccountTokenCreator",
             member=self.member,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path, PurePath
 
@@ -12,10 +13,15 @@ import pulumi
 import pulumi_command as command
 import pulumi_docker as docker
 import pulumi_gcp as gcp
+import pulumi_random as random
 
-from infra.component import Component
+from .component import Component
+from .names import SUFFIX_BYTES, account_id, bucket_prefix
 
-CONTEXT = Path("image")
+# Beside this package in the repository, inside it where it is installed.
+_HERE = Path(__file__).parent
+_INSTALLED = _HERE / "container"
+SOURCE = _INSTALLED if _INSTALLED.is_dir() else _HERE.parent / "image"
 PLATFORM = "linux/amd64"  # what Cloud Run runs, whatever the machine that builds
 
 KEPT_IMAGES = 10
@@ -23,11 +29,20 @@ KEPT_SECONDS = 30 * 24 * 3600
 
 # The only line on stdout is the image by its digest. sh and gcloud alone, for any Unix. The
 # build there reads .dockerignore; gcloud must not: to it, a file in an ignored folder stays so.
-CLOUD_BUILD = f"""set -eu
-gcloud builds submit {CONTEXT} --project "$PROJECT" --tag "$IMAGE" --quiet >&2
+CLOUD_BUILD = """set -eu
+gcloud builds submit %(context)s --project "$PROJECT" --config %(context)s/cloudbuild.yaml \
+  --substitutions "_IMAGE=$IMAGE,_ACCOUNT=$ACCOUNT" \
+  --gcs-source-staging-dir "gs://$SOURCE_BUCKET/source" --quiet >&2
 gcloud artifacts docker images describe "$IMAGE" --project "$PROJECT" \
   --format 'value(image_summary.fully_qualified_digest)'
 """
+# The uploaded source is read once.
+SOURCE_DAYS = 1
+
+
+def context() -> str:
+    """From the program's folder, where Pulumi runs it: the same on every machine."""
+    return Path(os.path.relpath(SOURCE)).as_posix()
 
 
 def content_hash(folder: Path) -> str:
@@ -87,6 +102,10 @@ class Image(Component):
     """`reference` is the pushed image by digest: by tag, a new build would not roll out."""
 
     reference: pulumi.Output[str]
+    repository: pulumi.Output[str]
+    # Of Cloud Build alone: where its source is brought, and the account that it runs as.
+    source_bucket: pulumi.Output[str] | None = None
+    builder_account: pulumi.Output[str] | None = None
 
     def __init__(
         self,
@@ -96,14 +115,16 @@ class Image(Component):
         region: str,
         prefix: str,
         builder: str,
+        kms_key: str | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
         repository = gcp.artifactregistry.Repository(
-            "images",
+            self.named("images"),
             repository_id=prefix,
             location=region,
             format="DOCKER",
+            kms_key_name=kms_key,
             description=f"Images of the MLflow server {prefix}",
             # Keep wins over delete, and the image in use is the newest, or one of the last
             # after a rollback.
@@ -126,10 +147,18 @@ class Image(Component):
             ],
             opts=self.child(),
         )
+        self.repository = repository.repository_id
         host = f"{region}-docker.pkg.dev"
         image = pulumi.Output.concat(host, "/", project, "/", repository.repository_id, "/server")
         if builder == "cloud-build":
-            self.reference = self._build_in_cloud(project=project, image=image)
+            self.reference = self._build_in_cloud(
+                project=project,
+                region=region,
+                prefix=prefix,
+                repository=repository,
+                image=image,
+                kms_key=kms_key,
+            )
         else:
             self.reference = self._build_here(host=host, image=image)
         self.register_outputs({"reference": self.reference})
@@ -141,10 +170,10 @@ class Image(Component):
             opts=pulumi.InvokeOutputOptions(parent=self)
         ).access_token
         return docker.Image(
-            "server",
+            self.named("server"),
             image_name=pulumi.Output.concat(image, ":latest"),
             build=docker.DockerBuildArgs(
-                context=str(CONTEXT), dockerfile=str(CONTEXT / "Dockerfile"), platform=PLATFORM
+                context=context(), dockerfile=f"{context()}/Dockerfile", platform=PLATFORM
             ),
             registry=docker.RegistryArgs(
                 server=host,
@@ -154,18 +183,94 @@ class Image(Component):
             opts=self.child(),
         ).repo_digest
 
-    def _build_in_cloud(self, *, project: str, image: pulumi.Output[str]) -> pulumi.Output[str]:
-        source = content_hash(CONTEXT)
+    def _build_in_cloud(
+        self,
+        *,
+        project: str,
+        region: str,
+        prefix: str,
+        repository: gcp.artifactregistry.Repository,
+        image: pulumi.Output[str],
+        kms_key: str | None,
+    ) -> pulumi.Output[str]:
+        """By an account that can read the source, push the image and log, and nothing else.
+
+        https://cloud.google.com/build/docs/securing-builds/configure-user-specified-service-accounts
+        The project's default one may do too much, or in newer projects nothing.
+        """
+        suffix = random.RandomId(
+            self.named("source-suffix"),
+            byte_length=SUFFIX_BYTES,
+            keepers={"region": region},
+            opts=self.child(),
+        )
+        bucket = gcp.storage.Bucket(
+            self.named("source"),
+            name=pulumi.Output.concat(bucket_prefix(project, prefix, "source"), "-", suffix.hex),
+            location=region.upper(),
+            # It holds copies, for a day.
+            force_destroy=True,
+            uniform_bucket_level_access=True,
+            public_access_prevention="enforced",
+            soft_delete_policy=gcp.storage.BucketSoftDeletePolicyArgs(retention_duration_seconds=0),
+            lifecycle_rules=[
+                gcp.storage.BucketLifecycleRuleArgs(
+                    action=gcp.storage.BucketLifecycleRuleActionArgs(type="Delete"),
+                    condition=gcp.storage.BucketLifecycleRuleConditionArgs(age=SOURCE_DAYS),
+                )
+            ],
+            encryption=gcp.storage.BucketEncryptionArgs(default_kms_key_name=kms_key)
+            if kms_key
+            else None,
+            opts=self.child(),
+        )
+        account = gcp.serviceaccount.Account(
+            self.named("builder"),
+            account_id=account_id(prefix, "build"),
+            display_name=f"Builds the MLflow server {prefix}",
+            opts=self.child(),
+        )
+        member = pulumi.Output.concat("serviceAccount:", account.email)
+        grants = [
+            gcp.storage.BucketIAMMember(
+                self.named("builder-reads-source"),
+                bucket=bucket.name,
+                role="roles/storage.objectViewer",
+                member=member,
+                opts=self.child(),
+            ),
+            gcp.artifactregistry.RepositoryIamMember(
+                self.named("builder-pushes-images"),
+                repository=repository.repository_id,
+                location=region,
+                role="roles/artifactregistry.writer",
+                member=member,
+                opts=self.child(),
+            ),
+            gcp.projects.IAMMember(
+                self.named("builder-logs"),
+                project=project,
+                role="roles/logging.logWriter",
+                member=member,
+                opts=self.child(),
+            ),
+        ]
+        self.source_bucket, self.builder_account = bucket.name, account.email
+        source = content_hash(SOURCE)
         build = command.local.Command(
-            "server",
-            create=CLOUD_BUILD,
+            self.named("server"),
+            create=CLOUD_BUILD % {"context": shlex.quote(context())},
             interpreter=["/bin/sh", "-c"],
             environment={
                 "PROJECT": project,
                 # A tag of its own: two runs at once can't take each other's digest.
                 "IMAGE": pulumi.Output.concat(image, f":src-{source[:16]}"),
+                "ACCOUNT": account.email,
+                "SOURCE_BUCKET": bucket.name,
             },
             triggers=[source],
-            opts=self.child(),
+            opts=pulumi.ResourceOptions.merge(
+                self.child(), pulumi.ResourceOptions(depends_on=grants)
+            ),
         )
         return build.stdout.apply(str.strip)

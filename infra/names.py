@@ -8,14 +8,15 @@ ACCOUNT_ID_MAX = 30
 BUCKET_NAME_MAX = 63
 
 
-def account_id(prefix: str) -> str:
-    return f"{prefix}-server"
+def account_id(prefix: str, what: str = "server") -> str:
+    """Nothing longer than the default, which `settings` checks."""
+    return f"{prefix}-{what}"
 
 
-def bucket_prefix(project: str, prefix: str) -> str:
-    """The bucket's name without its suffix.
+def bucket_prefix(project: str, prefix: str, what: str = "artifacts") -> str:
+    """The bucket's name without its suffix. Nothing longer than the default.
 
     Buckets of all of Google Cloud share one name space: the project makes the name readable,
     the suffix makes it free, also while a move to another location needs both buckets.
     """
-    return f"{project}-{prefix}-artifacts"
+    return f"{project}-{prefix}-{what}"

@@ -7,11 +7,13 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pulumi
 
 NAMESPACE = "mlflow-gcp"
+
+T = TypeVar("T")
 
 HOSTNAME = re.compile(
     r"(?=.{4,253}$)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]"
@@ -56,6 +58,7 @@ class Reader:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = config
         self._read: set[str] = set()
+        self._own: set[str] = set()
         self.problems: list[Problem] = []
 
     def problem(self, key: str, *, wanted: str, example: str, given: str | None = None) -> None:
@@ -70,6 +73,15 @@ class Reader:
     def ok(self, *keys: str) -> bool:
         """None of these was refused on its own, so a check between them makes sense."""
         return not {full(key) for key in keys} & {problem.key for problem in self.problems}
+
+    def own(self, key: str) -> bool:
+        """Whether it is set to something else than its default."""
+        return full(key) in self._own
+
+    def output(self, key: str) -> pulumi.Output[str] | None:
+        """What is known only later, as another program may give it."""
+        value = self._value(full(key))
+        return value if isinstance(value, pulumi.Output) else None
 
     def text(
         self,
@@ -86,7 +98,7 @@ class Reader:
         if value and not valid(value):
             self.problem(key, wanted=wanted, example=example, given=show(value))
             return default
-        return value
+        return self._noted(key, value, default)
 
     def choice(self, key: str, choices: Sequence[str]) -> str:
         """One of `choices`, of which the first is the default."""
@@ -105,7 +117,7 @@ class Reader:
             return default
         text = str(value).strip()
         if re.fullmatch(r"-?\d{1,9}", text) and low <= int(text) <= high:
-            return int(text)
+            return self._noted(key, int(text), default)
         wanted = f"a whole number from {low} to {high}{unit}"
         self.problem(key, wanted=wanted, example=str(default))
         return default
@@ -116,7 +128,7 @@ class Reader:
         if text not in {"", "true", "false"}:
             self.problem(key, wanted="true or false", example=str(default).lower())
             return default
-        return default if text == "" else text == "true"
+        return self._noted(key, default if text == "" else text == "true", default)
 
     def hostnames(self, key: str) -> tuple[str, ...]:
         hosts = self._list(
@@ -174,6 +186,11 @@ class Reader:
                     example=f"pulumi config rm {key}",
                 )
             )
+
+    def _noted(self, key: str, value: T, default: T) -> T:
+        if value != default:
+            self._own.add(key)
+        return value
 
     def _value(self, key: str) -> Any:
         self._read.add(key)

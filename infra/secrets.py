@@ -8,8 +8,8 @@ import pulumi
 import pulumi_gcp as gcp
 import pulumi_random as random
 
-from infra.component import Component
-from infra.settings import Login
+from .component import Component
+from .settings import Login
 
 
 def generated_password(
@@ -25,6 +25,28 @@ def generated_password(
     return pulumi.Output.secret(password.result)
 
 
+def replication(*, region: str, kms_key: str | None) -> gcp.secretmanager.SecretReplicationArgs:
+    """Everywhere, unless a key encrypts it: a region's key does that in its region alone.
+
+    https://cloud.google.com/secret-manager/docs/cmek
+    """
+    google = gcp.secretmanager
+    if kms_key is None:
+        return google.SecretReplicationArgs(auto=google.SecretReplicationAutoArgs())
+    return google.SecretReplicationArgs(
+        user_managed=google.SecretReplicationUserManagedArgs(
+            replicas=[
+                google.SecretReplicationUserManagedReplicaArgs(
+                    location=region,
+                    customer_managed_encryption=google.SecretReplicationUserManagedReplicaCustomerManagedEncryptionArgs(
+                        kms_key_name=kms_key
+                    ),
+                )
+            ]
+        )
+    )
+
+
 class Secrets(Component):
     """`references` says where the server finds each: `<secret id>/versions/<number>`.
 
@@ -34,6 +56,7 @@ class Secrets(Component):
     """
 
     references: Mapping[str, pulumi.Output[str]]
+    ids: dict[str, pulumi.Output[str]]
     tracking_password: pulumi.Output[str]
     viewer_password: pulumi.Output[str] | None
 
@@ -42,6 +65,8 @@ class Secrets(Component):
         name: str,
         *,
         prefix: str,
+        region: str,
+        kms_key: str | None,
         artifact_url: pulumi.Output[str],
         database_url: pulumi.Output[str],
         tracking: Login,
@@ -51,6 +76,8 @@ class Secrets(Component):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
+        self.ids = {}
+        self._replication = replication(region=region, kms_key=kms_key)
         self.tracking_password = self._password("tracking", tracking)
         self.viewer_password = self._password("viewer", viewer) if viewer else None
         values = {
@@ -61,7 +88,7 @@ class Secrets(Component):
             # Encrypts the API keys that MLflow's gateway stores, and the secrets of webhooks. The
             # server re-encrypts them when it boots with another version.
             "kek_passphrase": generated_password(
-                "kek-passphrase",
+                self.named("kek-passphrase"),
                 length=48,
                 version=encryption_key_version,
                 opts=self.child(),
@@ -77,26 +104,27 @@ class Secrets(Component):
         self.register_outputs({"references": self.references})
 
     def _password(self, who: str, login: Login) -> pulumi.Output[str]:
-        if login.password:
+        if login.password is not None:
             return pulumi.Output.secret(login.password)
         return generated_password(
-            f"{who}-password", length=32, version=login.password_version, opts=self.child()
+            self.named(f"{who}-password"),
+            length=32,
+            version=login.password_version,
+            opts=self.child(),
         )
 
     def _secret(
         self, key: str, *, secret_id: str, value: pulumi.Output[str], server: pulumi.Input[str]
     ) -> pulumi.Output[str]:
         secret = gcp.secretmanager.Secret(
-            key,
+            self.named(key),
             secret_id=secret_id,
-            replication=gcp.secretmanager.SecretReplicationArgs(
-                auto=gcp.secretmanager.SecretReplicationAutoArgs()
-            ),
+            replication=self._replication,
             opts=self.child(),
         )
         secret_data: pulumi.Output[str] = pulumi.Output.secret(value)
         version = gcp.secretmanager.SecretVersion(
-            key,
+            self.named(key),
             secret=secret.id,
             secret_data=secret_data,
             # A changed value replaces this resource, and by default that destroys the version
@@ -105,10 +133,11 @@ class Secrets(Component):
             opts=self.child(),
         )
         gcp.secretmanager.SecretIamMember(
-            f"server-reads-{key}",
+            self.named(f"server-reads-{key}"),
             secret_id=secret.id,
             role="roles/secretmanager.secretAccessor",
             member=server,
             opts=self.child(),
         )
+        self.ids[key] = secret.secret_id
         return pulumi.Output.concat(secret.secret_id, "/versions/", version.version)

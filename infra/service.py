@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import pulumi
 import pulumi_gcp as gcp
 
-from infra.access import audiences, grant, ingress, invoker_check_off
-from infra.component import Component
-from infra.settings import AccessSettings, ServiceSettings
+from .access import audiences, grant, ingress, invoker_check_off
+from .component import Component
+from .network import Network
+from .settings import AccessSettings, ServiceSettings
 
 # Probes come as HTTP/1, also to a port that is declared h2c: the server speaks both.
 HEALTH = "/health"
@@ -31,8 +32,24 @@ def allowed_hosts(
     )
 
 
+def _way_into(network: Network) -> gcp.cloudrunv2.ServiceTemplateVpcAccessArgs:
+    """For what has a private address; all else the instances reach as without a network.
+
+    https://cloud.google.com/run/docs/configuring/vpc-direct-vpc
+    """
+    return gcp.cloudrunv2.ServiceTemplateVpcAccessArgs(
+        egress="PRIVATE_RANGES_ONLY",
+        network_interfaces=[
+            gcp.cloudrunv2.ServiceTemplateVpcAccessNetworkInterfaceArgs(
+                network=network.name, subnetwork=network.subnetwork
+            )
+        ],
+    )
+
+
 class Service(Component):
     uri: pulumi.Output[str]
+    service: pulumi.Output[str]
 
     def __init__(
         self,
@@ -43,6 +60,7 @@ class Service(Component):
         region: str,
         prefix: str,
         access: AccessSettings,
+        balanced: bool,
         settings: ServiceSettings,
         image: pulumi.Input[str],
         server: pulumi.Input[str],
@@ -50,6 +68,8 @@ class Service(Component):
         secrets: Mapping[str, pulumi.Output[str]],
         pool_size: int,
         deletion_protection: bool,
+        network: Network | None,
+        kms_key: str | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
@@ -72,11 +92,14 @@ class Service(Component):
             "WEB_CONCURRENCY": str(settings.cpu),
             "MLFLOW_DISABLE_TELEMETRY": "false" if settings.telemetry else "true",
         }
+        if balanced:
+            # Its address is the last in X-Forwarded-For, after the client's.
+            env["TRUSTED_PROXIES"] = "1"
         service = gcp.cloudrunv2.Service(
-            "server",
+            self.named("server"),
             name=prefix,
             location=region,
-            ingress=ingress(access),
+            ingress=ingress(access, balanced=balanced),
             deletion_protection=deletion_protection,
             invoker_iam_disabled=invoker_check_off(access),
             iap_enabled=access.mode == "iap",
@@ -92,6 +115,8 @@ class Service(Component):
             template=gcp.cloudrunv2.ServiceTemplateArgs(
                 service_account=server,
                 timeout=f"{settings.request_timeout}s",
+                encryption_key=kms_key,
+                vpc_access=_way_into(network) if network else None,
                 max_instance_request_concurrency=settings.concurrency,
                 scaling=gcp.cloudrunv2.ServiceTemplateScalingArgs(
                     min_instance_count=settings.min_instances,
@@ -155,7 +180,8 @@ class Service(Component):
             service=service,
             project=project,
             project_number=project_number,
-            child=self.child,
+            of=self,
         )
         self.uri = service.uri
+        self.service = service.name
         self.register_outputs({"uri": self.uri})

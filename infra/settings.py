@@ -12,18 +12,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pulumi
 from pulumi.runtime import config as pulumi_config
 
-from infra import tiers
-from infra.names import (
+from . import tiers
+from .names import (
     ACCOUNT_ID_MAX,
     BUCKET_NAME_MAX,
     SUFFIX_BYTES,
     account_id,
     bucket_prefix,
 )
-from infra.reader import HOSTNAME, Reader, SettingsError, full
-from infra.regions import MULTI_REGIONS, REGIONS
+from .reader import HOSTNAME, Problem, Reader, SettingsError, full
+from .regions import MULTI_REGIONS, REGIONS
 
 # https://cloud.google.com/run/docs/configuring/services/memory-limits: MiB for each CPU count.
 # Less than one CPU allows one request at a time, less than 512 MiB does not hold MLflow.
@@ -57,9 +58,39 @@ BILLING_ACCOUNT = re.compile(r"[0-9A-F]{6}-[0-9A-F]{6}-[0-9A-F]{6}")
 PASSWORD_MIN = 15
 MAX_VERSION = 10_000
 
+# What is only set on an instance, or a bucket, that is made here.
+OF_AN_INSTANCE = (
+    "network",
+    "databaseVersion",
+    "databaseEdition",
+    "databaseDiskGb",
+    "databaseDiskLimitGb",
+    "databaseAvailability",
+    "backupRetention",
+)
+OF_A_BUCKET = ("bucketLocation", "bucketForceDestroy")
+
 PROJECT = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
 NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
 MEMORY = re.compile(r"([1-9]\d*)(Mi|Gi)")
+# https://cloud.google.com/kms/docs/getting-resource-ids
+KMS_KEY = re.compile(
+    rf"projects/(?P<project>{PROJECT.pattern})/locations/(?P<location>[a-z0-9-]+)"
+    r"/keyRings/[\w-]{1,63}/cryptoKeys/[\w-]{1,63}",
+    re.ASCII,
+)
+INSTANCE = re.compile(rf"(?P<project>{PROJECT.pattern}):[a-z0-9-]+:[a-z][a-z0-9-]{{0,96}}[a-z0-9]")
+# https://cloud.google.com/storage/docs/buckets#naming
+BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+# Of one HTTPS proxy: https://cloud.google.com/load-balancing/docs/quotas#ssl_certificates
+MAX_CERTIFICATES = 15
+# https://cloud.google.com/armor/docs/rate-limiting-overview#throttle-traffic; MLflow's page alone
+# asks for some dozens of files at a time.
+RATE_LIMITS = (100, 1_000_000)
+# https://docs.github.com/en/rest/repos/repos: an owner has no two hyphens beside each other.
+GITHUB_REPOSITORY = re.compile(
+    r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}"
+)
 # The registries that Cloud Run pulls from; others go through a remote repository.
 IMAGE = re.compile(
     r"(?:[a-z0-9-]+-docker\.pkg\.dev|(?:[a-z]+\.)?gcr\.io|docker\.io)"
@@ -70,6 +101,8 @@ IMAGE = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseSettings:
+    # The connection name of an instance that was there before; None: one is made.
+    existing_instance: str | None
     version: int
     tier: str
     edition: str
@@ -102,6 +135,14 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoadBalancerSettings:
+    # Each has a certificate; the first is the server's address.
+    domains: tuple[str, ...]
+    # Requests a minute from one address; 0: as many as it likes.
+    rate_limit: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class AlertSettings:
     # Empty: nobody is told of anything, and nothing that watches is made.
     email: str
@@ -115,7 +156,7 @@ class AlertSettings:
 class Login:
     username: str
     # None: one is generated.
-    password: str | None = field(repr=False)
+    password: pulumi.Input[str] | None = field(repr=False)
     password_version: int
 
 
@@ -131,12 +172,22 @@ class Settings:
     # None: it is built.
     image: str | None
     builder: str
+    # Whose workflow may deploy, if anybody's.
+    github_repository: str | None
+    # A bucket that was there before; None: one is made.
+    existing_bucket: str | None
     bucket_location: str
     bucket_force_destroy: bool
     deletion_protection: bool
+    # Whether the database has an address in a network of the stack's own, and no public one.
+    private_network: bool
+    # None: Google's own keys.
+    kms_key: str | None
     access: AccessSettings
     database: DatabaseSettings
     service: ServiceSettings
+    # None: callers come to Cloud Run's own address.
+    load_balancer: LoadBalancerSettings | None
     alerts: AlertSettings
 
 
@@ -175,19 +226,42 @@ def load(
         )
         or None,
         builder=read.choice("builder", ["docker", "cloud-build"]),
+        github_repository=read.text(
+            "githubRepository",
+            "",
+            valid=GITHUB_REPOSITORY.fullmatch,
+            wanted="owner/name of a repository on GitHub, spelt as GitHub spells it, or none: then "
+            "nothing deploys from there",
+            example="my-org/mlflow-gcp",
+        )
+        or None,
+        existing_bucket=read.text(
+            "existingBucket",
+            "",
+            valid=BUCKET.fullmatch,
+            wanted="the name of a bucket, without gs://, or none: then one is made",
+            example="my-artifacts",
+        )
+        or None,
         bucket_location=_bucket_location(read, region),
         bucket_force_destroy=read.boolean("bucketForceDestroy", False),
         deletion_protection=read.boolean("deletionProtection", True),
+        private_network=read.choice("network", ["public", "private"]) == "private",
+        kms_key=_kms_key(read) or None,
         access=_access(read),
         database=_database(read),
         service=_service(read),
+        load_balancer=_load_balancer(read),
         alerts=_alerts(read),
     )
     _check_names(read, settings)
     _check_image(read, settings)
+    _check_kms_key(read, settings)
     _check_logins(read, settings)
     _check_access(read, settings.access)
     _check_database(read, settings.database)
+    _check_existing(read, settings)
+    _check_load_balancer(read, settings)
     _check_service(read, settings.service)
     _check_processes(read, settings)
     _check_connections(read, settings)
@@ -261,19 +335,28 @@ def _viewer(read: Reader, is_secret: Callable[[str], bool]) -> Login | None:
     return None
 
 
-def _password(read: Reader, name: str, is_secret: Callable[[str], bool]) -> str | None:
+def _password(
+    read: Reader, name: str, is_secret: Callable[[str], bool]
+) -> pulumi.Input[str] | None:
     key = full(name)
     example = f"pulumi config set --secret {name} 'a phrase that nobody guesses'"
+    wanted = (
+        f"at least {PASSWORD_MIN} printable characters without spaces or a line end around them, "
+        "or none: then one is generated"
+    )
+
+    def checked(word: str) -> str:
+        """As soon as it is known, which is before anything gets it."""
+        if not _is_password(word):
+            hidden = Problem(key=key, given="(hidden)", wanted=wanted, example=example)
+            raise SettingsError([hidden])
+        return word
+
+    if (later := read.output(key)) is not None:
+        secret: pulumi.Output[str] = pulumi.Output.secret(later)
+        return secret.apply(checked)
     password = read.text(
-        key,
-        "",
-        valid=lambda word: (
-            len(word) >= PASSWORD_MIN and word.isprintable() and word == word.strip()
-        ),
-        wanted=f"at least {PASSWORD_MIN} printable characters without spaces or a line end "
-        "around them, or none: then one is generated",
-        example=example,
-        show=lambda _: "(hidden)",
+        key, "", valid=_is_password, wanted=wanted, example=example, show=lambda _: "(hidden)"
     )
     # Pulumi.yaml can't ask for it: `secret: true` there holds for the empty default too.
     if password and not is_secret(key):
@@ -284,6 +367,10 @@ def _password(read: Reader, name: str, is_secret: Callable[[str], bool]) -> str 
             example=example,
         )
     return password or None
+
+
+def _is_password(word: str) -> bool:
+    return len(word) >= PASSWORD_MIN and word.isprintable() and word == word.strip()
 
 
 def _version(read: Reader, key: str) -> int:
@@ -303,6 +390,17 @@ def _bucket_location(read: Reader, region: str) -> str:
     return (location or region).upper()
 
 
+def _kms_key(read: Reader) -> str:
+    return read.text(
+        "kmsKey",
+        "",
+        valid=KMS_KEY.fullmatch,
+        wanted="the full name of a key in Cloud KMS, not of a version of it, or none: then Google "
+        "encrypts with keys of its own; `gcloud kms keys list` shows it",
+        example="projects/my-project/locations/us-central1/keyRings/my-ring/cryptoKeys/mlflow",
+    )
+
+
 def _access(read: Reader) -> AccessSettings:
     return AccessSettings(
         mode=read.choice("access", ["public", "internal", "iam", "iap"]),
@@ -313,6 +411,15 @@ def _access(read: Reader) -> AccessSettings:
 
 def _database(read: Reader) -> DatabaseSettings:
     return DatabaseSettings(
+        existing_instance=read.text(
+            "existingDatabaseInstance",
+            "",
+            valid=INSTANCE.fullmatch,
+            wanted="the connection name of a Cloud SQL instance, as `gcloud sql instances describe "
+            "NAME --format 'value(connectionName)'` shows it, or none: then one is made",
+            example="my-project:us-central1:my-instance",
+        )
+        or None,
         version=read.integer("databaseVersion", 17, low=15, high=18, unit=", PostgreSQL's major"),
         tier=read.text(
             "databaseTier",
@@ -356,6 +463,33 @@ def _service(read: Reader) -> ServiceSettings:
         request_timeout=read.integer("requestTimeout", 3600, low=1, high=3600, unit=" seconds"),
         custom_domains=read.hostnames("customDomains"),
         telemetry=read.boolean("mlflowTelemetry", False),
+    )
+
+
+def _load_balancer(read: Reader) -> LoadBalancerSettings | None:
+    low, high = RATE_LIMITS
+    wanted = read.boolean("loadBalancer", False)
+    # The service's too, and refused there.
+    domains = read.hostnames("customDomains") if read.ok("customDomains") else ()
+    rate_limit = read.integer("rateLimit", 0, low=0, high=high, unit=" requests a minute")
+    if 0 < rate_limit < low:
+        read.problem(
+            full("rateLimit"),
+            wanted=f"0, which is no limit, or at least {low}: MLflow's page asks for dozens of "
+            "files at a time",
+            example="6000",
+        )
+    if rate_limit and not wanted and read.ok("loadBalancer", "rateLimit"):
+        read.problem(
+            full("rateLimit"),
+            wanted="with it loadBalancer, which counts the requests",
+            example="pulumi config set loadBalancer true",
+        )
+    if not wanted:
+        return None
+    return LoadBalancerSettings(
+        domains=tuple(dict.fromkeys(domains)),
+        rate_limit=rate_limit,
     )
 
 
@@ -422,6 +556,27 @@ def _check_image(read: Reader, settings: Settings) -> None:
         )
 
 
+def _check_kms_key(read: Reader, settings: Settings) -> None:
+    """Each of Google's services encrypts with keys of the location that it keeps the data in."""
+    key = KMS_KEY.fullmatch(settings.kms_key or "")
+    if not key or not read.ok("gcp:region"):
+        return
+    region = settings.region
+    if key["location"] != region:
+        read.problem(
+            full("kmsKey"),
+            wanted=f"a key in {region}, where everything is: this one is in {key['location']}",
+            example=f"projects/{key['project']}/locations/{region}/keyRings/my-ring/cryptoKeys/mlflow",
+        )
+    elif settings.bucket_location != region.upper():
+        read.problem(
+            full("bucketLocation"),
+            wanted=f"none beside kmsKey, which is in {region}: a bucket is encrypted with keys of "
+            "its own location",
+            example="pulumi config rm bucketLocation",
+        )
+
+
 def _check_access(read: Reader, access: AccessSettings) -> None:
     """What is set beside an access that does not look at it would be believed to hold."""
     if not read.ok("access"):
@@ -451,7 +606,7 @@ def _check_access(read: Reader, access: AccessSettings) -> None:
 
 def _check_logins(read: Reader, settings: Settings) -> None:
     for who, login in (("tracking", settings.tracking), ("viewer", settings.viewer)):
-        if login and login.password and login.password_version > 1:
+        if login and login.password is not None and login.password_version > 1:
             read.problem(
                 full(f"{who}PasswordVersion"),
                 wanted=f"none beside a {who}Password of your own: set another one to change it",
@@ -466,7 +621,8 @@ def _check_logins(read: Reader, settings: Settings) -> None:
 
 
 def _check_database(read: Reader, database: DatabaseSettings) -> None:
-    if read.ok("databaseTier", "databaseEdition"):
+    # An instance that isn't ours has its own; its tier says how many connections it accepts.
+    if read.ok("databaseTier", "databaseEdition") and not database.existing_instance:
         tier = tiers.require(database.tier)
         if tier.edition != database.edition:
             read.problem(
@@ -482,6 +638,47 @@ def _check_database(read: Reader, database: DatabaseSettings) -> None:
             full("databaseDiskLimitGb"),
             wanted=f"at least databaseDiskGb, which is {database.disk_gb}",
             example=str(database.disk_gb * 2),
+        )
+
+
+def _check_existing(read: Reader, settings: Settings) -> None:
+    """What would be set on something that isn't ours would be believed to hold."""
+    instance, bucket = settings.database.existing_instance, settings.existing_bucket
+    for existing, given, keys in (
+        ("existingDatabaseInstance", instance, OF_AN_INSTANCE),
+        ("existingBucket", bucket, OF_A_BUCKET),
+    ):
+        for key in keys if given else ():
+            if read.own(key) and read.ok(key):
+                read.problem(
+                    full(key),
+                    wanted=f"nothing beside {existing}, which is left as it is",
+                    example=f"pulumi config rm {key}",
+                )
+    if (found := INSTANCE.fullmatch(instance or "")) and found["project"] != settings.project:
+        read.problem(
+            full("existingDatabaseInstance"),
+            wanted=f"an instance in the stack's project, which is {settings.project}",
+            example=f"{settings.project}:{settings.region}:my-instance",
+        )
+
+
+def _check_load_balancer(read: Reader, settings: Settings) -> None:
+    balancer = settings.load_balancer
+    if not balancer:
+        return
+    if not 0 < len(balancer.domains) <= MAX_CERTIFICATES and read.ok("customDomains"):
+        read.problem(
+            full("customDomains"),
+            wanted=f"with loadBalancer at least one, the server's address, and at most "
+            f"{MAX_CERTIFICATES}, as each has a certificate",
+            example="pulumi config set --path 'customDomains[0]' mlflow.example.com",
+        )
+    if settings.access.mode == "internal":
+        read.problem(
+            full("loadBalancer"),
+            wanted="false: it is for callers from the internet, whom access internal refuses",
+            example="false",
         )
 
 

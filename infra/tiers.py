@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-SHARED_CORE = {"db-f1-micro": 25, "db-g1-small": 50}
+# Connections and GB of memory.
+SHARED_CORE = {"db-f1-micro": (25, 0.6), "db-g1-small": (50, 1.7)}
 
 # GB of memory from which on Cloud SQL sets this `max_connections`.
 CONNECTIONS_FROM_GB = (
@@ -48,13 +49,16 @@ PERFORMANCE = re.compile(r"db-perf-optimized-N-([1-9]\d{0,2})")
 @dataclass(frozen=True, kw_only=True)
 class Tier:
     edition: str
+    cpus: int
+    gigabytes: float
     max_connections: int
 
 
 def parse(name: str) -> Tier | None:
     """The tier of that name, or None if there is none."""
     if name in SHARED_CORE:
-        return Tier(edition="ENTERPRISE", max_connections=SHARED_CORE[name])
+        connections, memory = SHARED_CORE[name]
+        return Tier(edition="ENTERPRISE", cpus=1, gigabytes=memory, max_connections=connections)
     if match := CUSTOM.fullmatch(name):
         cpus, mebibytes = int(match[1]), int(match[2])
         if (
@@ -63,12 +67,12 @@ def parse(name: str) -> Tier | None:
             and mebibytes % 256 == 0
             and 0.9 <= mebibytes / 1024 / cpus <= 6.5
         ):
-            return Tier(edition="ENTERPRISE", max_connections=_connections(mebibytes / 1024))
+            return _dedicated("ENTERPRISE", cpus, mebibytes / 1024)
         return None
     match = PERFORMANCE.fullmatch(name)
     if match and int(match[1]) in PERFORMANCE_GB:
-        memory = PERFORMANCE_GB[int(match[1])]
-        return Tier(edition="ENTERPRISE_PLUS", max_connections=_connections(memory))
+        cpus = int(match[1])
+        return _dedicated("ENTERPRISE_PLUS", cpus, PERFORMANCE_GB[cpus])
     return None
 
 
@@ -96,5 +100,10 @@ def smallest_for(connections: int) -> str:
     return "none accepts so many"
 
 
-def _connections(gigabytes: float) -> int:
-    return next(count for floor, count in CONNECTIONS_FROM_GB if gigabytes >= floor)
+def _dedicated(edition: str, cpus: int, gigabytes: float) -> Tier:
+    return Tier(
+        edition=edition,
+        cpus=cpus,
+        gigabytes=gigabytes,
+        max_connections=next(c for floor, c in CONNECTIONS_FROM_GB if gigabytes >= floor),
+    )

@@ -21,6 +21,7 @@ from local.endpoints import Endpoints
 from local.errors import ApiNotEnabled, BootRefused, Refused, Unreachable, Unsupported
 from local.iam_credentials import Keys, iam_credentials
 from local.kind import PROJECT_NUMBER, Inputs, Kind, Outputs
+from local.kms import service_agent
 from local.metadata import Identities, metadata_server
 from local.objects import Store
 from local.policy import Condition, Grant, Policy, Resource, UnsupportedCondition
@@ -88,14 +89,17 @@ class Cloud:
         self.agents: set[str] = set()
         # Names of deleted instances, which stay taken for a week.
         self.retired: set[str] = set()
+        # Networks that are peered with Google's own, and those that Cloud SQL has used.
+        self.peered: set[str] = set()
+        self.produced: set[str] = set()
         self.stopping = threading.Event()
         # Pulumi declares independent resources side by side.
         self._lock = threading.RLock()
         self._endpoints = Endpoints()
-        storage = Storage(
+        self.storage = Storage(
             store=self.store, policy=self.policy, identities=self.identities, keys=self.keys
         )
-        self.storage_endpoint = self._endpoints.serve(storage.handle)
+        self.storage_endpoint = self._endpoints.serve(self.storage.handle)
         self.secret_manager_endpoint = self._endpoints.serve(
             secret_manager(
                 secrets=self.secrets,
@@ -141,6 +145,7 @@ class Cloud:
             if (key not in olds or key not in news or not kind.same(key, olds[key], news[key]))
         }
         replaces = changed if kind.immutable is None else changed & kind.immutable
+        replaces |= kind.replaces(olds, news)
         return Difference(
             changed=tuple(sorted(changed)),
             replaces=tuple(sorted(replaces)),
@@ -198,6 +203,10 @@ class Cloud:
             case "gcp:organizations/getClientConfig:getClientConfig":
                 token = f"ya29.{random.token_urlsafe(32)}"
                 return {"accessToken": token, "project": self.project, "region": self.region}
+            case "gcp:storage/getProjectServiceAccount:getProjectServiceAccount":
+                agent = service_agent("storage")
+                self.agents.add(agent)
+                return {"emailAddress": agent, "member": f"serviceAccount:{agent}"}
         raise Unsupported(f"The function {function} has no stand-in on this computer.")
 
     def _make(

@@ -12,7 +12,9 @@ from infra.regions import REGIONS
 from local import policy as iam
 from local.cloud_sql import instance_of
 from local.errors import BootRefused, NotFound, Refused, Unsupported
-from local.kind import PROJECT_NUMBER, Inputs, Outputs
+from local.kind import PROJECT_NUMBER, Inputs, Outputs, last
+from local.kms import check_key
+from local.network import ways
 from local.run import BootFailed, Probe, Service, base_environment
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ def make_service(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs
     location = inputs.get("location") or cloud.region
     if location not in REGIONS:
         raise Refused(f"Error 400: Location {location} is not found or access is unauthorized.")
+    check_key(cloud, template.get("encryptionKey"), api="run", location=location)
     if cloud.container is None:
         digest = hashlib.sha256(name_of(cloud, inputs).encode()).hexdigest()[:10]
         uri = f"https://{name}-{digest}-uc.a.run.app"
@@ -100,6 +103,13 @@ def delete_service(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
         running.stop()
 
 
+# https://cloud.google.com/run/docs/securing/ingress
+_LET_IN = {
+    "INGRESS_TRAFFIC_INTERNAL_ONLY": "everybody in the project's VPC networks",
+    "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER": "everybody, through the load balancer,",
+}
+
+
 def callers(cloud: Cloud, inputs: Inputs) -> list[str]:
     """Who gets as far as the server's own question for the password."""
     location = inputs.get("location") or cloud.region
@@ -112,8 +122,7 @@ def callers(cloud: Cloud, inputs: Inputs) -> list[str]:
         users = cloud.policy.holders("iap.webServiceVersions.accessViaIAP", web)
         return users if {agent, iam.EVERYONE} & {*invokers} else []
     if inputs.get("invokerIamDisabled") or iam.EVERYONE in invokers:
-        internal = inputs.get("ingress") == "INGRESS_TRAFFIC_INTERNAL_ONLY"
-        return ["everybody in the project's VPC networks"] if internal else [iam.EVERYONE]
+        return [_LET_IN.get(inputs.get("ingress") or "", iam.EVERYONE)]
     return invokers
 
 
@@ -162,7 +171,13 @@ def _connections(
             permission = "cloudsql.instances.connect"
             resource = iam.sql_instance(cloud.project, instance)
             refusal = ""
-            if not cloud.policy.allowed(email, permission, resource):
+            if not _reaches(cloud, template, instance):
+                refusal = (
+                    "Cloud SQL connection failed: dial tcp: i/o timeout (the instance "
+                    f"{instance} has a private address only, in a network that this service does "
+                    "not send into: template.vpcAccess)"
+                )
+            elif not cloud.policy.allowed(email, permission, resource):
                 refusal = (
                     "Cloud SQL connection failed: boss::NOT_AUTHORIZED: Not authorized to "
                     f"access resource. Possibly missing permission {permission} on resource "
@@ -170,6 +185,17 @@ def _connections(
                 )
             found.append((refusal, connection_name))
     return found
+
+
+def _reaches(cloud: Cloud, template: Inputs, instance: str) -> bool:
+    """Cloud Run's connector takes the public address if there is one."""
+    live = cloud.read("gcp:sql/databaseInstance:DatabaseInstance", instance)
+    settings = live.inputs.get("settings") or {} if live else {}
+    configuration = settings.get("ipConfiguration") or {}
+    if configuration.get("ipv4Enabled") is not False:
+        return True
+    private = last(configuration.get("privateNetwork") or "")
+    return private in {last(network) for network, _ in ways({"template": template})}
 
 
 def _mount_sockets(cloud: Cloud, template: Inputs, container: Inputs, email: str) -> None:

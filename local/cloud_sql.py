@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from infra.regions import REGIONS
 from local.errors import NotFound, Refused
 from local.kind import Inputs, Outputs, last
+from local.kms import check_key
+from local.network import check_peered
 from local.postgres import Postgres, RecordedInstance, Settings
 
 if TYPE_CHECKING:
@@ -25,6 +27,15 @@ def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
     region = inputs.get("region") or cloud.region
     if region not in REGIONS:
         raise Refused(f"Error 400: Invalid request: Invalid value for region: {region}.")
+    private = network.get("privateNetwork")
+    if not private and network.get("ipv4Enabled") is False:
+        raise Refused(
+            "Error 400: Invalid request: At least one of Public IP or Private IP or PSC "
+            "connectivity must be enabled."
+        )
+    if private:
+        check_peered(cloud, private, instance)
+    check_key(cloud, inputs.get("encryptionKeyName"), api="sqladmin", location=region)
     settings = Settings(
         connection_name=f"{cloud.project}:{region}:{instance}",
         major=int(last(inputs["databaseVersion"].replace("_", "/"))),
@@ -49,11 +60,15 @@ def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
         found.settings = settings
         found.start()
     address = "127.0.0.1"
+    kinds = [] if network.get("ipv4Enabled") is False else [("publicIpAddress", "PRIMARY")]
+    kinds += [("privateIpAddress", "PRIVATE")] if private else []
     return instance, {
         "connectionName": settings.connection_name,
         "firstIpAddress": address,
-        "publicIpAddress": address,
-        "ipAddresses": [{"ipAddress": address, "type": "PRIMARY", "timeToRetire": ""}],
+        **{output: address for output, _ in kinds},
+        "ipAddresses": [
+            {"ipAddress": address, "type": kind, "timeToRetire": ""} for _, kind in kinds
+        ],
     }
 
 
@@ -76,6 +91,16 @@ def same_instance(key: str, old: Any, new: Any) -> bool:
         larger = max(int(old.get("diskSize") or 0), int(new.get("diskSize") or 0))
         return bool(old == {**new, "diskSize": larger})
     return bool(old == new)
+
+
+def leaves_network(old: Inputs, new: Inputs) -> frozenset[str]:
+    """A private address is for good: `privateNetworkCustomizeDiff` of the provider."""
+
+    def network(inputs: Inputs) -> str:
+        configuration = (inputs.get("settings") or {}).get("ipConfiguration") or {}
+        return str(configuration.get("privateNetwork") or "")
+
+    return frozenset({"settings"} if network(old) and not network(new) else ())
 
 
 def delete_instance(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
@@ -120,6 +145,12 @@ def delete_database(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
 def make_user(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     instance_of(cloud, inputs["instance"]).create_user(inputs["name"], inputs["password"])
     return f"{inputs['name']}//{inputs['instance']}", {}
+
+
+def imported_user(given: str) -> str:
+    """Its id, of `project/instance/name`."""
+    _project, instance, name = given.split("/")
+    return f"{name}//{instance}"
 
 
 def delete_user(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:

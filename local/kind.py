@@ -40,10 +40,15 @@ class Kind:
     taken: Callable[[Cloud, Inputs], str] | None = None
     # A change of one of these replaces it; None: of any.
     immutable: frozenset[str] | None = frozenset()
+    # What else of them a change replaces it for.
+    replaces: Callable[[Inputs, Inputs], frozenset[str]] = lambda _old, _new: frozenset()
     # The API that a call of it needs.
     api: str = ""
     # A value that is in the caller's state alone; one without a state gets the same again.
     kept: bool = False
+    # The id of what `pulumi import` is given another name for, and inputs that Google tells nobody.
+    imported: Callable[[str], str] = lambda given: given
+    untold: frozenset[str] = frozenset()
     # Outputs that a change makes anew.
     renewed: frozenset[str] = frozenset()
     # Adds what the provider itself works out from the inputs and the project's folder.

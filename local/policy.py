@@ -28,8 +28,28 @@ ROLES: dict[str, frozenset[str]] = {
     "roles/storage.admin": _OBJECT_USER | {"storage.buckets.get", "storage.objects.restore"},
     "roles/cloudsql.client": frozenset({"cloudsql.instances.connect", "cloudsql.instances.get"}),
     "roles/iam.serviceAccountTokenCreator": frozenset({"iam.serviceAccounts.signBlob"}),
+    "roles/cloudkms.cryptoKeyEncrypterDecrypter": frozenset(
+        {"cloudkms.cryptoKeyVersions.useToDecrypt", "cloudkms.cryptoKeyVersions.useToEncrypt"}
+    ),
     "roles/run.invoker": frozenset({"run.routes.invoke"}),
     "roles/iap.httpsResourceAccessor": frozenset({"iap.webServiceVersions.accessViaIAP"}),
+    # Of who builds and deploys: nothing here asks for them.
+    **dict.fromkeys(
+        (
+            "roles/artifactregistry.writer",
+            "roles/browser",
+            "roles/cloudbuild.builds.editor",
+            "roles/cloudsql.editor",
+            "roles/iam.serviceAccountUser",
+            "roles/iam.workloadIdentityUser",
+            "roles/logging.logWriter",
+            "roles/monitoring.alertPolicyEditor",
+            "roles/run.developer",
+            "roles/secretmanager.secretVersionManager",
+            "roles/serviceusage.serviceUsageConsumer",
+        ),
+        frozenset[str](),
+    ),
 }
 
 EVERYONE = "allUsers"
@@ -136,6 +156,15 @@ def service_account(project: str, email: str) -> Resource:
 
 def sql_instance(project: str, name: str) -> Resource:
     return Resource("sqladmin.googleapis.com", f"projects/{project}/instances/{name}")
+
+
+def image_repository(project: str, location: str, repository: str) -> Resource:
+    name = f"projects/{project}/locations/{location}/repositories/{repository}"
+    return Resource("artifactregistry.googleapis.com", name)
+
+
+def crypto_key(name: str) -> Resource:
+    return Resource("cloudkms.googleapis.com", name)
 
 
 def run_service(project: str, location: str, name: str) -> Resource:

@@ -114,11 +114,18 @@ class _Provider(provider_pb2_grpc.ResourceProviderServicer):
             return provider_pb2.ReadResponse(
                 id=request.id, inputs=request.inputs, properties=request.properties
             )
-        live = self._cloud.read(request.type, request.id)
+        found, untold = request.id, frozenset[str]()
+        # Nobody's state has it yet: it is imported.
+        if not request.inputs.fields and request.type in KINDS:
+            kind = KINDS[request.type]
+            found, untold = kind.imported(request.id), kind.untold
+        live = self._cloud.read(request.type, found)
         if live is None:
             return provider_pb2.ReadResponse()
         return provider_pb2.ReadResponse(
-            id=request.id, inputs=_struct(live.inputs), properties=_struct(live.outputs)
+            id=found,
+            inputs=_struct({k: v for k, v in live.inputs.items() if k not in untold}),
+            properties=_struct({k: v for k, v in live.outputs.items() if k not in untold}),
         )
 
     def Update(self, request: Any, context: Any) -> provider_pb2.UpdateResponse:

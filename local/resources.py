@@ -12,14 +12,16 @@ import hashlib
 import secrets as random
 import string
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.regions import MULTI_REGIONS, REGIONS
-from local import cloud_run, cloud_sql, monitoring
+from local import cloud_run, cloud_sql, federation, load_balancing, monitoring, network
 from local import policy as iam
 from local.errors import ApiNotEnabled, NotFound, Refused
 from local.kind import PROJECT_NUMBER, Inputs, Kind, Outputs, last
+from local.kms import check_key, service_agent
 from local.policy import Resource
 
 if TYPE_CHECKING:
@@ -67,6 +69,8 @@ def _random_text(_cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
 
 def _api(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     cloud.enabled.add(inputs["service"])
+    if inputs["service"] == "run.googleapis.com":
+        cloud.agents.add(service_agent("run"))
     return f"{cloud.project}/{inputs['service']}", {}
 
 
@@ -105,7 +109,7 @@ def _service_agent(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outpu
     api = inputs["service"]
     if api not in cloud.enabled:
         raise ApiNotEnabled(f"Error 403: {api} has not been used in project {PROJECT_NUMBER}.")
-    email = f"service-{PROJECT_NUMBER}@gcp-sa-{api.split('.')[0]}.iam.gserviceaccount.com"
+    email = service_agent(api.partition(".")[0])
     cloud.agents.add(email)
     outputs = {"email": email, "member": f"serviceAccount:{email}"}
     return f"projects/{cloud.project}/services/{api}", outputs
@@ -137,6 +141,12 @@ def _secret_name(cloud: Cloud, inputs: Inputs) -> str:
 
 
 def _secret(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    replication = inputs.get("replication") or {}
+    for replica in (replication.get("userManaged") or {}).get("replicas") or ():
+        key = (replica.get("customerManagedEncryption") or {}).get("kmsKeyName")
+        check_key(cloud, key, api="secretmanager", location=replica["location"])
+    key = ((replication.get("auto") or {}).get("customerManagedEncryption") or {}).get("kmsKeyName")
+    check_key(cloud, key, api="secretmanager", location="global")
     cloud.secrets.create(inputs["secretId"])
     name = f"projects/{PROJECT_NUMBER}/secrets/{inputs['secretId']}"
     return _secret_name(cloud, inputs), {"name": name}
@@ -172,6 +182,8 @@ def _bucket(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     name, location = inputs["name"], inputs["location"].upper()
     if location not in MULTI_REGIONS and location.lower() not in REGIONS:
         raise Refused(f"Error 400: The specified location constraint is not valid: {location}.")
+    key = (inputs.get("encryption") or {}).get("defaultKmsKeyName")
+    check_key(cloud, key, api="storage", location=location)
     uniform = bool(inputs.get("uniformBucketLevelAccess"))
     attributes = {
         "location": location,
@@ -215,6 +227,8 @@ def _repository(cloud: Cloud, inputs: Inputs) -> str:
 
 
 def _make_repository(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    location = inputs.get("location") or cloud.region
+    check_key(cloud, inputs.get("kmsKeyName"), api="artifactregistry", location=location)
     return _repository(cloud, inputs), {"name": inputs["repositoryId"]}
 
 
@@ -247,6 +261,15 @@ def _command(_cloud: Cloud, name: str, inputs: Inputs) -> tuple[str, Outputs]:
 
 def _untagged(image: str) -> str:
     return image.rpartition(":")[0]
+
+
+_ON_A_BUCKET = _member(lambda cloud, inputs: iam.bucket(inputs["bucket"]), api="storage")
+
+
+def _member_of_a_bucket(cloud: Cloud, name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    if cloud.store.bucket(inputs["bucket"]) is None:
+        raise NotFound(f"Error 404: The specified bucket does not exist: {inputs['bucket']}.")
+    return _ON_A_BUCKET.make(cloud, name, inputs)
 
 
 _NAMED = frozenset({"name", "project", "location", "region"})
@@ -295,6 +318,7 @@ KINDS: dict[str, Kind] = {
         delete=cloud_sql.delete_instance,
         taken=lambda _, inputs: str(inputs["name"]),
         immutable=_NAMED | {"encryptionKeyName"},
+        replaces=cloud_sql.leaves_network,
         api="sqladmin",
         same=cloud_sql.same_instance,
     ),
@@ -310,6 +334,8 @@ KINDS: dict[str, Kind] = {
         delete=cloud_sql.delete_user,
         taken=cloud_sql.name_of("users"),
         immutable=_NAMED | {"instance", "type"},
+        imported=cloud_sql.imported_user,
+        untold=frozenset({"password"}),
         api="sqladmin",
     ),
     "gcp:storage/bucket:Bucket": Kind(
@@ -319,14 +345,59 @@ KINDS: dict[str, Kind] = {
         immutable=_NAMED,
         api="storage",
     ),
-    "gcp:storage/bucketIAMMember:BucketIAMMember": _member(
-        lambda cloud, inputs: iam.bucket(inputs["bucket"]), api="storage"
-    ),
+    "gcp:storage/bucketIAMMember:BucketIAMMember": replace(_ON_A_BUCKET, make=_member_of_a_bucket),
     "gcp:artifactregistry/repository:Repository": Kind(
         _make_repository,
         taken=_repository,
-        immutable=_NAMED | {"repositoryId", "format"},
+        immutable=_NAMED | {"repositoryId", "format", "kmsKeyName"},
         api="artifactregistry",
+    ),
+    "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember": _member(
+        lambda cloud, inputs: iam.image_repository(
+            cloud.project, inputs.get("location") or cloud.region, last(inputs["repository"])
+        ),
+        api="artifactregistry",
+    ),
+    federation.POOL: Kind(
+        federation.make_pool,
+        delete=federation.delete_pool,
+        taken=federation.pool_name,
+        immutable=frozenset({"workloadIdentityPoolId", "project"}),
+        api="iam",
+    ),
+    "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider": Kind(
+        federation.make_provider,
+        taken=federation.provider_name,
+        immutable=frozenset(
+            {"workloadIdentityPoolId", "workloadIdentityPoolProviderId", "project"}
+        ),
+        api="iam",
+    ),
+    network.NETWORK: Kind(
+        network.make_network,
+        delete=network.delete_network,
+        taken=network.network_id,
+        immutable=frozenset({"name", "project", "description", "autoCreateSubnetworks"}),
+        api="compute",
+    ),
+    network.SUBNETWORK: Kind(
+        network.make_subnetwork,
+        delete=network.delete_subnetwork,
+        taken=network.subnetwork_id,
+        immutable=frozenset({"name", "project", "description", "network", "region"}),
+        api="compute",
+    ),
+    network.ADDRESSES: Kind(
+        network.make_addresses, taken=network.addresses_id, immutable=None, api="compute"
+    ),
+    "gcp:servicenetworking/connection:Connection": Kind(
+        network.make_peering,
+        delete=network.delete_peering,
+        immutable=frozenset({"network", "service"}),
+        api="servicenetworking",
+    ),
+    "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember": _member(
+        lambda _, inputs: iam.crypto_key(inputs["cryptoKeyId"]), api="cloudkms"
     ),
     "gcp:logging/metric:Metric": Kind(
         monitoring.make_log_metric,
@@ -346,6 +417,7 @@ KINDS: dict[str, Kind] = {
     "gcp:billing/budget:Budget": Kind(
         monitoring.make_budget, immutable=frozenset({"billingAccount"}), api="billingbudgets"
     ),
+    **load_balancing.KINDS,
     "docker:index/image:Image": Kind(
         _image,
         api="artifactregistry",

@@ -93,6 +93,9 @@ class Supervisor:
             self.say("running __main__.py, making real what it declares")
             outputs = program.run(main=ROOT / "__main__.py", cloud=cloud, config=config)
             cloud.check_reachable()
+            # Also where a load balancer would be the way in: none stands here.
+            [service] = cloud.services.values()
+            outputs["tracking_uri"] = service.address
             self._write_env(cloud, outputs, config)
             self._state.save("supervisor.json", {**entry, "outputs": outputs, "ready": True})
             print(screen(self._state, outputs, detached=options.detached), flush=True)

@@ -137,6 +137,8 @@ class Deployment:
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
             "PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true",
+            # Somebody listens, as a Docker daemon does; nothing is built.
+            "DOCKER_HOST": cloud.storage_endpoint.replace("http:", "tcp:"),
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

@@ -74,6 +74,16 @@ def test_the_service_waits_for_all_that_it_boots_with(deployed: Deployment) -> N
     assert "denied" in deployed.up(fails=True).errors
 
 
+def test_a_missing_docker_daemon_is_said_in_one_line(fresh: Deployment) -> None:
+    fresh.init()
+    fresh.environment["DOCKER_HOST"] = f"unix://{fresh.folder}/docker.sock"
+    for refused in (fresh.preview(fails=True), fresh.up(fails=True)):
+        assert "No Docker daemon answers at unix://" in refused.errors
+        assert "pulumi config set builder cloud-build" in refused.errors
+        assert "Traceback" not in refused.text
+    assert not fresh.cloud.live
+
+
 # Random values are in the state alone.
 EVERYTHING = {token: 1 for token in TYPES if not token.startswith("random:")} | {
     "gcp:projects/service:Service": 8,

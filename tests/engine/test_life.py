@@ -6,9 +6,11 @@ import base64
 import time
 
 import pytest
+import yaml
 
 from tests.engine.deployment import (
     INSTANCE,
+    ROOT,
     SERVICE,
     VERSION,
     Deployment,
@@ -93,6 +95,20 @@ def test_a_password_in_plain_text_is_refused(fresh: Deployment) -> None:
     assert "a canary" not in refused.errors
     fresh.pulumi("config", "set", "--secret", "trackingPassword", "a canary in a secret")
     assert "a canary" not in fresh.preview().text
+
+
+def test_the_production_stack_is_protected_and_goes_when_it_is_not(fresh: Deployment) -> None:
+    """With a key of the user's too."""
+    file = yaml.safe_load((ROOT / "Pulumi.prod.yaml").read_text())["config"]
+    fresh.init(**file, kmsKey="projects/my-keys/locations/us-central1/keyRings/r/cryptoKeys/k")
+    ahead = fresh.preview()
+    assert fresh.up().touched == ahead.touched
+    assert fresh.up().touched == set()
+    assert "cannot be deleted" in fresh.destroy(fails=True).errors
+    fresh.configure(deletionProtection=False)
+    fresh.up()
+    fresh.destroy()
+    assert not fresh.cloud.live
 
 
 def test_what_is_wrong_is_said_without_a_traceback(fresh: Deployment) -> None:
@@ -189,12 +205,13 @@ def test_a_bucket_with_artifacts_is_kept(fresh: Deployment) -> None:
 
 
 def test_the_dev_stack_leaves_nothing(fresh: Deployment) -> None:
-    fresh.init("dev")
+    fresh.init("dev", builder="cloud-build", githubRepository="my-org/mlflow-gcp")
     fresh.up("dev")
     fresh.destroy("dev")
     assert not fresh.cloud.live
     assert not fresh.cloud.databases
-    # And it can be made again: the instance has another name, as the old one stays taken.
+    # And it can be made again: instance and identity pool have other names, as the old ones stay
+    # taken.
     fresh.up("dev")
     assert fresh.cloud.one(INSTANCE)["name"] not in fresh.cloud.retired
 

@@ -23,6 +23,7 @@ UPDATED = {"update"}
 GONE = {"delete"}
 NEW = {"create"}
 
+ACCOUNT = "gcp:serviceaccount/account:Account"
 API = "gcp:projects/service:Service"
 BUDGET = "gcp:billing/budget:Budget"
 CHANNEL = "gcp:monitoring/notificationChannel:NotificationChannel"
@@ -33,6 +34,19 @@ IMAGE = "docker:index/image:Image"
 INVOKER = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
 ACCESSOR = "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember"
 AGENT = "gcp:projects/serviceIdentity:ServiceIdentity"
+PROJECT_MEMBER = "gcp:projects/iAMMember:IAMMember"
+IMAGES_MEMBER = "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember"
+SECRET = "gcp:secretmanager/secret:Secret"
+SECRET_MEMBER = "gcp:secretmanager/secretIamMember:SecretIamMember"
+PASSWORD = "random:index/randomPassword:RandomPassword"
+USER = "gcp:sql/user:User"
+VPC = (
+    "gcp:compute/network:Network",
+    "gcp:compute/subnetwork:Subnetwork",
+    "gcp:compute/globalAddress:GlobalAddress",
+    "gcp:servicenetworking/connection:Connection",
+)
+KEY = "projects/my-keys/locations/us-central1/keyRings/ring/cryptoKeys/mlflow"
 READY = "us-central1-docker.pkg.dev/my-project/mlflow/server@sha256:" + "0" * 64
 
 ON_SERVICE = {SERVICE: UPDATED}
@@ -42,6 +56,19 @@ TABLE: dict[str, tuple[Any, dict[str, set[str]]]] = {
     "access": ("internal", {**ON_SERVICE, INVOKER: GONE}),
     "publicThrough": ("invokerIamDisabled", {**ON_SERVICE, INVOKER: GONE}),
     "trackingUsername": ("somebody", {VERSION: REPLACED, **ON_SERVICE}),
+    "trackingPasswordVersion": (2, {PASSWORD: REPLACED, VERSION: REPLACED, **ON_SERVICE}),
+    "viewerUsername": (
+        "viewer",
+        {
+            **dict.fromkeys((PASSWORD, SECRET, VERSION, SECRET_MEMBER), NEW),
+            **ON_SERVICE,
+        },
+    ),
+    "encryptionKeyVersion": (2, {PASSWORD: REPLACED, VERSION: REPLACED, **ON_SERVICE}),
+    "databasePasswordVersion": (
+        2,
+        {PASSWORD: NEW, USER: NEW, VERSION: REPLACED, **ON_SERVICE},
+    ),
     "image": (
         READY,
         {
@@ -53,8 +80,43 @@ TABLE: dict[str, tuple[Any, dict[str, set[str]]]] = {
     ),
     "builder": (
         "cloud-build",
-        {**ON_SERVICE, IMAGE: GONE, "command:local:Command": NEW, API: NEW},
+        {
+            **ON_SERVICE,
+            IMAGE: GONE,
+            **dict.fromkeys(
+                (
+                    "command:local:Command",
+                    "random:index/randomId:RandomId",
+                    BUCKET,
+                    "gcp:storage/bucketIAMMember:BucketIAMMember",
+                    ACCOUNT,
+                    PROJECT_MEMBER,
+                    IMAGES_MEMBER,
+                    API,
+                ),
+                NEW,
+            ),
+        },
     ),
+    # What it grants is beside what runs.
+    "githubRepository": (
+        "my-org/mlflow-gcp",
+        dict.fromkeys(
+            (
+                "random:index/randomId:RandomId",
+                "gcp:iam/workloadIdentityPool:WorkloadIdentityPool",
+                "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider",
+                ACCOUNT,
+                "gcp:serviceaccount/iAMMember:IAMMember",
+                PROJECT_MEMBER,
+                IMAGES_MEMBER,
+                SECRET_MEMBER,
+                API,
+            ),
+            NEW,
+        ),
+    ),
+    "network": ("private", {**ON_SERVICE, **ON_INSTANCE, API: NEW, **dict.fromkeys(VPC, NEW)}),
     "databaseVersion": (18, ON_INSTANCE),
     "databaseTier": ("db-g1-small", ON_INSTANCE),
     "databaseDiskGb": (20, ON_INSTANCE),
@@ -82,8 +144,17 @@ MOVING: dict[str, Any] = {"gcp:region": "europe-west1", "name": "another"}
 ELSEWHERE = {
     "invokers",  # with an access that asks for them: below
     "databaseEdition",  # must be the tier's: below
+    "kmsKey",  # makes the database anew: below
     "trackingPassword",  # test_life
+    # With viewerUsername: tests/infra
+    "viewerPassword",
+    "viewerPasswordVersion",
     "bucketLocation",  # test_life
+    # test_reuse
+    "existingDatabaseInstance",
+    "existingBucket",
+    "loadBalancer",
+    "rateLimit",
     # With alertEmail: below
     "uptimeCheck",
     "monthlyBudget",
@@ -151,6 +222,21 @@ def test_what_is_protected_is_not_moved(shared: Deployment, key: str) -> None:
     assert refused.errors.count("marked for protection") == 2
     assert f"{INSTANCE}::instance" in refused.errors
     assert f"{SERVICE}::server" in refused.errors
+
+
+def test_a_key_comes_with_the_database_or_not_at_all(shared: Deployment) -> None:
+    refused = ahead(shared, {"kmsKey": KEY}, fails=True)
+    assert refused.errors.count("marked for protection") == 1
+    assert f"{INSTANCE}::instance" in refused.errors
+
+
+def test_a_database_does_not_come_out_of_its_network(fresh: Deployment) -> None:
+    fresh.init(network="private")
+    fresh.up()
+    fresh.configure(network=None)
+    refused = fresh.preview(fails=True)
+    assert refused.errors.count("marked for protection") == 1
+    assert f"{INSTANCE}::instance" in refused.errors
 
 
 def test_settings_are_changed_in_place_for_good(deployed: Deployment) -> None:

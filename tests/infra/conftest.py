@@ -1,11 +1,26 @@
 from __future__ import annotations
 
+import socketserver
+from collections.abc import Iterator
+from threading import Thread
+
 import pytest
 
 from tests.infra.declared import ROOT
 
 
+@pytest.fixture(scope="session")
+def docker() -> Iterator[str]:
+    """Where a Docker daemon listens, as far as the program asks."""
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as daemon:
+        # One who only listens is soon asked by too many.
+        Thread(target=daemon.serve_forever).start()
+        yield f"tcp://127.0.0.1:{daemon.server_address[1]}"
+        daemon.shutdown()
+
+
 @pytest.fixture(autouse=True)
-def project_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pulumi runs the program in its own folder."""
+def project_folder(monkeypatch: pytest.MonkeyPatch, docker: str) -> None:
+    """Pulumi runs the program in its own folder, on a machine with Docker."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("DOCKER_HOST", docker)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import runpy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ REGION = "us-central1"
 REGISTRY_TOKEN = "registry-token-of-this-run"
 DIGEST = "sha256:" + "d" * 64
 IAP_AGENT = f"service-{NUMBER}@gcp-sa-iap.iam.gserviceaccount.com"
+POOL = f"projects/{NUMBER}/locations/global/workloadIdentityPools/github-ab12cd"
+ADDRESS = "203.0.113.80"
+STORAGE_AGENT = f"service-{NUMBER}@gs-project-accounts.iam.gserviceaccount.com"
 
 UNKNOWN = "<unknown>"
 
@@ -175,6 +178,10 @@ class _Cloud(mocks.Mocks):
         answers = {
             "gcp:organizations/getProject:getProject": {"number": NUMBER, "projectId": PROJECT},
             "gcp:organizations/getClientConfig:getClientConfig": {"accessToken": REGISTRY_TOKEN},
+            "gcp:storage/getProjectServiceAccount:getProjectServiceAccount": {
+                "emailAddress": STORAGE_AGENT,
+                "member": f"serviceAccount:{STORAGE_AGENT}",
+            },
         }
         return answers[args.token]
 
@@ -189,13 +196,21 @@ class _Cloud(mocks.Mocks):
                 email = f"{inputs['accountId']}@{PROJECT}.iam.gserviceaccount.com"
                 return {"email": email, "name": f"projects/{PROJECT}/serviceAccounts/{email}"}
             case "gcp:projects/serviceIdentity:ServiceIdentity":
-                return {"email": IAP_AGENT, "member": f"serviceAccount:{IAP_AGENT}"}
+                service = inputs["service"].partition(".")[0]
+                email = f"service-{NUMBER}@gcp-sa-{service}.iam.gserviceaccount.com"
+                return {"email": email, "member": f"serviceAccount:{email}"}
+            case "gcp:iam/workloadIdentityPool:WorkloadIdentityPool":
+                return {"name": POOL}
+            case "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider":
+                return {"name": f"{POOL}/providers/{inputs['workloadIdentityPoolProviderId']}"}
             case "gcp:sql/databaseInstance:DatabaseInstance":
                 return {"connectionName": f"{PROJECT}:{inputs['region']}:{inputs['name']}"}
             case "gcp:secretmanager/secretVersion:SecretVersion":
                 return {"version": "1"}
             case "gcp:cloudrunv2/service:Service":
                 return {"uri": f"https://{inputs['name']}-abc123-uc.a.run.app"}
+            case "gcp:compute/globalAddress:GlobalAddress":
+                return {"address": inputs.get("address", ADDRESS)}
             case "gcp:monitoring/notificationChannel:NotificationChannel":
                 return {"name": f"projects/{PROJECT}/notificationChannels/1"}
             case "gcp:monitoring/uptimeCheckConfig:UptimeCheckConfig":
@@ -248,8 +263,16 @@ class _Monitor(mocks.MockMonitor):
         return super().Invoke(request)
 
 
+def deploy() -> None:
+    runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+
+
 def run(
-    config: Mapping[str, Any] | None = None, *, preview: bool = False, into: Program | None = None
+    config: Mapping[str, Any] | None = None,
+    *,
+    preview: bool = False,
+    into: Program | None = None,
+    main: Callable[[], None] = deploy,
 ) -> Program:
     """Runs `__main__.py` with the given configuration, keys as `pulumi config set` takes them."""
     program = into or Program()
@@ -279,9 +302,5 @@ def run(
         )
     )
     settings.set_root_resource(None)  # type: ignore[arg-type]
-
-    def main() -> None:
-        runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
-
     _sync_await(stack.run_in_stack(main))
     return program

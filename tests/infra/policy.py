@@ -9,8 +9,12 @@ from typing import Any
 
 from tests.infra.declared import (
     IAP_AGENT,
+    NUMBER,
+    POOL,
     PROJECT,
+    REGION,
     REGISTRY_TOKEN,
+    STORAGE_AGENT,
     Declared,
     Program,
     Secret,
@@ -24,9 +28,22 @@ PROJECT_MEMBER = "gcp:projects/iAMMember:IAMMember"
 INSTANCE = "gcp:sql/databaseInstance:DatabaseInstance"
 BUCKET = "gcp:storage/bucket:Bucket"
 BUCKET_MEMBER = "gcp:storage/bucketIAMMember:BucketIAMMember"
+SECRET = "gcp:secretmanager/secret:Secret"
 SECRET_MEMBER = "gcp:secretmanager/secretIamMember:SecretIamMember"
+IMAGES_MEMBER = "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember"
+KEY_MEMBER = "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember"
+IDENTITY_PROVIDER = "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider"
+REPOSITORY = "gcp:artifactregistry/repository:Repository"
+PEERING = "gcp:servicenetworking/connection:Connection"
 INVOKER = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
 ACCESSOR = "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember"
+
+DATABASE = "gcp:sql/database:Database"
+# What isn't made where it is brought, and so isn't ours to look at.
+BROUGHT = {INSTANCE: "existingDatabaseInstance", BUCKET: "existingBucket"}
+TLS = "gcp:compute/sSLPolicy:SSLPolicy"
+HTTP = "gcp:compute/targetHttpProxy:TargetHttpProxy"
+URL_MAP = "gcp:compute/uRLMap:URLMap"
 
 EVERYBODY = {"allUsers", "allAuthenticatedUsers"}
 BASIC_ROLES = {"roles/owner", "roles/editor", "roles/viewer"}
@@ -38,6 +55,37 @@ OF_THE_SERVER = {
     (PROJECT_MEMBER, "roles/cloudsql.client"),
     (BUCKET_MEMBER, "roles/storage.objectUser"),
     (SECRET_MEMBER, "roles/secretmanager.secretAccessor"),
+}
+# Google's own, which keep the data, and what they may do with a key of the user's.
+AGENTS = {
+    f"service-{NUMBER}@gcp-sa-sqladmin.iam.gserviceaccount.com",
+    f"service-{NUMBER}@gcp-sa-secretmanager.iam.gserviceaccount.com",
+    f"service-{NUMBER}@gcp-sa-artifactregistry.iam.gserviceaccount.com",
+    f"service-{NUMBER}@serverless-robot-prod.iam.gserviceaccount.com",
+    STORAGE_AGENT,
+}
+ENCRYPTS = {(KEY_MEMBER, "roles/cloudkms.cryptoKeyEncrypterDecrypter")}
+# Cloud Build's, and those of GitHub's workflow.
+BUILDER, DEPLOYER, REVIEWER = (
+    f"serviceAccount:mlflow-{what}@{PROJECT}.iam.gserviceaccount.com"
+    for what in ("build", "deploy", "review")
+)
+BUILDS = {
+    (BUCKET_MEMBER, "roles/storage.objectViewer"),
+    (IMAGES_MEMBER, "roles/artifactregistry.writer"),
+    (PROJECT_MEMBER, "roles/logging.logWriter"),
+}
+DEPLOYS = {
+    (ACCOUNT_MEMBER, "roles/iam.serviceAccountUser"),
+    (BUCKET_MEMBER, "roles/storage.admin"),
+    (IMAGES_MEMBER, "roles/artifactregistry.writer"),
+    (PROJECT_MEMBER, "roles/cloudbuild.builds.editor"),
+    (PROJECT_MEMBER, "roles/cloudsql.editor"),
+    (PROJECT_MEMBER, "roles/monitoring.alertPolicyEditor"),
+    (PROJECT_MEMBER, "roles/run.developer"),
+    (PROJECT_MEMBER, "roles/serviceusage.serviceUsageConsumer"),
+    (SECRET_MEMBER, "roles/secretmanager.secretAccessor"),
+    (SECRET_MEMBER, "roles/secretmanager.secretVersionManager"),
 }
 CALLS = {(INVOKER, "roles/run.invoker")}
 PASSES_IAP = {(ACCESSOR, "roles/iap.httpsResourceAccessor")}
@@ -70,11 +118,16 @@ class Stack:
         return str(self.setting("access", "public"))
 
     def all(self, type_: str) -> list[Declared]:
-        """At least one, or a rule would hold for want of anything to look at."""
+        """At least one of ours, or a rule would hold for want of anything to look at."""
         found = self.program.all(type_)
-        if not found:
+        if not found and not self.setting(BROUGHT.get(type_, ""), ""):
             raise LookupError(f"no {type_} is declared")
         return found
+
+    @property
+    def data(self) -> list[Declared]:
+        """The buckets whose objects are nowhere else: not those of Cloud Build's source."""
+        return [bucket for bucket in self.all(BUCKET) if bucket.name != "source"]
 
     @property
     def grants(self) -> list[Declared]:
@@ -109,6 +162,15 @@ def roles_are_those_of_the_list(stack: Stack) -> Iterator[str]:
         allowed[f"serviceAccount:{IAP_AGENT}"] = CALLS
     for member in stack.setting("invokers", ()):
         allowed[member] = CALLS if stack.access == "iam" else PASSES_IAP
+    if stack.setting("kmsKey", ""):
+        allowed |= {f"serviceAccount:{agent}": ENCRYPTS for agent in AGENTS}
+    if stack.setting("builder", "docker") == "cloud-build":
+        allowed[BUILDER] = BUILDS
+    if stack.setting("githubRepository", ""):
+        allowed |= {DEPLOYER: DEPLOYS, REVIEWER: {(PROJECT_MEMBER, "roles/browser")}}
+        for what in ("deploy", "review"):
+            member = f"principalSet://iam.googleapis.com/{POOL}/attribute.job/{what}"
+            allowed[member] = {(ACCOUNT_MEMBER, "roles/iam.workloadIdentityUser")}
     for grant in stack.grants:
         role, member = grant.inputs["role"], grant.inputs["member"]
         listed = (grant.type, role) in allowed.get(member, set())
@@ -138,6 +200,25 @@ def everybody_is_let_in_once_at_most(stack: Stack) -> Iterator[str]:
     )
 
 
+def nobody_gets_past_the_load_balancer(stack: Stack) -> Iterator[str]:
+    balanced = stack.setting("loadBalancer", False)
+    service = stack.program.service
+    behind = service.inputs["ingress"] == "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER"
+    yield from _unless(behind == balanced, service, f"answers to {service.inputs['ingress']}")
+    trusted = stack.program.env.get("TRUSTED_PROXIES")
+    yield from _unless(trusted == ("1" if balanced else None), service, f"trusts {trusted} proxies")
+    for policy in stack.all(TLS) if balanced else []:
+        modern = policy.inputs.get("minTlsVersion") in {"TLS_1_2", "TLS_1_3"}
+        yield from _unless(modern, policy, "lets old TLS in")
+    redirects = {
+        f"{url_map.name}-id"
+        for url_map in stack.program.all(URL_MAP)
+        if url_map.inputs.get("defaultUrlRedirect", {}).get("httpsRedirect") is True
+    }
+    for proxy in stack.all(HTTP) if balanced else []:
+        yield from _unless(proxy.inputs["urlMap"] in redirects, proxy, "serves without TLS")
+
+
 def no_network_is_open(stack: Stack) -> Iterator[str]:
     for resource in stack.program.created:
         for text in plain_strings(resource.inputs):
@@ -145,6 +226,64 @@ def no_network_is_open(stack: Stack) -> Iterator[str]:
     for instance in stack.all(INSTANCE):
         networks = instance.inputs["settings"]["ipConfiguration"].get("authorizedNetworks")
         yield from _unless(not networks, instance, f"authorized networks {networks}")
+
+
+def the_database_is_where_it_is_asked_for(stack: Stack) -> Iterator[str]:
+    private = stack.setting("network", "public") == "private"
+    for instance in stack.all(INSTANCE):
+        network = instance.inputs["settings"]["ipConfiguration"]
+        public = network.get("ipv4Enabled") is True
+        yield from _unless(public != private, instance, f"a public address: {public}")
+        inside = "privateNetwork" in network
+        yield from _unless(inside == private, instance, f"a private address: {inside}")
+        peered = {r.urn for r in stack.program.all(PEERING)} & stack.program.before(instance)
+        yield from _unless(bool(peered) == private, instance, "does not wait for the peering")
+    service = stack.program.service
+    way = service.inputs["template"].get("vpcAccess")
+    yield from _unless((way is not None) == private, service, f"its way into a network: {way}")
+    # All through the network would be nothing to the internet, Google's own APIs included.
+    egress = (way or {}).get("egress", "PRIVATE_RANGES_ONLY")
+    yield from _unless(egress == "PRIVATE_RANGES_ONLY", service, f"sends {egress} into it")
+
+
+def data_is_encrypted_with_the_key_that_is_asked_for(stack: Stack) -> Iterator[str]:
+    asked = stack.setting("kmsKey", None)
+    grants = {grant.urn for grant in stack.program.all(KEY_MEMBER)}
+    for resource in stack.program.created:
+        inputs = resource.inputs
+        match resource.type:
+            case "gcp:sql/databaseInstance:DatabaseInstance":
+                key = inputs.get("encryptionKeyName")
+            case "gcp:storage/bucket:Bucket":
+                key = inputs.get("encryption", {}).get("defaultKmsKeyName")
+            case "gcp:artifactregistry/repository:Repository":
+                key = inputs.get("kmsKeyName")
+            case "gcp:cloudrunv2/service:Service":
+                key = inputs["template"].get("encryptionKey")
+            case "gcp:secretmanager/secret:Secret":
+                replicas = inputs["replication"].get("userManaged", {}).get("replicas", [{}])
+                yield from _unless(
+                    asked is None or [r.get("location") for r in replicas] == [REGION],
+                    resource,
+                    "is not in the key's region alone",
+                )
+                key = replicas[0].get("customerManagedEncryption", {}).get("kmsKeyName")
+            case _:
+                continue
+        yield from _unless(key == asked, resource, f"is encrypted with {key}")
+        waits = grants <= stack.program.before(resource)
+        yield from _unless(waits, resource, "does not wait until the key may be used")
+
+
+def only_one_repositorys_workflows_are_let_in(stack: Stack) -> Iterator[str]:
+    """GitHub gives tokens to everybody's."""
+    repository = stack.setting("githubRepository", "")
+    providers = stack.program.all(IDENTITY_PROVIDER)
+    yield from _unless(len(providers) == bool(repository), "identity providers", str(providers))
+    for provider in providers:
+        condition = provider.inputs.get("attributeCondition")
+        asked = condition == f"assertion.repository == '{repository}'"
+        yield from _unless(asked, provider, f"lets in whoever fits {condition}")
 
 
 def no_key_is_made(stack: Stack) -> Iterator[str]:
@@ -175,7 +314,7 @@ def the_database_is_backed_up(stack: Stack) -> Iterator[str]:
 
 
 def what_is_overwritten_can_be_brought_back(stack: Stack) -> Iterator[str]:
-    for bucket in stack.all(BUCKET):
+    for bucket in stack.data:
         versioned = bucket.inputs.get("versioning") == {"enabled": True}
         yield from _unless(versioned, bucket, "no versions")
         kept = bucket.inputs.get("softDeletePolicy", {}).get("retentionDurationSeconds", 0)
@@ -224,8 +363,11 @@ def protection_is_as_asked(stack: Stack) -> Iterator[str]:
     for instance in stack.all(INSTANCE):
         google = instance.inputs["settings"].get("deletionProtectionEnabled")
         yield from _unless(google is asked, instance, f"Google's own protection is not {asked}")
+    if stack.setting("existingDatabaseInstance", ""):
+        for database in stack.all(DATABASE):
+            yield from _unless(database.protect is asked, database, f"protection is not {asked}")
     forced = stack.setting("bucketForceDestroy", False)
-    for bucket in stack.all(BUCKET):
+    for bucket in stack.data:
         yield from _unless(
             bucket.inputs.get("forceDestroy") is forced, bucket, "goes with its data"
         )
@@ -252,11 +394,12 @@ def everything_waits_for_what_it_needs(stack: Stack) -> Iterator[str]:
         yield from _unless(waits, resource, "does not wait for the APIs")
     service = program.service
     boots_with = re.compile(
-        r"gcp:(secretmanager|sql|storage|serviceaccount|artifactregistry)/.*|docker:.*|command:.*"
-        r"|gcp:projects/iAMMember:IAMMember"
+        r"gcp:(secretmanager|sql|storage|serviceaccount|artifactregistry|kms"
+        r"|servicenetworking)/.*|gcp:compute/(sub)?network:.*|docker:.*|command:.*|gcp:projects/iAMMember:IAMMember"
     )
     for resource in program.created:
-        if boots_with.fullmatch(resource.type):
+        deploys = resource.parent.endswith("Deployer::deployer")
+        if boots_with.fullmatch(resource.type) and not deploys:
             waits = resource.urn in program.before(service)
             yield from _unless(waits, service, f"does not wait for {resource}")
 
@@ -267,7 +410,11 @@ RULES = [
     roles_are_those_of_the_list,
     grants_leave_others_alone,
     everybody_is_let_in_once_at_most,
+    nobody_gets_past_the_load_balancer,
     no_network_is_open,
+    the_database_is_where_it_is_asked_for,
+    data_is_encrypted_with_the_key_that_is_asked_for,
+    only_one_repositorys_workflows_are_let_in,
     no_key_is_made,
     connections_are_encrypted,
     the_database_is_backed_up,

@@ -429,6 +429,7 @@ def test_outputs() -> None:
         "service_account_email": SERVER.removeprefix("serviceAccount:"),
         "database_connection_name": CONNECTION,
         "image": READY_IMAGE,
+        "monthly_cost_estimate": "9.50 USD idle, 15.58 with 100 runs a day",
     }
     assert set(links) == {"service", "logs", "database", "artifacts", "secrets"}
     assert all(
@@ -517,6 +518,13 @@ def test_cloud_build_takes_no_docker(preview: bool) -> None:
         **{kind: count for kind, count in INVENTORY.items() if kind != IMAGE},
         API: INVENTORY[API] + 1,
         COMMAND: 1,
+        # Where the source is brought, and the account that builds with its three rights.
+        RANDOM_ID: INVENTORY[RANDOM_ID] + 1,
+        BUCKET: INVENTORY[BUCKET] + 1,
+        ACCOUNT: INVENTORY[ACCOUNT] + 1,
+        BUCKET_MEMBER: INVENTORY[BUCKET_MEMBER] + 1,
+        PROJECT_MEMBER: INVENTORY[PROJECT_MEMBER] + 1,
+        "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember": 1,
     }
     assert "cloudbuild.googleapis.com" in {a.inputs["service"] for a in program.all(API)}
     assert program.container["image"] == (UNKNOWN if preview else READY_IMAGE)

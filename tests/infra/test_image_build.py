@@ -1,8 +1,9 @@
-"""The content hash that decides whether Cloud Build runs, and the commands it runs."""
+"""What builds the image: Docker, Cloud Build with what it may do and runs, or nothing."""
 
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import stat
 import subprocess
@@ -10,12 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
-from infra.image import content_hash
+from infra.image import PLATFORM, content_hash
 from tests.infra.declared import PROJECT, REGION, ROOT, run
 
 COMMAND = "command:local:Command"
 DIGEST = "sha256:" + "e" * 64
+BUILDER = f"mlflow-build@{PROJECT}.iam.gserviceaccount.com"
+SOURCE_BUCKET = f"{PROJECT}-mlflow-source-ab12cd"
 
 
 @pytest.fixture
@@ -157,7 +161,61 @@ def test_cloud_build_runs_again_only_when_the_content_changes() -> None:
     assert command.inputs["environment"] == {
         "PROJECT": PROJECT,
         "IMAGE": f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server:src-{tag}",
+        "ACCOUNT": BUILDER,
+        "SOURCE_BUCKET": SOURCE_BUCKET,
     }
+
+
+def test_cloud_build_runs_as_an_account_that_can_do_nothing_else() -> None:
+    program = run({"builder": "cloud-build"})
+    granted = {
+        (r.type.split("/")[0], r.inputs["role"], r.inputs.get("bucket") or r.inputs.get("project"))
+        for r in program.created
+        if r.inputs.get("member") == f"serviceAccount:{BUILDER}"
+    }
+    assert granted == {
+        ("gcp:storage", "roles/storage.objectViewer", SOURCE_BUCKET),
+        ("gcp:artifactregistry", "roles/artifactregistry.writer", None),
+        ("gcp:projects", "roles/logging.logWriter", PROJECT),
+    }
+    # On this repository alone, and it builds with what it was granted.
+    pushes = program.one("gcp:artifactregistry/repositoryIamMember:RepositoryIamMember")
+    assert (pushes.inputs["repository"], pushes.inputs["location"]) == ("mlflow", REGION)
+    before = program.before(program.one(COMMAND))
+    assert {
+        r.urn for r in program.created if r.inputs.get("member") == f"serviceAccount:{BUILDER}"
+    } < before
+
+
+def test_cloud_builds_source_is_gone_after_a_day() -> None:
+    bucket = run({"builder": "cloud-build"}).one("gcp:storage/bucket:Bucket", "source").inputs
+    assert bucket["name"] == SOURCE_BUCKET
+    assert bucket["location"] == REGION.upper()
+    assert bucket["forceDestroy"] is True
+    assert bucket["softDeletePolicy"] == {"retentionDurationSeconds": 0}
+    assert bucket["lifecycleRules"] == [{"action": {"type": "Delete"}, "condition": {"age": 1}}]
+
+
+def test_cloud_build_is_told_account_platform_and_where_to_log() -> None:
+    build = yaml.safe_load((ROOT / "image" / "cloudbuild.yaml").read_text())
+    [step] = build["steps"]
+    assert step["args"] == ["build", "--platform", PLATFORM, "--tag", "$_IMAGE", "."]
+    assert build["images"] == ["$_IMAGE"]
+    assert build["serviceAccount"] == "projects/$PROJECT_ID/serviceAccounts/$_ACCOUNT"
+    # Anything else takes a bucket that the account may write to.
+    assert build["options"] == {"logging": "CLOUD_LOGGING_ONLY"}
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "arm64", "aarch64"])
+def test_docker_builds_for_cloud_run_on_any_machine(
+    monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    build = run().one("docker:index/image:Image").inputs["build"]
+    assert build["platform"] == PLATFORM == "linux/amd64"
+    assert build["dockerfile"] == "image/Dockerfile"
+    # Nothing there that would take another one.
+    assert "--platform" not in (ROOT / "image" / "Dockerfile").read_text()
 
 
 FAKE_GCLOUD = f"""#!/bin/sh
@@ -201,7 +259,11 @@ def test_cloud_build_prints_the_digest_and_nothing_else(tmp_path: Path) -> None:
     submit, describe = calls.splitlines()
     tag = f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server:src-{content_hash(ROOT / 'image')[:16]}"
     # No --ignore-file: by .dockerignore, gcloud would leave out all of tracking_server.
-    assert submit == f"builds submit image --project {PROJECT} --tag {tag} --quiet"
+    assert submit == (
+        f"builds submit image --project {PROJECT} --config image/cloudbuild.yaml "
+        f"--substitutions _IMAGE={tag},_ACCOUNT={BUILDER} "
+        f"--gcs-source-staging-dir gs://{SOURCE_BUCKET}/source --quiet"
+    )
     assert describe == (
         f"artifacts docker images describe {tag} --project {PROJECT} "
         "--format value(image_summary.fully_qualified_digest)"

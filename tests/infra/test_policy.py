@@ -21,6 +21,7 @@ from tests.infra.policy import RULES, Stack
 Rule = Callable[[Stack], Iterator[str]]
 Defect = Callable[[pytest.MonkeyPatch], None]
 
+KEY = f"projects/keys-of-all/locations/{REGION}/keyRings/ring/cryptoKeys/mlflow"
 INVOKERS = ["user:ada@example.com", "group:ml@example.com"]
 
 
@@ -47,7 +48,32 @@ SHAPES: dict[str, dict[str, Any]] = {
     "a ready image": {"image": f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server@{DIGEST}"},
     "direct": {"artifacts": "direct"},
     "a password of the user's": {"trackingPassword": "a-password-of-the-user"},
+    "an existing instance": {"existingDatabaseInstance": f"{PROJECT}:{REGION}:shared"},
+    "an existing bucket": {"existingBucket": "my-artifacts"},
+    "a load balancer": {
+        "loadBalancer": True,
+        "customDomains": ["mlflow.example.com", "ml.example.org"],
+        "rateLimit": 6000,
+    },
+    "a load balancer before iam": {
+        "access": "iam",
+        "invokers": INVOKERS,
+        "loadBalancer": True,
+        "customDomains": ["mlflow.example.com"],
+    },
     "a viewer": {"viewerUsername": "viewer"},
+    "a private network": {"network": "private"},
+    "a key of the user's": {"kmsKey": KEY},
+    "a ready image and a key": {
+        "image": f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server@{DIGEST}",
+        "kmsKey": KEY,
+    },
+    "cloud-build and a key": {"builder": "cloud-build", "kmsKey": KEY},
+    "deployed from GitHub": {
+        "githubRepository": "my-org/mlflow-gcp",
+        "builder": "cloud-build",
+        "alertEmail": "oncall@example.com",
+    },
     "watched": {"alertEmail": "oncall@example.com", "uptimeCheck": True},
 }
 
@@ -127,6 +153,10 @@ def waits_for_nothing(module: ModuleType, name: str) -> Defect:
     return defect
 
 
+def nothing(*_given: Any, **_others: Any) -> None:
+    """Not declared."""
+
+
 def binding(name: str, *, member: Any, **arguments: Any) -> Any:
     return gcp.storage.BucketIAMBinding(name, members=[member], **arguments)
 
@@ -150,6 +180,8 @@ FROM_ANYWHERE = STORAGE.BucketIpFilterArgs(
     ),
 )
 SERVER = policy.SERVER
+SECRETS = gcp.secretmanager
+EVERYWHERE = SECRETS.SecretReplicationArgs(auto=SECRETS.SecretReplicationAutoArgs())
 
 DEFECTS: list[tuple[Rule, Defect, str]] = [
     (
@@ -235,9 +267,82 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
         "iam",
     ),
     (policy.everybody_is_let_in_once_at_most, with_(RUN, "Service", iap_enabled=False), "iap"),
+    (
+        policy.nobody_gets_past_the_load_balancer,
+        with_(RUN, "Service", ingress="INGRESS_TRAFFIC_ALL"),
+        "a load balancer",
+    ),
+    (policy.nobody_gets_past_the_load_balancer, env("TRUSTED_PROXIES", "0"), "a load balancer"),
+    (
+        policy.nobody_gets_past_the_load_balancer,
+        with_(RUN, "Service", ingress="INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER"),
+        "defaults",
+    ),
+    (
+        policy.nobody_gets_past_the_load_balancer,
+        with_(gcp.compute, "SSLPolicy", min_tls_version="TLS_1_0"),
+        "a load balancer",
+    ),
+    (
+        policy.nobody_gets_past_the_load_balancer,
+        with_(gcp.compute, "URLMapDefaultUrlRedirectArgs", https_redirect=False),
+        "a load balancer",
+    ),
     (policy.no_network_is_open, with_(SQL, IP, authorized_networks=[OPEN]), "defaults"),
     (policy.no_network_is_open, with_(SQL, IP, authorized_networks=[OFFICE]), "defaults"),
     (policy.no_network_is_open, with_(STORAGE, "Bucket", ip_filter=FROM_ANYWHERE), "defaults"),
+    *(
+        (policy.the_database_is_where_it_is_asked_for, defect, shape)
+        for defect, shape in (
+            (with_(SQL, IP, ipv4_enabled=True), "a private network"),
+            (with_(SQL, IP, private_network=None, ipv4_enabled=True), "a private network"),
+            (with_(SQL, IP, private_network="projects/p/global/networks/n"), "defaults"),
+            (with_(RUN, "ServiceTemplateArgs", vpc_access=None), "a private network"),
+            (with_(RUN, "ServiceTemplateVpcAccessArgs", egress="ALL_TRAFFIC"), "a private network"),
+            (as_(gcp.servicenetworking, "Connection", nothing), "a private network"),
+        )
+    ),
+    *(
+        (policy.data_is_encrypted_with_the_key_that_is_asked_for, defect, shape)
+        for defect, shape in (
+            (with_(SQL, "DatabaseInstance", encryption_key_name=None), "a key of the user's"),
+            (with_(SQL, "DatabaseInstance", encryption_key_name=KEY), "defaults"),
+            (with_(STORAGE, "Bucket", encryption=None), "a key of the user's"),
+            (with_(gcp.artifactregistry, "Repository", kms_key_name=None), "a key of the user's"),
+            (with_(RUN, "ServiceTemplateArgs", encryption_key=None), "a ready image and a key"),
+            (with_(gcp.secretmanager, "Secret", replication=EVERYWHERE), "a key of the user's"),
+            (
+                with_(SECRETS, "SecretReplicationUserManagedReplicaArgs", location="us-east1"),
+                "a key of the user's",
+            ),
+            (waits_for_nothing(SECRETS, "Secret"), "a key of the user's"),
+        )
+    ),
+    (
+        policy.roles_are_those_of_the_list,
+        with_(gcp.kms, "CryptoKeyIAMMember", role="roles/cloudkms.admin"),
+        "a key of the user's",
+    ),
+    (
+        policy.roles_are_those_of_the_list,
+        with_(gcp.kms, "CryptoKeyIAMMember", member=SERVER),
+        "a key of the user's",
+    ),
+    *(
+        (policy.roles_are_those_of_the_list, with_(PROJECTS, "IAMMember", role=role), shape)
+        for role, shape in (
+            ("roles/cloudbuild.builds.builder", "cloud-build"),
+            ("roles/resourcemanager.projectIamAdmin", "deployed from GitHub"),
+        )
+    ),
+    *(
+        (
+            policy.only_one_repositorys_workflows_are_let_in,
+            with_(gcp.iam, "WorkloadIdentityPoolProvider", attribute_condition=condition),
+            "deployed from GitHub",
+        )
+        for condition in (None, "assertion.repository_owner == 'my-org'")
+    ),
     (
         policy.no_key_is_made,
         and_(gcp.serviceaccount, "Key", service_account_id="mlflow-server"),
@@ -317,7 +422,10 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
         "Pulumi.dev.yaml",
     ),
     (policy.protection_is_as_asked, with_(RUN, "Service", deletion_protection=False), "defaults"),
-    (policy.protection_is_as_asked, not_protected, "defaults"),
+    *(
+        (policy.protection_is_as_asked, not_protected, shape)
+        for shape in ("defaults", "an existing instance")
+    ),
     (policy.protection_is_as_asked, with_(STORAGE, "Bucket", force_destroy=True), "defaults"),
     *(
         (

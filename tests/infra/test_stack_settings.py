@@ -17,7 +17,9 @@ from tests.infra.declared import ROOT
 NAMED = {"gcp:project": "my-project"}
 # As many connections as the processes of 8 CPUs need, on a machine that accepts them.
 MANY = {"databaseConnections": 32, "databaseTier": "db-custom-1-3840"}
+KEY = "projects/my-keys/locations/us-central1/keyRings/ring/cryptoKeys/mlflow_1"
 ADA = '["user:ada@example.com"]'
+SHARED, DOMAINS = "my-project:us-central1:shared", '["mlflow.example.com"]'
 EMAIL, PAYER = "oncall+mlflow@example.com", "012345-6789AB-CDEF01"
 
 
@@ -119,6 +121,19 @@ def refused(config: Mapping[str, Any]) -> SettingsError:
         ("bucketForceDestroy", "1", "true or false"),
         ("mlflowTelemetry", "off", "true or false"),
         ("bucketLocation", "moon", "a region, or one of"),
+        ("existingBucket", "gs://my-artifacts", "without gs://"),
+        ("existingBucket", "My-Artifacts", "the name of a bucket"),
+        ("existingDatabaseInstance", "shared", "the connection name"),
+        ("existingDatabaseInstance", "my-project:us-central1:Shared", "the connection name"),
+        ("loadBalancer", "yes", "true or false"),
+        ("rateLimit", "1000001", "from 0 to 1000000 requests a minute"),
+        ("network", "internal", "one of public, private"),
+        ("kmsKey", "mlflow", "the full name of a key"),
+        ("kmsKey", f"{KEY}/cryptoKeyVersions/1", "not of a version of it"),
+        ("kmsKey", f"//cloudkms.googleapis.com/{KEY}", "the full name of a key"),
+        ("kmsKey", f"{KEY}\n", "the full name of a key"),
+        ("kmsKey", KEY.replace("us-central1", "us-east1"), "a key in us-central1"),
+        ("kmsKey", KEY.replace("us-central1", "global"), "this one is in global"),
         ("alertEmail", "oncall", "one e-mail address"),
         ("alertEmail", "on call@example.com", "one e-mail address"),
         ("alertEmail", "a@example.com,b@example.com", "one e-mail address"),
@@ -159,6 +174,48 @@ def test_refused(key: str, value: Any, wanted: str) -> None:
             {"access": "iap", "invokers": ADA, "publicThrough": "invokerIamDisabled"},
             "publicThrough",
             "access is iap",
+        ),
+        ({"kmsKey": KEY, "bucketLocation": "US"}, "bucketLocation", "none beside kmsKey"),
+        *(
+            ({"existingDatabaseInstance": SHARED, key: value}, key, "nothing beside existingData")
+            for key, value in (
+                ("network", "private"),
+                ("databaseVersion", 18),
+                ("databaseEdition", "ENTERPRISE_PLUS"),
+                ("databaseDiskGb", 20),
+                ("databaseDiskLimitGb", 50),
+                ("databaseAvailability", "REGIONAL"),
+                ("backupRetention", 3),
+            )
+        ),
+        (
+            {"existingDatabaseInstance": "other-project:us-central1:shared"},
+            "existingDatabaseInstance",
+            "in the stack's project, which is my-project",
+        ),
+        *(
+            ({"existingBucket": "my-artifacts", key: value}, key, "nothing beside existingBucket")
+            for key, value in (("bucketLocation", "EU"), ("bucketForceDestroy", "true"))
+        ),
+        ({"loadBalancer": "true"}, "customDomains", "with loadBalancer at least one"),
+        (
+            {
+                "loadBalancer": "true",
+                "customDomains": [f"ml{number}.example.com" for number in range(16)],
+            },
+            "customDomains",
+            "at most 15",
+        ),
+        (
+            {"loadBalancer": "true", "customDomains": DOMAINS, "access": "internal"},
+            "loadBalancer",
+            "false: it is for callers from the internet",
+        ),
+        ({"rateLimit": 6000}, "rateLimit", "with it loadBalancer"),
+        (
+            {"loadBalancer": "true", "customDomains": DOMAINS, "rateLimit": 99},
+            "rateLimit",
+            "at least 100",
         ),
         ({"uptimeCheck": "true"}, "uptimeCheck", "with it alertEmail"),
         ({"monthlyBudget": "50", "billingAccount": PAYER}, "monthlyBudget", "with it alertEmail"),
@@ -205,6 +262,15 @@ def test_options_that_exclude_each_other(settings: dict[str, Any], key: str, wan
     ).problems
     assert problem.key == f"mlflow-gcp:{key}"
     assert wanted in problem.wanted
+
+
+def test_a_key_of_the_stacks_region() -> None:
+    assert loaded().kms_key is None
+    assert loaded(kmsKey=KEY).kms_key == KEY
+    # The bucket's place may be said; a region that is none isn't held against the key.
+    assert loaded(kmsKey=KEY, bucketLocation="us-central1").kms_key == KEY
+    config = {"gcp:region": "us-centrall1", "mlflow-gcp:kmsKey": KEY.replace("central", "east")}
+    assert [p.key for p in refused({**NAMED, **config}).problems] == ["gcp:region"]
 
 
 def test_an_invoker_is_one_however_it_is_written() -> None:
@@ -259,6 +325,14 @@ def test_bucket_name_too_long_for_this_project() -> None:
     assert "at most 15 characters" in problem.wanted
     assert "64 of 63" in problem.wanted
     assert load({**config, "mlflow-gcp:name": "n" * 15}).name == "n" * 15
+
+
+def test_the_tier_of_an_existing_instance_says_how_many_connections_it_accepts() -> None:
+    shared = {"existingDatabaseInstance": SHARED, "maxInstances": 20}
+    assert refused({**NAMED, **{f"mlflow-gcp:{key}": value for key, value in shared.items()}})
+    # Its edition is not asked for.
+    found = loaded(**shared, databaseTier="db-perf-optimized-N-2")
+    assert found.database.existing_instance == SHARED
 
 
 def test_connection_budget_shows_the_arithmetic_and_the_ways_out() -> None:
@@ -387,7 +461,8 @@ def test_keys_of_other_packages_are_theirs() -> None:
     ],
 )
 def test_tiers(tier: str, edition: str, connections: int) -> None:
-    assert tiers.require(tier) == tiers.Tier(edition=edition, max_connections=connections)
+    found = tiers.require(tier)
+    assert (found.edition, found.max_connections) == (edition, connections)
 
 
 def test_memory() -> None:

@@ -191,6 +191,15 @@ def test_direct_mode_takes_google_credentials(own_stack: Stack) -> None:
     assert "gcloud auth application-default login" in nobody.stderr
 
 
+def test_a_private_database_and_a_key_of_ones_own_serve(own_stack: Stack) -> None:
+    key = "projects/keys-of-all/locations/us-central1/keyRings/ring/cryptoKeys/mlflow"
+    own_stack.config = ("network=private", f"kmsKey={key}")
+    started = own_stack.up()
+    assert started.returncode == 0, started.stdout + started.stderr
+    ran = own_stack.client(CHECK)
+    assert ran.returncode == 0, ran.stderr
+
+
 def processes_of(stack: Stack) -> list[int]:
     """The processes that have the stack's folder in their command or environment."""
     if not Path("/proc/self").exists():

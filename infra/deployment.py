@@ -1,0 +1,238 @@
+"""The whole deployment, from settings to outputs: the components and how they are wired."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+
+from . import docker_daemon, prices
+from .alerts import Alerts
+from .apis import Apis
+from .artifacts import Artifacts
+from .component import Component
+from .database import Database
+from .deployer import Deployer
+from .encryption import Encryption
+from .identity import Identity
+from .image import Image
+from .load_balancer import LoadBalancer
+from .network import Network
+from .secrets import Secrets
+from .service import Service
+from .settings import Settings
+
+
+def declare(settings: Settings, *, parent: Component | None = None) -> dict[str, Any]:
+    """Declares everything, as the parent's if there is one, and answers the outputs by name."""
+    project, region, name = settings.project, settings.region, settings.name
+    if settings.image is None and settings.builder == "docker":
+        docker_daemon.require()
+
+    apis = Apis(
+        "apis",
+        project=project,
+        builds_image=settings.image is None,
+        in_cloud_build=settings.builder == "cloud-build",
+        behind_iap=settings.access.mode == "iap",
+        watched=bool(settings.alerts.email),
+        budgeted=settings.alerts.monthly_budget > 0,
+        networked=settings.private_network,
+        balanced=settings.load_balancer is not None,
+        encrypted=settings.kms_key is not None,
+        federated=settings.github_repository is not None,
+        opts=parent.child() if parent else None,
+    )
+    enabled = pulumi.ResourceOptions(parent=parent, depends_on=apis)
+
+    network: Network | None = None
+    first: list[Component] = [apis]
+    if settings.private_network:
+        network = Network("network", region=region, prefix=name, opts=enabled)
+        first.append(network)
+    if settings.kms_key:
+        first.append(
+            Encryption(
+                "encryption",
+                project=project,
+                project_number=apis.project_number,
+                key=settings.kms_key,
+                builds_image=settings.image is None,
+                opts=enabled,
+            )
+        )
+    ready = pulumi.ResourceOptions(parent=parent, depends_on=first)
+
+    identity = Identity("identity", prefix=name, opts=enabled)
+
+    database = Database(
+        "database",
+        project=project,
+        region=region,
+        prefix=name,
+        settings=settings.database,
+        deletion_protection=settings.deletion_protection,
+        network=network.id if network else None,
+        kms_key=settings.kms_key,
+        server=identity.member,
+        opts=ready,
+    )
+
+    artifacts = Artifacts(
+        "artifacts",
+        project=project,
+        prefix=name,
+        existing=settings.existing_bucket,
+        location=settings.bucket_location,
+        force_destroy=settings.bucket_force_destroy,
+        kms_key=settings.kms_key,
+        server=identity.member,
+        opts=ready,
+    )
+
+    secrets = Secrets(
+        "secrets",
+        prefix=name,
+        region=region,
+        kms_key=settings.kms_key,
+        artifact_url=artifacts.url,
+        database_url=database.url,
+        tracking=settings.tracking,
+        viewer=settings.viewer,
+        encryption_key_version=settings.encryption_key_version,
+        server=identity.member,
+        opts=ready,
+    )
+
+    image: pulumi.Input[str]
+    built: Image | None = None
+    if settings.image:
+        image = settings.image
+    else:
+        built = Image(
+            "image",
+            project=project,
+            region=region,
+            prefix=name,
+            builder=settings.builder,
+            kms_key=settings.kms_key,
+            opts=ready,
+        )
+        image = built.reference
+
+    service = Service(
+        "service",
+        project=project,
+        project_number=apis.project_number,
+        region=region,
+        prefix=name,
+        access=settings.access,
+        balanced=settings.load_balancer is not None,
+        settings=settings.service,
+        image=image,
+        server=identity.email,
+        connection_name=database.connection_name,
+        secrets=secrets.references,
+        pool_size=settings.database.connections,
+        deletion_protection=settings.deletion_protection,
+        network=network,
+        kms_key=settings.kms_key,
+        # Everything it boots with, grants too, or a first deployment races against them.
+        opts=pulumi.ResourceOptions(
+            parent=parent, depends_on=[*first, identity, database, artifacts, secrets]
+        ),
+    )
+
+    tracking_uri: pulumi.Input[str] = service.uri
+    balancer: LoadBalancer | None = None
+    if settings.load_balancer:
+        balancer = LoadBalancer(
+            "load-balancer",
+            region=region,
+            prefix=name,
+            settings=settings.load_balancer,
+            service=service.service,
+            opts=enabled,
+        )
+        tracking_uri = balancer.uri
+
+    if settings.alerts.email:
+        Alerts(
+            "alerts",
+            project=project,
+            project_number=apis.project_number,
+            region=region,
+            prefix=name,
+            settings=settings.alerts,
+            database=settings.database,
+            max_instances=settings.service.max_instances,
+            connection_name=database.connection_name,
+            uri=pulumi.Output.from_input(tracking_uri),
+            opts=enabled,
+        )
+
+    deployer: Deployer | None = None
+    if settings.github_repository:
+        accounts = {"server": identity.email}
+        if built and built.builder_account:
+            accounts["builder"] = built.builder_account
+        deployer = Deployer(
+            "deployer",
+            project=project,
+            region=region,
+            prefix=name,
+            repository=settings.github_repository,
+            secret_ids=secrets.ids,
+            accounts=accounts,
+            images=built.repository if built else None,
+            source_bucket=built.source_bucket if built else None,
+            watched=bool(settings.alerts.email),
+            opts=enabled,
+        )
+
+    outputs: dict[str, Any] = {
+        "tracking_uri": tracking_uri,
+        "tracking_username": settings.tracking.username,
+        "tracking_password": secrets.tracking_password,
+    }
+    if settings.viewer:
+        outputs["viewer_username"] = settings.viewer.username
+        outputs["viewer_password"] = secrets.viewer_password
+    if deployer:
+        outputs["github_provider"] = deployer.provider
+        outputs["github_deploy_account"] = deployer.deploy_account
+        outputs["github_review_account"] = deployer.review_account
+    if balancer:
+        outputs["load_balancer_address"] = balancer.address
+    return {
+        **outputs,
+        "artifact_bucket": artifacts.bucket,
+        "service_account_email": identity.email,
+        "database_connection_name": database.connection_name,
+        "image": image,
+        "monthly_cost_estimate": prices.summary(settings),
+        "console_links": _console_links(
+            settings, bucket=artifacts.bucket, connection_name=database.connection_name
+        ),
+    }
+
+
+def _console_links(
+    settings: Settings, *, bucket: pulumi.Output[str], connection_name: pulumi.Output[str]
+) -> dict[str, pulumi.Input[str]]:
+    console, project = "https://console.cloud.google.com", settings.project
+    service = f"{console}/run/detail/{settings.region}/{settings.name}"
+    return {
+        "service": f"{service}/metrics?project={project}",
+        "logs": f"{service}/logs?project={project}",
+        "database": pulumi.Output.format(
+            "{0}/sql/instances/{1}/overview?project={2}",
+            console,
+            connection_name.apply(lambda connection: connection.split(":")[-1]),
+            project,
+        ),
+        "artifacts": pulumi.Output.concat(
+            f"{console}/storage/browser/", bucket, f"?project={project}"
+        ),
+        "secrets": f"{console}/security/secret-manager?project={project}",
+    }

@@ -1,0 +1,112 @@
+"""The deployment in another program, with what was there before, and behind a load balancer."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import pytest
+
+from local.kind import Inputs
+from tests.engine.deployment import (
+    BUCKET,
+    INSTANCE,
+    PROJECT,
+    ROOT,
+    SERVICE,
+    Deployment,
+    kinds,
+)
+from tests.engine.test_settings import API, GONE, NEW, UPDATED
+
+DATABASE, USER = "gcp:sql/database:Database", "gcp:sql/user:User"
+CERTIFICATE = "gcp:compute/managedSslCertificate:ManagedSslCertificate"
+PROXY = "gcp:compute/targetHttpsProxy:TargetHttpsProxy"
+BACKEND = "gcp:compute/backendService:BackendService"
+LIMIT = "gcp:compute/securityPolicy:SecurityPolicy"
+BALANCER = (
+    "gcp:compute/globalAddress:GlobalAddress",
+    "gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup",
+    BACKEND,
+    "gcp:compute/uRLMap:URLMap",
+    CERTIFICATE,
+    "gcp:compute/sSLPolicy:SSLPolicy",
+    PROXY,
+    "gcp:compute/targetHttpProxy:TargetHttpProxy",
+    "gcp:compute/globalForwardingRule:GlobalForwardingRule",
+)
+SHARED = {
+    "name": "shared",
+    "region": "europe-west1",
+    "databaseVersion": "POSTGRES_17",
+    "settings": {"tier": "db-f1-micro", "edition": "ENTERPRISE"},
+}
+
+
+def test_a_load_balancer_comes_and_goes_and_is_changed_in_place(deployed: Deployment) -> None:
+    settings: dict[str, Any] = {"loadBalancer": True, "customDomains": ["mlflow.example.com"]}
+    deployed.configure(**settings, rateLimit=6000)
+    made = kinds(deployed.up().touched)
+    assert made == {**dict.fromkeys((*BALANCER, LIMIT, API), NEW), SERVICE: UPDATED}
+    assert deployed.output("tracking_uri") == "https://mlflow.example.com"
+    assert deployed.up().touched == set()
+    deployed.configure(customDomains=["mlflow.example.com", "ml.example.org"], rateLimit=None)
+    assert kinds(deployed.up().touched) == {
+        CERTIFICATE: NEW, PROXY: UPDATED, LIMIT: GONE, BACKEND: UPDATED, SERVICE: UPDATED
+    }  # fmt: skip
+    deployed.configure(**dict.fromkeys(settings))
+    gone = dict.fromkeys((*BALANCER, API), GONE)
+    assert kinds(deployed.up().touched) == {**gone, SERVICE: UPDATED}
+
+
+@pytest.fixture
+def inhabited(fresh: Deployment) -> Deployment:
+    """A project with an instance and a bucket that somebody else made."""
+    fresh.cloud.enabled |= {"sqladmin.googleapis.com", "storage.googleapis.com"}
+    fresh.cloud.create(INSTANCE, "shared", SHARED)
+    fresh.cloud.create(BUCKET, "archive", {"name": "archive", "location": "EU"})
+    fresh.init(existingDatabaseInstance=f"{PROJECT}:europe-west1:shared", existingBucket="archive")
+    return fresh
+
+
+def of(deployment: Deployment, token: str) -> list[Inputs]:
+    return [live.inputs for (other, _), live in deployment.cloud.live.items() if other == token]
+
+
+def test_what_was_there_before_is_used_and_left(inhabited: Deployment) -> None:
+    before = dict(inhabited.cloud.live)
+    inhabited.up()
+    assert inhabited.up().touched == set()
+    assert [made["name"] for made in of(inhabited, DATABASE)] == ["mlflow"]
+    inhabited.configure(deletionProtection=False, databasePasswordVersion=2)
+    inhabited.up()
+    assert {made["name"] for made in of(inhabited, USER)} == {"mlflow", "mlflow-alternate"}
+    inhabited.destroy()
+    assert inhabited.cloud.live == before
+    assert inhabited.cloud.databases.keys() == {"shared"}
+    assert inhabited.cloud.store.bucket("archive")
+
+
+@pytest.fixture
+def teams(fresh: Deployment) -> Deployment:
+    """The example's program, with the package beside it as if it were installed."""
+    project = fresh.project
+    (project / "infra").rename(project / "mlflow_gcp")
+    for name in ("Pulumi.yaml", "__main__.py"):
+        shutil.copy(ROOT / "examples" / "two_teams" / name, project)
+    fresh.pulumi("stack", "init", "prod")
+    fresh.configure(**{"gcp:project": PROJECT})
+    return fresh
+
+
+def test_two_teams_in_another_program(teams: Deployment) -> None:
+    teams.pulumi("config", "set", "--secret", "forecastPassword", "fourteen chars")
+    refused = teams.up(fails=True)
+    assert "at least 15 printable characters" in refused.errors
+    assert "fourteen chars" not in refused.text
+    teams.pulumi("config", "set", "--secret", "forecastPassword", "a phrase that nobody guesses")
+    teams.up()
+    assert teams.up().touched == set()
+    uris = {teams.output(f"{team}_tracking_uri") for team in ("research", "forecast")}
+    assert len(uris) == len(teams.cloud.databases) == 2
+    assert teams.output("forecast_tracking_password") == "a phrase that nobody guesses"

@@ -1,0 +1,182 @@
+"""The monthly estimate, against sums made by hand from Google's price lists."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import yaml
+
+from infra import prices
+from infra.prices import Run, estimate, total
+from infra.settings import Settings, load
+from tests.infra.declared import PROJECT, ROOT, run
+
+
+def settings(**config: Any) -> Settings:
+    keys = {key if ":" in key else f"mlflow-gcp:{key}": value for key, value in config.items()}
+    return load({"gcp:project": PROJECT, **keys})
+
+
+def dollars(what: str, of: Settings, **arguments: Any) -> float:
+    found = [line.dollars for line in estimate(of, **arguments) if what in line.what]
+    assert len(found) == 1
+    return found[0]
+
+
+PLUS = {"databaseEdition": "ENTERPRISE_PLUS"}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        # By the hour, times 730.
+        ({"databaseTier": "db-f1-micro"}, 7.67),  # 0.0105
+        ({"databaseTier": "db-g1-small"}, 25.55),  # 0.035
+        ({"databaseTier": "db-custom-1-3840"}, 49.31),  # 0.0413 + 3.75 x 0.007 = 0.06755
+        # 4 x 0.0413 + 15 x 0.007 = 0.2702, which is also the SKU "4 vCPU + 15GB RAM in Americas"
+        ({"databaseTier": "db-custom-4-15360"}, 197.25),
+        ({"databaseTier": "db-custom-8-30720"}, 394.49),  # the SKU of 8 and 30: 0.5404
+        # 8 x 0.0537 + 64 x 0.0091 = 1.0120
+        ({"databaseTier": "db-perf-optimized-N-8", **PLUS}, 738.76),
+        # A standby is another of them: the SKU "Regional - Micro instance in Americas", 0.021
+        ({"databaseTier": "db-f1-micro", "databaseAvailability": "REGIONAL"}, 15.33),
+        # "Regional - vCPU in Americas" 0.0826 and "RAM" 0.014: 0.1652 + 7.5 x 0.014 = 0.2702
+        ({"databaseTier": "db-custom-2-7680", "databaseAvailability": "REGIONAL"}, 197.25),
+    ],
+)
+def test_the_databases_machine(config: dict[str, Any], expected: float) -> None:
+    assert dollars("Cloud SQL", settings(**config)) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, 1.70),
+        ({"databaseDiskGb": 100}, 17.00),
+        ({"databaseDiskGb": 100, "databaseAvailability": "REGIONAL"}, 34.00),
+    ],
+)
+def test_the_databases_disk(config: dict[str, Any], expected: float) -> None:
+    assert dollars("GB of SSD", settings(**config)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("config", "runs_a_day", "expected"),
+    [
+        ({}, 0, 0),
+        # 100 x 30.4167 x 200 = 608,333 requests, 60,833 CPU and GiB seconds: all free.
+        ({}, 100, 0),
+        # 6,083,333 requests, 608,333 seconds: (608,333 - 180,000) x 0.000024 = 10.28,
+        # (608,333 - 360,000) x 0.0000025 = 0.62, 4,083,333 x 0.0000004 = 1.63
+        ({}, 1000, 12.53),
+        # Twice the CPU, four times the memory: 1,036,667 x 0.000024 = 24.88,
+        # 2,073,333 x 0.0000025 = 5.18, and 1.63
+        ({"cpu": 2, "memory": "4Gi"}, 1000, 31.70),
+    ],
+)
+def test_requests(config: dict[str, Any], runs_a_day: float, expected: float) -> None:
+    found = dollars("requests", settings(**config), runs_a_day=runs_a_day)
+    assert found == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        # 2,628,000 s x (0.0000025 + 0.0000025)
+        ({"minInstances": 1}, 13.14),
+        # 2 x 2,628,000 x (2 x 0.0000025 + 2 x 0.0000025)
+        ({"minInstances": 2, "cpu": 2, "memory": "2Gi"}, 52.56),
+    ],
+)
+def test_what_is_kept_warm(config: dict[str, Any], expected: float) -> None:
+    assert dollars("kept warm", settings(**config)) == pytest.approx(expected)
+
+
+def test_the_load_balancer() -> None:
+    balanced = {"customDomains": ["mlflow.example.com"], "loadBalancer": True}
+    # 730 x 0.025
+    assert dollars("load balancer", settings(**balanced)) == pytest.approx(18.25)
+    # 5 + 2 x 1, and 6,083,333 requests at 0.75 a million
+    limited = settings(**balanced, rateLimit=600)
+    assert dollars("Armor", limited, runs_a_day=1000) == pytest.approx(11.56, abs=0.01)
+    [policy] = run({**balanced, "rateLimit": 600}).all("gcp:compute/securityPolicy:SecurityPolicy")
+    assert len(policy.inputs["rules"]) == prices.RULES
+
+
+def test_a_database_that_was_there_before_costs_nothing_more() -> None:
+    shared = settings(existingDatabaseInstance=f"{PROJECT}:us-central1:shared")
+    assert total(estimate(settings())) - total(estimate(shared)) == pytest.approx(9.445)
+
+
+def test_secrets_images_and_artifacts() -> None:
+    assert dollars("secrets", settings()) == 0
+    # Seven, of which six are free.
+    assert dollars("secrets", settings(viewerUsername="viewer")) == pytest.approx(0.06)
+    assert dollars("images", settings()) == pytest.approx(0.05)
+    ready = settings(image="docker.io/my/server:1")
+    assert not [line for line in estimate(ready) if line.what == "images"]
+    # 100 x 30.4167 x 0.1 = 304.17 GB x 0.02
+    assert dollars("artifacts", settings(), runs_a_day=100) == pytest.approx(6.08, abs=0.01)
+    smaller = Run(artifacts_gb=0)
+    assert dollars("artifacts", settings(), runs_a_day=100, run=smaller) == 0
+
+
+@cache
+def _policies(*, uptime: bool) -> int:
+    program = run({"alertEmail": "oncall@example.com", "uptimeCheck": uptime})
+    return len(program.all("gcp:monitoring/alertPolicy:AlertPolicy"))
+
+
+@pytest.mark.parametrize("uptime", [False, True])
+def test_alerts_are_as_many_as_there_are(uptime: bool) -> None:
+    watched = settings(alertEmail="oncall@example.com", uptimeCheck=uptime)
+    # Each 0.10, and 43,800 values at 0.35 a million.
+    assert dollars("alerts", watched) == pytest.approx(_policies(uptime=uptime) * 0.11533)
+    assert not [line for line in estimate(settings()) if "alerts" in line.what]
+
+
+def stack_files() -> dict[str, dict[str, Any]]:
+    return {
+        path.name: yaml.safe_load(path.read_text())["config"]
+        for path in sorted(ROOT.glob("Pulumi.*.yaml"))
+    }
+
+
+def test_the_dev_stack_idles_for_less_than_12_dollars() -> None:
+    dev = load({"gcp:project": PROJECT, **stack_files()["Pulumi.dev.yaml"]})
+    assert 7 < total(estimate(dev)) < 12
+    # Nor does it need the free amounts, which another project may have used up.
+    versions_and_images = 5 * prices.SECRET_VERSION + prices.STORED_IMAGES_GB * prices.IMAGE_GB
+    assert total(estimate(dev)) + versions_and_images < 12
+
+
+@pytest.mark.parametrize("name", stack_files())
+def test_every_line_of_a_stack_that_comes_with_the_project_is_told(name: str) -> None:
+    stack = load({"gcp:project": PROJECT, **stack_files()[name]})
+    lines = estimate(stack, runs_a_day=1000)
+    assert all(line.dollars >= 0 for line in lines)
+    assert prices.summary(stack).startswith(f"{total(estimate(stack)):,.2f} USD idle")
+
+
+def test_the_output_says_of_which_region_its_prices_are() -> None:
+    assert "us-central1" not in prices.summary(settings())
+    assert prices.summary(settings(**{"gcp:region": "europe-west1"})).endswith(
+        ", at us-central1's prices"
+    )
+    assert run().outputs["monthly_cost_estimate"] == prices.summary(settings())
+
+
+def test_what_costs_money_is_in_the_sum() -> None:
+    """One more of each is dearer."""
+    cheap = settings()
+    dear = [
+        replace(cheap, database=replace(cheap.database, backup_retention=7, disk_gb=11)),
+        replace(cheap, database=replace(cheap.database, tier="db-g1-small")),
+        replace(cheap, database=replace(cheap.database, availability="REGIONAL")),
+        replace(cheap, service=replace(cheap.service, min_instances=1)),
+        replace(cheap, alerts=replace(cheap.alerts, email="oncall@example.com")),
+    ]
+    assert all(total(estimate(each)) > total(estimate(cheap)) for each in dear)

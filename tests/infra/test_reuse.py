@@ -1,0 +1,235 @@
+"""The deployment inside another program: two of them, and the package that it is imported from."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pulumi_random as random
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+import infra
+from infra import TrackingServer
+from infra.image import content_hash
+from infra.reader import SettingsError
+from infra.tracking_server import Arguments
+from tests.infra.declared import ROOT, Declared, Program, Secret, run, shown
+from tests.infra.test_policy import SHAPES
+
+EXAMPLE = ROOT / "examples" / "two_teams"
+PHRASE = "a-password-of-the-user"
+TEAMS: dict[str, dict[str, Any]] = {
+    "research": {"deletionProtection": False, "bucketForceDestroy": True},
+    "forecast": {
+        "databaseTier": "db-custom-1-3840",
+        "minInstances": 1,
+        "viewerUsername": "viewer",
+        "trackingPassword": PHRASE,
+    },
+}
+UV = ROOT / ".venvs" / "uv" / "bin" / "uv"
+
+
+def snake(setting: str) -> str:
+    return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", setting)
+
+
+@pytest.fixture
+def teams(monkeypatch: pytest.MonkeyPatch) -> Program:
+    monkeypatch.setitem(sys.modules, "mlflow_gcp", infra)
+    return run(
+        {"forecastPassword": PHRASE},
+        main=lambda: runpy.run_path(str(EXAMPLE / "__main__.py"), run_name="__main__"),
+    )
+
+
+def of(team: str, resources: list[Declared]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The team's own, with the names that they have where it is alone."""
+    mine = [r for r in resources if r.name.startswith(f"{team}-") and r.custom]
+    own = {}
+    for resource in mine:
+        text = json.dumps(resource.inputs, sort_keys=True)
+        for other in mine:
+            text = text.replace(f"{other.name}-id", f"{other.name.removeprefix(f'{team}-')}-id")
+        text = text.replace(f"generated-{team}-", "generated-")
+        own[resource.type, resource.name.removeprefix(f"{team}-")] = json.loads(text)
+    return own
+
+
+def test_the_example_is_two_deployments(teams: Program) -> None:
+    for team, settings in TEAMS.items():
+        alone = run({"name": team, **settings})
+        assert of(team, teams.resources) == {
+            (r.type, r.name): json.loads(json.dumps(r.inputs, sort_keys=True))
+            for r in alone.created
+        }
+        assert shown(teams.outputs[f"{team}_tracking_uri"]) == alone.outputs["tracking_uri"]
+    assert {r.name.partition("-")[0] for r in teams.resources} == set(TEAMS)
+    assert shown(teams.outputs["forecast_tracking_password"]) == PHRASE
+    assert all(isinstance(teams.outputs[f"{team}_tracking_password"], Secret) for team in TEAMS)
+
+
+def test_the_tree_is_the_architecture(teams: Program) -> None:
+    by_urn = {r.urn: r for r in teams.resources}
+    servers = {r.urn for r in teams.resources if r.kind == "TrackingServer"}
+    assert {by_urn[urn].name for urn in servers} == set(TEAMS)
+    for resource in teams.resources:
+        if resource.urn not in servers:
+            top = by_urn[resource.parent] if resource.custom else resource
+            assert top.parent in servers
+    assert {r.name for r in teams.created if r.protect} == {"forecast-instance", "forecast-server"}
+
+
+def test_the_example_is_short_and_no_stack_of_this_project() -> None:
+    assert len((EXAMPLE / "__main__.py").read_text().splitlines()) < 25
+    assert yaml.safe_load((EXAMPLE / "Pulumi.yaml").read_text())["name"] == "two-teams"
+
+
+def pair(settings: Mapping[str, Any]) -> Callable[[], None]:
+    def main() -> None:
+        arguments: dict[str, Any] = {snake(key): value for key, value in settings.items()}
+        arguments.pop("gcp:project", None)
+        if "tracking_password" in arguments:
+            arguments["tracking_password"] = pulumi.Output.secret(arguments["tracking_password"])
+        for name in ("one", "two"):
+            TrackingServer(name, **arguments)
+
+    return main
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_two_of_any_shape_share_no_name(shape: str) -> None:
+    program = run(main=pair(SHAPES[shape]))
+    urns = [resource.urn for resource in program.resources]
+    assert len(urns) == len(set(urns))
+    assert {resource.name.partition("-")[0] for resource in program.resources} == {"one", "two"}
+
+
+def test_what_the_server_waits_for_all_of_it_waits_for() -> None:
+    def main() -> None:
+        first = random.RandomId("first", byte_length=1)
+        TrackingServer("ml", opts=pulumi.ResourceOptions(depends_on=[first]))
+
+    program = run(main=main)
+    first, *others = program.created
+    assert all(first.urn in program.before(resource) for resource in others)
+
+
+def test_every_setting_is_an_argument() -> None:
+    settings = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+    assert Arguments.__annotations__.keys() == {
+        snake(key) for key in settings if not key.startswith("gcp:") and key != "name"
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "argument", "wanted", "example"),
+    [
+        ({"memory": "1G"}, "memory", "a whole number of Mi or Gi", 'memory="1Gi"'),
+        ({"cpu": 3}, "cpu", "one of 1, 2", "cpu=1"),
+        ({"uptime_check": "yes"}, "uptime_check", "true or false", "uptime_check=False"),
+        ({"access": "iam"}, "invokers", "at least one", 'invokers=["user:ada@example.com"]'),
+        (
+            {"uptime_check": True},
+            "uptime_check",
+            "with it alert_email",
+            'alert_email="oncall@example.com"',
+        ),
+        (
+            {"invokers": ("user:ada@example.com",)},
+            "invokers",
+            "none: they are let in by access iam",
+            "without invokers",
+        ),
+        ({"max_instance": 3}, "max_instance", "did you mean max_instances?", "without max_ins"),
+        (
+            {"tracking_password": PHRASE},
+            "tracking_password",
+            "a secret of the program's configuration",
+            'tracking_password=pulumi.Config().require_secret("tracking_password")',
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_programs_terms(
+    arguments: dict[str, Any], argument: str, wanted: str, example: str
+) -> None:
+    program = Program()
+    with pytest.raises(SettingsError) as refused:
+        run(into=program, main=lambda: TrackingServer("ml", **arguments))  # type: ignore[arg-type,return-value]
+    [problem] = refused.value.problems
+    assert problem.key == argument
+    assert wanted in problem.wanted
+    assert problem.example.startswith(example)
+    assert PHRASE not in str(refused.value)
+    assert program.resources == []
+
+
+def test_what_decides_what_is_declared_is_known_at_once() -> None:
+    later: Any = pulumi.Output.from_input("oncall@example.com")
+    with pytest.raises(SettingsError, match="it decides what is declared"):
+        run(main=lambda: TrackingServer("ml", alert_email=later))  # type: ignore[arg-type,return-value]
+
+
+def test_a_short_password_is_refused_when_it_is_known() -> None:
+    short = pulumi.Output.from_input("fourteen chars")
+    program = Program()
+    with pytest.raises(SettingsError, match="at least 15"):
+        run(into=program, main=lambda: TrackingServer("ml", tracking_password=short))  # type: ignore[arg-type,return-value]
+    assert not [r for r in program.created if r.kind == "SecretVersion" and "password" in r.name]
+
+
+def test_a_project_is_asked_for() -> None:
+    with pytest.raises(SettingsError, match="gcp:project"):
+        run({"gcp:project": None}, main=lambda: TrackingServer("ml"))  # type: ignore[arg-type,return-value]
+
+
+def test_the_package_is_whole_and_takes_no_other_name(tmp_path: Path) -> None:
+    """As `pip install git+https://…` builds it, out of what is in the repository."""
+    source, wheels, site = (tmp_path / name for name in ("source", "wheels", "site"))
+    source.mkdir()
+    shutil.copy(ROOT / "pyproject.toml", source)
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
+    for folder in ("infra", "image"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=ignored)
+    subprocess.run(
+        [UV, "build", "--quiet", "--wheel", "--python", sys.executable, "-o", wheels, source],
+        check=True,
+    )
+    [wheel] = wheels.glob("mlflow_gcp-*.whl")
+    shutil.unpack_archive(wheel, site, "zip")
+    assert {path.name.partition("-")[0] for path in site.iterdir()} == {"mlflow_gcp"}
+    script = (
+        "import sys, mlflow_gcp, mlflow_gcp.image as image\n"
+        "print(image.SOURCE, image.context())\n"
+        "print('infra' in sys.modules, mlflow_gcp.TrackingServer.__name__)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)},
+        check=True, stdout=subprocess.PIPE, text=True,
+    ).stdout  # fmt: skip
+    installed = site / "mlflow_gcp" / "container"
+    assert said.split() == [
+        str(installed), "site/mlflow_gcp/container", "False", "TrackingServer"
+    ]  # fmt: skip
+    assert content_hash(installed) == content_hash(ROOT / "image")
+
+
+def test_the_package_asks_for_what_the_program_is_locked_to() -> None:
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    asked = {each.name: each.specifier for each in map(Requirement, wanted)}
+    lines = (ROOT / "requirements.in").read_text().splitlines()
+    locked = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert asked.keys() == locked.keys()
+    assert [name for name, version in locked.items() if version not in asked[name]] == []

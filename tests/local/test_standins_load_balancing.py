@@ -1,0 +1,80 @@
+"""What Compute Engine refuses of a load balancer, and a grant on a bucket that isn't there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.errors import NotFound, Refused
+from tests.local.standins import Project, project
+
+GROUP = "regionNetworkEndpointGroup:RegionNetworkEndpointGroup"
+BACKEND = "backendService:BackendService"
+PROXY = "targetHttpsProxy:TargetHttpsProxy"
+POLICY = "securityPolicy:SecurityPolicy"
+CERTIFICATE = "managedSslCertificate:ManagedSslCertificate"
+
+
+@pytest.fixture
+def google(tmp_path: Path) -> Iterator[Project]:
+    with project(tmp_path) as made:
+        made.cloud.enabled.add("compute.googleapis.com")
+        yield made
+
+
+def create(google: Project, kind: str, **inputs: Any) -> str:
+    return google.cloud.create(f"gcp:compute/{kind}", "test", {"name": "ml", **inputs})[0]
+
+
+def rule(priority: int) -> dict[str, Any]:
+    return {"priority": priority, "action": "allow"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "error"),
+    [
+        (GROUP, {"name": "ML", "region": "us-central1"}, Refused),
+        (GROUP, {"name": "m" * 64, "region": "us-central1"}, Refused),
+        (BACKEND, {"backends": [{"group": "networkEndpointGroups/none"}]}, NotFound),
+        (PROXY, {"urlMap": "urlMaps/none"}, NotFound),
+        (POLICY, {"rules": [rule(1000)]}, Refused),
+    ],
+)
+def test_what_compute_engine_refuses(
+    google: Project, kind: str, inputs: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        create(google, kind, **inputs)
+
+
+def test_what_is_used_is_not_deleted(google: Project) -> None:
+    group = create(google, GROUP, region="us-central1")
+    backend = create(google, BACKEND, backends=[{"group": group}])
+    with pytest.raises(Refused, match="resourceInUseByAnotherResource"):
+        google.cloud.delete(f"gcp:compute/{GROUP}", group, olds={})
+    google.cloud.delete(f"gcp:compute/{BACKEND}", backend, olds={})
+    google.cloud.delete(f"gcp:compute/{GROUP}", group, olds={})
+    assert not [token for token, _ in google.cloud.live if token == f"gcp:compute/{GROUP}"]
+
+
+def test_a_proxy_has_so_many_certificates(google: Project) -> None:
+    made = [create(google, CERTIFICATE, name=f"ml-{number}") for number in range(16)]
+    create(google, PROXY, name="enough", sslCertificates=made[:15])
+    with pytest.raises(Refused, match="Too many"):
+        create(google, PROXY, name="many", sslCertificates=made)
+
+
+def test_a_group_is_of_its_region(google: Project) -> None:
+    near, far = (create(google, GROUP, region=region) for region in ("us-east1", "us-west1"))
+    assert near != far
+    with pytest.raises(Refused, match="already exists"):
+        create(google, GROUP, region="us-east1")
+
+
+def test_nobody_is_granted_a_bucket_that_is_not_there(google: Project) -> None:
+    grant = {"bucket": "nowhere", "role": "roles/storage.objectUser", "member": "user:a@b.c"}
+    with pytest.raises(NotFound, match="nowhere"):
+        google.cloud.create("gcp:storage/bucketIAMMember:BucketIAMMember", "test", grant)

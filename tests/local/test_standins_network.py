@@ -1,0 +1,252 @@
+"""Private networks and keys of the user's: what Google refuses, and who reaches what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.errors import ApiNotEnabled, BootRefused, NotFound, Refused
+from local.kms import service_agent
+from tests.local.standins import PROJECT, SERVER, Project, project
+
+NETWORK = "compute/network:Network"
+SUBNETWORK = "compute/subnetwork:Subnetwork"
+ADDRESSES = "compute/globalAddress:GlobalAddress"
+PEERING = "servicenetworking/connection:Connection"
+INSTANCE = "sql/databaseInstance:DatabaseInstance"
+SERVICE = "cloudrunv2/service:Service"
+
+NAME = f"projects/{PROJECT}/global/networks/mlflow"
+KEY = f"projects/{PROJECT}/locations/us-central1/keyRings/ring/cryptoKeys/mlflow"
+
+
+def instance(**configuration: Any) -> dict[str, Any]:
+    return {
+        "name": "mlflow-1",
+        "region": "us-central1",
+        "databaseVersion": "POSTGRES_17",
+        "deletionProtection": False,
+        "settings": {
+            "tier": "db-f1-micro",
+            "edition": "ENTERPRISE",
+            "ipConfiguration": configuration,
+        },
+    }
+
+
+PRIVATE = instance(ipv4Enabled=False, privateNetwork=NAME)
+PEERED = {
+    "network": NAME,
+    "service": "servicenetworking.googleapis.com",
+    "reservedPeeringRanges": ["services"],
+}
+
+
+def service(network: str | None) -> dict[str, Any]:
+    interface = {"network": network, "subnetwork": "mlflow"}
+    way = {"vpcAccess": {"networkInterfaces": [interface]}} if network else {}
+    connection = f"{PROJECT}:us-central1:mlflow-1"
+    return {
+        "name": "mlflow",
+        "location": "us-central1",
+        "deletionProtection": False,
+        "template": {
+            "serviceAccount": SERVER,
+            "volumes": [{"name": "sql", "cloudSqlInstance": {"instances": [connection]}}],
+            "containers": [
+                {"image": "i", "volumeMounts": [{"name": "sql", "mountPath": "/cloudsql"}]}
+            ],
+            **way,
+        },
+    }
+
+
+@pytest.fixture
+def google(tmp_path: Path) -> Iterator[Project]:
+    with project(tmp_path) as made:
+        made.enable("compute", "servicenetworking")
+        yield made
+
+
+def create(google: Project, kind: str, inputs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    return google.cloud.create(f"gcp:{kind}", "test", inputs)
+
+
+def delete(google: Project, kind: str, made: str, **olds: Any) -> None:
+    google.cloud.delete(f"gcp:{kind}", made, olds)
+
+
+def network(google: Project) -> dict[str, str]:
+    """All that a private address takes, by what it is."""
+    return {
+        kind: create(google, kind, inputs)[0]
+        for kind, inputs in {
+            NETWORK: {"name": "mlflow"},
+            SUBNETWORK: {"name": "mlflow", "network": NAME},
+            ADDRESSES: {"name": "services", "network": NAME},
+            PEERING: PEERED,
+        }.items()
+    }
+
+
+def test_the_apis_are_asked_for(tmp_path: Path) -> None:
+    with project(tmp_path) as google:
+        with pytest.raises(ApiNotEnabled, match="compute"):
+            create(google, NETWORK, {"name": "mlflow"})
+        with pytest.raises(ApiNotEnabled, match="servicenetworking"):
+            create(google, PEERING, PEERED)
+
+
+def test_what_lies_in_a_network_needs_it(google: Project) -> None:
+    for kind in (SUBNETWORK, ADDRESSES):
+        with pytest.raises(NotFound, match="networks/mlflow' was not found"):
+            create(google, kind, {"name": "mlflow", "network": NAME})
+    create(google, NETWORK, {"name": "mlflow"})
+    with pytest.raises(NotFound, match="reserved range services"):
+        create(google, PEERING, PEERED)
+
+
+def test_an_instance_needs_an_address_and_a_peered_network(google: Project) -> None:
+    with pytest.raises(Refused, match="At least one of Public IP or Private IP"):
+        create(google, INSTANCE, instance(ipv4Enabled=False))
+    create(google, NETWORK, {"name": "mlflow"})
+    with pytest.raises(Refused, match="NETWORK_NOT_PEERED"):
+        create(google, INSTANCE, PRIVATE)
+    create(google, ADDRESSES, {"name": "services", "network": NAME})
+    create(google, PEERING, PEERED)
+    _, outputs = create(google, INSTANCE, PRIVATE)
+    assert "publicIpAddress" not in outputs
+    assert [address["type"] for address in outputs["ipAddresses"]] == ["PRIVATE"]
+
+
+def test_an_instance_gets_an_address_in_a_network_but_never_out_of_it(google: Project) -> None:
+    token, public = f"gcp:{INSTANCE}", instance(ipv4Enabled=True)
+    into, out = google.cloud.diff(token, public, PRIVATE), google.cloud.diff(token, PRIVATE, public)
+    assert (into.changed, into.replaces) == (("settings",), ())
+    assert (out.replaces, out.delete_first) == (("settings",), True)
+
+
+def test_a_network_goes_last(google: Project) -> None:
+    made = network(google)
+    database, _ = create(google, INSTANCE, PRIVATE)
+    for kind in (SUBNETWORK, ADDRESSES):
+        with pytest.raises(Refused, match="resourceInUseByAnotherResource"):
+            delete(google, NETWORK, made[NETWORK])
+        delete(google, kind, made[kind])
+    with pytest.raises(Refused, match="networkPeerings"):
+        delete(google, NETWORK, made[NETWORK])
+    # Google keeps what a deleted instance had, for days.
+    delete(google, INSTANCE, database, deletionProtection=False)
+    with pytest.raises(Refused, match="are still using this connection"):
+        delete(google, PEERING, made[PEERING])
+    delete(google, PEERING, made[PEERING], deletionPolicy="REMOVE_PEERING")
+    delete(google, NETWORK, made[NETWORK])
+
+
+def test_an_abandoned_peering_keeps_the_network(google: Project) -> None:
+    made = network(google)
+    delete(google, PEERING, made[PEERING], deletionPolicy="ABANDON")
+    for kind in (SUBNETWORK, ADDRESSES):
+        delete(google, kind, made[kind])
+    with pytest.raises(Refused, match="networkPeerings"):
+        delete(google, NETWORK, made[NETWORK])
+
+
+def test_a_private_database_is_reached_from_its_network_alone(google: Project) -> None:
+    made = network(google)
+    create(google, INSTANCE, PRIVATE)
+    google.declare(
+        "projects/iAMMember:IAMMember",
+        role="roles/cloudsql.client",
+        member=f"serviceAccount:{SERVER}",
+    )
+    for elsewhere in (None, "another"):
+        with pytest.raises(BootRefused, match="private address only"):
+            google.declare(SERVICE, **service(elsewhere))
+    server, _ = google.declare(SERVICE, **service("mlflow"))
+    with pytest.raises(Refused, match="subnetworks/mlflow' is already being used by"):
+        delete(google, SUBNETWORK, made[SUBNETWORK])
+    delete(google, SERVICE, server, deletionProtection=False)
+    delete(google, SUBNETWORK, made[SUBNETWORK])
+
+
+SECRET = {
+    "secretId": "password",
+    "replication": {
+        "userManaged": {
+            "replicas": [
+                {"location": "us-central1", "customerManagedEncryption": {"kmsKeyName": KEY}}
+            ]
+        }
+    },
+}
+ENCRYPTED: list[tuple[str, str, dict[str, Any]]] = [
+    ("sqladmin", INSTANCE, {**instance(ipv4Enabled=True), "encryptionKeyName": KEY}),
+    (
+        "storage",
+        "storage/bucket:Bucket",
+        {"name": "b", "location": "US-CENTRAL1", "encryption": {"defaultKmsKeyName": KEY}},
+    ),
+    ("secretmanager", "secretmanager/secret:Secret", SECRET),
+    (
+        "artifactregistry",
+        "artifactregistry/repository:Repository",
+        {"repositoryId": "r", "kmsKeyName": KEY},
+    ),
+    (
+        "run",
+        SERVICE,
+        {**service(None), "template": {**service(None)["template"], "encryptionKey": KEY}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("api", "kind", "inputs"), ENCRYPTED, ids=[row[0] for row in ENCRYPTED])
+def test_a_key_is_used_by_whom_it_is_granted_to(
+    google: Project, api: str, kind: str, inputs: Mapping[str, Any]
+) -> None:
+    google.enable("cloudkms", "artifactregistry")
+    if kind == SERVICE:
+        create(google, INSTANCE, instance(ipv4Enabled=True))
+        role = {"role": "roles/cloudsql.client", "member": f"serviceAccount:{SERVER}"}
+        google.declare("projects/iAMMember:IAMMember", **role)
+    with pytest.raises(Refused, match=r"useToEncrypt' denied .* for service-.*"):
+        create(google, kind, inputs)
+    if api == "storage":
+        google.cloud.invoke("gcp:storage/getProjectServiceAccount:getProjectServiceAccount", {})
+    elif api != "run":
+        google.declare("projects/serviceIdentity:ServiceIdentity", service=f"{api}.googleapis.com")
+    google.declare(
+        "kms/cryptoKeyIAMMember:CryptoKeyIAMMember",
+        cryptoKeyId=KEY,
+        role="roles/cloudkms.cryptoKeyEncrypterDecrypter",
+        member=f"serviceAccount:{service_agent(api)}",
+    )
+    create(google, kind, inputs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [
+        (INSTANCE, {**instance(ipv4Enabled=True), "region": "us-east1", "encryptionKeyName": KEY}),
+        (
+            "storage/bucket:Bucket",
+            {"name": "b", "location": "US", "encryption": {"defaultKmsKeyName": KEY}},
+        ),
+        (
+            "secretmanager/secret:Secret",
+            {
+                "secretId": "password",
+                "replication": {"auto": {"customerManagedEncryption": {"kmsKeyName": KEY}}},
+            },
+        ),
+    ],
+)
+def test_a_key_is_of_its_own_location(
+    google: Project, kind: str, inputs: Mapping[str, Any]
+) -> None:
+    with pytest.raises(Refused, match="must be in the same location"):
+        create(google, kind, inputs)
