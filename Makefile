@@ -45,7 +45,7 @@ local-clean: install-local ## Remove its data
 test: test-infra test-supply test-server test-local test-engine test-container test-page ## Prove everything (under 10 minutes)
 
 test-infra: $(VENVS)/program.done ## The program under Pulumi's mocks
-	$(PROGRAM) -m pytest tests/infra
+	$(PROGRAM) -m pytest -n 2 --dist worksteal tests/infra
 
 test-supply: $(VENVS)/program.done sbom ## The locks, and the bills of materials made from them
 	$(PROGRAM) -m pytest tests/supply
@@ -74,6 +74,13 @@ fuzz: $(VENVS)/server-test.done ## Send the server 24,000 made-up requests (abou
 chaos: install-local $(VENVS)/client.done $(VENVS)/previous.done ## Break it under load: nothing gets lost (about 30 minutes)
 	$(PROGRAM) -m pytest tests/chaos
 
+.PHONY: test-versions previous-release
+test-versions: $(VENVS)/server-test.done ## Try MLflow's previous minor and all newer releases (2 minutes each)
+	@$(SERVER_TEST) -m tests.versions
+
+previous-release: install-local ## Keep what a release makes, to be upgraded from (REVISION=v1.2)
+	@$(PROGRAM) -m tests.engine.previous_release $(REVISION)
+
 .PHONY: bench
 bench: install-bench ## Measure everything against stock MLflow (needs wrk and h2load)
 	$(PROGRAM) -m bench
@@ -85,7 +92,7 @@ lint: $(VENVS)/program.done $(VENVS)/server-test.done ## Linters and type checke
 	$(VENVS)/program/bin/ruff check .
 	$(VENVS)/program/bin/ruff format --check .
 	$(PROGRAM) tools/readme.py --check
-	$(PROGRAM) -m mypy __main__.py infra local tools bench --exclude "bench/(gateless|gate_alone).py"
+	$(PROGRAM) -m mypy __main__.py infra local moving tools bench --exclude "bench/(gateless|gate_alone).py"
 	$(PROGRAM) -m mypy --python-executable $(SERVER_TEST) image/tracking_server sample_client bench/gateless.py bench/gate_alone.py
 
 format: $(VENVS)/program.done ## Let ruff mend what it can
@@ -106,8 +113,12 @@ audit: $(VENVS)/supply.done ## Look for known vulnerabilities in what container 
 	$(VENVS)/supply/bin/pip-audit --strict --require-hashes --disable-pip -r image/requirements.txt
 	$(VENVS)/supply/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.txt
 
+.PHONY: cost
+cost: $(VENVS)/program.done ## What a stack costs a month, idle and in use (STACK=dev RUNS=100)
+	@$(PROGRAM) tools/cost.py $(if $(STACK),--stack $(STACK)) $(if $(RUNS),--runs $(RUNS))
+
 .PHONY: install-local install-bench lock docs
-docs: $(VENVS)/program.done ## Write README.md's settings and measurements from their sources
+docs: $(VENVS)/program.done ## Write README.md's settings, prices and measurements from their sources
 	$(PROGRAM) tools/readme.py
 
 install-local: $(VENVS)/program.done $(VENVS)/server.done

@@ -1,4 +1,5 @@
-"""Writes what README.md quotes: the settings from Pulumi.yaml, the measurements from bench/results.
+"""Writes what README.md quotes: the settings from Pulumi.yaml, what the stacks that come with the
+project cost by infra/prices.py, the measurements from bench/results.
 
 With --check it only says what differs.
 """
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cost import rows, stack_settings
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "bench" / "results"
+RUNS_A_DAY = 100
 PARTS = ("coldstart", "memory", "requests", "artifacts", "image", "logins")
 
 
@@ -28,6 +31,19 @@ def settings(project: dict[str, Any]) -> str:
         description = entry.get("description", "The region that everything is in.")
         rows.append(f"| `{key}` | {shown} | {description} |")
     return "\n".join(rows) + "\n"
+
+
+def costs() -> str:
+    """The estimate of each stack that comes with the project, as Markdown tables."""
+    tables = []
+    for path in sorted(ROOT.glob("Pulumi.*.yaml")):
+        _, stack, _ = path.name.split(".")
+        (_, idle, used), *lines, last = rows(stack_settings(stack), runs_a_day=RUNS_A_DAY)
+        table = [f"| `{path.name}` | {idle} | {used} |", "| --- | ---: | ---: |"]
+        table += [f"| {what} | {before} | {after} |" for what, before, after in lines]
+        table.append("| " + " | ".join(f"**{cell}**" for cell in last) + " |")
+        tables.append("\n".join(table))
+    return "\n\n".join(tables) + "\n"
 
 
 def measurements(results: dict[str, dict[str, Any]]) -> str:
@@ -59,12 +75,13 @@ def main() -> int:
     found = wanted = README.read_text()
     results = {part: json.loads((RESULTS / f"{part}.json").read_text()) for part in PARTS}
     project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
-    for name, text in (("settings", settings(project)), ("bench", measurements(results))):
+    blocks = {"settings": settings(project), "cost": costs(), "bench": measurements(results)}
+    for name, text in blocks.items():
         wanted = quoted(wanted, name, text)
     if found == wanted:
         return 0
     if "--check" in sys.argv:
-        sys.stderr.write("README.md is not as Pulumi.yaml and bench/results are: run `make docs`\n")
+        sys.stderr.write("README.md is not as its sources are: run `make docs`\n")
         return 1
     README.write_text(wanted)
     return 0

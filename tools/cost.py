@@ -1,0 +1,87 @@
+"""Prints what a stack costs a month by its settings: `make cost STACK=dev RUNS=100`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from infra import prices  # noqa: E402
+from infra.reader import SettingsError  # noqa: E402
+from infra.settings import Settings, load  # noqa: E402
+
+
+def stack_settings(stack: str | None) -> Settings:
+    """Of a stack's file, or the defaults."""
+    config: dict[str, Any] = {}
+    if stack is not None:
+        file = ROOT / f"Pulumi.{stack}.yaml"
+        if not file.exists():
+            here = ", ".join(sorted(path.suffixes[0][1:] for path in ROOT.glob("Pulumi.*.yaml")))
+            sys.exit(f"{file.name} is not here. Stacks with a file: {here}. Example: STACK=dev")
+        config = (yaml.safe_load(file.read_text()) or {}).get("config") or {}
+    # What a stack is called costs nothing, and a file that comes with the project has no project.
+    config = {"gcp:project": "my-project", **config}
+    # A secret is encrypted in the file, and any will do.
+    hidden = {
+        key: "x" * 32 if isinstance(value, dict) and "secure" in value else value
+        for key, value in config.items()
+    }
+    return load(hidden, is_secret=lambda _: True)
+
+
+def rows(settings: Settings, *, runs_a_day: float) -> list[tuple[str, str, str]]:
+    """What, idle, and in use: a heading, the lines and their sum."""
+    idle = prices.estimate(settings)
+    used = prices.estimate(settings, runs_a_day=runs_a_day)
+    found = [("", "idle", f"{runs_a_day:g} runs a day")]
+    found += [
+        (line.what, f"{before.dollars:,.2f}", f"{line.dollars:,.2f}")
+        for before, line in zip(idle, used, strict=True)
+    ]
+    found.append(("USD a month", f"{prices.total(idle):,.2f}", f"{prices.total(used):,.2f}"))
+    return found
+
+
+def table(lines: list[tuple[str, str, str]]) -> str:
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    return "\n".join(
+        f"{what:<{widths[0]}}  {a:>{widths[1]}}  {b:>{widths[2]}}".rstrip() for what, a, b in lines
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stack", help="reads Pulumi.<stack>.yaml; without, the defaults")
+    parser.add_argument("--runs", type=float, default=prices.USUAL_RUNS, help="a day")
+    arguments = parser.parse_args()
+    if not 0 <= arguments.runs <= 1_000_000:
+        parser.error(f"--runs {arguments.runs:g}: 0 to 1000000 runs a day, for example --runs 100")
+    try:
+        settings = stack_settings(arguments.stack or None)
+    except SettingsError as error:
+        sys.exit(str(error))
+    run = prices.Run()
+    said = [
+        table(rows(settings, runs_a_day=arguments.runs)),
+        "",
+        f"A run: {run.requests} requests of {run.seconds} s, {run.artifacts_gb} GB of artifacts.",
+        f"Google's list prices of {prices.AS_OF} in {prices.REGION}, less what a billing account",
+        "has free, without what leaves Google's network. Sources: infra/prices.py.",
+    ]
+    if settings.region != prices.REGION:
+        said.append(
+            f"In {settings.region}, where the stack is, most cost up to half as much again."
+        )
+    sys.stdout.write("\n".join(said) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
