@@ -1,0 +1,96 @@
+"""Makes an SQLite store of MLflow's ready for the server's PostgreSQL, as docs/moving.md says.
+
+    python moving/prepare.py mlflow.db gs://my-bucket > upload.sh
+
+The file is changed. Printed are the commands that bring the artifacts into the server's bucket.
+Needs nothing but Python.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+# PostgreSQL's `integer`, which MLflow numbers experiments with. A file store's have 18 digits.
+LARGEST = 2**31 - 1
+
+# Where MLflow keeps addresses of artifacts.
+ADDRESSES = (
+    ("experiments", "artifact_location", "true"),
+    ("runs", "artifact_uri", "true"),
+    ("logged_models", "artifact_location", "true"),
+    ("model_versions", "source", "true"),
+    ("model_versions", "storage_location", "true"),
+    ("trace_tags", "value", "key = 'mlflow.artifactLocation'"),
+)
+
+
+def renumber(store: sqlite3.Connection) -> None:
+    tables = [name for (name,) in store.execute("SELECT name FROM sqlite_master")]
+    numbered = [
+        table
+        for table in tables
+        if any(
+            column[1] == "experiment_id" for column in store.execute(f"PRAGMA table_info({table})")
+        )
+    ]
+    within = "SELECT coalesce(max(experiment_id), 0) FROM experiments WHERE experiment_id <= ?"
+    [(last,)] = store.execute(within, [LARGEST])
+    beyond = "SELECT experiment_id FROM experiments WHERE experiment_id > ? ORDER BY creation_time"
+    for new, (old,) in enumerate(store.execute(beyond, [LARGEST]).fetchall(), last + 1):
+        for table in numbered:
+            store.execute(
+                f"UPDATE {table} SET experiment_id = ? WHERE experiment_id = ?", [new, old]
+            )
+
+
+def folder(location: str) -> Path | None:
+    """The folder on this computer that a location names, if it is one."""
+    parts = urlsplit(location)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return None if parts.scheme else Path(location)
+
+
+def relocate(store: sqlite3.Connection) -> Iterator[tuple[Path, int]]:
+    """Artifacts in folders will be the server's to give. Answers where they are, and whose."""
+    experiments = "SELECT experiment_id, artifact_location FROM experiments"
+    for experiment, location in store.execute(experiments).fetchall():
+        if (local := folder(location)) is None:
+            continue
+        for table, column, which in ADDRESSES:
+            store.execute(
+                f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
+                f"WHERE {which} AND ({column} = :old OR "
+                f"substr({column}, 1, length(:old) + 1) = :old || '/')",
+                {"old": location, "new": f"mlflow-artifacts:/{experiment}"},
+            )
+        yield local, experiment
+
+
+def main(file: str, bucket: str) -> None:
+    if not Path(file).is_file():
+        sys.exit(f"{file} is not a file. Wanted: an SQLite store of MLflow's, such as mlflow.db")
+    if urlsplit(bucket).scheme != "gs":
+        sys.exit(
+            f"{bucket} is no bucket. Wanted: the stack's, such as gs://my-project-mlflow-artifacts-1a2b3c"
+        )
+    with closing(sqlite3.connect(file)) as store, store:
+        renumber(store)
+        for local, experiment in relocate(store):
+            if local.is_dir():
+                target = f"{bucket.rstrip('/')}/{experiment}"
+                print(shlex.join(["gcloud", "storage", "rsync", "--recursive", str(local), target]))
+            else:
+                print(f"{local}: no such folder here, nothing is uploaded", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("Usage: python moving/prepare.py mlflow.db gs://my-bucket > upload.sh")
+    main(*sys.argv[1:])

@@ -1,0 +1,77 @@
+"""The stack that the previous release makes, for the upgrade from it to be tested.
+
+    python -m tests.engine.previous_release v1.2    # keeps what the program of v1.2 makes
+
+`previous/stack.json` is its state as `pulumi stack export` writes it, secrets encrypted with the
+tests' passphrase. Its inputs are all that is needed to make the same project here again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tests.engine.deployment import PROGRAM, ROOT, Deployment, deployment
+from tests.engine.engine import build
+
+STACK = Path(__file__).with_name("previous") / "stack.json"
+
+
+def keep(revision: str) -> None:
+    archive = subprocess.run(
+        ["git", "archive", revision, *PROGRAM], cwd=ROOT, check=True, stdout=subprocess.PIPE
+    ).stdout
+    with (
+        TemporaryDirectory(prefix="mlflow-gcp-previous-") as folder,
+        deployment(Path(folder), build()) as made,
+    ):
+        for name in PROGRAM:
+            path = made.project / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        subprocess.run(["tar", "-x"], cwd=made.project, check=True, input=archive)
+        made.init()
+        made.up()
+        exported = json.loads(made.pulumi("stack", "export", "--stack", "prod").stdout)
+    for resource in exported["deployment"]["resources"]:
+        # Where its declaration stands on this machine.
+        resource.pop("sourcePosition", None)
+        resource.pop("stackTrace", None)
+    STACK.parent.mkdir(exist_ok=True)
+    STACK.write_text(json.dumps(exported, indent=1) + "\n")
+
+
+def restore(made: Deployment) -> None:
+    """Makes the stack and, from its inputs, the project that it describes."""
+    made.init()
+    made.pulumi("stack", "import", "--stack", "prod", "--file", str(STACK))
+    shown = made.pulumi("stack", "export", "--show-secrets", "--stack", "prod").stdout
+    for resource in json.loads(shown)["deployment"]["resources"]:
+        token = resource["type"]
+        # Random values are in the state alone.
+        if not resource.get("custom") or token.startswith(("pulumi:", "random:")):
+            continue
+        name = resource["urn"].rpartition("::")[2]
+        made.cloud.create(token, name, _plain(resource["inputs"]))
+        # Some ids are chosen by Google.
+        *_, (key, live) = made.cloud.live.items()
+        del made.cloud.live[key]
+        made.cloud.live[token, resource["id"]] = live
+        live.outputs |= _plain(resource["outputs"])
+
+
+def _plain(value: Any) -> Any:
+    """Without the marks of what is secret."""
+    if isinstance(value, dict):
+        if "plaintext" in value:
+            return json.loads(value["plaintext"])
+        return {key: _plain(item) for key, item in value.items() if not key.startswith("__")}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    keep(sys.argv[1])

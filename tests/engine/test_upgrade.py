@@ -1,0 +1,35 @@
+"""A stack that the previous release made, upgraded by this one: what holds data stays."""
+
+from __future__ import annotations
+
+from tests.engine.deployment import BUCKET, INSTANCE, SERVICE, VERSION, Deployment, kinds
+from tests.engine.previous_release import restore
+
+IMAGE = "docker:index/image:Image"
+HOLDS_DATA = (
+    INSTANCE,
+    BUCKET,
+    VERSION,
+    "gcp:secretmanager/secret:Secret",
+    "gcp:sql/database:Database",
+    "gcp:sql/user:User",
+)
+OUTPUTS = (
+    "tracking_uri",
+    "tracking_username",
+    "tracking_password",
+    "artifact_bucket",
+    "database_connection_name",
+)
+
+
+def test_the_previous_release_is_upgraded_in_place(fresh: Deployment) -> None:
+    restore(fresh)
+    outputs = {name: fresh.output(name) for name in OUTPUTS}
+    before = {key: live for key, live in fresh.cloud.live.items() if key[0] in HOLDS_DATA}
+    assert {token for token, _ in before} == set(HOLDS_DATA)
+    # A release is another image, with which the service starts another revision.
+    assert kinds(fresh.up().touched) == {IMAGE: {"update"}, SERVICE: {"update"}}
+    assert {name: fresh.output(name) for name in OUTPUTS} == outputs
+    assert all(fresh.cloud.live[key] is live for key, live in before.items())
+    assert fresh.up().touched == set()
