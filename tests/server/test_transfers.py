@@ -70,8 +70,11 @@ def put(google: Google, name: str, content: bytes) -> None:
 
 def leftovers(google: Google) -> set[Path]:
     """What unfinished uploads have brought so far."""
-    objects = google.objects.below(BUCKET, after="", prefix="")
-    return set(google.objects.files.iterdir()) - {path for one in objects for path in one.files}
+    store = google.objects
+    # Another test may have left older versions of what it has deleted.
+    kept = [one for deleted in (False, True) for one in store.versions(BUCKET, deleted=deleted)]
+    kept += store.below(BUCKET, after="", prefix="")
+    return set(store.files.iterdir()) - {path for one in kept for path in one.files}
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
