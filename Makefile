@@ -42,7 +42,7 @@ local-clean: install-local ## Remove its data
 # ---- proof --------------------------------------------------------------------------------
 
 .PHONY: test test-infra test-supply test-server test-local test-engine test-container test-page lint format
-test: test-infra test-supply test-server test-local test-engine test-container test-page ## Prove everything (under 10 minutes)
+test: test-infra test-supply test-server test-local test-engine test-container test-page ## Prove everything (some 12 minutes)
 
 test-infra: $(VENVS)/program.done ## The program under Pulumi's mocks
 	$(PROGRAM) -m pytest -n 2 --dist worksteal tests/infra
@@ -71,7 +71,7 @@ test-engine: install-local ## The program under Pulumi's own engine, built once 
 fuzz: $(VENVS)/server-test.done ## Send the server 24,000 made-up requests (about 5 minutes)
 	$(SERVER_TEST) -m pytest -s -p no:schemathesis tests/fuzz
 
-chaos: install-local $(VENVS)/client.done $(VENVS)/previous.done ## Break it under load: nothing gets lost (about 30 minutes)
+chaos: install-local $(VENVS)/client.done $(VENVS)/previous.done ## Break it under load: nothing gets lost (about 40 minutes)
 	$(PROGRAM) -m pytest tests/chaos
 
 .PHONY: test-versions previous-release
