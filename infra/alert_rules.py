@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pulumi
 
 from . import log_metrics, tiers
+from .console import Console
 from .log_metrics import LogMetric
 from .service import HEALTH
 from .settings import RESERVED_CONNECTIONS, DatabaseSettings
@@ -29,7 +30,6 @@ UP_SHARE = 0.5
 WINDOW = "10m"
 
 IN_SERVICE = 'monitored_resource="cloud_run_revision"'
-CONSOLE = "https://console.cloud.google.com"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,30 +118,6 @@ def _of_database(metric: str, database_id: str) -> str:
         f"cloudsql_googleapis_com:database_{metric}"
         f'{{monitored_resource="cloudsql_database",database_id="{database_id}"}}'
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Console:
-    """Google's pages about this stack."""
-
-    project: str
-    region: str
-    prefix: str
-
-    @property
-    def log(self) -> str:
-        return f"[the log]({self._service('logs')})"
-
-    @property
-    def revision(self) -> str:
-        return f"[revision]({self._service('revisions')})"
-
-    @property
-    def database(self) -> str:
-        return f"[the database]({CONSOLE}/sql/instances?project={self.project})"
-
-    def _service(self, tab: str) -> str:
-        return f"{CONSOLE}/run/detail/{self.region}/{self.prefix}/{tab}?project={self.project}"
 
 
 def service_alerts(console: Console) -> list[Alert]:

@@ -10,12 +10,12 @@ import pulumi_gcp as gcp
 
 from .alert_rules import (
     Alert,
-    Console,
     database_alerts,
     service_alerts,
     uptime_alert,
 )
 from .component import Component
+from .console import Console
 from .log_metrics import LOG_METRICS, LogMetric
 from .service import HEALTH
 from .settings import AlertSettings, DatabaseSettings

@@ -11,6 +11,7 @@ from .alerts import Alerts
 from .apis import Apis
 from .artifacts import Artifacts
 from .component import Component
+from .console import Console
 from .database import Database
 from .deployer import Deployer
 from .encryption import Encryption
@@ -211,28 +212,7 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
         "database_connection_name": database.connection_name,
         "image": image,
         "monthly_cost_estimate": prices.summary(settings),
-        "console_links": _console_links(
-            settings, bucket=artifacts.bucket, connection_name=database.connection_name
+        "console_links": Console(project=project, region=region, prefix=name).links(
+            bucket=artifacts.bucket, connection_name=database.connection_name
         ),
-    }
-
-
-def _console_links(
-    settings: Settings, *, bucket: pulumi.Output[str], connection_name: pulumi.Output[str]
-) -> dict[str, pulumi.Input[str]]:
-    console, project = "https://console.cloud.google.com", settings.project
-    service = f"{console}/run/detail/{settings.region}/{settings.name}"
-    return {
-        "service": f"{service}/metrics?project={project}",
-        "logs": f"{service}/logs?project={project}",
-        "database": pulumi.Output.format(
-            "{0}/sql/instances/{1}/overview?project={2}",
-            console,
-            connection_name.apply(lambda connection: connection.split(":")[-1]),
-            project,
-        ),
-        "artifacts": pulumi.Output.concat(
-            f"{console}/storage/browser/", bucket, f"?project={project}"
-        ),
-        "secrets": f"{console}/security/secret-manager?project={project}",
     }

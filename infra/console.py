@@ -1,0 +1,50 @@
+"""Google's pages about a stack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+
+_ROOT = "https://console.cloud.google.com"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Console:
+    project: str
+    region: str
+    prefix: str
+
+    def service(self, tab: str) -> str:
+        return self.page(f"run/detail/{self.region}/{self.prefix}/{tab}")
+
+    def page(self, path: str) -> str:
+        return f"{_ROOT}/{path}?project={self.project}"
+
+    def links(
+        self, *, bucket: pulumi.Output[str], connection_name: pulumi.Output[str]
+    ) -> dict[str, pulumi.Input[str]]:
+        """By what they show."""
+        return {
+            "service": self.service("metrics"),
+            "logs": self.service("logs"),
+            "database": connection_name.apply(
+                lambda name: self.page(f"sql/instances/{name.split(':')[-1]}/overview")
+            ),
+            "artifacts": bucket.apply(lambda name: self.page(f"storage/browser/{name}")),
+            "secrets": self.page("security/secret-manager"),
+        }
+
+    # As an alert's text names them.
+
+    @property
+    def log(self) -> str:
+        return f"[the log]({self.service('logs')})"
+
+    @property
+    def revision(self) -> str:
+        return f"[revision]({self.service('revisions')})"
+
+    @property
+    def database(self) -> str:
+        return f"[the database]({self.page('sql/instances')})"
