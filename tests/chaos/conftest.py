@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -19,16 +18,12 @@ __all__ = ["own_stack"]
 def rig() -> Iterator[Rig]:
     if not Path("/proc/self").exists():
         pytest.skip("needs /proc, which this system does not have")
-    with TemporaryDirectory(prefix="mlflow-gcp-chaos-") as folder:
-        stack = Stack(Path(folder, "state"))
-        started = stack.up()
-        assert started.returncode == 0, started.stdout + started.stderr
-        rig = Rig(stack, Path(folder))
+    with Stack.temporary() as stack:
+        rig = Rig(stack, stack.folder.parent)
         rig.database.commit_durably()
         yield rig
         stack.down()
         rig.database.stop()
-        stack.run(stack.command("clean"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

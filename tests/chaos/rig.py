@@ -203,6 +203,12 @@ class Database:
             self.signal(signal.SIGINT)
             self.wait_until_gone()
 
+    def start_afresh(self) -> None:
+        """As it was before a fault, whatever that has left."""
+        self.stop()
+        self.start()
+        self.lead_here()
+
 
 class Prober:
     """Asks the server for something of the database's again and again, without any patience."""

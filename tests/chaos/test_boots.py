@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from local.state import State
 from tests.chaos.instances import Api, administrator, environment_of, started
+from tests.listing import WHOLE_SCHEMA
 from tests.local.conftest import ROOT, Stack
 
 PREVIOUS = ROOT / ".venvs" / "previous" / "bin" / "python"
@@ -47,15 +47,6 @@ SELECT 'mlflow.trace.tokenUsage', '{"input_tokens": 1, "output_tokens": 2, "tota
 """.replace("RUNS", str(RUNS))
 
 # All that half a migration could leave behind.
-EVERYTHING = """
-SELECT table_name, column_name, data_type, is_nullable
-FROM information_schema.columns WHERE table_schema = 'public'
-UNION SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), ''
-FROM pg_constraint WHERE connamespace = 'public'::regnamespace
-UNION SELECT tablename, indexname, indexdef, tableowner
-FROM pg_indexes JOIN pg_tables USING (schemaname, tablename) WHERE schemaname = 'public'
-"""
-
 Schema = frozenset[tuple[str, ...]]
 
 
@@ -101,7 +92,7 @@ class Database:
 
     def schema(self) -> Schema:
         with administrator(self._stack) as connection:
-            return frozenset(tuple(row) for row in connection.run(EVERYTHING))
+            return frozenset(tuple(row) for row in connection.run(WHOLE_SCHEMA))
 
     def servers(self, *, waiting: bool = False) -> int:
         """How many sessions the servers have, or how many of those wait for a lock."""
@@ -133,13 +124,8 @@ def within(seconds: float, condition: Callable[[], bool]) -> float:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with TemporaryDirectory(prefix="mlflow-gcp-boots-") as folder:
-        stack = Stack(Path(folder, "state"))
-        up = stack.up()
-        assert up.returncode == 0, up.stdout + up.stderr
+    with Stack.temporary() as stack:
         yield stack
-        stack.down()
-        stack.run(stack.command("clean"))
 
 
 @pytest.fixture(scope="module")

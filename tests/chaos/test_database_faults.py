@@ -104,9 +104,7 @@ def test_fails_over(rig: Rig, server: Server) -> None:
         try:
             nothing_is_lost("failed over", rig.under_load(server, fault))
         finally:
-            rig.database.stop()
-            rig.database.start()
-            rig.database.lead_here()
+            rig.database.start_afresh()
 
 
 def test_slow(rig: Rig, server: Server) -> None:
@@ -176,6 +174,4 @@ def test_the_disk_is_full(rig: Rig, server: Server) -> None:
         try:
             nothing_is_lost("the database's disk full", rig.under_load(server, fault))
         finally:
-            rig.database.stop()
-            rig.database.start()
-            rig.database.lead_here()
+            rig.database.start_afresh()

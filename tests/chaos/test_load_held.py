@@ -13,13 +13,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import aiohttp
 import pytest
 
 from tests.chaos.report import Row, rows
 from tests.chaos.rig import Rig, Server
+from tests.listing import proportional_memory
 
 MINUTES = float(os.environ.get("CHAOS_MINUTES", "10"))
 CLIENTS = 64
@@ -147,8 +147,7 @@ class Sampler:
 
 def memory(server: Server) -> int:
     assert server.process is not None
-    text = Path(f"/proc/{server.process.pid}/smaps_rollup").read_text()
-    return next(int(line.split()[1]) << 10 for line in text.splitlines() if line[:4] == "Pss:")
+    return proportional_memory(server.process.pid)
 
 
 @pytest.fixture(scope="module")

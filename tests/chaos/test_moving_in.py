@@ -8,14 +8,13 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from tests.chaos.instances import administrator
 from tests.chaos.moving_stand_ins import path
-from tests.chaos.test_boots import EVERYTHING
+from tests.listing import WHOLE_SCHEMA
 from tests.local.conftest import CLIENT, ROOT, Stack, free_port
 from tests.manual import commands, run
 
@@ -40,7 +39,7 @@ class Move:
 
     def found(self) -> set[tuple[str, ...]]:
         with administrator(self.stack) as connection:
-            rows = {tuple(row) for row in connection.run(EVERYTHING)}
+            rows = {tuple(row) for row in connection.run(WHOLE_SCHEMA)}
         # PostgreSQL prints a check that was restored with more casts.
         return {row for row in rows if not row[2].startswith("CHECK")}
 
@@ -76,13 +75,8 @@ def move() -> Iterator[Move]:
     if shutil.which("pgloader") is None:
         message = "pgloader is missing: apt install pgloader, or brew install pgloader"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    with TemporaryDirectory(prefix="mlflow-gcp-moving-") as folder:
-        stack = Stack(Path(folder, "state"))
-        up = stack.up()
-        assert up.returncode == 0, up.stdout + up.stderr
-        yield Move(Path(folder), stack)
-        stack.down()
-        stack.run(stack.command("clean"))
+    with Stack.temporary() as stack:
+        yield Move(stack.folder.parent, stack)
 
 
 def test_from_an_sqlite_file(move: Move) -> None:

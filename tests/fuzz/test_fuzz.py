@@ -26,7 +26,8 @@ from schemathesis.generation import GenerationMode
 
 from local.postgres import Postgres
 from tests.fuzz.schema import whole_api
-from tests.server.conftest import CONNECTION_NAME, DATABASE_PASSWORD, DATABASE_USER
+from tests.listing import proportional_memory
+from tests.server.conftest import made_database, made_for_stock
 from tests.server.parity.routes import every_route
 from tests.server.parity.servers import Stock, our_environment, ours
 from tests.server.process import AUTHORIZATION, PASSWORD, USER, Server
@@ -58,10 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(folder: Path, postgres: Postgres, cloudsql_root: Path) -> Iterator[Server]:
     made = folder / "ours"
     made.mkdir()
-    postgres.create_database("fuzzed_ours")
-    user = f"{DATABASE_USER}:{quote(DATABASE_PASSWORD, safe='')}"
-    url = f"postgresql+pg8000://{user}@/fuzzed_ours"
-    url += f"?unix_sock=/cloudsql/{CONNECTION_NAME}/.s.PGSQL.5432"
+    url = made_database(postgres, "fuzzed_ours")
     with (
         our_environment(made, url, cloudsql_root) as environment,
         ours(environment, folder) as running,
@@ -73,10 +71,7 @@ def server(folder: Path, postgres: Postgres, cloudsql_root: Path) -> Iterator[Se
 def stock(folder: Path, postgres: Postgres, cloudsql_root: Path) -> Iterator[Stock]:
     made = folder / "stock"
     made.mkdir()
-    postgres.create_database("fuzzed_stock")
-    user = f"{DATABASE_USER}:{quote(DATABASE_PASSWORD, safe='')}"
-    url = f"postgresql+psycopg2://{user}@/fuzzed_stock?host={cloudsql_root / CONNECTION_NAME}"
-    running = Stock(made, url)
+    running = Stock(made, made_for_stock(postgres, "fuzzed_stock", cloudsql_root))
     try:
         running.ready()
         yield running
@@ -112,11 +107,9 @@ class Watch:
 
 
 def memory_of(server: Server) -> int:
-    """Bytes, what is shared with others in part; 0 where the system doesn't tell."""
+    """Bytes; 0 where the system doesn't tell."""
     with suppress(FileNotFoundError):
-        rollup = Path(f"/proc/{server.process.pid}/smaps_rollup").read_text()
-        [line] = (line for line in rollup.splitlines() if line.startswith("Pss:"))
-        return int(line.split()[1]) * 1024
+        return proportional_memory(server.process.pid)
     return 0
 
 

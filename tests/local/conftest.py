@@ -5,9 +5,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 import pytest
 
@@ -62,6 +64,19 @@ class Stack:
         ).stdout
         return dict(entry.split("=", 1) for entry in listed.split("\0") if "=" in entry)
 
+    @classmethod
+    @contextmanager
+    def temporary(cls, *, config: tuple[str, ...] = (), up: bool = True) -> Iterator[Self]:
+        """In a folder of its own, which goes with it."""
+        with TemporaryDirectory(prefix="mlflow-gcp-stack-") as folder:
+            stack = cls(Path(folder, "state"), config=config)
+            if up:
+                started = stack.up()
+                assert started.returncode == 0, started.stdout + started.stderr
+            yield stack
+            stack.down()
+            stack.run(stack.command("clean"))
+
     def client(self, *arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
         """Stock MLflow's Python with the environment of a user who has sourced `.local/env`."""
         env = {name: value for name, value in (self.environment() | changed).items() if value}
@@ -78,20 +93,12 @@ class Stack:
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """Shared by the tests that leave it as it is."""
-    with TemporaryDirectory(prefix="mlflow-gcp-stack-") as folder:
-        stack = Stack(Path(folder, "state"))
-        started = stack.up()
-        assert started.returncode == 0, started.stdout + started.stderr
+    with Stack.temporary() as stack:
         yield stack
-        stack.down()
-        stack.run(stack.command("clean"))
 
 
 @pytest.fixture
 def own_stack() -> Iterator[Stack]:
     """One that a test may start, break and stop as it likes."""
-    with TemporaryDirectory(prefix="mlflow-gcp-stack-") as folder:
-        stack = Stack(Path(folder, "state"))
+    with Stack.temporary(up=False) as stack:
         yield stack
-        stack.down()
-        stack.run(stack.command("clean"))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -82,14 +81,9 @@ class Seeded:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    with TemporaryDirectory(prefix="mlflow-gcp-page-") as folder:
-        config = (f'customDomains=["{CUSTOM}"]', "viewerUsername=viewer")
-        stack = PageStack(Path(folder, "state"), config=config)
-        started = stack.up()
-        assert started.returncode == 0, started.stdout + started.stderr
+    config = (f'customDomains=["{CUSTOM}"]', "viewerUsername=viewer")
+    with PageStack.temporary(config=config) as stack:
         yield stack
-        stack.down()
-        stack.run(stack.command("clean"))
 
 
 @pytest.fixture(scope="session")

@@ -72,14 +72,24 @@ def cloudsql_root(postgres: Postgres) -> Path:
 _databases = (f"mlflow_{number}" for number in count())
 
 
+def made_database(postgres: Postgres, name: str, *, password: str = DATABASE_PASSWORD) -> str:
+    """An empty database's address, as the secret holds it."""
+    postgres.create_database(name)
+    user = f"{DATABASE_USER}:{quote(password, safe='')}"
+    socket = f"/cloudsql/{CONNECTION_NAME}/.s.PGSQL.5432"
+    return f"postgresql+pg8000://{user}@/{name}?unix_sock={socket}"
+
+
+def made_for_stock(postgres: Postgres, name: str, cloudsql_root: Path) -> str:
+    """An empty database's address with the driver that MLflow's users have."""
+    postgres.create_database(name)
+    user = f"{DATABASE_USER}:{quote(DATABASE_PASSWORD, safe='')}"
+    return f"postgresql+psycopg2://{user}@/{name}?host={cloudsql_root / CONNECTION_NAME}"
+
+
 @pytest.fixture
 def database_url(postgres: Postgres) -> str:
-    """An empty database's address, as the secret holds it."""
-    name = next(_databases)
-    postgres.create_database(name)
-    socket = f"/cloudsql/{CONNECTION_NAME}/.s.PGSQL.5432"
-    user = f"{DATABASE_USER}:{quote(DATABASE_PASSWORD, safe='')}"
-    return f"postgresql+pg8000://{user}@/{name}?unix_sock={socket}"
+    return made_database(postgres, next(_databases))
 
 
 @pytest.fixture

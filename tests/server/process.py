@@ -60,6 +60,13 @@ class Server:
         """Every line that was logged; each is JSON or this fails."""
         return [json.loads(line) for line in self.log().splitlines()]
 
+    def shown(self) -> str:
+        """What others on the same machine can see of the process while it runs."""
+        if sys.platform != "linux":
+            return ""
+        process = Path("/proc", str(self.process.pid))
+        return (process / "environ").read_text() + (process / "cmdline").read_text()
+
     def ready(self) -> "Server":
         until = time.monotonic() + BOOT_SECONDS
         while time.monotonic() < until:

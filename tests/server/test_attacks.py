@@ -19,7 +19,7 @@ import h2.events
 import pytest
 
 from local.postgres import Postgres
-from tests.server.conftest import CONNECTION_NAME, DATABASE_PASSWORD, DATABASE_USER
+from tests.server.conftest import made_database
 from tests.server.parity.routes import every_route
 from tests.server.parity.servers import our_environment, ours
 from tests.server.process import AUTHORIZATION, PASSWORD, USER, Server
@@ -39,10 +39,7 @@ def server(
     tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, cloudsql_root: Path
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("attacked")
-    postgres.create_database("attacked")
-    user = f"{DATABASE_USER}:{quote(DATABASE_PASSWORD, safe='')}"
-    url = f"postgresql+pg8000://{user}@/attacked"
-    url += f"?unix_sock=/cloudsql/{CONNECTION_NAME}/.s.PGSQL.5432"
+    url = made_database(postgres, "attacked")
     with (
         our_environment(folder, url, cloudsql_root) as environment,
         ours(environment, folder) as running,

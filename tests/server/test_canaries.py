@@ -14,9 +14,9 @@ import pytest
 from tracking_server import mlflow_internals
 
 from local.postgres import Postgres
-from tests.server.conftest import CONNECTION_NAME, DATABASE_PASSWORD, DATABASE_USER
+from tests.server.conftest import DATABASE_PASSWORD, made_database
 from tests.server.parity.calls import SEQUENCE
-from tests.server.parity.servers import our_environment, upstream
+from tests.server.parity.servers import our_environment, ours, upstream
 from tests.server.parity.walk import walk
 from tests.server.process import BOOT_SECONDS, PASSWORD, USER, Server
 
@@ -52,7 +52,7 @@ CANARIES = [
     DATABASE_PASSWORD,
     GUESSED,
     API_KEY,
-    mlflow_internals._fernet_key(PASSPHRASE, purpose="webhooks"),
+    mlflow_internals.webhook_key(PASSPHRASE),
 ]
 
 
@@ -75,10 +75,7 @@ def loud_server(
     password: str = DATABASE_PASSWORD,
     mistaken: Mapping[str, str] = {},
 ) -> Iterator[Server]:
-    user = f"{DATABASE_USER}:{quote(password, safe='')}"
-    socket = f"/cloudsql/{CONNECTION_NAME}/.s.PGSQL.5432"
-    url = f"postgresql+pg8000://{user}@/canaries?unix_sock={socket}"
-    postgres.create_database("canaries")
+    url = made_database(postgres, "canaries", password=password)
     folder.mkdir()
     with our_environment(
         folder, url, cloudsql_root, viewer=(VIEWER, VIEWER_PASSWORD)
@@ -87,21 +84,8 @@ def loud_server(
             f"{one}_SECRET": environment[f"{other}_SECRET"] for one, other in mistaken.items()
         }
         changed["PYTHONPATH"] = str(ROOT)
-        server = Server(environment | changed, folder, module="tests.server.debugging")
-        try:
+        with ours(environment | changed, folder, module="tests.server.debugging") as server:
             yield server
-        finally:
-            if server.process.poll() is None:
-                server.process.kill()
-            server.process.wait()
-
-
-def shown(server: Server) -> str:
-    """What others on the same machine can see of the process."""
-    if sys.platform != "linux":
-        return ""
-    process = Path("/proc", str(server.process.pid))
-    return (process / "environ").read_text() + (process / "cmdline").read_text()
 
 
 def test_no_secret_is_seen_anywhere(
@@ -124,7 +108,7 @@ def test_no_secret_is_seen_anywhere(
                 client.get("/version", auth=login)
         client.get(f"/version?password={GUESSED}")
         client.post("/api/2.0/mlflow/runs/create", json={}, auth=(VIEWER, VIEWER_PASSWORD))
-        process = shown(server)
+        process = server.shown()
         if sys.platform == "linux":
             limits = Path(f"/proc/{server.process.pid}/limits").read_text()
             [core] = [line.split() for line in limits.splitlines() if "core file" in line]
@@ -157,7 +141,7 @@ def test_no_secret_is_seen_when_the_boot_fails(
     said: str,
 ) -> None:
     with loud_server(tmp_path / "ours", postgres, cloudsql_root, password, mistaken) as server:
-        process = shown(server)
+        process = server.shown()
         assert server.process.wait(BOOT_SECONDS) == 1
         log = server.log()
     assert said in log

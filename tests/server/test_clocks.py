@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import quote
 
 import httpx
 import pytest
 
 from local.postgres import Postgres
 from tests.local.standins import Project, project
-from tests.server.conftest import CONNECTION_NAME, DATABASE_PASSWORD, DATABASE_USER
+from tests.server.conftest import made_database
 from tests.server.parity.servers import environment_of, ours
 
 _ARTIFACTS = "/api/2.0/mlflow-artifacts"
@@ -40,10 +39,7 @@ def served(
     tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, cloudsql_root: Path
 ) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("clocks")
-    postgres.create_database("clocks")
-    user = f"{DATABASE_USER}:{quote(DATABASE_PASSWORD, safe='')}"
-    url = f"postgresql+pg8000://{user}@/clocks"
-    url += f"?unix_sock=/cloudsql/{CONNECTION_NAME}/.s.PGSQL.5432"
+    url = made_database(postgres, "clocks")
     with (
         project(folder / "google") as made,
         ours(environment_of(made, folder, url, cloudsql_root), folder) as server,

@@ -12,13 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
-from urllib.parse import quote
 
 import httpx
 import pytest
 
 from local.postgres import Postgres
-from tests.server.conftest import CONNECTION_NAME, DATABASE_PASSWORD, DATABASE_USER
+from tests.server.conftest import made_database, made_for_stock
 from tests.server.parity.answer import Answer, shape
 from tests.server.parity.call import Call
 from tests.server.parity.calls import SEQUENCE, cold
@@ -84,12 +83,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(folder: Path, postgres: Postgres, cloudsql_root: Path) -> Iterator[dict[str, str]]:
-    postgres.create_database("parity_ours")
     made = folder / "ours"
     made.mkdir()
-    user = f"{DATABASE_USER}:{quote(DATABASE_PASSWORD, safe='')}"
-    socket_path = f"/cloudsql/{CONNECTION_NAME}/.s.PGSQL.5432"
-    url = f"postgresql+pg8000://{user}@/parity_ours?unix_sock={socket_path}"
+    url = made_database(postgres, "parity_ours")
     with our_environment(made, url, cloudsql_root) as given:
         yield given
 
@@ -106,12 +102,9 @@ def whole_walk(client: httpx.Client, home: str, upstream_url: str) -> list[Step]
 def test_every_answer_is_stocks(
     folder: Path, postgres: Postgres, cloudsql_root: Path, environment: dict[str, str]
 ) -> None:
-    postgres.create_database("parity_stock")
     made = folder / "stock"
     made.mkdir()
-    user = f"{DATABASE_USER}:{quote(DATABASE_PASSWORD, safe='')}"
-    url = f"postgresql+psycopg2://{user}@/parity_stock?host={cloudsql_root / CONNECTION_NAME}"
-    stock = Stock(made, url)
+    stock = Stock(made, made_for_stock(postgres, "parity_stock", cloudsql_root))
     try:
         with upstream() as upstream_url, ours(environment, folder) as server:
             server.ready()

@@ -20,6 +20,7 @@ from tracking_server import database, mlflow_internals, schema
 from tracking_server.errors import BootError
 
 from local.postgres import Postgres
+from tests.listing import WHOLE_SCHEMA
 from tests.server.conftest import StartServer
 
 BOOTS = 5
@@ -57,17 +58,8 @@ def revision_of(engine: Engine) -> str | None:
 
 
 def everything(engine: Engine) -> set[tuple[str, ...]]:
-    """All that half a migration could leave behind."""
-    listed = """
-        SELECT table_name, column_name, data_type, is_nullable
-        FROM information_schema.columns WHERE table_schema = 'public'
-        UNION SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), ''
-        FROM pg_constraint WHERE connamespace = 'public'::regnamespace
-        UNION SELECT tablename, indexname, indexdef, tableowner
-        FROM pg_indexes JOIN pg_tables USING (schemaname, tablename) WHERE schemaname = 'public'
-    """
     with engine.connect() as connection:
-        return {tuple(row) for row in connection.execute(text(listed))}
+        return {tuple(row) for row in connection.execute(text(WHOLE_SCHEMA))}
 
 
 def test_five_boots_at_once(

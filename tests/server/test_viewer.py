@@ -21,7 +21,7 @@ from tracking_server.gate import ONLY_VIEWER
 from tracking_server.viewing import LOOKING, may_view
 
 from local.postgres import Postgres
-from tests.server.conftest import CONNECTION_NAME, DATABASE_PASSWORD, DATABASE_USER
+from tests.server.conftest import DATABASE_PASSWORD, DATABASE_USER, made_database
 from tests.server.parity.call import Call, found
 from tests.server.parity.calls import SEQUENCE
 from tests.server.parity.routes import Route, Router, every_route
@@ -96,10 +96,7 @@ def serving(
     folder: Path, postgres: Postgres, cloudsql_root: Path
 ) -> Iterator[tuple[httpx.Client, httpx.Client, Behind]]:
     """The user's client, the viewer's, and what is behind the server."""
-    postgres.create_database("viewed")
-    user = f"{DATABASE_USER}:{DATABASE_PASSWORD.replace('@', '%40').replace('/', '%2F')}"
-    socket = f"/cloudsql/{CONNECTION_NAME}/.s.PGSQL.5432"
-    url = f"postgresql+pg8000://{user}@/viewed?unix_sock={socket}"
+    url = made_database(postgres, "viewed")
     with (
         our_environment(folder, url, cloudsql_root, viewer=VIEWER) as environment,
         # Else the gateway logs its traces behind the answer.

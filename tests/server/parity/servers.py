@@ -137,8 +137,10 @@ def _granted(made: Project, name: str, value: str) -> str:
 
 
 @contextmanager
-def ours(environment: dict[str, str], folder: Path) -> Iterator[Server]:
-    server = Server(environment, folder)
+def ours(
+    environment: dict[str, str], folder: Path, *, module: str = "tracking_server"
+) -> Iterator[Server]:
+    server = Server(environment, folder, module)
     try:
         yield server
     finally:
