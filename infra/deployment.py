@@ -18,7 +18,7 @@ from .encryption import Encryption
 from .identity import Identity
 from .image import Image
 from .load_balancer import LoadBalancer
-from .network import Network
+from .network import Network, Place, existing
 from .secrets import Secrets
 from .service import Service
 from .settings import Settings
@@ -46,10 +46,13 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
     )
     enabled = pulumi.ResourceOptions(parent=parent, depends_on=apis)
 
-    network: Network | None = None
+    place: Place | None = None
     first: list[Component] = [apis]
-    if settings.private_network:
+    if settings.existing_network:
+        place = existing(settings.existing_network, project=project, region=region)
+    elif settings.private_network:
         network = Network("network", region=region, prefix=name, opts=enabled)
+        place = network.place
         first.append(network)
     if settings.kms_key:
         first.append(
@@ -73,7 +76,7 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
         prefix=name,
         settings=settings.database,
         deletion_protection=settings.deletion_protection,
-        network=network.id if network else None,
+        network=place.id if place else None,
         kms_key=settings.kms_key,
         server=identity.member,
         opts=ready,
@@ -133,10 +136,11 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
         image=image,
         server=identity.email,
         connection_name=database.connection_name,
+        replica=database.replica,
         secrets=secrets.references,
         pool_size=settings.database.connections,
         deletion_protection=settings.deletion_protection,
-        network=network,
+        place=place,
         kms_key=settings.kms_key,
         # Everything it boots with, grants too, or a first deployment races against them.
         opts=pulumi.ResourceOptions(
@@ -191,14 +195,15 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
             opts=enabled,
         )
 
-    outputs: dict[str, Any] = {
-        "tracking_uri": tracking_uri,
-        "tracking_username": settings.tracking.username,
-        "tracking_password": secrets.tracking_password,
-    }
-    if settings.viewer:
-        outputs["viewer_username"] = settings.viewer.username
-        outputs["viewer_password"] = secrets.viewer_password
+    outputs: dict[str, Any] = {"tracking_uri": tracking_uri}
+    for who, login in (("tracking", settings.tracking), ("viewer", settings.viewer)):
+        if not login:
+            continue
+        outputs[f"{who}_username"] = login.username
+        if login.password_secret:
+            outputs[f"{who}_password_secret"] = login.password_secret
+        else:
+            outputs[f"{who}_password"] = secrets.passwords[who]
     if deployer:
         outputs["github_provider"] = deployer.provider
         outputs["github_deploy_account"] = deployer.deploy_account

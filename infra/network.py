@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pulumi
 import pulumi_gcp as gcp
 
 from .component import Component
+from .settings import ExistingNetwork
 
 # Nothing else is in the network, so any private range does. Cloud Run takes 16 addresses at a time,
 # two for an instance and, while a revision follows another, four:
@@ -17,6 +20,31 @@ SERVER_RANGE = "10.0.0.0/22"
 SERVICES_PREFIX = 20
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the database has its address, and the server its way to it."""
+
+    # By its full name, as Cloud SQL wants it.
+    id: pulumi.Input[str]
+    network: pulumi.Input[str]
+    subnetwork: pulumi.Input[str]
+
+
+def existing(found: ExistingNetwork, *, project: str, region: str) -> Place:
+    """A VPC of somebody's, to which nothing is added and of which nothing is asked.
+
+    Its peering with Google's network must be there, of which a VPC has one for all that it is used
+    for: https://cloud.google.com/vpc/docs/configure-private-services-access. Cloud SQL refuses at
+    once where it isn't. Whoever previews a deployment may have no right to look for it.
+    """
+    network = f"projects/{found.project}/global/networks/{found.name}"
+    if found.project == project:
+        return Place(id=network, network=found.name, subnetwork=found.subnetwork)
+    # https://cloud.google.com/run/docs/configuring/shared-vpc-direct-vpc
+    subnetwork = f"projects/{found.project}/regions/{region}/subnetworks/{found.subnetwork}"
+    return Place(id=network, network=network, subnetwork=subnetwork)
+
+
 class Network(Component):
     """A VPC of the stack's own, peered with the network that Cloud SQL is in.
 
@@ -25,10 +53,7 @@ class Network(Component):
     https://github.com/GoogleCloudPlatform/cloud-sql-proxy/issues/848
     """
 
-    # By its full name, as Cloud SQL wants it.
-    id: pulumi.Output[str]
-    name: pulumi.Output[str]
-    subnetwork: pulumi.Output[str]
+    place: Place
 
     def __init__(
         self,
@@ -77,7 +102,5 @@ class Network(Component):
             deletion_policy="REMOVE_PEERING",
             opts=self.child(),
         )
-        self.id = network.id
-        self.name = network.name
-        self.subnetwork = subnetwork.name
-        self.register_outputs({"id": self.id})
+        self.place = Place(id=network.id, network=network.name, subnetwork=subnetwork.name)
+        self.register_outputs({"id": network.id})

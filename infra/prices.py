@@ -94,12 +94,17 @@ def database(settings: Settings) -> list[Line]:
         hour = tier.cpus * VCPU_HOUR[tier.edition] + tier.gigabytes * GB_HOUR[tier.edition]
     machines = 2 if wanted.availability == "REGIONAL" else 1
     twice = ", with its standby" if machines == 2 else ""
+    replica = Line(
+        what=f"a read replica, {wanted.disk_gb} GB of SSD",
+        dollars=hour * HOURS + wanted.disk_gb * DISK_GB,
+    )
     return [
         Line(what=f"Cloud SQL {wanted.tier}{twice}", dollars=machines * hour * HOURS),
         Line(
             what=f"{wanted.disk_gb} GB of SSD{twice}", dollars=machines * wanted.disk_gb * DISK_GB
         ),
         Line(what=f"backups, {BACKED_UP_GB} GB", dollars=BACKED_UP_GB * BACKUP_GB),
+        *([replica] if wanted.replica else []),
     ]
 
 
@@ -141,7 +146,9 @@ def server(settings: Settings, *, runs_a_day: float, run: Run) -> list[Line]:
 
 def rest(settings: Settings, *, runs_a_day: float, run: Run) -> list[Line]:
     """Secrets, images, alerts, and what a month's runs leave in the bucket."""
-    versions = 7 if settings.viewer else 5
+    logins = [settings.tracking, *([settings.viewer] if settings.viewer else [])]
+    # Address, database and key; of each login a name and, unless it was there before, a password.
+    versions = 3 + sum(1 if login.password_secret else 2 for login in logins)
     lines = [
         Line(
             what=f"{versions} secrets",

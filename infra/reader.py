@@ -13,6 +13,9 @@ import pulumi
 
 NAMESPACE = "mlflow-gcp"
 
+# Characters of a value that was given.
+SHOWN = 200
+
 T = TypeVar("T")
 
 HOSTNAME = re.compile(
@@ -65,7 +68,7 @@ class Reader:
         """`example` is a value, or the whole command where a value is not enough."""
         if given is None:
             value = self._value(key)
-            given = "nothing" if value == "" else str(value)
+            given = "nothing" if value == "" else _shown(value)
         if not example.startswith("pulumi "):
             example = f"pulumi config set {key.removeprefix(f'{NAMESPACE}:')} {example}"
         self.problems.append(Problem(key=key, given=given, wanted=wanted, example=example))
@@ -96,7 +99,7 @@ class Reader:
         key = full(key)
         value = str(self._value(key)) or default
         if value and not valid(value):
-            self.problem(key, wanted=wanted, example=example, given=show(value))
+            self.problem(key, wanted=wanted, example=example, given=_shown(show(value)))
             return default
         return self._noted(key, value, default)
 
@@ -196,6 +199,13 @@ class Reader:
         self._read.add(key)
         value = self._config.get(key)
         return "" if value is None else value
+
+
+def _shown(value: Any) -> str:
+    """On one line, of which a mistake needs no more."""
+    text = str(value)
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 
 
 def full(key: str) -> str:

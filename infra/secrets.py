@@ -57,8 +57,8 @@ class Secrets(Component):
 
     references: Mapping[str, pulumi.Output[str]]
     ids: dict[str, pulumi.Output[str]]
-    tracking_password: pulumi.Output[str]
-    viewer_password: pulumi.Output[str] | None
+    # By whose it is, where it is known here: one that was there before, the server alone reads.
+    passwords: dict[str, pulumi.Output[str]]
 
     def __init__(
         self,
@@ -76,32 +76,35 @@ class Secrets(Component):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
-        self.ids = {}
+        self.ids, self.passwords = {}, {}
+        self._prefix, self._server = prefix, server
         self._replication = replication(region=region, kms_key=kms_key)
-        self.tracking_password = self._password("tracking", tracking)
-        self.viewer_password = self._password("viewer", viewer) if viewer else None
-        values = {
-            "artifact_url": artifact_url,
-            "database_url": database_url,
-            "tracking_username": pulumi.Output.from_input(tracking.username),
-            "tracking_password": self.tracking_password,
-            # Encrypts the API keys that MLflow's gateway stores, and the secrets of webhooks. The
-            # server re-encrypts them when it boots with another version.
-            "kek_passphrase": generated_password(
-                self.named("kek-passphrase"),
-                length=48,
-                version=encryption_key_version,
-                opts=self.child(),
-            ),
-        }
-        if viewer and self.viewer_password:
-            values["viewer_username"] = pulumi.Output.from_input(viewer.username)
-            values["viewer_password"] = self.viewer_password
+        # Encrypts the API keys that MLflow's gateway stores, and the secrets of webhooks. The
+        # server re-encrypts them when it boots with another version.
+        kek_passphrase = generated_password(
+            self.named("kek-passphrase"),
+            length=48,
+            version=encryption_key_version,
+            opts=self.child(),
+        )
         self.references = {
-            key: self._secret(key, secret_id=f"{prefix}_{key}", value=value, server=server)
-            for key, value in values.items()
+            "artifact_url": self._secret("artifact_url", artifact_url),
+            "database_url": self._secret("database_url", database_url),
+            **self._login("tracking", tracking),
+            "kek_passphrase": self._secret("kek_passphrase", kek_passphrase),
+            **(self._login("viewer", viewer) if viewer else {}),
         }
         self.register_outputs({"references": self.references})
+
+    def _login(self, who: str, login: Login) -> dict[str, pulumi.Output[str]]:
+        username, password = f"{who}_username", f"{who}_password"
+        references = {username: self._secret(username, pulumi.Output.from_input(login.username))}
+        if login.password_secret:
+            references[password] = self._existing(password, login.password_secret)
+        else:
+            self.passwords[who] = self._password(who, login)
+            references[password] = self._secret(password, self.passwords[who])
+        return references
 
     def _password(self, who: str, login: Login) -> pulumi.Output[str]:
         if login.password is not None:
@@ -113,12 +116,16 @@ class Secrets(Component):
             opts=self.child(),
         )
 
-    def _secret(
-        self, key: str, *, secret_id: str, value: pulumi.Output[str], server: pulumi.Input[str]
-    ) -> pulumi.Output[str]:
+    def _existing(self, key: str, version: str) -> pulumi.Output[str]:
+        """What is in it never comes here, nor into Pulumi's state."""
+        secret, _, number = version.partition("/versions/")
+        self._server_reads(key, secret)
+        return pulumi.Output.from_input(f"{secret.rpartition('/')[2]}/versions/{number}")
+
+    def _secret(self, key: str, value: pulumi.Output[str]) -> pulumi.Output[str]:
         secret = gcp.secretmanager.Secret(
             self.named(key),
-            secret_id=secret_id,
+            secret_id=f"{self._prefix}_{key}",
             replication=self._replication,
             opts=self.child(),
         )
@@ -132,12 +139,15 @@ class Secrets(Component):
             deletion_policy="ABANDON",
             opts=self.child(),
         )
-        gcp.secretmanager.SecretIamMember(
-            self.named(f"server-reads-{key}"),
-            secret_id=secret.id,
-            role="roles/secretmanager.secretAccessor",
-            member=server,
-            opts=self.child(),
-        )
+        self._server_reads(key, secret.id)
         self.ids[key] = secret.secret_id
         return pulumi.Output.concat(secret.secret_id, "/versions/", version.version)
+
+    def _server_reads(self, key: str, secret: pulumi.Input[str]) -> None:
+        gcp.secretmanager.SecretIamMember(
+            self.named(f"server-reads-{key}"),
+            secret_id=secret,
+            role="roles/secretmanager.secretAccessor",
+            member=self._server,
+            opts=self.child(),
+        )

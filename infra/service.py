@@ -9,7 +9,7 @@ import pulumi_gcp as gcp
 
 from .access import audiences, grant, ingress, invoker_check_off
 from .component import Component
-from .network import Network
+from .network import Place
 from .settings import AccessSettings, ServiceSettings
 
 # Probes come as HTTP/1, also to a port that is declared h2c: the server speaks both.
@@ -32,7 +32,7 @@ def allowed_hosts(
     )
 
 
-def _way_into(network: Network) -> gcp.cloudrunv2.ServiceTemplateVpcAccessArgs:
+def _way_into(place: Place) -> gcp.cloudrunv2.ServiceTemplateVpcAccessArgs:
     """For what has a private address; all else the instances reach as without a network.
 
     https://cloud.google.com/run/docs/configuring/vpc-direct-vpc
@@ -41,7 +41,7 @@ def _way_into(network: Network) -> gcp.cloudrunv2.ServiceTemplateVpcAccessArgs:
         egress="PRIVATE_RANGES_ONLY",
         network_interfaces=[
             gcp.cloudrunv2.ServiceTemplateVpcAccessNetworkInterfaceArgs(
-                network=network.name, subnetwork=network.subnetwork
+                network=place.network, subnetwork=place.subnetwork
             )
         ],
     )
@@ -65,10 +65,11 @@ class Service(Component):
         image: pulumi.Input[str],
         server: pulumi.Input[str],
         connection_name: pulumi.Input[str],
+        replica: pulumi.Input[str] | None,
         secrets: Mapping[str, pulumi.Output[str]],
         pool_size: int,
         deletion_protection: bool,
-        network: Network | None,
+        place: Place | None,
         kms_key: str | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -92,6 +93,8 @@ class Service(Component):
             "WEB_CONCURRENCY": str(settings.cpu),
             "MLFLOW_DISABLE_TELEMETRY": "false" if settings.telemetry else "true",
         }
+        if replica is not None:
+            env["DATABASE_REPLICA"] = replica
         if balanced:
             # Its address is the last in X-Forwarded-For, after the client's.
             env["TRUSTED_PROXIES"] = "1"
@@ -116,7 +119,7 @@ class Service(Component):
                 service_account=server,
                 timeout=f"{settings.request_timeout}s",
                 encryption_key=kms_key,
-                vpc_access=_way_into(network) if network else None,
+                vpc_access=_way_into(place) if place else None,
                 max_instance_request_concurrency=settings.concurrency,
                 scaling=gcp.cloudrunv2.ServiceTemplateScalingArgs(
                     min_instance_count=settings.min_instances,
@@ -126,7 +129,7 @@ class Service(Component):
                     gcp.cloudrunv2.ServiceTemplateVolumeArgs(
                         name="cloudsql",
                         cloud_sql_instance=gcp.cloudrunv2.ServiceTemplateVolumeCloudSqlInstanceArgs(
-                            instances=[connection_name]
+                            instances=[connection_name, *([] if replica is None else [replica])]
                         ),
                     )
                 ],

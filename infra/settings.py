@@ -67,6 +67,7 @@ OF_AN_INSTANCE = (
     "databaseDiskLimitGb",
     "databaseAvailability",
     "backupRetention",
+    "readReplica",
 )
 OF_A_BUCKET = ("bucketLocation", "bucketForceDestroy")
 
@@ -80,6 +81,20 @@ KMS_KEY = re.compile(
     re.ASCII,
 )
 INSTANCE = re.compile(rf"(?P<project>{PROJECT.pattern}):[a-z0-9-]+:[a-z][a-z0-9-]{{0,96}}[a-z0-9]")
+# https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions
+SECRET_VERSION = re.compile(
+    rf"projects/(?P<project>{PROJECT.pattern})/secrets/(?P<secret>[A-Za-z0-9_-]{{1,255}})"
+    r"/versions/[1-9][0-9]*"
+)
+# https://cloud.google.com/compute/docs/naming-resources
+_COMPUTE_NAME = r"(?P<name>[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?)"
+NETWORK = re.compile(
+    rf"(?:projects/(?P<project>{PROJECT.pattern})/global/networks/)?{_COMPUTE_NAME}"
+)
+SUBNETWORK = re.compile(
+    rf"(?:projects/(?P<project>{PROJECT.pattern})/regions/(?P<region>[a-z0-9-]+)/subnetworks/)?"
+    rf"{_COMPUTE_NAME}"
+)
 # https://cloud.google.com/storage/docs/buckets#naming
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 # Of one HTTPS proxy: https://cloud.google.com/load-balancing/docs/quotas#ssl_certificates
@@ -112,6 +127,8 @@ class DatabaseSettings:
     connections: int
     password_version: int
     backup_retention: int
+    # Whether the viewer reads from a read replica.
+    replica: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +175,17 @@ class Login:
     # None: one is generated.
     password: pulumi.Input[str] | None = field(repr=False)
     password_version: int
+    # The full name of a secret's version that was there before and has it; None: one is made.
+    password_secret: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExistingNetwork:
+    """A VPC that was there before; another project's is a Shared VPC."""
+
+    project: str
+    name: str
+    subnetwork: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,8 +207,10 @@ class Settings:
     bucket_location: str
     bucket_force_destroy: bool
     deletion_protection: bool
-    # Whether the database has an address in a network of the stack's own, and no public one.
+    # Whether the database has an address in a network, and no public one.
     private_network: bool
+    # None: the network is the stack's own.
+    existing_network: ExistingNetwork | None
     # None: Google's own keys.
     kms_key: str | None
     access: AccessSettings
@@ -247,6 +277,7 @@ def load(
         bucket_force_destroy=read.boolean("bucketForceDestroy", False),
         deletion_protection=read.boolean("deletionProtection", True),
         private_network=read.choice("network", ["public", "private"]) == "private",
+        existing_network=_existing_network(read, project, region),
         kms_key=_kms_key(read) or None,
         access=_access(read),
         database=_database(read),
@@ -259,8 +290,9 @@ def load(
     _check_kms_key(read, settings)
     _check_logins(read, settings)
     _check_access(read, settings.access)
-    _check_database(read, settings.database)
+    _check_database(read, settings)
     _check_existing(read, settings)
+    _check_network(read, settings)
     _check_load_balancer(read, settings)
     _check_service(read, settings.service)
     _check_processes(read, settings)
@@ -314,6 +346,17 @@ def _login(read: Reader, who: str, default: str, is_secret: Callable[[str], bool
         ),
         password=_password(read, f"{who}Password", is_secret),
         password_version=_version(read, f"{who}PasswordVersion"),
+        password_secret=read.text(
+            f"{who}PasswordSecret",
+            "",
+            valid=SECRET_VERSION.fullmatch,
+            wanted="the full name of a version of a secret, by the project's id and with the "
+            "version's number, or none: then the stack makes a secret",
+            example="projects/my-project/secrets/my-password/versions/1",
+            # Somebody may take it for the password's own place.
+            show=lambda name: name if name.startswith("projects/") else "(hidden)",
+        )
+        or None,
     )
 
 
@@ -324,6 +367,7 @@ def _viewer(read: Reader, is_secret: Callable[[str], bool]) -> Login | None:
     for key, given in (
         ("viewerPassword", login.password is not None),
         ("viewerPasswordVersion", login.password_version > 1),
+        ("viewerPasswordSecret", login.password_secret is not None),
     ):
         if given:
             read.problem(
@@ -401,6 +445,52 @@ def _kms_key(read: Reader) -> str:
     )
 
 
+def _existing_network(read: Reader, project: str, region: str) -> ExistingNetwork | None:
+    network = NETWORK.fullmatch(
+        read.text(
+            "existingNetwork",
+            "",
+            valid=NETWORK.fullmatch,
+            wanted="the name of a VPC network of the project, or the full name of one, which may "
+            "be another project's Shared VPC, or none: then one is made",
+            example="projects/my-project/global/networks/my-network",
+        )
+    )
+    subnetwork = SUBNETWORK.fullmatch(
+        read.text(
+            "existingSubnetwork",
+            "",
+            valid=SUBNETWORK.fullmatch,
+            wanted="the name of a subnetwork of existingNetwork, or its full name, or none: then "
+            "the one that is called what the network is",
+            example=f"projects/my-project/regions/{region}/subnetworks/my-subnetwork",
+        )
+    )
+    if subnetwork and not network and read.ok("existingNetwork"):
+        read.problem(
+            full("existingSubnetwork"),
+            wanted="with it existingNetwork, which it is part of",
+            example="pulumi config set existingNetwork my-network",
+        )
+    if not network:
+        return None
+    host = network["project"] or project
+    if subnetwork and subnetwork["project"]:
+        theirs, there = subnetwork["project"], subnetwork["region"]
+        if (theirs, there) != (host, region) and read.ok("gcp:region"):
+            read.problem(
+                full("existingSubnetwork"),
+                wanted=f"a subnetwork in {region}, where the server is, and of the project "
+                f"{host}, as existingNetwork is",
+                example=f"projects/{host}/regions/{region}/subnetworks/{subnetwork['name']}",
+            )
+    return ExistingNetwork(
+        project=host,
+        name=network["name"],
+        subnetwork=subnetwork["name"] if subnetwork else network["name"],
+    )
+
+
 def _access(read: Reader) -> AccessSettings:
     return AccessSettings(
         mode=read.choice("access", ["public", "internal", "iam", "iap"]),
@@ -435,6 +525,7 @@ def _database(read: Reader) -> DatabaseSettings:
         connections=read.integer("databaseConnections", 8, low=CONNECTIONS_PER_PROCESS, high=200),
         password_version=_version(read, "databasePasswordVersion"),
         backup_retention=read.integer("backupRetention", 7, low=1, high=365, unit=" backups"),
+        replica=read.boolean("readReplica", False),
     )
 
 
@@ -552,7 +643,7 @@ def _check_image(read: Reader, settings: Settings) -> None:
         read.problem(
             full("builder"),
             wanted="no builder beside a ready image: unset one of image and builder",
-            example="docker",
+            example="pulumi config rm builder",
         )
 
 
@@ -609,9 +700,20 @@ def _check_logins(read: Reader, settings: Settings) -> None:
         if login and login.password is not None and login.password_version > 1:
             read.problem(
                 full(f"{who}PasswordVersion"),
-                wanted=f"none beside a {who}Password of your own: set another one to change it",
+                wanted=f"none beside a {who}Password of your own, which has no versions: to "
+                "change it, set another password",
                 example=f"pulumi config rm {who}PasswordVersion",
             )
+        if login:
+            _check_password_secret(read, settings.project, who, login)
+    viewers = settings.viewer.password_secret if settings.viewer else None
+    if viewers and _secret_of(viewers) == _secret_of(settings.tracking.password_secret):
+        read.problem(
+            full("viewerPasswordSecret"),
+            wanted="another secret than trackingPasswordSecret's: whoever may look would know the "
+            "password of whoever may do everything",
+            example=f"projects/{settings.project}/secrets/viewer-password/versions/1",
+        )
     if settings.viewer and settings.viewer.username == settings.tracking.username:
         read.problem(
             full("viewerUsername"),
@@ -620,7 +722,44 @@ def _check_logins(read: Reader, settings: Settings) -> None:
         )
 
 
-def _check_database(read: Reader, database: DatabaseSettings) -> None:
+def _secret_of(version: str | None) -> str | None:
+    return version.partition("/versions/")[0] if version else None
+
+
+def _check_password_secret(read: Reader, project: str, who: str, login: Login) -> None:
+    given = SECRET_VERSION.fullmatch(login.password_secret or "")
+    if not given:
+        return
+    key = full(f"{who}PasswordSecret")
+    for other, own in (
+        (f"{who}Password", login.password is not None),
+        (f"{who}PasswordVersion", login.password_version > 1),
+    ):
+        if own:
+            read.problem(
+                key,
+                wanted=f"nothing beside {other}, which is of a password that the stack keeps",
+                example=f"pulumi config rm {other}",
+            )
+    if given["project"] != project and read.ok("gcp:project"):
+        read.problem(
+            key,
+            wanted=f"a secret of the stack's project, which is {project}: the server reads no "
+            "other's",
+            example=f"projects/{project}/secrets/{given['secret']}/versions/1",
+        )
+
+
+def _check_database(read: Reader, settings: Settings) -> None:
+    database = settings.database
+    alone = not settings.viewer and not database.existing_instance
+    if database.replica and alone and read.ok("viewerUsername"):
+        read.problem(
+            full("readReplica"),
+            wanted="with it viewerUsername: nobody else reads from it, as who writes would miss "
+            "what is not there yet",
+            example="pulumi config set viewerUsername viewer",
+        )
     # An instance that isn't ours has its own; its tier says how many connections it accepts.
     if read.ok("databaseTier", "databaseEdition") and not database.existing_instance:
         tier = tiers.require(database.tier)
@@ -644,8 +783,10 @@ def _check_database(read: Reader, database: DatabaseSettings) -> None:
 def _check_existing(read: Reader, settings: Settings) -> None:
     """What would be set on something that isn't ours would be believed to hold."""
     instance, bucket = settings.database.existing_instance, settings.existing_bucket
+    # In a network that was there before, an instance may have been there too.
+    own = tuple(key for key in OF_AN_INSTANCE if key != "network" or not settings.existing_network)
     for existing, given, keys in (
-        ("existingDatabaseInstance", instance, OF_AN_INSTANCE),
+        ("existingDatabaseInstance", instance, own),
         ("existingBucket", bucket, OF_A_BUCKET),
     ):
         for key in keys if given else ():
@@ -660,6 +801,15 @@ def _check_existing(read: Reader, settings: Settings) -> None:
             full("existingDatabaseInstance"),
             wanted=f"an instance in the stack's project, which is {settings.project}",
             example=f"{settings.project}:{settings.region}:my-instance",
+        )
+
+
+def _check_network(read: Reader, settings: Settings) -> None:
+    if settings.existing_network and not settings.private_network and read.ok("network"):
+        read.problem(
+            full("existingNetwork"),
+            wanted="with it network private: a public database is in no network",
+            example="pulumi config set network private",
         )
 
 
@@ -694,8 +844,8 @@ def _check_service(read: Reader, service: ServiceSettings) -> None:
         if not low <= mebibytes(service.memory) <= high:
             read.problem(
                 full("memory"),
-                wanted=f"{low}Mi to {high}Mi, which is what {service.cpu} CPU can have "
-                f"({'; '.join(f'{c} CPU {a}Mi-{b}Mi' for c, (a, b) in MEMORY_OF_CPU.items())})",
+                wanted=f"{low}Mi to {high}Mi, which is what {service.cpu} CPU can have, or another "
+                f"cpu ({'; '.join(f'{c} CPU {a}Mi-{b}Mi' for c, (a, b) in MEMORY_OF_CPU.items())})",
                 example="1Gi" if service.cpu <= 2 else f"{low}Mi",
             )
 

@@ -25,14 +25,18 @@ class Arguments(TypedDict, total=False):
     tracking_username: str
     tracking_password: pulumi.Output[str]
     tracking_password_version: int
+    tracking_password_secret: str
     viewer_username: str
     viewer_password: pulumi.Output[str]
     viewer_password_version: int
+    viewer_password_secret: str
     encryption_key_version: int
     image: str
     builder: str
     github_repository: str
     network: str
+    existing_network: str
+    existing_subnetwork: str
     kms_key: str
     existing_database_instance: str
     database_version: int
@@ -44,6 +48,7 @@ class Arguments(TypedDict, total=False):
     database_connections: int
     database_password_version: int
     backup_retention: int
+    read_replica: bool
     memory: str
     cpu: int
     concurrency: int

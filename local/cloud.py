@@ -282,7 +282,7 @@ class Cloud:
 
     def cloudsql_root(self) -> Path:
         """Stands for /cloudsql in a container that mounts it."""
-        return self.state.short_directory() / "sql"
+        return self.state.cloudsql_root()
 
     def grant(self, member: str, role: str, resource: Resource | None, condition: Any) -> None:
         self.policy.add(_grant(member, role, resource, condition))

@@ -36,6 +36,7 @@ def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
     if private:
         check_peered(cloud, private, instance)
     check_key(cloud, inputs.get("encryptionKeyName"), api="sqladmin", location=region)
+    primary = _primary_of(cloud, inputs)
     settings = Settings(
         connection_name=f"{cloud.project}:{region}:{instance}",
         major=int(last(inputs["databaseVersion"].replace("_", "/"))),
@@ -46,12 +47,15 @@ def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
             entry["value"] for entry in network.get("authorizedNetworks") or ()
         ),
         flags=tuple((flag["name"], flag["value"]) for flag in declared.get("databaseFlags") or ()),
+        primary=primary.settings.name if primary else None,
     )
     _check_tier(settings, declared.get("edition"))
     found = cloud.databases.get(instance)
     if found is None:
         made = Postgres if cloud.container else RecordedInstance
-        cloud.databases[instance] = made(state=cloud.state, settings=settings, say=cloud.say)
+        cloud.databases[instance] = made(
+            state=cloud.state, settings=settings, say=cloud.say, primary=primary
+        )
         cloud.databases[instance].start()
     elif settings != found.settings:
         if settings.major < found.settings.major:
@@ -70,6 +74,26 @@ def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
             {"ipAddress": address, "type": kind, "timeToRetire": ""} for _, kind in kinds
         ],
     }
+
+
+def _primary_of(cloud: Cloud, inputs: Inputs) -> Any:
+    """Of the one class that all instances are here.
+
+    https://cloud.google.com/sql/docs/postgres/replication/create-replica
+    """
+    if not (name := inputs.get("masterInstanceName")):
+        return None
+    primary, backup = instance_of(cloud, name), "backupConfiguration"
+    if ((inputs.get("settings") or {}).get(backup) or {}).get("enabled"):
+        raise Refused("Error 400: Invalid request: Backups can't be enabled for read replicas.")
+    live = cloud.read("gcp:sql/databaseInstance:DatabaseInstance", name)
+    kept = (live.inputs.get("settings") or {}).get(backup) or {} if live else {}
+    if not kept.get("pointInTimeRecoveryEnabled"):
+        raise Refused(
+            f"Error 400: Invalid request: The primary instance {name} must have point-in-time "
+            "recovery enabled."
+        )
+    return primary
 
 
 def _check_tier(settings: Settings, edition: str | None) -> None:
@@ -113,6 +137,16 @@ def delete_instance(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
         raise Refused(
             "Error, failed to delete instance: googleapi: Error 400: The instance is protected. "
             "Please disable the deletion protection and try again."
+        )
+    replicas = [
+        each.settings.name
+        for each in cloud.databases.values()
+        if each.settings.primary == inputs["name"]
+    ]
+    if replicas:
+        raise Refused(
+            "Error 400: Invalid request: The instance has read replicas, which have to be deleted "
+            f"first: {', '.join(replicas)}."
         )
     cloud.databases.pop(inputs["name"]).delete()
     cloud.retired.add(inputs["name"])

@@ -100,6 +100,21 @@ def ways(service: Inputs) -> list[tuple[str, str]]:
     ]
 
 
+def check_ways(cloud: Cloud, service: Inputs, *, location: str) -> None:
+    """Of networks that are not declared here nothing is known, nor of other projects'."""
+    for network, subnetwork in ways(service):
+        if cloud.read(NETWORK, network_id(cloud, {"name": network})) is None:
+            continue
+        made = cloud.read(
+            SUBNETWORK, subnetwork_id(cloud, {"name": subnetwork or network, "region": location})
+        )
+        if made is None or last(made.inputs["network"]) != network:
+            raise Refused(
+                f"Error 400: Subnet {subnetwork or network!r} not found in region {location} of "
+                f"network {network!r}."
+            )
+
+
 def check_peered(cloud: Cloud, network: str, instance: str) -> None:
     """A network that is not declared here has its peering elsewhere too."""
     if cloud.read(NETWORK, network) and network not in cloud.peered:

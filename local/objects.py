@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import google_crc32c
 
@@ -322,6 +324,18 @@ class Store:
     def _remove_files(self, gone: Object) -> None:
         for path in gone.files:
             path.unlink(missing_ok=True)
+
+
+def usage(root: Path, bucket: str) -> tuple[int, int]:
+    """How many objects and bytes lie in a bucket, beside the process that serves it."""
+    index = sqlite3.connect(f"file:{quote(str(root / 'index.db'))}?mode=ro", uri=True)
+    with contextlib.closing(index):
+        count, size = index.execute(
+            "SELECT count(*), coalesce(sum(json_extract(attributes, '$.size')), 0)"
+            " FROM objects WHERE bucket = ?",
+            (bucket,),
+        ).fetchone()
+    return count, size
 
 
 def checksum(files: Sequence[Path]) -> str:

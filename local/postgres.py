@@ -65,6 +65,8 @@ class Settings:
     connector_required: bool = False
     authorized_networks: tuple[str, ...] = ()
     flags: tuple[tuple[str, str], ...] = ()
+    # The instance that this one is a read replica of.
+    primary: str | None = None
 
     @property
     def name(self) -> str:
@@ -72,7 +74,7 @@ class Settings:
 
     def access(self) -> str:
         """`pg_hba.conf`. Cloud SQL's own connections and the connectors' come by the socket."""
-        lines = ["local all all scram-sha-256"]
+        lines = ["local all all scram-sha-256", f"local replication {ADMIN} scram-sha-256"]
         if not self.connector_required:
             plain = self.ssl_mode == "ALLOW_UNENCRYPTED_AND_ENCRYPTED"
             kind = "host" if plain else "hostssl"
@@ -108,7 +110,10 @@ class User:
             except KeyError:
                 continue
             return cls(found.pw_uid, found.pw_gid)
-        raise LocalError("PostgreSQL can't run as root, and there is no other user to run it as.")
+        raise LocalError(
+            "PostgreSQL can't run as root, and there is no other user to run it as. Add one: "
+            "`useradd --system postgres`."
+        )
 
 
 def _as(user: User | None) -> dict[str, Any]:
@@ -176,20 +181,38 @@ def choose(installed: Sequence[Installation], *, wanted: int, data: int | None) 
     return min(installed, key=lambda one: (abs(one.major - wanted), -one.major))
 
 
+def _reason(said: str) -> str:
+    """The last thing that stopped it, in one line."""
+    full = "No space left on device", "Disk quota exceeded", "Check free disk space"
+    if any(words in said for words in full):
+        return "the disk is full. It takes some 50 MB and what is logged: make room."
+    lines = said.strip().splitlines() or ["it said nothing"]
+    stopped = [line for line in lines if re.search(r"FATAL|PANIC|error: ", line)]
+    return (stopped or lines)[-1].strip()
+
+
 def _reaches(user: User | None, directory: Path) -> bool:
     test = ["sh", "-c", 'test -w "$0"', str(directory)]
     return user is None or subprocess.run(test, check=False, **_as(user)).returncode == 0
 
 
 class Postgres:
-    """One instance, running."""
+    """One instance, running. With a primary it is its standby, by streaming replication."""
 
-    def __init__(self, *, state: State, settings: Settings, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        *,
+        state: State,
+        settings: Settings,
+        say: Callable[[str], None],
+        primary: Postgres | None = None,
+    ) -> None:
         self._state, self.settings, self._say = state, settings, say
+        self._primary = primary
         self._user = User.unprivileged()
         self._home = self._place(state.directory("postgres", settings.name))
         self._data = self._home / "data"
-        self._password = self._remembered_password()
+        self._password: str = primary._password if primary else self._remembered_password()
         self._process: Process | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -246,15 +269,19 @@ class Postgres:
     # Life
 
     def start(self) -> None:
-        stamp = self._data / "PG_VERSION"
-        data = int(stamp.read_text()) if stamp.exists() else None
+        # A standby has nothing of its own and is copied anew.
+        stamp = (self._primary or self)._data / "PG_VERSION"
+        data = self._made_by(stamp) if stamp.exists() else None
         installation = choose(installations(), wanted=self.settings.major, data=data)
-        why = f"{self.settings.major} is declared"
+        why = ""
         if installation.major != self.settings.major:
-            why += ", its data was made by this version" if data else ", this is the nearest here"
+            reason = "its data was made by it" if data else "it is the nearest here"
+            why = f", though {self.settings.major} is declared: {reason}"
         programs = self._runnable(installation)
-        self._say(f"PostgreSQL {installation.version} from {installation.bin} ({why})")
-        if data is None:
+        self._say(f"starting PostgreSQL {installation.version}{why}")
+        if self._primary:
+            self._copy(self._primary, programs)
+        elif data is None:
             self._initialise(programs)
         self._configure()
         log = self._state.directory("log") / f"{self.settings.name}.log"
@@ -276,7 +303,36 @@ class Postgres:
             seconds=_STOP_SECONDS,
         )
         self._wait(log)
-        self._create_roles()
+        if self._primary is None:
+            self._create_roles()
+
+    def _copy(self, primary: Postgres, programs: Path) -> None:
+        shutil.rmtree(self._data, ignore_errors=True)
+        answer = subprocess.run(
+            [
+                *(programs / "pg_basebackup", "-D", self._data, "-U", ADMIN, "--no-sync"),
+                *("-h", primary._sockets, "-p", str(primary.port), "--checkpoint", "fast"),
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+            env={"PATH": os.defpath, "LC_ALL": "C", "PGPASSWORD": self._password},
+            **_as(self._user),
+        )
+        if answer.returncode:
+            raise LocalError(f"PostgreSQL could not copy its primary: {_reason(answer.stderr)}")
+        standby = self._data / "standby.signal"
+        standby.touch()
+        self._own(standby)
+
+    def _made_by(self, stamp: Path) -> int:
+        try:
+            return int(stamp.read_text())
+        except ValueError:
+            raise LocalError(
+                f"{stamp} is damaged: it should hold PostgreSQL's major version, such as 17. Put "
+                "back a copy of its directory, or run `make local-clean`, which removes the data."
+            ) from None
 
     def _initialise(self, programs: Path) -> None:
         shutil.rmtree(self._data, ignore_errors=True)
@@ -298,13 +354,15 @@ class Postgres:
         password.unlink()
         if answer.returncode:
             shutil.rmtree(self._data, ignore_errors=True)
-            raise LocalError(f"PostgreSQL's initdb failed: {answer.stderr.strip()}")
+            raise LocalError(f"PostgreSQL could not make its database: {_reason(answer.stderr)}")
 
     def _configure(self) -> None:
         """Written at each start, so that what is declared now holds now."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        # The same again at a restart: standbys know it.
+        if not self.port:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.port = free.getsockname()[1]
         certificate, key = self._data / "server.crt", self._data / "server.key"
         if not certificate.exists():
             _certify(self.settings.connection_name, certificate=certificate, key=key)
@@ -327,6 +385,12 @@ class Postgres:
             "synchronous_commit": "off",
             "log_line_prefix": "%m [%p] ",
         }
+        if self._primary:
+            flags["wal_retrieve_retry_interval"] = "200ms"
+            flags["primary_conninfo"] = (
+                f"host={self._primary._sockets} port={self._primary.port} user={ADMIN} "
+                f"password={self._password}"
+            )
         lines = [
             f"{name} = '{value.replace(chr(39), chr(39) * 2)}'" for name, value in flags.items()
         ]
@@ -344,11 +408,18 @@ class Postgres:
             try:
                 with self.connection():
                     return
-            except (OSError, pg8000.exceptions.Error):
+            except (OSError, pg8000.exceptions.Error) as error:
+                if _is_wrong_password(error):
+                    self.stop()
+                    raise LocalError(
+                        f"The database in {self._data} does not take the password in "
+                        f"{self._state.path('postgres.json')}. Put back the copy that it was made "
+                        "with, or run `make local-clean`, which removes the data, and start again."
+                    ) from None
                 time.sleep(0.05)
-        last = log.read_text(errors="replace").strip().splitlines()[-3:]
+        said = log.read_text(errors="replace")[-4000:]
         self.stop()
-        raise LocalError("PostgreSQL did not start:\n  " + "\n  ".join([*last, f"Log: {log}"]))
+        raise LocalError(f"PostgreSQL did not start: {_reason(said)} Its log: {log}")
 
     def stop(self) -> None:
         """The fast shutdown: sessions end, what is committed stays."""
@@ -422,10 +493,23 @@ class Postgres:
             shutil.rmtree(place)
 
 
+def _is_wrong_password(error: Exception) -> bool:
+    """https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+    told = error.args[0] if error.args else None
+    return isinstance(told, dict) and told.get("C") == "28P01"
+
+
 class RecordedInstance:
     """An instance that nobody connects to, so that none has to run."""
 
-    def __init__(self, *, state: State, settings: Settings, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        *,
+        state: State,
+        settings: Settings,
+        say: Callable[[str], None],
+        primary: RecordedInstance | None = None,
+    ) -> None:
         self.settings = settings
         self.databases: set[str] = set()
         self.users: dict[str, str] = {}

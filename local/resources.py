@@ -272,6 +272,17 @@ def _member_of_a_bucket(cloud: Cloud, name: str, inputs: Inputs) -> tuple[str, O
     return _ON_A_BUCKET.make(cloud, name, inputs)
 
 
+_ON_A_SECRET = _member(
+    lambda cloud, inputs: iam.secret(cloud.project, last(inputs["secretId"])), api="secretmanager"
+)
+
+
+def _member_of_a_secret(cloud: Cloud, name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    if cloud.secrets.versions(last(inputs["secretId"])) is None:
+        raise NotFound(f"Error 404: Secret [{inputs['secretId']}] not found.")
+    return _ON_A_SECRET.make(cloud, name, inputs)
+
+
 _NAMED = frozenset({"name", "project", "location", "region"})
 
 KINDS: dict[str, Kind] = {
@@ -309,9 +320,8 @@ KINDS: dict[str, Kind] = {
         immutable=frozenset({"secret", "secretData"}),
         api="secretmanager",
     ),
-    "gcp:secretmanager/secretIamMember:SecretIamMember": _member(
-        lambda cloud, inputs: iam.secret(cloud.project, last(inputs["secretId"])),
-        api="secretmanager",
+    "gcp:secretmanager/secretIamMember:SecretIamMember": replace(
+        _ON_A_SECRET, make=_member_of_a_secret
     ),
     "gcp:sql/databaseInstance:DatabaseInstance": Kind(
         cloud_sql.make_instance,

@@ -60,6 +60,12 @@ class Secrets:
         return self._content.get(secret_id)
 
 
+def newest(state: State, secret_id: str) -> str:
+    """A secret's value, for this computer's own user."""
+    versions = state.load(_FILE)[secret_id]
+    return base64.b64decode(versions[str(len(versions))]["data"]).decode()
+
+
 def secret_manager(
     *, secrets: Secrets, policy: Policy, identities: Identities, project: str, number: str
 ) -> Handler:

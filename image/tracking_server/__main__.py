@@ -66,7 +66,10 @@ def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets]:
     )
     flask = mlflow_internals.import_flask()
     database.connect_with(
-        values.database_url, pool_size=config.pool_share, cloudsql_root=config.cloudsql_root
+        values.database_url,
+        pool_size=config.pool_share,
+        cloudsql_root=config.cloudsql_root,
+        replica=config.database_replica,
     )
     engine = database.single_connection_engine()
     schema.ensure(engine, deadline=config.boot_patience)

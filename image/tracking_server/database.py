@@ -14,6 +14,7 @@ from sqlalchemy.exc import DisconnectionError
 
 from tracking_server import dialect, driver, outage
 from tracking_server.pool import NestingPool
+from tracking_server.replica import ReplicaPool, check_schema
 
 PLUGIN_URL = "postgresql+pg8000:///?plugin=tracking_server"
 """What MLflow is told: the address, user and password come from `connect_with`."""
@@ -28,14 +29,24 @@ that has given up would go on holding a connection, and come again for another."
 _MLFLOW_POOL_SETTINGS = ("poolclass", "pool_recycle", "max_overflow", "pool_pre_ping")
 
 _address: URL | None = None
+_replica: URL | None = None
 _pool_size = 1
 _shared_pool: Pool | None = None
 
 
-def connect_with(url: URL, *, pool_size: int, cloudsql_root: str) -> None:
-    """Say which database `PLUGIN_URL` means and how many connections this process may hold."""
-    global _address, _pool_size
-    _address, _pool_size = _at_root(url, cloudsql_root), pool_size
+def connect_with(
+    url: URL, *, pool_size: int, cloudsql_root: str, replica: str | None = None
+) -> None:
+    """Say which database `PLUGIN_URL` means and how many connections this process may hold.
+
+    As many again to the `replica`, a connection name, from which a viewer reads.
+    """
+    global _address, _replica, _pool_size
+    # Users and passwords are the primary's there too.
+    socket = {"unix_sock": f"{cloudsql_root}/{replica}/.s.PGSQL.5432"}
+    address = _at_root(url, cloudsql_root)
+    there = address.update_query_dict(socket) if replica else None
+    _address, _replica, _pool_size = address, there, pool_size
 
 
 def single_connection_engine() -> Engine:
@@ -44,7 +55,11 @@ def single_connection_engine() -> Engine:
     All of a boot shares it: where connections are scarce, the next one might not be had.
     """
     return create_engine(
-        _configured(), module=driver, pool_size=1, max_overflow=-1, connect_args=_connect_args()
+        _configured(_address),
+        module=driver,
+        pool_size=1,
+        max_overflow=-1,
+        connect_args=_connect_args(),
     )
 
 
@@ -68,22 +83,13 @@ class SharedPool(CreateEnginePlugin):
             kwargs.pop(key, None)
         kwargs["module"] = driver
         if _shared_pool is None:
-            kwargs.update(
-                connect_args=_connect_args()
-                | {"timeout": CONNECT_TIMEOUT, "answer_timeout": ANSWER_TIMEOUT},
-                poolclass=NestingPool,
-                # Zero overflow is what MLflow's own setting can't say: it reads 0 as unset.
-                max_overflow=0,
-                pool_size=_pool_size,
-                # The most recently used first, so that the rest can go idle.
-                pool_use_lifo=True,
-            )
+            kwargs.update(_pool_arguments(), poolclass=ReplicaPool if _replica else NestingPool)
         else:
             kwargs.pop("pool_size", None)
             kwargs["pool"] = _shared_pool
 
     def update_url(self, url: URL) -> URL:
-        return _configured().set(drivername=dialect.DRIVER)
+        return _configured(_address).set(drivername=dialect.DRIVER)
 
     def engine_created(self, engine: Engine) -> None:
         # No lock: the boot makes the first engine before anything else can make one.
@@ -92,11 +98,34 @@ class SharedPool(CreateEnginePlugin):
         event.listen(engine, "handle_error", outage.translate)
         if first:
             event.listen(engine, "checkout", _replace_if_dead)
+            if isinstance(engine.pool, ReplicaPool):
+                engine.pool.replica = _replica_pool()
         else:
             # SQLAlchemy prepares a dialect at its pool's next new connection. A shared pool may
             # never open another, so the dialect is prepared on one that is open.
             with engine.connect() as connection:
                 engine.dialect.initialize(connection)
+
+
+def _pool_arguments() -> dict[str, Any]:
+    return {
+        "connect_args": _connect_args()
+        | {"timeout": CONNECT_TIMEOUT, "answer_timeout": ANSWER_TIMEOUT},
+        # Zero overflow is what MLflow's own setting can't say: it reads 0 as unset.
+        "max_overflow": 0,
+        "pool_size": _pool_size,
+        # The most recently used first, so that the rest can go idle.
+        "pool_use_lifo": True,
+    }
+
+
+def _replica_pool() -> Pool:
+    """Nothing is opened before a viewer comes."""
+    url = _configured(_replica).set(drivername=dialect.DRIVER)
+    engine = create_engine(url, module=driver, poolclass=NestingPool, **_pool_arguments())
+    event.listen(engine, "connect", check_schema)
+    event.listen(engine, "checkout", _replace_if_dead)
+    return engine.pool
 
 
 def _replace_if_dead(connection: driver.Connection, *_: object) -> None:
@@ -105,16 +134,16 @@ def _replace_if_dead(connection: driver.Connection, *_: object) -> None:
         raise DisconnectionError("the database has ended this connection")
 
 
-def _configured() -> URL:
+def _configured(address: URL | None) -> URL:
     """The address without its password, which travels in the connect arguments alone."""
-    assert _address is not None, "connect_with was not called"  # noqa: S101
+    assert address is not None, "connect_with was not called"  # noqa: S101
     return URL.create(
-        _address.drivername,
-        username=_address.username,
-        host=_address.host,
-        port=_address.port,
-        database=_address.database,
-        query=_address.query,
+        address.drivername,
+        username=address.username,
+        host=address.host,
+        port=address.port,
+        database=address.database,
+        query=address.query,
     )
 
 

@@ -10,6 +10,7 @@ from tracking_server.errors import BootError
 Artifacts = Literal["proxied", "direct"]
 
 _SECRET_VERSION = re.compile(r"[A-Za-z0-9_-]{1,255}/versions/[1-9][0-9]*")
+_CONNECTION_NAME = re.compile(r"[a-z0-9.:-]+:[a-z0-9-]+:[a-z0-9-]+")
 _HOST_PATTERN = re.compile(r"[a-z0-9*]([a-z0-9.*-]*[a-z0-9])?")
 
 MAX_PROCESSES = 8
@@ -46,11 +47,12 @@ class Settings:
     """The server's settings, checked.
 
     `pool_size` are the database connections of all `processes` together, `max_concurrency` the
-    requests that each of them answers at a time; `trusted_proxies` is how many addresses of ours
-    come after the client's in X-Forwarded-For. The endpoint is for a private or a regional one and
-    for `make local`, which also says where to listen; `cloudsql_root` is where Cloud Run mounts the
-    connector's sockets; `boot_patience` are the seconds that a boot waits for a grant that isn't
-    seen yet, and for the database.
+    requests that each of them answers at a time; `database_replica` is the connection name of the
+    read replica that a viewer reads from, if there is one; `trusted_proxies` is how many addresses
+    of ours come after the client's in X-Forwarded-For. The endpoint is for a private or a regional
+    one and for `make local`, which also says where to listen; `cloudsql_root` is where Cloud Run
+    mounts the connector's sockets; `boot_patience` are the seconds that a boot waits for a grant
+    that isn't seen yet, and for the database.
     """
 
     project: str
@@ -62,6 +64,7 @@ class Settings:
     processes: int
     max_concurrency: int
     secrets: SecretVersions
+    database_replica: str | None
     trusted_proxies: int
     cloudsql_root: str
     secret_manager_endpoint: str
@@ -145,6 +148,11 @@ def load(env: Mapping[str, str]) -> Settings:
             kek_passphrase=secret("kek_passphrase"),
             viewer_username=secret("viewer_username") if has_viewer else None,
             viewer_password=secret("viewer_password") if has_viewer else None,
+        ),
+        database_replica=(
+            text("DATABASE_REPLICA", "my-project:us-central1:mlflow-replica", _CONNECTION_NAME)
+            if "DATABASE_REPLICA" in env
+            else None
         ),
         trusted_proxies=number("TRUSTED_PROXIES", "0", 0, MAX_TRUSTED_PROXIES),
         cloudsql_root=env.get("CLOUDSQL_ROOT", "/cloudsql"),

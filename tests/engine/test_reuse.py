@@ -9,8 +9,6 @@ import pytest
 
 from local.kind import Inputs
 from tests.engine.deployment import (
-    BUCKET,
-    INSTANCE,
     PROJECT,
     ROOT,
     SERVICE,
@@ -35,12 +33,40 @@ BALANCER = (
     "gcp:compute/targetHttpProxy:TargetHttpProxy",
     "gcp:compute/globalForwardingRule:GlobalForwardingRule",
 )
-SHARED = {
-    "name": "shared",
-    "region": "europe-west1",
-    "databaseVersion": "POSTGRES_17",
-    "settings": {"tier": "db-f1-micro", "edition": "ENTERPRISE"},
-}
+VPC = f"projects/{PROJECT}/global/networks/ours"
+SECRET = f"projects/{PROJECT}/secrets/everybody"
+THERE: list[tuple[str, dict[str, Any]]] = [
+    ("compute/network:Network", {"name": "ours"}),
+    ("compute/subnetwork:Subnetwork", {"name": "servers", "network": VPC}),
+    ("compute/globalAddress:GlobalAddress", {"name": "google", "network": VPC}),
+    (
+        "servicenetworking/connection:Connection",
+        {
+            "network": VPC,
+            "service": "servicenetworking.googleapis.com",
+            "reservedPeeringRanges": ["google"],
+        },
+    ),
+    (
+        "sql/databaseInstance:DatabaseInstance",
+        {
+            "name": "shared",
+            "region": "europe-west1",
+            "databaseVersion": "POSTGRES_17",
+            "settings": {
+                "tier": "db-f1-micro",
+                "edition": "ENTERPRISE",
+                "ipConfiguration": {"ipv4Enabled": False, "privateNetwork": VPC},
+            },
+        },
+    ),
+    ("storage/bucket:Bucket", {"name": "archive", "location": "EU"}),
+    ("secretmanager/secret:Secret", {"secretId": "everybody"}),
+    (
+        "secretmanager/secretVersion:SecretVersion",
+        {"secret": SECRET, "secretData": "a canary that is not ours"},
+    ),
+]
 
 
 def test_a_load_balancer_comes_and_goes_and_is_changed_in_place(deployed: Deployment) -> None:
@@ -61,11 +87,19 @@ def test_a_load_balancer_comes_and_goes_and_is_changed_in_place(deployed: Deploy
 
 @pytest.fixture
 def inhabited(fresh: Deployment) -> Deployment:
-    """A project with an instance and a bucket that somebody else made."""
-    fresh.cloud.enabled |= {"sqladmin.googleapis.com", "storage.googleapis.com"}
-    fresh.cloud.create(INSTANCE, "shared", SHARED)
-    fresh.cloud.create(BUCKET, "archive", {"name": "archive", "location": "EU"})
-    fresh.init(existingDatabaseInstance=f"{PROJECT}:europe-west1:shared", existingBucket="archive")
+    """A project where somebody else made all that can be brought."""
+    apis = ("compute", "secretmanager", "servicenetworking", "sqladmin", "storage")
+    fresh.cloud.enabled |= {f"{api}.googleapis.com" for api in apis}
+    for kind, inputs in THERE:
+        fresh.cloud.create(f"gcp:{kind}", "there", inputs)
+    fresh.init(
+        existingDatabaseInstance=f"{PROJECT}:europe-west1:shared",
+        existingBucket="archive",
+        network="private",
+        existingNetwork=VPC,
+        existingSubnetwork="servers",
+        trackingPasswordSecret=f"{SECRET}/versions/1",
+    )
     return fresh
 
 
@@ -78,6 +112,10 @@ def test_what_was_there_before_is_used_and_left(inhabited: Deployment) -> None:
     inhabited.up()
     assert inhabited.up().touched == set()
     assert [made["name"] for made in of(inhabited, DATABASE)] == ["mlflow"]
+    assert inhabited.output("tracking_password_secret") == f"{SECRET}/versions/1"
+    kept = [path.read_text() for path in inhabited.state.rglob("*.json")]
+    assert any(SECRET in text for text in kept)
+    assert not any("a canary that is not ours" in text for text in kept)
     inhabited.configure(deletionProtection=False, databasePasswordVersion=2)
     inhabited.up()
     assert {made["name"] for made in of(inhabited, USER)} == {"mlflow", "mlflow-alternate"}

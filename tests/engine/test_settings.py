@@ -153,6 +153,11 @@ ELSEWHERE = {
     # test_reuse
     "existingDatabaseInstance",
     "existingBucket",
+    "readReplica",  # with viewerUsername: below
+    "existingNetwork",
+    "existingSubnetwork",
+    "trackingPasswordSecret",
+    "viewerPasswordSecret",
     "loadBalancer",
     "rateLimit",
     # With alertEmail: below
@@ -179,6 +184,14 @@ def ahead(shared: Deployment, settings: dict[str, Any], *, fails: bool = False) 
 def test_a_setting_touches_only_what_it_should(shared: Deployment, key: str) -> None:
     value, touched = TABLE[key]
     assert kinds(ahead(shared, {key: value}).touched) == touched
+
+
+def test_a_read_replica_leaves_the_database_as_it_is(shared: Deployment) -> None:
+    settings = {"viewerUsername": "viewer", "readReplica": True}
+    assert kinds(ahead(shared, settings).touched) == {
+        **TABLE["viewerUsername"][1],
+        **dict.fromkeys((INSTANCE, PROJECT_MEMBER, "random:index/randomId:RandomId"), NEW),
+    }
 
 
 def test_edition_and_tier_change_the_instance_in_place(shared: Deployment) -> None:

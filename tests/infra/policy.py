@@ -125,6 +125,11 @@ class Stack:
         return found
 
     @property
+    def primaries(self) -> list[Declared]:
+        """The instances that hold the data: replicas are copies, with their primary's key."""
+        return [r for r in self.all(INSTANCE) if "masterInstanceName" not in r.inputs]
+
+    @property
     def data(self) -> list[Declared]:
         """The buckets whose objects are nowhere else: not those of Cloud Build's source."""
         return [bucket for bucket in self.all(BUCKET) if bucket.name != "source"]
@@ -236,8 +241,10 @@ def the_database_is_where_it_is_asked_for(stack: Stack) -> Iterator[str]:
         yield from _unless(public != private, instance, f"a public address: {public}")
         inside = "privateNetwork" in network
         yield from _unless(inside == private, instance, f"a private address: {inside}")
+        # A network that was there before is peered.
+        peers = private and not stack.setting("existingNetwork", "")
         peered = {r.urn for r in stack.program.all(PEERING)} & stack.program.before(instance)
-        yield from _unless(bool(peered) == private, instance, "does not wait for the peering")
+        yield from _unless(bool(peered) == peers, instance, "does not wait for the peering")
     service = stack.program.service
     way = service.inputs["template"].get("vpcAccess")
     yield from _unless((way is not None) == private, service, f"its way into a network: {way}")
@@ -252,7 +259,7 @@ def data_is_encrypted_with_the_key_that_is_asked_for(stack: Stack) -> Iterator[s
     for resource in stack.program.created:
         inputs = resource.inputs
         match resource.type:
-            case "gcp:sql/databaseInstance:DatabaseInstance":
+            case "gcp:sql/databaseInstance:DatabaseInstance" if resource in stack.primaries:
                 key = inputs.get("encryptionKeyName")
             case "gcp:storage/bucket:Bucket":
                 key = inputs.get("encryption", {}).get("defaultKmsKeyName")
@@ -303,7 +310,7 @@ def connections_are_encrypted(stack: Stack) -> Iterator[str]:
 
 
 def the_database_is_backed_up(stack: Stack) -> Iterator[str]:
-    for instance in stack.all(INSTANCE):
+    for instance in stack.primaries:
         backup = instance.inputs["settings"].get("backupConfiguration", {})
         yield from _unless(backup.get("enabled") is True, instance, "no backups")
         to_the_point = backup.get("pointInTimeRecoveryEnabled") is True
@@ -357,10 +364,10 @@ def the_container_is_told_where_its_secrets_are(stack: Stack) -> Iterator[str]:
 
 def protection_is_as_asked(stack: Stack) -> Iterator[str]:
     asked = stack.setting("deletionProtection", True)
-    for resource in [stack.program.service, *stack.all(INSTANCE)]:
+    for resource in [stack.program.service, *stack.primaries]:
         protected = resource.inputs.get("deletionProtection") is asked and resource.protect is asked
         yield from _unless(protected, resource, f"protection is not {asked}")
-    for instance in stack.all(INSTANCE):
+    for instance in stack.primaries:
         google = instance.inputs["settings"].get("deletionProtectionEnabled")
         yield from _unless(google is asked, instance, f"Google's own protection is not {asked}")
     if stack.setting("existingDatabaseInstance", ""):

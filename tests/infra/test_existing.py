@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from tests.infra.declared import PROJECT, Program, run
-from tests.infra.policy import BUCKET, BUCKET_MEMBER, DATABASE, INSTANCE, PROJECT_MEMBER, SERVER
+from tests.infra.declared import PROJECT, REGION, Program, run
+from tests.infra.policy import (
+    BUCKET,
+    BUCKET_MEMBER,
+    DATABASE,
+    INSTANCE,
+    PEERING,
+    PROJECT_MEMBER,
+    SECRET,
+    SECRET_MEMBER,
+    SERVER,
+)
 
 USER = "gcp:sql/user:User"
 VERSION = "gcp:secretmanager/secretVersion:SecretVersion"
+NETWORK = "gcp:compute/network:Network"
+SUBNETWORK = "gcp:compute/subnetwork:Subnetwork"
+ADDRESSES = "gcp:compute/globalAddress:GlobalAddress"
+PASSWORD = "random:index/randomPassword:RandomPassword"
 RANDOM_ID = "random:index/randomId:RandomId"
 ALERT = "gcp:monitoring/alertPolicy:AlertPolicy"
 SHARED = f"{PROJECT}:europe-west1:shared"
@@ -74,3 +88,73 @@ def test_an_existing_bucket_gets_a_grant() -> None:
     }
     assert program.one(VERSION, "artifact_url").inputs["secretData"] == "gs://my.artifacts"
     assert program.outputs["artifact_bucket"] == "my.artifacts"
+
+
+@pytest.mark.parametrize(
+    ("given", "network", "way"),
+    [
+        (
+            {"existingNetwork": "ours", "existingSubnetwork": "servers"},
+            f"projects/{PROJECT}/global/networks/ours",
+            {"network": "ours", "subnetwork": "servers"},
+        ),
+        # A Shared VPC, of which Google wants the full names.
+        (
+            {
+                "existingNetwork": "projects/host-project/global/networks/all",
+                "existingSubnetwork": "servers",
+            },
+            "projects/host-project/global/networks/all",
+            {
+                "network": "projects/host-project/global/networks/all",
+                "subnetwork": f"projects/host-project/regions/{REGION}/subnetworks/servers",
+            },
+        ),
+    ],
+)
+def test_in_an_existing_network_nothing_is_made(
+    given: dict[str, str], network: str, way: dict[str, str]
+) -> None:
+    program = run({"network": "private", **given})
+    own = run({"network": "private"})
+    assert less(program, own) == dict.fromkeys((NETWORK, SUBNETWORK, ADDRESSES, PEERING), 1)
+    configuration = program.one(INSTANCE).inputs["settings"]["ipConfiguration"]
+    assert configuration == {
+        "ipv4Enabled": False,
+        "privateNetwork": network,
+        "sslMode": "ENCRYPTED_ONLY",
+    }
+    access = program.service.inputs["template"]["vpcAccess"]
+    assert access == {"egress": "PRIVATE_RANGES_ONLY", "networkInterfaces": [way]}
+    # Also to an instance that was there before.
+    shared = run({"network": "private", **given, **IN_SHARED})
+    assert shared.service.inputs["template"]["vpcAccess"] == access
+
+
+def test_a_password_that_is_in_a_secret_already_stays_there() -> None:
+    given = {
+        "trackingPasswordSecret": f"projects/{PROJECT}/secrets/everybody/versions/3",
+        "viewerUsername": "viewer",
+        "viewerPasswordSecret": f"projects/{PROJECT}/secrets/lookers/versions/12",
+        # Who deploys may not change it.
+        "githubRepository": "my-org/mlflow-gcp",
+    }
+    program = run(given)
+    usual = run({"viewerUsername": "viewer", "githubRepository": "my-org/mlflow-gcp"})
+    assert less(program, usual) == dict.fromkeys((SECRET, VERSION, PASSWORD), 2) | {
+        SECRET_MEMBER: 4
+    }
+    for key, secret, number in (
+        ("tracking_password", "everybody", 3),
+        ("viewer_password", "lookers", 12),
+    ):
+        [grant] = [g for g in program.all(SECRET_MEMBER) if secret in g.inputs["secretId"]]
+        assert grant.inputs == {
+            "secretId": f"projects/{PROJECT}/secrets/{secret}",
+            "role": "roles/secretmanager.secretAccessor",
+            "member": SERVER,
+        }
+        assert grant.urn in program.before(program.service)
+        assert program.env[f"{key.upper()}_SECRET"] == f"{secret}/versions/{number}"
+        assert key not in program.outputs
+        assert program.outputs[f"{key}_secret"].endswith(f"/{secret}/versions/{number}")

@@ -50,6 +50,18 @@ SHAPES: dict[str, dict[str, Any]] = {
     "a password of the user's": {"trackingPassword": "a-password-of-the-user"},
     "an existing instance": {"existingDatabaseInstance": f"{PROJECT}:{REGION}:shared"},
     "an existing bucket": {"existingBucket": "my-artifacts"},
+    "existing secrets": {
+        "trackingPasswordSecret": f"projects/{PROJECT}/secrets/everybody/versions/3",
+        "viewerUsername": "viewer",
+        "viewerPasswordSecret": f"projects/{PROJECT}/secrets/lookers/versions/1",
+        "githubRepository": "my-org/mlflow-gcp",
+    },
+    "an existing network": {"network": "private", "existingNetwork": "default"},
+    "an existing instance in an existing network": {
+        "network": "private",
+        "existingNetwork": "projects/of-all/global/networks/all",
+        "existingDatabaseInstance": f"{PROJECT}:{REGION}:shared",
+    },
     "a load balancer": {
         "loadBalancer": True,
         "customDomains": ["mlflow.example.com", "ml.example.org"],
@@ -62,6 +74,12 @@ SHAPES: dict[str, dict[str, Any]] = {
         "customDomains": ["mlflow.example.com"],
     },
     "a viewer": {"viewerUsername": "viewer"},
+    "a read replica": {
+        "viewerUsername": "viewer",
+        "readReplica": True,
+        "network": "private",
+        "kmsKey": KEY,
+    },
     "a private network": {"network": "private"},
     "a key of the user's": {"kmsKey": KEY},
     "a ready image and a key": {

@@ -19,6 +19,9 @@ NAMED = {"gcp:project": "my-project"}
 MANY = {"databaseConnections": 32, "databaseTier": "db-custom-1-3840"}
 KEY = "projects/my-keys/locations/us-central1/keyRings/ring/cryptoKeys/mlflow_1"
 ADA = '["user:ada@example.com"]'
+NETWORK = "projects/my-project/global/networks/my-network"
+SUBNETWORK = "projects/my-project/regions/us-central1/subnetworks/my-subnetwork"
+SECRET = "projects/my-project/secrets/my-password/versions/1"
 SHARED, DOMAINS = "my-project:us-central1:shared", '["mlflow.example.com"]'
 EMAIL, PAYER = "oncall+mlflow@example.com", "012345-6789AB-CDEF01"
 
@@ -92,6 +95,8 @@ def refused(config: Mapping[str, Any]) -> SettingsError:
         ("databaseDiskGb", "9", "from 10 to 65536 GB"),
         ("databaseAvailability", "GLOBAL", "one of ZONAL, REGIONAL"),
         ("databaseConnections", "3", "from 4 to"),
+        ("readReplica", "yes", "true or false"),
+        ("readReplica", "true", "with it viewerUsername"),
         ("backupRetention", "0", "from 1 to 365"),
         ("memory", "511Mi", "512Mi to 4096Mi"),
         ("memory", "5Gi", "512Mi to 4096Mi"),
@@ -125,6 +130,16 @@ def refused(config: Mapping[str, Any]) -> SettingsError:
         ("existingBucket", "My-Artifacts", "the name of a bucket"),
         ("existingDatabaseInstance", "shared", "the connection name"),
         ("existingDatabaseInstance", "my-project:us-central1:Shared", "the connection name"),
+        ("existingNetwork", "My-Network", "the name of a VPC network"),
+        ("existingNetwork", "projects/p/global/networks/n", "or the full name"),
+        ("existingNetwork", f"{NETWORK}/", "or the full name"),
+        ("existingSubnetwork", f"{SUBNETWORK}\n", "or its full name"),
+        ("existingSubnetwork", "my-subnetwork", "with it existingNetwork"),
+        ("existingNetwork", NETWORK, "with it network private"),
+        ("trackingPasswordSecret", "my-password/versions/1", "by the project's id"),
+        ("trackingPasswordSecret", SECRET.replace("my-project", "123456789012"), "project's id"),
+        ("trackingPasswordSecret", SECRET.replace("/1", "/latest"), "with the version's number"),
+        ("trackingPasswordSecret", SECRET.replace("my-project", "other-project"), "no other's"),
         ("loadBalancer", "yes", "true or false"),
         ("rateLimit", "1000001", "from 0 to 1000000 requests a minute"),
         ("network", "internal", "one of public, private"),
@@ -186,6 +201,7 @@ def test_refused(key: str, value: Any, wanted: str) -> None:
                 ("databaseDiskLimitGb", 50),
                 ("databaseAvailability", "REGIONAL"),
                 ("backupRetention", 3),
+                ("readReplica", "true"),
             )
         ),
         (
@@ -196,6 +212,33 @@ def test_refused(key: str, value: Any, wanted: str) -> None:
         *(
             ({"existingBucket": "my-artifacts", key: value}, key, "nothing beside existingBucket")
             for key, value in (("bucketLocation", "EU"), ("bucketForceDestroy", "true"))
+        ),
+        *(
+            (
+                {
+                    "network": "private",
+                    "existingNetwork": NETWORK,
+                    "existingSubnetwork": SUBNETWORK.replace(old, new),
+                },
+                "existingSubnetwork",
+                "a subnetwork in us-central1, where the server is, and of the project my-project",
+            )
+            for old, new in (("us-central1", "us-east1"), ("my-project", "other-project"))
+        ),
+        (
+            {"trackingPasswordSecret": SECRET, "trackingPasswordVersion": 2},
+            "trackingPasswordSecret",
+            "nothing beside trackingPasswordVersion",
+        ),
+        ({"viewerPasswordSecret": SECRET}, "viewerUsername", "with viewerPasswordSecret the name"),
+        (
+            {
+                "trackingPasswordSecret": SECRET,
+                "viewerUsername": "viewer",
+                "viewerPasswordSecret": SECRET.replace("/1", "/2"),
+            },
+            "viewerPasswordSecret",
+            "another secret than trackingPasswordSecret's",
         ),
         ({"loadBalancer": "true"}, "customDomains", "with loadBalancer at least one"),
         (
@@ -423,6 +466,37 @@ def test_a_password_in_plain_text_is_refused() -> None:
     assert "config set --secret trackingPassword" in problem.example
     assert "correct horse battery" not in str(problem)
     assert loaded(trackingPassword="").tracking.password is None
+
+
+def test_a_password_in_the_place_of_its_secrets_name_is_not_shown() -> None:
+    given = {"mlflow-gcp:trackingPasswordSecret": "correct horse battery"}
+    [problem] = refused({**NAMED, **given}).problems
+    assert "correct horse battery" not in str(problem)
+
+
+def test_a_password_is_in_one_place() -> None:
+    both = {"trackingPasswordSecret": SECRET, "trackingPassword": "correct horse battery"}
+    with pytest.raises(SettingsError, match="nothing beside trackingPassword, which") as twice:
+        load(
+            {**NAMED, **{f"mlflow-gcp:{key}": value for key, value in both.items()}},
+            is_secret=lambda _: True,
+        )
+    assert "correct horse battery" not in str(twice.value)
+
+
+def test_an_existing_network_is_one_however_it_is_named() -> None:
+    def found(**settings: Any) -> Any:
+        return loaded(network="private", **settings).existing_network
+
+    in_full = found(existingNetwork=NETWORK, existingSubnetwork=SUBNETWORK)
+    assert (in_full.project, in_full.name) == ("my-project", "my-network")
+    assert in_full.subnetwork == "my-subnetwork"
+    assert found(existingNetwork="my-network", existingSubnetwork="my-subnetwork") == in_full
+    # As in a network of auto mode.
+    assert found(existingNetwork="default").subnetwork == "default"
+    shared = found(existingNetwork=NETWORK.replace("my-project", "host-project"))
+    assert (shared.project, shared.subnetwork) == ("host-project", "my-network")
+    assert found() is None
 
 
 def test_a_viewer_needs_a_name() -> None:

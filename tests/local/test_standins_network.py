@@ -166,6 +166,11 @@ def test_a_private_database_is_reached_from_its_network_alone(google: Project) -
     for elsewhere in (None, "another"):
         with pytest.raises(BootRefused, match="private address only"):
             google.declare(SERVICE, **service(elsewhere))
+    interface = {"network": "mlflow", "subnetwork": "elsewhere"}
+    lost = service("mlflow")
+    lost["template"]["vpcAccess"]["networkInterfaces"] = [interface]
+    with pytest.raises(Refused, match="Subnet 'elsewhere' not found in region us-central1"):
+        google.declare(SERVICE, **lost)
     server, _ = google.declare(SERVICE, **service("mlflow"))
     with pytest.raises(Refused, match="subnetworks/mlflow' is already being used by"):
         delete(google, SUBNETWORK, made[SUBNETWORK])

@@ -181,6 +181,34 @@ def test_what_a_service_boots_with_must_be_there(google: Project) -> None:
     google.cloud.update("gcp:cloudrunv2/service:Service", made, "test", inputs)
 
 
+def test_a_replica_is_of_a_primary_that_can_have_one(google: Project) -> None:
+    kind = "sql/databaseInstance:DatabaseInstance"
+
+    def instance(name: str, *, backup: dict[str, bool], **more: Any) -> dict[str, Any]:
+        tier = {"tier": "db-f1-micro", "edition": "ENTERPRISE"}
+        return {
+            **{"name": name, "databaseVersion": "POSTGRES_17", "deletionProtection": False},
+            **more,
+            "settings": {**tier, "backupConfiguration": backup},
+        }
+
+    kept = {"enabled": True, "pointInTimeRecoveryEnabled": True}
+    replica = instance("copy", backup={}, masterInstanceName="first")
+    with pytest.raises(NotFound, match="'first' does not exist"):
+        create(google, kind, replica)
+    create(google, kind, instance("without", backup={"enabled": True}))
+    with pytest.raises(Refused, match="must have point-in-time recovery"):
+        create(google, kind, {**replica, "masterInstanceName": "without"})
+    primary, outputs = create(google, kind, instance("first", backup=kept))
+    with pytest.raises(Refused, match="can't be enabled for read replicas"):
+        create(google, kind, instance("copy", backup=kept, masterInstanceName="first"))
+    made, of_it = create(google, kind, replica)
+    with pytest.raises(Refused, match="read replicas, which have to be deleted first: copy"):
+        google.cloud.delete(f"gcp:{kind}", primary, outputs)
+    google.cloud.delete(f"gcp:{kind}", made, of_it)
+    google.cloud.delete(f"gcp:{kind}", primary, outputs)
+
+
 def test_grants_are_for_who_exists_and_end_when_deleted(google: Project) -> None:
     kind = "storage/bucketIAMMember:BucketIAMMember"
     grant = {"bucket": BUCKET, "role": "roles/storage.objectUser"}
@@ -191,6 +219,13 @@ def test_grants_are_for_who_exists_and_end_when_deleted(google: Project) -> None
     assert len(google.cloud.policy.grants) == len(before) + 1
     google.cloud.delete(f"gcp:{kind}", made, outputs)
     assert google.cloud.policy.grants == before
+
+
+def test_a_secret_that_is_not_there_is_granted_to_nobody(google: Project) -> None:
+    kind = "secretmanager/secretIamMember:SecretIamMember"
+    grant = {"role": "roles/secretmanager.secretAccessor", "member": f"serviceAccount:{SERVER}"}
+    with pytest.raises(NotFound, match="secrets/nowhere. not found"):
+        create(google, kind, {**grant, "secretId": f"projects/{PROJECT}/secrets/nowhere"})
 
 
 def test_who_is_told_exists_for_as_long_as_it_is_told(google: Project) -> None:

@@ -129,6 +129,7 @@ class Google:
             processes=1,
             max_concurrency=80,
             secrets=versions,
+            database_replica=None,
             trusted_proxies=0,
             cloudsql_root="/cloudsql",
             secret_manager_endpoint=self.secret_manager,
