@@ -1,0 +1,52 @@
+#!/bin/sh
+# Plain REST with curl: an experiment, a run, a metric, a file up and down. Needs curl 7.76 or later.
+# https://mlflow.org/docs/latest/api_reference/rest-api.html
+set -eu
+for name in MLFLOW_TRACKING_URI MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD; do
+    eval "value=\${$name:-}"
+    [ -n "$value" ] || {
+        echo "$name is not set: ask who runs the server, or source .local/env" >&2
+        exit 1
+    }
+done
+api=$MLFLOW_TRACKING_URI/api/2.0
+experiment=${MLFLOW_EXPERIMENT_NAME:-gallery}
+
+# As a string of JSON and of curl's settings.
+quoted() { printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g')"; }
+
+# The password comes on standard input: everybody on this computer sees a program's arguments.
+call() {
+    printf 'user = %s\n' "$(quoted "$MLFLOW_TRACKING_USERNAME:$MLFLOW_TRACKING_PASSWORD")" |
+        curl --config - --silent --show-error --fail-with-body --max-time 60 "$@"
+}
+post() { call --header "Content-Type: application/json" --data "$2" "$api/mlflow/$1"; }
+field() { sed -n 's/.*"'"$1"'": *"\{0,1\}\([^",}]*\).*/\1/p' | head -n 1; }
+
+said=$(call "$MLFLOW_TRACKING_URI/version" 2>&1) || {
+    # shellcheck disable=SC2086  # on one line
+    echo "$MLFLOW_TRACKING_URI says:" $said >&2
+    exit 1
+}
+echo "MLflow $said"
+
+found=$(call --get --data-urlencode "experiment_name=$experiment" \
+    "$api/mlflow/experiments/get-by-name" 2>/dev/null) ||
+    found=$(post experiments/create "{\"name\": $(quoted "$experiment")}")
+id=$(echo "$found" | field experiment_id)
+now=$(date +%s)000
+run=$(post runs/create "{\"experiment_id\": \"$id\", \"start_time\": $now, \"run_name\": \"rest\"}" |
+    field run_id)
+post runs/log-parameter "{\"run_id\": \"$run\", \"key\": \"from\", \"value\": \"curl\"}" >/dev/null
+post runs/log-metric "{\"run_id\": \"$run\", \"key\": \"loss\", \"value\": 0.25, \"timestamp\": $now}" \
+    >/dev/null
+
+files=$MLFLOW_TRACKING_URI/api/2.0/mlflow-artifacts/artifacts/$id/$run/artifacts
+notes=$(mktemp)
+trap 'rm -f "$notes"' EXIT
+echo "sent with curl" >"$notes"
+call --upload-file "$notes" "$files/notes.txt" >/dev/null
+post runs/update "{\"run_id\": \"$run\", \"status\": \"FINISHED\", \"end_time\": $(date +%s)000}" >/dev/null
+
+echo "loss $(call "$api/mlflow/metrics/get-history?run_id=$run&metric_key=loss" | field value)"
+echo "notes.txt: $(call "$files/notes.txt")"

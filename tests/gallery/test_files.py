@@ -1,0 +1,85 @@
+"""What the gallery promises of its files, without running them."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.gallery.conftest import GALLERY, SAMPLES, WORKFLOW
+from tests.local.conftest import ROOT
+from tests.supply.test_portability import offences, shell_blocks
+
+FILES = sorted(
+    path for path in GALLERY.rglob("*") if path.stem in (*SAMPLES, "train") and path.is_file()
+)
+PYTHON = [path for path in FILES if path.suffix in (".py", ".ipynb")]
+
+
+def cells() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((GALLERY / "notebook.ipynb").read_text())["cells"]
+    return found
+
+
+def text(path: Path) -> str:
+    """A notebook's too, as one would read it."""
+    if path.suffix == ".ipynb":
+        return "\n\n\n".join("".join(cell["source"]) for cell in cells())
+    return path.read_text()
+
+
+def test_every_sample_is_run() -> None:
+    others = {"check_tracking.py", "doubler.py", "mlflow_google_login.py"}
+    kinds = {".py", ".ipynb", ".sh", ".yml"}
+    there = {path for path in GALLERY.rglob("*") if path.suffix in kinds}
+    assert {path for path in there if path.name not in others} == set(FILES)
+    assert len(FILES) == len(SAMPLES) + 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_sample_is_short_and_listed(path: Path) -> None:
+    assert len(text(path).splitlines()) < 60
+    table = re.findall(r"^\| \[`(.+?)`\]\((.+?)\) \|", (GALLERY / "README.md").read_text(), re.M)
+    name = path.relative_to(GALLERY).as_posix()
+    assert (name, name) in table
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.name)
+def test_one_file_is_enough(path: Path) -> None:
+    """Each has its own copy of what says what is wrong, and nothing of ours is imported."""
+    function = re.compile(r"^def connect.*?(?=\n\n\n)", re.M | re.S)
+    assert function.findall(text(path)) == function.findall((GALLERY / "plain.py").read_text())
+    ours = "|".join(one.stem for one in GALLERY.glob("*.py"))
+    assert not re.search(rf"^(import|from) ({ours})\b", text(path), re.M)
+
+
+def test_the_notebook_has_no_outputs() -> None:
+    code = [cell for cell in cells() if cell["cell_type"] == "code"]
+    assert code
+    assert [(cell["outputs"], cell["execution_count"]) for cell in code] == [([], None)] * len(code)
+
+
+def test_what_a_shell_reads_goes_on_any_unix() -> None:
+    assert offences((GALLERY / "rest.sh").read_text()) == []
+    assert offences(shell_blocks((GALLERY / "README.md").read_text())) == []
+    assert os.access(GALLERY / "rest.sh", os.X_OK)
+
+
+def test_the_workflow_runs_what_the_repositorys_own_runs() -> None:
+    """The same actions at the same commits, and no right but to read the code."""
+    uses = re.compile(r"uses: (\S+@[0-9a-f]{40} # v\S+)$", re.M)
+    ours = set(uses.findall((ROOT / ".github" / "workflows" / "ci.yml").read_text()))
+    theirs = WORKFLOW.read_text()
+    assert set(uses.findall(theirs)) <= ours
+    assert len(uses.findall(theirs)) == theirs.count("uses:") == 2
+    assert yaml.safe_load(theirs)["permissions"] == {"contents": "read"}
+
+
+def test_the_extra_packages_are_pinned() -> None:
+    lines = (GALLERY / "requirements-gallery.txt").read_text().splitlines()
+    first, *extra = [line for line in lines if not line.startswith("#")]
+    assert first == "-r requirements.txt"
+    assert all(re.match(r"[\w-]+==[\d.]+( ; .+)?$", line) for line in extra)
