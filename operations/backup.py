@@ -1,0 +1,66 @@
+"""`make backup`: the database as it is now. Artifacts are in the bucket, which keeps versions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+from operations import commands
+from operations.database import Login, program
+from operations.errors import OperationError
+from operations.stack import CloudStack, LocalStack, Stack
+
+
+def backup(stack: Stack) -> None:
+    if isinstance(stack, CloudStack):
+        _cloud(stack)
+    else:
+        _local(stack)
+
+
+def _cloud(stack: CloudStack) -> None:
+    project, _region, instance = stack.connection_name.split(":")
+    if stack.setting("existingDatabaseInstance"):
+        print(f"{instance} isn't the stack's own: all that is in it is backed up, and restored.")
+    print(f"backing up {instance}, which takes some minutes", file=sys.stderr)
+    commands.gcloud(
+        *("sql", "backups", "create", f"--instance={instance}", f"--project={project}"),
+        f"--description=make backup of {stack}",
+    )
+    print(
+        "Done. It stays until you delete it. To restore, and lose what is logged from now on:\n"
+        f"  gcloud sql backups list --instance {instance} --project {project}\n"
+        f"  gcloud sql backups restore BACKUP_ID --restore-instance {instance} "
+        f"--project {project}\n"
+        'docs/runbooks.md, "Restore the database", has the rest.'
+    )
+
+
+def _local(stack: LocalStack) -> None:
+    login = Login.of(stack.database_url())
+    pg_dump = program("pg_dump", stack)
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sql"
+    file = stack.state.directory("backups") / name
+    # As a script that empties what it fills again, all of it or nothing.
+    stack.state.write(f"backups/{name}", "BEGIN;\n")
+    with file.open("a") as script:
+        done = subprocess.run(
+            [pg_dump, "--clean", "--if-exists"],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=script,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=login.environment(stack.sockets(), write=False),
+        )
+        script.write("COMMIT;\n")
+    if done.returncode:
+        file.unlink()
+        raise OperationError(f"pg_dump: {done.stderr.strip().splitlines()[-1]}")
+    print(
+        f"{file}\n"
+        "To restore, and lose what is logged from now on:\n"
+        f"  STACK=local WRITE=1 make psql < {file}\n"
+        "`make local-clean` removes it with the rest: copy it to keep it."
+    )

@@ -1,0 +1,204 @@
+"""Looks at all that could stop `pulumi up`, before it: `make doctor STACK=dev`.
+
+Nothing is changed. Ends with 1 if `pulumi up` would fail, else with 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from infra.reader import SettingsError
+from infra.settings import PROJECT, Settings
+
+from . import names, permissions, places, policies, quota, tools
+from .declared import Resource, resources
+from .findings import Finding, Verdict, mend, not_looked_at, ok, printed, summary, would_fail
+from .google import Answer, Google, Login, NoLogin, log_in
+from .project import (
+    check_apis,
+    check_billing,
+    check_project,
+    get_apis,
+    get_billing,
+    get_project,
+)
+from .stack import (
+    Stack,
+    State,
+    ask_pulumi,
+    check_pulumi,
+    check_settings,
+    check_stack,
+    check_state,
+    choose,
+    settings_of,
+    state_of,
+)
+
+ROOT = Path(__file__).parents[2]
+
+# Questions to Google at a time.
+WORKERS = 12
+AFTER_PROJECT = ("billing", "APIs", "permissions", "policies", "quota", "names", "region")
+
+
+def examine(named: str | None, *, folder: Path) -> list[Finding]:
+    """`folder`: where the program is, and the stacks' files."""
+    pulumi = ask_pulumi(selected=named is None, folder=folder)
+    stack = choose(named, selected=pulumi.selected, folder=folder)
+    settings = settings_of(stack)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        python = pool.submit(tools.look_for_python, folder)
+        docker = pool.submit(tools.look_for_docker, stack.config)
+        gcloud = pool.submit(tools.look_for_gcloud)
+        login = pool.submit(log_in, stack.config)
+        state = (
+            pool.submit(state_of, stack.name, folder) if pulumi.user and not stack.trouble else None
+        )
+        builder = str(stack.config.get("mlflow-gcp:builder") or "docker")
+        builds = not stack.config.get("mlflow-gcp:image")
+        found = [
+            check_stack(stack),
+            *([] if stack.trouble else check_settings(settings)),
+            tools.check_python(python.result()),
+            *check_pulumi(pulumi),
+            tools.check_docker(docker.result(), needed=builds and builder != "cloud-build"),
+            tools.check_gcloud(gcloud.result(), needed=builds and builder == "cloud-build"),
+        ]
+        known = state.result() if state else State(known=False)
+        if not stack.trouble:
+            found.append(check_state(stack, known))
+        found += on_google(login.result(), stack=stack, settings=settings, state=known, pool=pool)
+    return found
+
+
+def on_google(
+    login: Login | NoLogin,
+    *,
+    stack: Stack,
+    settings: Settings | SettingsError,
+    state: State,
+    pool: ThreadPoolExecutor,
+) -> list[Finding]:
+    later = ", ".join(("project", *AFTER_PROJECT))
+    if isinstance(login, NoLogin):
+        verdict = mend if login.missing else not_looked_at
+        return [
+            verdict("login", login.why, login.how),
+            not_looked_at("Google Cloud", f"{later}: that takes the login"),
+        ]
+    found = [ok("login", login.account or "Application Default Credentials are fresh")]
+    project = str(stack.config.get("gcp:project") or "")
+    if not PROJECT.fullmatch(project):
+        return [*found, not_looked_at("Google Cloud", f"{later}: that takes gcp:project")]
+    google = Google(login=login, project=project)
+    at_first = get_project(google, project)
+    there = check_project(at_first, project)
+    found.append(there)
+    # Where only the API to ask is off, the others may answer.
+    if there.verdict is not Verdict.OK and not at_first.off:
+        rest = ", ".join(AFTER_PROJECT)
+        return [*found, not_looked_at("Google Cloud", f"{rest}: that takes the project")]
+    billing = pool.submit(get_billing, google, project)
+    if isinstance(settings, SettingsError):
+        rest = ", ".join(AFTER_PROJECT[1:])
+        return [
+            *found,
+            check_billing(billing.result(), project),
+            not_looked_at("Google Cloud", f"{rest}: that takes settings that hold together"),
+        ]
+    checks = of_settings(google, login=login, settings=settings, state=state, pool=pool)
+    return [*found, check_billing(billing.result(), project), *checks]
+
+
+def of_settings(
+    google: Google,
+    *,
+    login: Login,
+    settings: Settings,
+    state: State,
+    pool: ThreadPoolExecutor,
+) -> list[Finding]:
+    """All questions first, so that Google answers them at the same time."""
+    project = settings.project
+    declared = resources(settings)
+    to_make = [each for each in declared if each.key not in state.made]
+
+    def ask(question: Callable[..., Answer], *arguments: object) -> Callable[[], Answer]:
+        return pool.submit(question, google, *arguments).result
+
+    apis = _apis(declared)
+    needed = permissions.on_project(to_make)
+    others = permissions.elsewhere(to_make, existing_bucket=settings.existing_bucket)
+    wanted = quota.of_compute(to_make)
+    on = ask(get_apis, project, apis)
+    granted = ask(permissions.get_granted, project, needed)
+    theirs = [(other, ask(permissions.get_elsewhere, other)) for other in others]
+    rules = {each: ask(policies.get_policy, project, each) for each in policies.CONSTRAINTS}
+    of_run = {each: ask(quota.get_run_quota, project, each) for each in (quota.CPU, quota.MEMORY)}
+    of_compute = ask(quota.get_compute_quota, project) if wanted else None
+    taken = [(each, ask(names.get_place, each)) for each in names.places(to_make, project)]
+    regions = ask(places.get_regions, project)
+    existing = settings.database.existing_instance
+    database = ask(places.get_instance, project, existing) if existing else None
+    tiers = None if existing else ask(places.get_tiers, project)
+
+    rights = granted()
+    found = [
+        check_apis(on(), project=project, apis=apis, granted=permissions.granted(rights)),
+        *permissions.check_permissions(
+            rights, project=project, account=login.account, needed=needed
+        ),
+    ]
+    found += [
+        permissions.check_elsewhere(answer(), other, account=login.account)
+        for other, answer in theirs
+    ]
+    found += policies.check_policies(
+        {each: answer() for each, answer in rules.items()}, policies.looked_at(to_make)
+    )
+    found += quota.check_run_quota(
+        {each: answer() for each, answer in of_run.items()},
+        project=project, region=settings.region, service=settings.service,
+    )  # fmt: skip
+    if of_compute:
+        found += quota.check_compute_quota(of_compute(), project=project, wanted=wanted)
+    found += names.check_names(
+        [(place, answer()) for place, answer in taken],
+        name=settings.name,
+        state_known=state.known,
+    )
+    found.append(places.check_region(regions(), settings.region))
+    if tiers:
+        tier = settings.database.tier
+        found.append(places.check_tier(tiers(), tier=tier, region=settings.region))
+    if database:
+        found.append(places.check_instance(database(), settings))
+    return found
+
+
+def _apis(declared: Sequence[Resource]) -> list[str]:
+    return [
+        str(each.inputs["service"])
+        for each in declared
+        if each.type == "gcp:projects/service:Service"
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m operations.doctor", description=__doc__)
+    parser.add_argument("--stack", help="without, the one that is selected in Pulumi, or dev")
+    given = parser.parse_args(arguments)
+    found = examine(given.stack or None, folder=ROOT)
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    sys.stdout.write("\n".join([*printed(found, coloured=coloured), "", summary(found)]) + "\n")
+    return int(would_fail(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

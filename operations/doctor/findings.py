@@ -1,0 +1,95 @@
+"""What was found, and how it is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Verdict(Enum):
+    OK = "ok"
+    # `pulumi up` would fail.
+    MEND = "mend"
+    # It would not, or it can't be told.
+    WARNING = "warning"
+    NOT_LOOKED_AT = "not looked at"
+
+
+COLOURS = {
+    Verdict.OK: "\x1b[32m",
+    Verdict.MEND: "\x1b[1;31m",
+    Verdict.WARNING: "\x1b[33m",
+    Verdict.NOT_LOOKED_AT: "\x1b[36m",
+}
+PLAIN = "\x1b[0m"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    what: str
+    verdict: Verdict
+    found: str
+    how: str = ""
+
+    def __post_init__(self) -> None:
+        if self.verdict in {Verdict.MEND, Verdict.WARNING} and not self.how:
+            raise ValueError(f"{self.what}: how to mend it is missing")
+
+
+def ok(what: str, found: str) -> Finding:
+    return Finding(what=what, verdict=Verdict.OK, found=found)
+
+
+def mend(what: str, found: str, how: str) -> Finding:
+    return Finding(what=what, verdict=Verdict.MEND, found=found, how=how)
+
+
+def warning(what: str, found: str, how: str) -> Finding:
+    return Finding(what=what, verdict=Verdict.WARNING, found=found, how=how)
+
+
+def not_looked_at(what: str, why: str, how: str = "") -> Finding:
+    return Finding(what=what, verdict=Verdict.NOT_LOOKED_AT, found=why, how=how)
+
+
+def would_fail(findings: Iterable[Finding]) -> bool:
+    return any(finding.verdict is Verdict.MEND for finding in findings)
+
+
+def printed(findings: Sequence[Finding], *, coloured: bool) -> list[str]:
+    """Verdict, subject and what was found, in columns; how to mend it below."""
+    verdicts = max(len(verdict.value) for verdict in Verdict)
+    subjects = max(len(finding.what) for finding in findings)
+    indent = " " * (verdicts + subjects + 4)
+    lines = []
+    for finding in findings:
+        verdict = finding.verdict.value.ljust(verdicts)
+        if coloured:
+            verdict = f"{COLOURS[finding.verdict]}{verdict}{PLAIN}"
+        lines.append(f"{verdict}  {finding.what.ljust(subjects)}  {_plain(finding.found)}")
+        if finding.how:
+            lines.append(f"{indent}→ {_plain(finding.how)}")
+    return lines
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    counts = [
+        f"{count} {text}"
+        for verdict, text in (
+            (Verdict.MEND, "to mend"),
+            (Verdict.WARNING, "to know"),
+            (Verdict.NOT_LOOKED_AT, "not looked at"),
+        )
+        if (count := sum(finding.verdict is verdict for finding in findings))
+    ]
+    if would_fail(findings):
+        return f"{', '.join(counts)}: `pulumi up` would fail."
+    if counts:
+        return f"{', '.join(counts)}: nothing found that would stop `pulumi up`."
+    return "Nothing found that would stop `pulumi up`."
+
+
+def _plain(text: str) -> str:
+    """On one line and without what steers a terminal: part of it is other programs' words."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

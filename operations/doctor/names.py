@@ -1,0 +1,164 @@
+"""Whether something else has the names already that the stack would take.
+
+Those with a random end (bucket, instance, pool) are free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from .declared import Resource
+from .findings import Finding, mend, not_looked_at, ok
+from .google import Answer, Google
+
+Inputs = Mapping[str, Any]
+
+
+def _global(collection: str) -> tuple[str, str, Callable[[str, Inputs], str]]:
+    return (
+        collection,
+        "compute",
+        lambda project, own: f"compute/v1/projects/{project}/global/{collection}/{own['name']}",
+    )
+
+
+def _regional(collection: str) -> tuple[str, str, Callable[[str, Inputs], str]]:
+    return (
+        collection,
+        "compute",
+        lambda project, own: (
+            f"compute/v1/projects/{project}/regions/{own['region']}/{collection}/{own['name']}"
+        ),
+    )
+
+
+def _account(project: str, own: Inputs) -> str:
+    email = f"{own['accountId']}@{project}.iam.gserviceaccount.com"
+    return f"v1/projects/{project}/serviceAccounts/{email}"
+
+
+# What it is called, its API, and where it is.
+PLACES: Mapping[str, tuple[str, str, Callable[[str, Inputs], str]]] = {
+    "gcp:cloudrunv2/service:Service": (
+        "Cloud Run services",
+        "run",
+        lambda project, own: (
+            f"v2/projects/{project}/locations/{own['location']}/services/{own['name']}"
+        ),
+    ),
+    "gcp:serviceaccount/account:Account": ("service accounts", "iam", _account),
+    "gcp:secretmanager/secret:Secret": (
+        "secrets",
+        "secretmanager",
+        lambda project, own: f"v1/projects/{project}/secrets/{own['secretId']}",
+    ),
+    "gcp:artifactregistry/repository:Repository": (
+        "image repositories",
+        "artifactregistry",
+        lambda project, own: (
+            f"v1/projects/{project}/locations/{own['location']}/repositories/{own['repositoryId']}"
+        ),
+    ),
+    # Known only where the instance was there before.
+    "gcp:sql/database:Database": (
+        "databases",
+        "sqladmin",
+        lambda project, own: (
+            f"v1/projects/{project}/instances/{own['instance']}/databases/{own['name']}"
+        ),
+    ),
+    "gcp:logging/metric:Metric": (
+        "log metrics",
+        "logging",
+        lambda project, own: f"v2/projects/{project}/metrics/{quote(own['name'], safe='')}",
+    ),
+    "gcp:compute/network:Network": _global("networks"),
+    "gcp:compute/subnetwork:Subnetwork": _regional("subnetworks"),
+    "gcp:compute/globalAddress:GlobalAddress": _global("addresses"),
+    "gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup": _regional(
+        "networkEndpointGroups"
+    ),
+    "gcp:compute/backendService:BackendService": _global("backendServices"),
+    "gcp:compute/uRLMap:URLMap": _global("urlMaps"),
+    "gcp:compute/targetHttpProxy:TargetHttpProxy": _global("targetHttpProxies"),
+    "gcp:compute/targetHttpsProxy:TargetHttpsProxy": _global("targetHttpsProxies"),
+    "gcp:compute/managedSslCertificate:ManagedSslCertificate": _global("sslCertificates"),
+    "gcp:compute/sSLPolicy:SSLPolicy": _global("sslPolicies"),
+    "gcp:compute/securityPolicy:SecurityPolicy": _global("securityPolicies"),
+    "gcp:compute/globalForwardingRule:GlobalForwardingRule": _global("forwardingRules"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    kind: str
+    api: str
+    path: str
+
+
+def places(resources: Sequence[Resource], project: str) -> list[Place]:
+    found = []
+    for resource in resources:
+        if resource.type not in PLACES:
+            continue
+        kind, api, path = PLACES[resource.type]
+        try:
+            found.append(Place(kind=kind, api=api, path=path(project, resource.inputs)))
+        except KeyError:
+            continue  # A part of it isn't known before it is made.
+    return found
+
+
+def get_place(google: Google, place: Place) -> Answer:
+    return google.get(place.api, place.path)
+
+
+def check_names(
+    answers: Sequence[tuple[Place, Answer]], *, name: str, state_known: bool
+) -> list[Finding]:
+    taken = [place for place, answer in answers if answer.ok]
+    free = [place for place, answer in answers if answer.missing]
+    off = [(place, answer.off) for place, answer in answers if answer.off]
+    unknown: dict[str, list[str]] = {}
+    for place, answer in answers:
+        if not (answer.ok or answer.missing or answer.off):
+            unknown.setdefault(answer.trouble, []).append(place.kind)
+    found = []
+    if taken and state_known:
+        found += [
+            mend(
+                "names",
+                f"taken, and not by this stack: {place.path.partition('/')[2]}",
+                f"pulumi config set name {name}-2, or take it over: pulumi import, docs/moving.md",
+            )
+            for place in taken
+        ]
+    elif taken:
+        found.append(
+            not_looked_at(
+                "names",
+                f"{_kinds(taken)} of its names are there; whether they are this stack's, Pulumi "
+                "does not say",
+            )
+        )
+    elif free:
+        found.append(ok("names", f"{len(free)} free"))
+    if off:
+        apis = " ".join(dict.fromkeys(api for _, api in off))
+        found.append(
+            not_looked_at(
+                "names",
+                f"{_kinds([place for place, _ in off])}: their APIs are still off",
+                f"to have them looked at: gcloud services enable {apis}",
+            )
+        )
+    for trouble, kinds in unknown.items():
+        found.append(not_looked_at("names", f"{', '.join(dict.fromkeys(kinds))}: {trouble}"))
+    return found or [ok("names", "all are the stack's own already")]
+
+
+def _kinds(of: Sequence[Place]) -> str:
+    return ", ".join(dict.fromkeys(place.kind for place in of))

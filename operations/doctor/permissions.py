@@ -1,0 +1,301 @@
+"""What whoever deploys must be allowed to do, by the types of what is declared.
+
+`testIamPermissions` answers which of the permissions the caller has, and takes none itself:
+https://cloud.google.com/resource-manager/reference/rest/v3/projects/testIamPermissions
+The permissions and their roles: https://cloud.google.com/iam/docs/roles-permissions (2026-11)
+
+Only what is asked when something is made, and only of what isn't made yet. What a bucket of the
+stack's own takes after its making isn't asked: Owner and Editor have that on the bucket, by its
+own policy, and not on the project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from .declared import Resource
+from .findings import Finding, mend, not_looked_at, ok
+from .google import Answer, Google
+from .project import ENABLE
+
+# Of one question.
+BATCH = 100
+
+ADMIN_OF_IAM = "resourcemanager.projectIamAdmin"
+NETWORK = "compute.networkAdmin"
+BALANCER = "compute.loadBalancerAdmin"
+
+# Of which Google hears nothing.
+ASKS_NOBODY = "random:"
+
+# By type: the role that has them, and the permissions.
+NEEDED: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    "gcp:projects/iAMMember:IAMMember": (
+        (
+            ADMIN_OF_IAM,
+            ("resourcemanager.projects.getIamPolicy", "resourcemanager.projects.setIamPolicy"),
+        ),
+    ),
+    "gcp:serviceaccount/account:Account": (
+        ("iam.serviceAccountAdmin", ("iam.serviceAccounts.create", "iam.serviceAccounts.get")),
+    ),
+    "gcp:serviceaccount/iAMMember:IAMMember": (
+        (
+            "iam.serviceAccountAdmin",
+            ("iam.serviceAccounts.getIamPolicy", "iam.serviceAccounts.setIamPolicy"),
+        ),
+    ),
+    "gcp:secretmanager/secret:Secret": (
+        ("secretmanager.admin", ("secretmanager.secrets.create", "secretmanager.secrets.get")),
+    ),
+    # The provider reads back what it has written.
+    "gcp:secretmanager/secretVersion:SecretVersion": (
+        ("secretmanager.admin", ("secretmanager.versions.add", "secretmanager.versions.access")),
+    ),
+    "gcp:secretmanager/secretIamMember:SecretIamMember": (
+        (
+            "secretmanager.admin",
+            ("secretmanager.secrets.getIamPolicy", "secretmanager.secrets.setIamPolicy"),
+        ),
+    ),
+    "gcp:sql/databaseInstance:DatabaseInstance": (
+        ("cloudsql.admin", ("cloudsql.instances.create", "cloudsql.instances.get")),
+    ),
+    "gcp:sql/database:Database": (
+        ("cloudsql.admin", ("cloudsql.databases.create", "cloudsql.databases.get")),
+    ),
+    "gcp:sql/user:User": (("cloudsql.admin", ("cloudsql.users.create", "cloudsql.users.list")),),
+    "gcp:storage/bucket:Bucket": (("storage.admin", ("storage.buckets.create",)),),
+    "gcp:storage/bucketIAMMember:BucketIAMMember": (),
+    "gcp:artifactregistry/repository:Repository": (
+        (
+            "artifactregistry.admin",
+            ("artifactregistry.repositories.create", "artifactregistry.repositories.get"),
+        ),
+    ),
+    "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember": (
+        (
+            "artifactregistry.admin",
+            (
+                "artifactregistry.repositories.getIamPolicy",
+                "artifactregistry.repositories.setIamPolicy",
+            ),
+        ),
+    ),
+    "docker:index/image:Image": (
+        ("artifactregistry.admin", ("artifactregistry.repositories.uploadArtifacts",)),
+    ),
+    # gcloud counts its calls for the project, and the build runs as an account of the stack's.
+    "command:local:Command": (
+        ("cloudbuild.builds.editor", ("cloudbuild.builds.create", "cloudbuild.builds.get")),
+        ("serviceusage.serviceUsageConsumer", ("serviceusage.services.use",)),
+        ("iam.serviceAccountUser", ("iam.serviceAccounts.actAs",)),
+    ),
+    "gcp:cloudrunv2/service:Service": (
+        ("run.admin", ("run.services.create", "run.services.get")),
+        # https://cloud.google.com/run/docs/configuring/services/service-identity
+        ("iam.serviceAccountUser", ("iam.serviceAccounts.actAs",)),
+    ),
+    "gcp:cloudrunv2/serviceIamMember:ServiceIamMember": (
+        ("run.admin", ("run.services.getIamPolicy", "run.services.setIamPolicy")),
+    ),
+    "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember": (
+        ("iap.admin", ("iap.webServices.getIamPolicy", "iap.webServices.setIamPolicy")),
+    ),
+    "gcp:iam/workloadIdentityPool:WorkloadIdentityPool": (
+        ("iam.workloadIdentityPoolAdmin", ("iam.googleapis.com/workloadIdentityPools.create",)),
+    ),
+    "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider": (
+        (
+            "iam.workloadIdentityPoolAdmin",
+            ("iam.googleapis.com/workloadIdentityPoolProviders.create",),
+        ),
+    ),
+    "gcp:compute/network:Network": ((NETWORK, ("compute.networks.create",)),),
+    "gcp:compute/subnetwork:Subnetwork": ((NETWORK, ("compute.subnetworks.create",)),),
+    "gcp:servicenetworking/connection:Connection": (
+        (NETWORK, ("servicenetworking.services.addPeering", "compute.networks.use")),
+    ),
+    "gcp:compute/globalAddress:GlobalAddress": ((NETWORK, ("compute.globalAddresses.create",)),),
+    "gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup": (
+        (BALANCER, ("compute.regionNetworkEndpointGroups.create",)),
+    ),
+    "gcp:compute/backendService:BackendService": ((BALANCER, ("compute.backendServices.create",)),),
+    "gcp:compute/uRLMap:URLMap": ((BALANCER, ("compute.urlMaps.create",)),),
+    "gcp:compute/targetHttpProxy:TargetHttpProxy": (
+        (BALANCER, ("compute.targetHttpProxies.create",)),
+    ),
+    "gcp:compute/targetHttpsProxy:TargetHttpsProxy": (
+        (BALANCER, ("compute.targetHttpsProxies.create",)),
+    ),
+    "gcp:compute/managedSslCertificate:ManagedSslCertificate": (
+        (BALANCER, ("compute.sslCertificates.create",)),
+    ),
+    "gcp:compute/sSLPolicy:SSLPolicy": ((BALANCER, ("compute.sslPolicies.create",)),),
+    "gcp:compute/globalForwardingRule:GlobalForwardingRule": (
+        (BALANCER, ("compute.globalForwardingRules.create",)),
+    ),
+    "gcp:compute/securityPolicy:SecurityPolicy": (
+        ("compute.securityAdmin", ("compute.securityPolicies.create",)),
+    ),
+    "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember": (),
+    "gcp:logging/metric:Metric": (("logging.configWriter", ("logging.logMetrics.create",)),),
+    "gcp:monitoring/notificationChannel:NotificationChannel": (
+        ("monitoring.editor", ("monitoring.notificationChannels.create",)),
+    ),
+    "gcp:monitoring/alertPolicy:AlertPolicy": (
+        ("monitoring.editor", ("monitoring.alertPolicies.create",)),
+    ),
+    "gcp:monitoring/uptimeCheckConfig:UptimeCheckConfig": (
+        ("monitoring.editor", ("monitoring.uptimeCheckConfigs.create",)),
+    ),
+    "gcp:billing/budget:Budget": (),
+    # With the APIs, as what is on needs no permission.
+    "gcp:projects/service:Service": (),
+    "gcp:projects/serviceIdentity:ServiceIdentity": (),
+    "pulumi:providers:gcp": (),
+}
+
+
+def on_project(resources: Iterable[Resource]) -> dict[str, str]:
+    """The permissions, each with a role that has it."""
+    return {
+        permission: f"roles/{role}"
+        for resource in resources
+        if not resource.type.startswith(ASKS_NOBODY)
+        for role, permissions in NEEDED[resource.type]
+        for permission in permissions
+    }
+
+
+def get_granted(google: Google, project: str, permissions: Iterable[str]) -> Answer:
+    asked = sorted({*permissions, ENABLE})
+    if len(asked) > BATCH:
+        raise ValueError(f"{len(asked)} permissions in one question, which takes {BATCH}")
+    return google.post(
+        "cloudresourcemanager",
+        f"v3/projects/{project}:testIamPermissions",
+        {"permissions": asked},
+    )
+
+
+def granted(answer: Answer) -> frozenset[str] | None:
+    """None: not known. Without any, Google leaves the list out."""
+    listed = answer.body.get("permissions", [])
+    if not answer.ok or not isinstance(listed, list):
+        return None
+    return frozenset(map(str, listed))
+
+
+def check_permissions(
+    answer: Answer, *, project: str, account: str, needed: Mapping[str, str]
+) -> list[Finding]:
+    has = granted(answer)
+    if has is None:
+        return [not_looked_at("permissions", answer.trouble or "Google's answer names none")]
+    if not needed:
+        return [ok("permissions", "nothing is left to make")]
+    lacking: dict[str, list[str]] = {}
+    for permission, role in sorted(needed.items()):
+        if permission not in has:
+            lacking.setdefault(role, []).append(permission)
+    if not lacking:
+        return [ok("permissions", f"all {len(needed)} that making it takes")]
+    return [
+        mend(
+            "permissions",
+            f"you may not: {', '.join(permissions)}",
+            f"have an owner run: gcloud projects add-iam-policy-binding {project} "
+            f"--member {member(account)} --role {role} --condition None",
+        )
+        for role, permissions in lacking.items()
+    ]
+
+
+def member(account: str) -> str:
+    if not account:
+        return "user:YOU@example.com"
+    kind = "serviceAccount" if account.endswith("gserviceaccount.com") else "user"
+    return f"{kind}:{account}"
+
+
+# ---- what isn't in the project's hands ----
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """Something of others that the stack changes, with rights of its own."""
+
+    what: str
+    permission: str
+    how: str
+    # The question: an API, a path and, for a POST, a body.
+    api: str
+    path: str
+    posted: bool = True
+
+
+def elsewhere(resources: Iterable[Resource], *, existing_bucket: str | None) -> list[Elsewhere]:
+    found: dict[str, Elsewhere] = {}
+    for resource in resources:
+        if resource.type == "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember":
+            key = str(resource.inputs["cryptoKeyId"])
+            found[key] = Elsewhere(
+                what=f"the key {key}",
+                permission="cloudkms.cryptoKeys.setIamPolicy",
+                how="have its owner give you the role Cloud KMS Admin on it: gcloud kms keys "
+                f"add-iam-policy-binding {key} --member {{member}} --role roles/cloudkms.admin",
+                api="cloudkms",
+                path=f"v1/{key}:testIamPermissions",
+            )
+        elif resource.type == "gcp:billing/budget:Budget":
+            account = str(resource.inputs["billingAccount"])
+            found[account] = Elsewhere(
+                what=f"the billing account {account}",
+                permission="billing.budgets.create",
+                how="have its administrator run: gcloud billing accounts add-iam-policy-binding "
+                f"{account} --member {{member}} --role roles/billing.costsManager",
+                api="cloudbilling",
+                path=f"v1/billingAccounts/{account}:testIamPermissions",
+            )
+        elif (
+            resource.type == "gcp:storage/bucketIAMMember:BucketIAMMember"
+            and existing_bucket
+            and resource.inputs.get("bucket") == existing_bucket
+        ):
+            found[existing_bucket] = Elsewhere(
+                what=f"the bucket {existing_bucket}",
+                permission="storage.buckets.setIamPolicy",
+                how=f"have its owner run: gcloud storage buckets add-iam-policy-binding "
+                f"gs://{existing_bucket} --member {{member}} --role roles/storage.admin",
+                api="storage",
+                path=f"storage/v1/b/{existing_bucket}/iam/testPermissions",
+                posted=False,
+            )
+    return list(found.values())
+
+
+def get_elsewhere(google: Google, thing: Elsewhere) -> Answer:
+    if thing.posted:
+        return google.post(thing.api, thing.path, {"permissions": [thing.permission]})
+    return google.get(thing.api, thing.path, permissions=thing.permission)
+
+
+def check_elsewhere(answer: Answer, thing: Elsewhere, *, account: str) -> Finding:
+    if answer.missing:
+        return mend(
+            "permissions",
+            f"{thing.what} is not there",
+            "check its spelling in the stack's settings: pulumi config",
+        )
+    has = granted(answer)
+    if has is None:
+        return not_looked_at("permissions", f"{thing.what}: {answer.trouble}")
+    if thing.permission in has:
+        return ok("permissions", f"{thing.permission} on {thing.what}")
+    return mend(
+        "permissions",
+        f"you may not: {thing.permission} on {thing.what}",
+        thing.how.format(member=member(account)),
+    )

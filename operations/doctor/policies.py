@@ -1,0 +1,298 @@
+"""The organisation's policies that would refuse what is declared.
+
+Constraints: https://cloud.google.com/resource-manager/docs/organization-policy/org-policy-constraints
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from infra.regions import REGIONS
+
+from .declared import Resource
+from .findings import Finding, mend, not_looked_at, ok, warning
+from .google import Answer, Google
+
+ASK = "or ask the organisation's policy administrator for an exception for the project"
+
+# As the constraint calls what Cloud Run's API calls otherwise:
+# https://cloud.google.com/run/docs/securing/ingress#org-policy
+INGRESS = {
+    "INGRESS_TRAFFIC_ALL": "all",
+    "INGRESS_TRAFFIC_INTERNAL_ONLY": "internal",
+    "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER": "internal-and-cloud-load-balancing",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """An effective policy's rules. Of those with a condition only that there are some is known:
+    they hold where the project has a tag."""
+
+    enforced: bool
+    # None: everything but what is denied.
+    allowed: frozenset[str] | None
+    denied: frozenset[str]
+    # Of iam.managed.allowedPolicyMembers: whole organisations and projects that it lets in.
+    principal_sets: bool
+    conditional: bool
+
+    def allows(self, value: str) -> bool:
+        if value in self.denied:
+            return False
+        return self.allowed is None or value in self.allowed
+
+
+def parse(body: Mapping[str, Any]) -> Rules:
+    """https://cloud.google.com/resource-manager/docs/reference/orgpolicy/rest/v2/projects.policies"""
+    spec = body.get("spec")
+    listed = spec.get("rules") if isinstance(spec, dict) else None
+    rules = [rule for rule in listed or [] if isinstance(rule, dict)]
+    always = [rule for rule in rules if not rule.get("condition")]
+    allowed: frozenset[str] | None = None
+    denied: frozenset[str] = frozenset()
+    for rule in always:
+        values = rule.get("values") or {}
+        if values.get("allowedValues"):
+            allowed = (allowed or frozenset()) | _values(values["allowedValues"])
+        denied |= _values(values.get("deniedValues", []))
+        if rule.get("denyAll") is True:
+            allowed = allowed or frozenset()
+    if any(rule.get("allowAll") is True for rule in always):
+        allowed = None
+    return Rules(
+        enforced=any(rule.get("enforce") is True for rule in always),
+        allowed=allowed,
+        denied=denied,
+        principal_sets=any(
+            (rule.get("parameters") or {}).get("allowedPrincipalSets") for rule in always
+        ),
+        conditional=len(always) < len(rules),
+    )
+
+
+def _values(given: Sequence[Any]) -> frozenset[str]:
+    return frozenset(str(value).removeprefix("is:") for value in given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    why: str
+    how: str
+    sure: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What policies look at."""
+
+    everyone_invokes: bool
+    # Service agents get rights, which are Google's accounts.
+    agents: bool
+    invoker_check_off: bool
+    # None: the service is there already.
+    ingress: str | None
+    locations: frozenset[str]
+    public_database: bool
+    accounts: bool
+
+
+def looked_at(resources: Sequence[Resource]) -> Declared:
+    """Of what isn't made yet: a policy leaves alone what was there before it."""
+    by_type: dict[str, list[Resource]] = {}
+    for resource in resources:
+        by_type.setdefault(resource.type, []).append(resource)
+
+    def inputs(type_: str) -> list[Mapping[str, Any]]:
+        return [resource.inputs for resource in by_type.get(type_, [])]
+
+    services = inputs("gcp:cloudrunv2/service:Service")
+    places = {str(service["location"]) for service in services}
+    for bucket in inputs("gcp:storage/bucket:Bucket"):
+        places.add(str(bucket["location"]).lower())
+    for secret in inputs("gcp:secretmanager/secret:Secret"):
+        # https://cloud.google.com/secret-manager/docs/choosing-replication
+        if "auto" in secret["replication"]:
+            places.add("global")
+    invokers = inputs("gcp:cloudrunv2/serviceIamMember:ServiceIamMember")
+    instances = inputs("gcp:sql/databaseInstance:DatabaseInstance")
+    return Declared(
+        everyone_invokes=any(each.get("member") == "allUsers" for each in invokers),
+        agents=bool(by_type.get("gcp:projects/serviceIdentity:ServiceIdentity")),
+        invoker_check_off=any(each.get("invokerIamDisabled") is True for each in services),
+        ingress=next((INGRESS[str(service["ingress"])] for service in services), None),
+        locations=frozenset(places),
+        public_database=bool(instances) and not by_type.get("gcp:compute/network:Network"),
+        accounts=bool(by_type.get("gcp:serviceaccount/account:Account")),
+    )
+
+
+EVERYONE = (
+    "pulumi config set publicThrough invokerIamDisabled (the password is asked for all the same)"
+)
+AGENTS = "may forbid what kmsKey and access iap grant to Google's own service agents"
+TELLS = "`pulumi up` tells; if so, ask the organisation's policy administrator for an exception"
+
+
+def _domains(rules: Rules, declared: Declared) -> Iterator[Refusal]:
+    if rules.allowed is None:
+        return
+    if declared.everyone_invokes:
+        yield Refusal(why="forbids the grant to allUsers", how=EVERYONE)
+    if declared.agents:
+        # https://cloud.google.com/resource-manager/docs/organization-policy/domain-restricted-sharing
+        yield Refusal(why=AGENTS, how=TELLS, sure=False)
+
+
+def _members(rules: Rules, declared: Declared) -> Iterator[Refusal]:
+    if not rules.enforced:
+        return
+    # Whom it lets in is listed, by names of a form that allUsers doesn't have.
+    if declared.everyone_invokes:
+        yield Refusal(why="forbids the grant to allUsers", how=EVERYONE)
+    if declared.agents:
+        yield Refusal(why=AGENTS, how=TELLS, sure=False)
+    if not rules.principal_sets:
+        yield Refusal(
+            why="lists single accounts alone, which the server's is hardly one of",
+            how=TELLS,
+            sure=False,
+        )
+
+
+def _invoker_check(rules: Rules, declared: Declared) -> Iterator[Refusal]:
+    if rules.enforced and declared.invoker_check_off:
+        yield Refusal(
+            why="forbids that Cloud Run's check of callers is off, as publicThrough "
+            "invokerIamDisabled and access internal have it",
+            how="pulumi config set access iam, with invokers, or publicThrough allUsers where that "
+            f"is allowed, {ASK}",
+        )
+
+
+def _ingress(rules: Rules, declared: Declared) -> Iterator[Refusal]:
+    if declared.ingress is None or rules.allows(declared.ingress):
+        return
+    ways = [
+        setting
+        for value, setting in (
+            ("internal", "pulumi config set access internal"),
+            (
+                "internal-and-cloud-load-balancing",
+                "pulumi config set loadBalancer true, with customDomains",
+            ),
+        )
+        if rules.allows(value)
+    ]
+    yield Refusal(why=f"forbids the ingress {declared.ingress}", how=", or ".join([*ways, ASK[3:]]))
+
+
+def _locations(rules: Rules, declared: Declared) -> Iterator[Refusal]:
+    for place in sorted(declared.locations):
+        answer = _allows_place(rules, place)
+        if answer is True:
+            continue
+        how = (
+            "pulumi config set kmsKey with a key of the region, which keeps the secrets there, "
+            f"{ASK}"
+            if place == "global"
+            else f"pulumi config set gcp:region, and bucketLocation, to an allowed one, {ASK}"
+        )
+        what = "secrets replicated automatically, which are global" if place == "global" else place
+        if answer is False:
+            yield Refusal(why=f"forbids {what}", how=how)
+        else:
+            yield Refusal(
+                why=f"names groups of locations, which may not have {what}",
+                how=f"pulumi up tells; if they have not, {how}",
+                sure=False,
+            )
+
+
+def _allows_place(rules: Rules, place: str) -> bool | None:
+    """None: it depends on a group of locations, which Google fills.
+
+    https://cloud.google.com/resource-manager/docs/organization-policy/defining-locations
+    """
+    if place in rules.denied or _in_groups(rules.denied, place):
+        return False
+    if rules.allowed is None or place in rules.allowed or _in_groups(rules.allowed, place):
+        return True
+    groups = {value for value in rules.allowed if value.startswith("in:")}
+    others = {group for group in groups if not _of_regions(group)}
+    return None if others and place != "global" else False
+
+
+def _group(value: str) -> str:
+    """`in:us-central1-locations` -> `us-central1`"""
+    return value.removeprefix("in:").removesuffix("-locations")
+
+
+def _of_regions(value: str) -> bool:
+    """Whether it is the group of a region, or of all whose names start like it."""
+    group = _group(value)
+    return any(region == group or region.startswith(f"{group}-") for region in REGIONS)
+
+
+def _in_groups(values: frozenset[str], place: str) -> bool:
+    return any(
+        place == _group(value) or (place in REGIONS and place.startswith(f"{_group(value)}-"))
+        for value in values
+        if value.startswith("in:")
+    )
+
+
+def _public_database(rules: Rules, declared: Declared) -> Iterator[Refusal]:
+    if rules.enforced and declared.public_database:
+        yield Refusal(
+            why="forbids databases with a public address", how="pulumi config set network private"
+        )
+
+
+def _accounts(rules: Rules, declared: Declared) -> Iterator[Refusal]:
+    if rules.enforced and declared.accounts:
+        yield Refusal(why="forbids new service accounts, and the server runs as one", how=ASK[3:])
+
+
+CONSTRAINTS = {
+    "iam.allowedPolicyMemberDomains": _domains,
+    "iam.managed.allowedPolicyMembers": _members,
+    "run.managed.requireInvokerIam": _invoker_check,
+    "run.allowedIngress": _ingress,
+    "gcp.resourceLocations": _locations,
+    "sql.restrictPublicIp": _public_database,
+    "iam.disableServiceAccountCreation": _accounts,
+}
+
+
+def get_policy(google: Google, project: str, constraint: str) -> Answer:
+    path = f"v2/projects/{project}/policies/{constraint}:getEffectivePolicy"
+    return google.get("orgpolicy", path)
+
+
+def check_policies(answers: Mapping[str, Answer], declared: Declared) -> list[Finding]:
+    found: list[Finding] = []
+    unknown: dict[str, list[str]] = {}
+    fine = 0
+    for constraint, answer in answers.items():
+        if not answer.ok:
+            unknown.setdefault(answer.trouble, []).append(constraint)
+            continue
+        rules = parse(answer.body)
+        refusals = list(CONSTRAINTS[constraint](rules, declared))
+        if rules.conditional and not refusals:
+            unknown.setdefault("it depends on the project's tags", []).append(constraint)
+        fine += not refusals and not rules.conditional
+        for refusal in refusals:
+            lifted = ", unless a tag of the project lifts it" if rules.conditional else ""
+            verdict = mend if refusal.sure and not rules.conditional else warning
+            found.append(verdict("policies", f"{constraint} {refusal.why}{lifted}", refusal.how))
+    if fine:
+        found.insert(0, ok("policies", f"{fine} of {len(answers)} looked at forbid nothing of it"))
+    off = {answer.trouble: answer.off for answer in answers.values() if answer.off}
+    for trouble, constraints in unknown.items():
+        how = f"gcloud services enable {off[trouble]}" if trouble in off else ""
+        found.append(not_looked_at("policies", f"{', '.join(constraints)}: {trouble}", how))
+    return found

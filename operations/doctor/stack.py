@@ -1,0 +1,215 @@
+"""Which stack is meant, what is set for it, and what it has made already."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra.reader import SettingsError
+from infra.settings import Settings, load
+
+from .findings import Finding, mend, not_looked_at, ok, warning
+
+DEFAULT = "dev"
+STACK = re.compile(r"(?:[\w.-]+/){0,2}[A-Za-z0-9_][\w.-]{0,99}", re.ASCII)
+# What tests/engine runs the program under; an older one isn't known to work.
+OLDEST_PULUMI = (3, 259, 0)
+PULUMI_SECONDS = 30
+INSTALL = "https://www.pulumi.com/docs/install/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pulumi:
+    """What its command line says of itself and of the stack."""
+
+    # Empty: there is none.
+    version: str
+    user: str = ""
+    # Why there is no user.
+    logged_out: str = ""
+    selected: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    name: str
+    why: str
+    config: Mapping[str, Any]
+    # Empty where the file is as it should be.
+    trouble: str = ""
+
+
+def ask_pulumi(*, selected: bool, folder: Path) -> Pulumi:
+    if shutil.which("pulumi") is None:
+        return Pulumi(version="")
+    version = _pulumi(folder, "version")
+    if version.returncode:
+        return Pulumi(version="")
+    user = _pulumi(folder, "whoami")
+    name = (
+        _pulumi(folder, "stack", "--show-name").stdout if selected and not user.returncode else ""
+    )
+    return Pulumi(
+        version=version.stdout.strip(),
+        user="" if user.returncode else user.stdout.strip(),
+        logged_out=user.stderr.strip() if user.returncode else "",
+        selected=name.strip(),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    # Whether Pulumi says; the rest holds only then.
+    known: bool
+    exists: bool = False
+    # The types and names of what the stack has made.
+    made: frozenset[tuple[str, str]] = frozenset()
+
+
+def state_of(stack: str, folder: Path) -> State:
+    done = _pulumi(folder, "stack", "export", "--stack", stack)
+    if done.returncode:
+        return State(known="no stack named" in done.stderr)
+    try:
+        deployment = json.loads(done.stdout).get("deployment") or {}
+        made = frozenset(_key(each["urn"]) for each in deployment.get("resources") or [])
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return State(known=False)
+    return State(known=True, exists=True, made=made)
+
+
+def _key(urn: str) -> tuple[str, str]:
+    """`urn:pulumi:dev::mlflow-gcp::mlflow-gcp:infra:Secrets$gcp:…:Secret::name` -> type, name"""
+    _, _, types, name = urn.split("::", 3)
+    return types.rpartition("$")[2], name
+
+
+def _pulumi(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["pulumi", *arguments, "--non-interactive"]
+    try:
+        return subprocess.run(
+            command, check=False, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=PULUMI_SECONDS,
+            env={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"},
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", f"no answer: {type(error).__name__}")
+
+
+def choose(named: str | None, *, selected: str, folder: Path) -> Stack:
+    """The one that was named, or Pulumi's selected one, or the file that is there to start with."""
+    name, why = named or selected or DEFAULT, ""
+    if not named:
+        why = "selected in Pulumi" if selected else "none is selected in Pulumi, so the first"
+    if not STACK.fullmatch(name):
+        return Stack(
+            name=name,
+            why=why,
+            config={},
+            trouble="is no stack's name (letters, digits, hyphens, dots and underscores)",
+        )
+    file = folder / f"Pulumi.{name.rpartition('/')[2]}.yaml"
+    try:
+        content = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        here = ", ".join(sorted(path.suffixes[0][1:] for path in folder.glob("Pulumi.*.yaml")))
+        return Stack(
+            name=name,
+            why=why,
+            config={},
+            trouble=f"has no {file.name}; there is one for {here}",
+        )
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return Stack(name=name, why=why, config={}, trouble=f"{file.name} is no YAML")
+    config = content.get("config") if isinstance(content, dict) else None
+    return Stack(name=name, why=why, config=config if isinstance(config, dict) else {})
+
+
+def settings_of(stack: Stack) -> Settings | SettingsError:
+    """Encrypted values stay so: any other of the same kind is as good to check the rest with."""
+    secret = {key for key, value in stack.config.items() if _encrypted(value)}
+    config = {
+        key: "x" * 32 if key in secret else value
+        for key, value in stack.config.items()
+        if value is not None
+    }
+    try:
+        return load(config, is_secret=secret.__contains__)
+    except SettingsError as error:
+        return error
+
+
+def _encrypted(value: Any) -> bool:
+    return isinstance(value, dict) and "secure" in value
+
+
+def check_stack(stack: Stack) -> Finding:
+    if stack.trouble:
+        return mend(
+            "stack",
+            f"{stack.name} {stack.trouble}",
+            "make doctor STACK=dev, or make one: pulumi stack init my-stack && "
+            "pulumi config set gcp:project my-project",
+        )
+    return ok("stack", f"{stack.name} ({stack.why})" if stack.why else stack.name)
+
+
+def check_settings(settings: Settings | SettingsError) -> list[Finding]:
+    if isinstance(settings, Settings):
+        return [ok("settings", f"they hold together; region {settings.region}")]
+    return [
+        mend(
+            "settings",
+            f"{problem.key}: given {problem.given}; wanted {problem.wanted}",
+            problem.example,
+        )
+        for problem in settings.problems
+    ]
+
+
+def check_pulumi(pulumi: Pulumi) -> list[Finding]:
+    if not pulumi.version:
+        return [
+            mend("pulumi", "no Pulumi on the PATH that answers", f"install it: {INSTALL}"),
+            not_looked_at("pulumi login", "there is no Pulumi"),
+        ]
+    oldest = ".".join(map(str, OLDEST_PULUMI))
+    number = re.match(r"v?(\d+)\.(\d+)\.(\d+)", pulumi.version)
+    if not number or tuple(map(int, number.groups())) < OLDEST_PULUMI:
+        version = warning(
+            "pulumi",
+            f"{pulumi.version}; the oldest that this program is tried with is v{oldest}",
+            f"update it: {INSTALL}",
+        )
+    else:
+        version = ok("pulumi", pulumi.version)
+    if not pulumi.user:
+        return [
+            version,
+            mend(
+                "pulumi login",
+                f"nobody is logged in to where the state is kept: {pulumi.logged_out}",
+                "pulumi login, or with the state in a bucket: pulumi login gs://my-state-bucket",
+            ),
+        ]
+    return [version, ok("pulumi login", pulumi.user)]
+
+
+def check_state(stack: Stack, state: State) -> Finding:
+    if not state.known:
+        return not_looked_at("state", "Pulumi does not say what the stack has made already")
+    if not state.exists:
+        return warning(
+            "state", f"Pulumi has no stack {stack.name} yet", f"pulumi stack init {stack.name}"
+        )
+    count = len([kind for kind, _ in state.made if kind.startswith("gcp:")])
+    return ok("state", f"things made already: {count}" if count else "nothing made yet")

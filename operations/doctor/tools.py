@@ -1,0 +1,219 @@
+"""What must be on this computer: Python, Docker and gcloud. Pulumi is in `stack.py`."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from infra import docker_daemon
+
+from .findings import Finding, mend, not_looked_at, ok, warning
+
+PYTHONS = ((3, 11), (3, 14))
+SECONDS = 20
+CLOUD_BUILD = "or let Google build: pulumi config set builder cloud-build"
+GCLOUD = "https://cloud.google.com/sdk/docs/install"
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=SECONDS,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", f"no answer: {type(error).__name__}")
+
+
+# ---- Python ----
+
+
+@dataclass(frozen=True, kw_only=True)
+class Python:
+    """The one that Pulumi takes: that of `.venv` (see Pulumi.yaml), or what it makes one with."""
+
+    command: str
+    # Empty where it doesn't answer or can't make environments.
+    version: str
+
+
+def look_for_python(folder: Path) -> Python:
+    made = folder / ".venv" / "bin" / "python"
+    # https://www.pulumi.com/docs/iac/cli/environment-variables/
+    command = str(made) if made.exists() else os.environ.get("PULUMI_PYTHON_CMD") or "python3"
+    needs = "" if made.exists() else "import ensurepip, venv; "
+    done = _run(command, "-c", f"{needs}import sys; print('%d.%d' % sys.version_info[:2])")
+    shown = ".venv/bin/python" if made.exists() else command
+    return Python(command=shown, version="" if done.returncode else done.stdout.strip())
+
+
+def check_python(python: Python) -> Finding:
+    wanted = " to ".join(".".join(map(str, each)) for each in PYTHONS)
+    if not re.fullmatch(r"\d+\.\d+", python.version):
+        return mend(
+            "python",
+            f"{python.command} does not run, or can't make virtual environments, which Pulumi "
+            "needs",
+            f"install Python {wanted} with venv (on Debian and Ubuntu: apt install python3-venv)",
+        )
+    major, minor = map(int, python.version.split("."))
+    if not PYTHONS[0] <= (major, minor) <= PYTHONS[1]:
+        how = "rm -r .venv, and then " if python.command.startswith(".venv") else ""
+        return mend(
+            "python",
+            f"{python.command}, which Pulumi takes, is {python.version}; wanted {wanted}",
+            f"{how}install one, and name it: export PULUMI_PYTHON_CMD=python3.11",
+        )
+    return ok("python", f"{python.version} ({python.command})")
+
+
+# ---- Docker ----
+
+
+@dataclass(frozen=True, kw_only=True)
+class Docker:
+    tried: tuple[str, ...]
+    # Of the one that answers; None: none does.
+    host: str | None
+    # Of the daemon, as `linux/amd64`; None: it doesn't say.
+    platform: str | None = None
+    # What it builds for, as `docker buildx` says; None: that isn't to be had.
+    builds_for: str | None = None
+
+
+def look_for_docker(config: Mapping[str, Any]) -> Docker:
+    named = config.get("docker:host")
+    tried = [str(named)] if named else docker_daemon.hosts()
+    host = next((host for host in tried if docker_daemon.answers(host)), None)
+    platform = _platform(host) if host else None
+    builds_for = None
+    if platform and not platform.endswith("/amd64"):
+        done = _run("docker", "buildx", "inspect")
+        found = re.search(r"^Platforms:(.*)$", done.stdout, re.MULTILINE)
+        builds_for = found[1].strip() if found and not done.returncode else None
+    return Docker(tried=tuple(tried), host=host, platform=platform, builds_for=builds_for)
+
+
+class _Socket(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=docker_daemon.TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _platform(host: str) -> str | None:
+    """https://docs.docker.com/reference/api/engine/#tag/System/operation/SystemVersion"""
+    url = urlsplit(host)
+    connection: http.client.HTTPConnection
+    if url.scheme == "unix":
+        connection = _Socket(url.path)
+    elif url.scheme in {"tcp", "http"} and not os.environ.get("DOCKER_TLS_VERIFY"):
+        address = url.hostname or ""
+        connection = http.client.HTTPConnection(
+            address, url.port or 2375, timeout=docker_daemon.TIMEOUT
+        )
+    else:
+        return None
+    try:
+        connection.request("GET", "/version")
+        version = json.loads(connection.getresponse().read(1_000_000))
+        return f"{version['Os']}/{version['Arch']}"
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return None
+    finally:
+        connection.close()
+
+
+def check_docker(docker: Docker, *, needed: bool) -> Finding:
+    if not needed:
+        return ok("docker", "not needed: the image is not built on this computer")
+    if docker.host is None:
+        return mend(
+            "docker",
+            f"no daemon answers at {' or '.join(docker.tried)}, and it builds the image",
+            f"start Docker, {CLOUD_BUILD}",
+        )
+    if docker.platform is None:
+        return not_looked_at(
+            "docker", f"whether the daemon at {docker.host} builds linux/amd64; it does not say"
+        )
+    system = docker.platform.partition("/")[0]
+    if system != "linux":
+        return mend(
+            "docker",
+            f"the daemon makes {system} images, and Cloud Run runs linux/amd64",
+            "switch Docker to Linux containers",
+        )
+    if docker.platform == "linux/amd64":
+        return ok("docker", f"linux/amd64 at {docker.host}")
+    if docker.builds_for is None:
+        return not_looked_at(
+            "docker",
+            f"whether the daemon, which is {docker.platform}, also builds linux/amd64: "
+            "`docker buildx inspect` does not say",
+            f"docker buildx ls, {CLOUD_BUILD}",
+        )
+    if "linux/amd64" in docker.builds_for:
+        return ok("docker", f"{docker.platform}, which also builds linux/amd64")
+    # https://docs.docker.com/build/building/multi-platform/#install-qemu-manually
+    return mend(
+        "docker",
+        f"the daemon is {docker.platform} and builds for {docker.builds_for} alone; Cloud Run runs "
+        "linux/amd64",
+        f"docker run --privileged --rm tonistiigi/binfmt --install amd64, {CLOUD_BUILD}",
+    )
+
+
+# ---- gcloud ----
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gcloud:
+    there: bool
+    # Who `gcloud auth login` has logged in; empty: nobody.
+    account: str = ""
+
+
+def look_for_gcloud() -> Gcloud:
+    if shutil.which("gcloud") is None:
+        return Gcloud(there=False)
+    done = _run("gcloud", "auth", "list", "--filter=status:ACTIVE", "--format=value(account)")
+    return Gcloud(there=True, account=done.stdout.strip())
+
+
+def check_gcloud(gcloud: Gcloud, *, needed: bool) -> Finding:
+    if not gcloud.there:
+        if needed:
+            return mend(
+                "gcloud",
+                "there is none, and with builder cloud-build it hands Google the source",
+                f"install it ({GCLOUD}), or: pulumi config set builder docker",
+            )
+        return warning(
+            "gcloud",
+            "there is none; Pulumi does without, but it is the usual way to log in",
+            f"install it: {GCLOUD}",
+        )
+    if gcloud.account:
+        return ok("gcloud", gcloud.account)
+    if needed:
+        return mend(
+            "gcloud",
+            "nobody is logged in, and with builder cloud-build it hands Google the source",
+            "gcloud auth login",
+        )
+    return ok("gcloud", "there; nobody is logged in, and nobody needs to be")

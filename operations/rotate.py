@@ -1,0 +1,138 @@
+"""`make rotate`: another password or key, by one more than before, as docs/runbooks.md has it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from local.state import SETTINGS
+from operations import commands
+from operations.commands import ROOT
+from operations.errors import OperationError
+from operations.stack import NAMESPACE, CloudStack, LocalStack, Stack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secret:
+    setting: str
+    consequence: str
+    # Where a value of the user's own would be set.
+    own: str = ""
+
+
+SECRETS = {
+    "tracking": Secret(
+        setting="trackingPasswordVersion",
+        own="trackingPassword",
+        consequence="The old password gets 401 as soon as the new revision has the traffic. "
+        "`make env` has the new one for every client.",
+    ),
+    "viewer": Secret(
+        setting="viewerPasswordVersion",
+        own="viewerPassword",
+        consequence="The viewer's old password gets 401 as soon as the new revision has the "
+        "traffic; the output viewer_password is the new one.",
+    ),
+    "database": Secret(
+        setting="databasePasswordVersion",
+        consequence="Nobody notices. The password before holds until the next change, for rolling "
+        "back; a leaked one takes two changes.",
+    ),
+    "encryption": Secret(
+        setting="encryptionKeyVersion",
+        consequence="The new revision re-encrypts the gateway's keys and the webhooks' secrets "
+        "when it boots; calls through the gateway may fail for some seconds.",
+    ),
+}
+
+
+def rotate(stack: Stack, *, what: str) -> None:
+    if what not in SECRETS:
+        raise OperationError(
+            f"WHAT={what!r} isn't known: one of {', '.join(SECRETS)}, for example WHAT=database."
+        )
+    secret = SECRETS[what]
+    _ = stack.outputs
+    if what == "viewer" and not stack.setting("viewerUsername"):
+        raise OperationError(
+            "There is no viewer. `pulumi config set viewerUsername viewer`, then `pulumi up`, "
+            "makes one."
+        )
+    if secret.own and stack.setting(secret.own):
+        raise OperationError(
+            f"{secret.own} is your own, so nothing can be generated. Set another: "
+            f"`pulumi config set --secret {secret.own}`, then `pulumi up`."
+        )
+    if secret.own and stack.setting(f"{secret.own}Secret"):
+        raise OperationError(
+            f"The password is in a secret of your own. Add a version to that, and name it: `pulumi "
+            f"config set {secret.own}Secret projects/…/versions/2`, then `pulumi up`."
+        )
+    if isinstance(stack, CloudStack):
+        _cloud(stack, secret)
+    else:
+        _local(stack, secret)
+
+
+def deployed_version(updates: list[Mapping[str, Any]], setting: str) -> int:
+    """What the last `pulumi up` made, of Pulumi's history, the newest first.
+
+    Not what is set: a setting that was never deployed must not be skipped, since the database's
+    two users take turns and the second change ends the first one's password.
+    """
+    for update in updates:
+        if update["kind"] != "update":
+            continue
+        if update["result"] != "succeeded":
+            break
+        return int(update["config"].get(f"{NAMESPACE}:{setting}", {}).get("value") or 1)
+    raise OperationError(
+        "The last `pulumi up` did not end well, and one change at a time is what is safe: "
+        "run `pulumi up` until it does, then this again."
+    )
+
+
+def _cloud(stack: CloudStack, secret: Secret) -> None:
+    history = json.loads(stack.pulumi("stack", "history", "--json"))
+    before = deployed_version(history, secret.setting)
+    stack.pulumi("config", "set", f"{NAMESPACE}:{secret.setting}", str(before + 1))
+    print(f"{secret.setting} is {before + 1} now, in Pulumi.{stack.name}.yaml.")
+    print(secret.consequence, flush=True)
+    if commands.attended("pulumi", "up", "--stack", stack.name):
+        took = shlex.join(
+            ["pulumi", "config", "set", secret.setting, str(before), "--stack", stack.name]
+        )
+        raise OperationError(
+            "`pulumi up` did not end well, or was declined. `make rotate` goes on with the same "
+            f"change; where nothing was changed yet, `{took}` takes it back."
+        )
+    print(f"Done. Keep Pulumi.{stack.name}.yaml as it is now: commit it where others deploy.")
+
+
+def _local(stack: LocalStack, secret: Secret) -> None:
+    key = f"{NAMESPACE}:{secret.setting}"
+    version = int(stack.setting(secret.setting) or 1) + 1
+    options = stack.entry["options"]
+    remembered = {**stack.state.load(SETTINGS), key: str(version)}
+    stack.state.save(SETTINGS, remembered)
+    print(f"{secret.setting} is {version} now.")
+    print(secret.consequence, flush=True)
+    if not options["detached"]:
+        print("It runs in the foreground: stop it with Ctrl-C and start it again, `make local`.")
+        return
+    given = {name: value for name, value in options["config"].items() if name != key}
+    settings = [part for name, value in given.items() for part in ("--config", f"{name}={value}")]
+    here = [sys.executable, "-m", "local", "--state", str(stack.state.root)]
+    restart = [*here, "up", "--port", str(options["port"]), "--python", options["command"][0]]
+    for command in ([*here, "down"], [*restart, *settings]):
+        done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+        if done.returncode:
+            raise OperationError(
+                f"The stack on this computer did not start again:\n{done.stdout}{done.stderr}"
+            )
+    print("Done: the server runs with it.")

@@ -1,0 +1,163 @@
+"""Which stack is meant, and what it says of itself.
+
+`STACK=dev` is Pulumi's, `STACK=local` the one on this computer. Without a name it is the one that
+Pulumi has selected, or else the one that runs here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from local.state import LocalError, State
+from operations import commands
+from operations.errors import OperationError
+
+LOCAL = "local"
+NAMESPACE = "mlflow-gcp"
+
+
+class CloudStack:
+    """A stack of Pulumi's."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"stack {self.name}"
+
+    def pulumi(self, *arguments: str) -> str:
+        try:
+            return commands.pulumi(*arguments, "--stack", self.name)
+        except OperationError as error:
+            if "no stack named" not in str(error) and "fully qualified" not in str(error):
+                raise
+            raise OperationError(
+                f"Pulumi has no stack {self.name!r} where it is logged in. `pulumi stack ls` lists "
+                "what there is, for example STACK=dev; STACK=local is the one on this computer."
+            ) from None
+
+    @cached_property
+    def outputs(self) -> Mapping[str, Any]:
+        """All of them, secrets hidden."""
+        outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json"))
+        if "tracking_uri" not in outputs:
+            raise OperationError(
+                f"The stack {self.name!r} isn't up yet, so there is nothing to ask: "
+                f"`pulumi up --stack {self.name}`."
+            )
+        return outputs
+
+    def password(self) -> str:
+        if version := self.password_secret:
+            return commands.gcloud("secrets", "versions", "access", version)
+        return self.pulumi("stack", "output", "tracking_password", "--show-secrets").rstrip("\n")
+
+    @property
+    def password_secret(self) -> str:
+        """Where it is kept, with the setting trackingPasswordSecret: nowhere in Pulumi."""
+        return str(self.outputs.get("tracking_password_secret", ""))
+
+    @cached_property
+    def config(self) -> Mapping[str, str]:
+        """Every setting with its default; a secret one is not empty, and no more is told."""
+        entries = json.loads(self.pulumi("config", "--json"))
+        return {key: entry.get("value", "(hidden)") for key, entry in entries.items()}
+
+    def setting(self, key: str) -> str:
+        return self.config.get(f"{NAMESPACE}:{key}", "")
+
+    @property
+    def project(self) -> str:
+        return self.config["gcp:project"]
+
+    @property
+    def region(self) -> str:
+        return self.config["gcp:region"]
+
+    @property
+    def service(self) -> str:
+        return self.setting("name")
+
+    @property
+    def connection_name(self) -> str:
+        return str(self.outputs["database_connection_name"])
+
+    def database_url(self) -> str:
+        return commands.gcloud(
+            *("secrets", "versions", "access", "latest"),
+            *(f"--secret={self.service}_database_url", f"--project={self.project}"),
+        )
+
+
+class LocalStack:
+    """The stack on this computer."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def __str__(self) -> str:
+        return "the stack on this computer"
+
+    @cached_property
+    def entry(self) -> Mapping[str, Any]:
+        """What its supervisor says of it."""
+        try:
+            entry = self.state.supervisor() if self.state.running() else {}
+        except LocalError as error:
+            raise OperationError(str(error)) from None
+        if not entry.get("ready"):
+            raise OperationError("No stack runs on this computer: `make local-up` starts it.")
+        return entry
+
+    @property
+    def outputs(self) -> Mapping[str, Any]:
+        outputs: dict[str, Any] = self.entry["outputs"]
+        return outputs
+
+    def password(self) -> str:
+        return str(self.outputs["tracking_password"])
+
+    def setting(self, key: str) -> str:
+        return str(self.entry["config"].get(f"{NAMESPACE}:{key}", ""))
+
+    @property
+    def service(self) -> str:
+        return self.setting("name") or "mlflow"
+
+    @property
+    def log(self) -> Path:
+        return self.state.path("log", "server.log")
+
+    def database_url(self) -> str:
+        # Its server's library takes longer to import than all the rest.
+        from local.secret_manager import newest
+
+        return newest(self.state, f"{self.service}_database_url")
+
+    def sockets(self) -> Path:
+        """Where the database's socket is, as it is for the server."""
+        return self.state.cloudsql_root() / str(self.outputs["database_connection_name"])
+
+
+Stack = CloudStack | LocalStack
+
+
+def find(name: str, *, state: State, say: Callable[[str], None]) -> Stack:
+    if name:
+        return LocalStack(state) if name == LOCAL else CloudStack(name)
+    try:
+        selected = commands.pulumi("stack", "--show-name").strip()
+    except OperationError as error:
+        if not state.running():
+            raise OperationError(
+                f"No stack was named, Pulumi gives none ({str(error).rstrip('.')}), and none runs "
+                "on this computer. Name one, for example STACK=dev, or start one: `make local-up`."
+            ) from None
+        say("the stack on this computer: Pulumi has none selected (STACK=dev names another)")
+        return LocalStack(state)
+    say(f"stack {selected}, which Pulumi has selected (STACK=local is the one on this computer)")
+    return CloudStack(selected)

@@ -1,0 +1,225 @@
+"""`make status`: what stands, how it is and what it costs. What can't be had says why."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from operations import commands, monitoring
+from operations.database import connection
+from operations.errors import OperationError
+from operations.monitoring import Monitoring
+from operations.stack import CloudStack, LocalStack, Stack
+
+Part = tuple[str, Callable[[], str]]
+# A cold start and more.
+_ANSWER_SECONDS = 60
+
+
+def status(stack: Stack) -> None:
+    outputs = stack.outputs
+    print(f"{stack}: {outputs['tracking_uri']}\n", flush=True)
+    parts: list[Part] = [("answers", lambda: answers(stack))]
+    parts += _cloud(stack) if isinstance(stack, CloudStack) else _local(stack)
+    parts.append(("cost a month", lambda: str(outputs["monthly_cost_estimate"])))
+    print(table(parts))
+
+
+def table(parts: Sequence[Part]) -> str:
+    width = max(len(name) for name, _ in parts)
+    with ThreadPoolExecutor() as pool:
+        told = pool.map(lambda part: _told(part[1]), parts)
+        return "\n".join(
+            f"{name:{width}}  {text}" for (name, _), text in zip(parts, told, strict=True)
+        )
+
+
+def _told(ask: Callable[[], str]) -> str:
+    try:
+        return ask()
+    except OperationError as error:
+        return f"not known: {error}"
+
+
+def size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}" if unit != "bytes" else f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+# The server's own word
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Where Google's front sends a browser to log in, the password has no business."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def answers(stack: Stack) -> str:
+    address = stack.outputs["tracking_uri"]
+    login = f"{stack.outputs['tracking_username']}:{stack.password()}"
+    # A proxy in the environment is not for this computer's own addresses.
+    direct = [urllib.request.ProxyHandler({})] if isinstance(stack, LocalStack) else []
+    opener = urllib.request.build_opener(_Stay, *direct)
+    started = time.monotonic()
+    health, _ = _get(opener, f"{address}/health", {})
+    seconds = time.monotonic() - started
+    encoded = base64.b64encode(login.encode()).decode()
+    code, version = _get(opener, f"{address}/version", {"Authorization": f"Basic {encoded}"})
+    if health == 200 and code == 200:
+        return f"yes, in {seconds:.1f} s; MLflow {version[:40]} with the password"
+    if health == 200 and code == 401:
+        return "yes, but it refuses the password: `pulumi up` sets what the outputs say"
+    access = stack.setting("access") or "public"
+    front = "" if access == "public" else f"; with access {access}, Google's front decides first"
+    return f"not as it should: /health {health}, /version with the password {code}{front}"
+
+
+def _get(
+    opener: urllib.request.OpenerDirector, address: str, headers: dict[str, str]
+) -> tuple[int, str]:
+    request = urllib.request.Request(address, headers=headers)  # noqa: S310 an output of the stack
+    try:
+        with opener.open(request, timeout=_ANSWER_SECONDS) as answer:
+            return answer.status, answer.read(1000).decode(errors="replace").strip()
+    except urllib.error.HTTPError as error:
+        return error.code, ""
+    except OSError as error:
+        raise OperationError(f"no answer from {address} ({error})") from None
+
+
+# On Google Cloud
+
+
+def _cloud(stack: CloudStack) -> list[Part]:
+    project, _region, instance = stack.connection_name.split(":")
+    # Once for all of them, while the rest is asked.
+    token = ThreadPoolExecutor(1).submit(commands.gcloud, "auth", "print-access-token")
+    metrics = Monitoring(project=stack.project, token=lambda: token.result().strip())
+    in_sql = {"project_id": project, "database_id": f"{project}:{instance}"}
+    bucket = str(stack.outputs["artifact_bucket"])
+
+    def instances() -> str:
+        found = metrics.newest(
+            monitoring.INSTANCES, service_name=stack.service, location=stack.region
+        )
+        return f"{found or 0:.0f}, some minutes ago"
+
+    def database() -> str:
+        told = commands.gcloud_json(
+            "sql", "instances", "describe", instance, f"--project={project}"
+        )
+        return instance_line(told)
+
+    def in_use() -> str:
+        disk = metrics.newest(monitoring.DISK, **in_sql)
+        connections = metrics.newest(monitoring.CONNECTIONS, **in_sql)
+        if disk is None and connections is None:
+            raise OperationError("nothing was measured in the last minutes")
+        return f"{size(disk or 0)} of disk, connections: {connections or 0:.0f}"
+
+    def storage() -> str:
+        stored = metrics.newest(monitoring.STORED, bucket_name=bucket)
+        objects = metrics.newest(monitoring.OBJECTS, bucket_name=bucket)
+        if stored is None:
+            return f"{bucket}: nothing yet (it is measured once a day)"
+        count = f"{objects or 0:.0f} objects"
+        return f"{bucket}: {size(stored)}, {count}, with older versions, at the last day's end"
+
+    return [
+        ("revision", lambda: _revisions(stack)),
+        ("instances", instances),
+        ("database", database),
+        ("in use", in_use),
+        ("storage", storage),
+    ]
+
+
+def _revisions(stack: CloudStack) -> str:
+    return revision_line(
+        commands.gcloud_json(
+            *("run", "services", "describe", stack.service),
+            *(f"--region={stack.region}", f"--project={stack.project}"),
+        )
+    )
+
+
+def revision_line(service: Mapping[str, Any]) -> str:
+    """https://cloud.google.com/run/docs/reference/rest/v1/namespaces.services#ServiceStatus"""
+    told = service.get("status", {})
+    traffic = [
+        f"{target.get('percent', 0)} % {target.get('revisionName', '')}"
+        for target in told.get("traffic", ())
+        if target.get("percent")
+    ]
+    created, ready = told.get("latestCreatedRevisionName"), told.get("latestReadyRevisionName")
+    line = ", ".join(traffic) or "no traffic goes to any"
+    if created == ready:
+        return line
+    why = next(
+        (one.get("message", "") for one in told.get("conditions", ()) if one["status"] == "False"),
+        "",
+    )
+    return f"{line}; the newest, {created}, isn't ready. {why}".rstrip()
+
+
+def instance_line(told: Mapping[str, Any]) -> str:
+    """https://cloud.google.com/sql/docs/postgres/admin-api/rest/v1/instances"""
+    settings = told.get("settings", {})
+    version = str(told.get("databaseInstalledVersion") or told.get("databaseVersion"))
+    version = version.replace("POSTGRES_", "PostgreSQL ").replace("_", ".")
+    standby = ", with a standby" if settings.get("availabilityType") == "REGIONAL" else ""
+    return (
+        f"{told.get('name')} is {told.get('state')}, {version}, {settings.get('tier')}{standby}, "
+        f"{settings.get('dataDiskSizeGb')} GB of disk"
+    )
+
+
+# On this computer
+
+
+def _local(stack: LocalStack) -> list[Part]:
+    def server() -> str:
+        [process] = [
+            entry
+            for name, entry in stack.state.load("processes.json").items()
+            if name.startswith("server ")
+        ]
+        return f"process {process['pid']}, {size(_resident(process['pid']))} of memory"
+
+    def database() -> str:
+        with connection(stack) as asked:
+            [[version, bytes_used, connections]] = asked.run(
+                "SELECT current_setting('server_version'), pg_database_size(current_database()),"
+                " (SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid())"
+            )
+        return f"PostgreSQL {version}, {size(bytes_used)} of disk, connections: {connections}"
+
+    def storage() -> str:
+        from local.objects import usage
+
+        bucket = stack.outputs["artifact_bucket"]
+        count, stored = usage(stack.state.path("storage"), bucket)
+        return f"{bucket}: {size(stored)}, {count} objects"
+
+    return [("server", server), ("database", database), ("storage", storage)]
+
+
+def _resident(pid: int) -> float:
+    told = subprocess.run(
+        ["ps", "-o", "rss=", "-p", str(pid)], check=False, capture_output=True, text=True
+    ).stdout
+    if not told.strip():
+        raise OperationError(f"process {pid} is gone")
+    return int(told) * 1024

@@ -1,0 +1,529 @@
+"""Every command on a stack of Pulumi's: what it asks of whom, and what it makes of the answers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from operations.monitoring import CONNECTIONS, DISK, INSTANCES, OBJECTS, STORED
+from tests.manual import stand_in
+from tests.operations.machine import INSTANCE, OUTPUTS, PASSWORD, TOKEN, Machine
+
+WHERE = ("--region=us-central1", "--project=my-project")
+FILTER = (
+    'resource.type="cloud_run_revision" AND resource.labels.service_name="mlflow" AND '
+    'resource.labels.location="us-central1" AND '
+    '(NOT log_id("run.googleapis.com/requests") OR severity>=WARNING)'
+)
+READ = ("logging", "read", FILTER)
+READ_HOUR = (*READ, "--freshness=1h", "--limit=1000", "--order=desc", "--project=my-project")
+SERVICE = ("run", "services", "describe", "mlflow", *WHERE)
+DATABASE = ("sql", "instances", "describe", "mlflow-1a2b3c", "--project=my-project")
+BACKUP = (
+    *("sql", "backups", "create", "--instance=mlflow-1a2b3c", "--project=my-project"),
+    "--description=make backup of stack dev",
+)
+URL = ("secrets", "versions", "access", "latest", "--secret=mlflow_database_url")
+SECRET = (*URL, "--project=my-project")
+DATABASE_PASSWORD = "a/b@c:%$"
+DATABASE_URL = f"postgresql+pg8000://mlflow-alternate:a%2Fb%40c%3A%25%24@/mlflow?unix_sock=/cloudsql/{INSTANCE}"
+JSON = "--format=json"
+
+
+# open
+
+
+def test_the_page_is_opened_without_the_password(deployed: Machine) -> None:
+    deployed.has("a-browser")
+    deployed.tell(["a-browser", OUTPUTS["tracking_uri"]])
+    deployed.environment["BROWSER"] = str(deployed.bin / "a-browser")
+    done = deployed.run("--stack", "dev", "open")
+    assert done.returncode == 0, done.stderr
+    assert deployed.calls("a-browser") == [[OUTPUTS["tracking_uri"]]]
+    assert done.stdout == (
+        f"{OUTPUTS['tracking_uri']} is open in the browser.\n"
+        "Log in as mlflow; STACK=dev make env shows the password.\n"
+    )
+
+
+def test_without_a_browser_there_is_the_address(deployed: Machine) -> None:
+    # Not this machine's own browsers.
+    deployed.environment["PATH"] = str(deployed.bin)
+    done = deployed.run("--stack", "dev", "open")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"no browser on this machine. The address: {OUTPUTS['tracking_uri']}" in done.stdout
+
+
+def test_with_iam_a_browser_comes_through_gcloud(machine: Machine) -> None:
+    machine.stands(access="iam")
+    machine.environment["PATH"] = str(machine.bin)
+    done = machine.run("--stack", "dev", "open")
+    proxy = "gcloud run services proxy mlflow --port 8080 --region us-central1 --project my-project"
+    assert proxy in done.stdout
+
+
+# logs
+
+
+ENTRIES = [
+    {
+        "timestamp": "2026-11-23T18:00:02.5Z",
+        "severity": "INFO",
+        "httpRequest": {
+            "requestMethod": "GET",
+            "requestUrl": "/api/2.0/mlflow/runs/get",
+            "status": 200,
+            "latency": "0.012s",
+            "userAgent": "x",
+        },
+    },
+    {
+        "timestamp": "2026-11-23T18:00:01.25Z",
+        "severity": "ERROR",
+        "jsonPayload": {"message": "the database is away"},
+    },
+    {"timestamp": "2026-11-23T18:00:00Z", "textPayload": "Default STARTUP probe succeeded"},
+]
+
+
+def test_logs_are_read_in_their_order(deployed: Machine) -> None:
+    deployed.gcloud(*READ_HOUR, JSON, stdout=json.dumps(ENTRIES))
+    done = deployed.run("--stack", "dev", "logs")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "2026-11-23 18:00:00Z  DEFAULT   Default STARTUP probe succeeded",
+        "2026-11-23 18:00:01Z  ERROR     the database is away",
+        "2026-11-23 18:00:02Z  INFO      GET /api/2.0/mlflow/runs/get 200 0.012s",
+    ]
+
+
+def test_logs_are_followed_by_gcloud(deployed: Machine) -> None:
+    tail = ("beta", "run", "services", "logs", "tail", "mlflow", *WHERE)
+    deployed.tell(["gcloud", *tail], "its own lines\n")
+    done = deployed.run("--stack", "dev", "logs", "--follow")
+    assert (done.returncode, done.stdout) == (0, "its own lines\n")
+    deployed.tell(["gcloud", *tail], stderr="component is missing\n", code=3)
+    failed = deployed.run("--stack", "dev", "logs", "--follow")
+    assert failed.returncode == 1
+    assert "logs tail ended with exit code 3" in failed.stderr
+
+
+# status
+
+
+class Answers(BaseHTTPRequestHandler):
+    """The service and Cloud Monitoring, at one address."""
+
+    values: dict[str, float]
+    front: int
+
+    def do_GET(self) -> None:
+        path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
+        if path.startswith("/v3/"):
+            self._metric(path, query)
+        elif self.front and path != "/elsewhere":
+            self._send(self.front, b"", location="/elsewhere")
+        elif path == "/version" and self.headers["Authorization"] != BASIC:
+            self._send(401, b"")
+        elif path in ("/health", "/version", "/elsewhere"):
+            self._send(200, b"3.17.2" if path == "/version" else b"OK")
+        else:
+            self._send(500, b"")
+
+    def _metric(self, path: str, query: dict[str, list[str]]) -> None:
+        assert path == "/v3/projects/my-project/timeSeries"
+        assert self.headers["Authorization"] == f"Bearer {TOKEN}"
+        assert query["interval.startTime"][0] < query["interval.endTime"][0]
+        if query["filter"][0] not in self.values:
+            self._send(403, b"")
+            return
+        value = self.values[query["filter"][0]]
+        point = {
+            "interval": {"endTime": "2026-11-23T18:00:00Z"},
+            "value": {"int64Value": f"{value:.0f}"},
+        }
+        self._send(200, json.dumps({"timeSeries": [{"points": [point]}]}).encode())
+
+    def _send(self, code: int, body: bytes, *, location: str = "") -> None:
+        self.send_response(code)
+        if location:
+            self.send_header("Location", location)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+BASIC = f"Basic {base64.b64encode(f'mlflow:{PASSWORD}'.encode()).decode()}"
+IN_RUN = 'resource.labels.service_name="mlflow" AND resource.labels.location="us-central1"'
+IN_SQL = (
+    'resource.labels.project_id="my-project" AND '
+    'resource.labels.database_id="my-project:mlflow-1a2b3c"'
+)
+IN_BUCKET = f'resource.labels.bucket_name="{OUTPUTS["artifact_bucket"]}"'
+VALUES = {
+    f'metric.type="{INSTANCES}" AND {IN_RUN}': 2,
+    f'metric.type="{DISK}" AND {IN_SQL}': 1.2e9,
+    f'metric.type="{CONNECTIONS}" AND {IN_SQL}': 9,
+    f'metric.type="{STORED}" AND {IN_BUCKET}': 34.5e9,
+    f'metric.type="{OBJECTS}" AND {IN_BUCKET}': 1234,
+}
+
+
+@contextmanager
+def answering(machine: Machine, *, front: int = 0, **values: float) -> Iterator[str]:
+    handler = type("Handler", (Answers,), {"values": VALUES | values, "front": front})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        machine.environment["CLOUDSDK_API_ENDPOINT_OVERRIDES_MONITORING"] = f"{address}/"
+        yield address
+        server.shutdown()
+
+
+def described(machine: Machine) -> None:
+    revisions = {
+        "latestCreatedRevisionName": "mlflow-00007",
+        "latestReadyRevisionName": "mlflow-00007",
+        "traffic": [{"revisionName": "mlflow-00007", "percent": 100, "latestRevision": True}],
+    }
+    database = {
+        "name": "mlflow-1a2b3c",
+        "state": "RUNNABLE",
+        "databaseInstalledVersion": "POSTGRES_17_4",
+        "settings": {
+            "tier": "db-custom-2-7680",
+            "dataDiskSizeGb": "50",
+            "availabilityType": "REGIONAL",
+        },
+    }
+    machine.gcloud(*SERVICE, JSON, stdout=json.dumps({"status": revisions}))
+    machine.gcloud(*DATABASE, JSON, stdout=json.dumps(database))
+    machine.gcloud("auth", "print-access-token", stdout=f"{TOKEN}\n")
+
+
+def lines(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    assert done.returncode == 0, done.stderr
+    assert PASSWORD not in done.stdout
+    assert TOKEN not in done.stdout
+    rows = [row.split("  ", 1) for row in done.stdout.splitlines()[2:]]
+    return {name: text.strip() for name, text in rows}
+
+
+def test_status_of_all_that_stands(machine: Machine) -> None:
+    with answering(machine) as address:
+        machine.stands(outputs={"tracking_uri": address})
+        described(machine)
+        told = lines(machine.run("--stack", "dev", "status"))
+    answers = r"yes, in \d+\.\d s; MLflow 3\.17\.2 with the password"
+    assert re.fullmatch(answers, told.pop("answers"))
+    bucket = OUTPUTS["artifact_bucket"]
+    assert told == {
+        "revision": "100 % mlflow-00007",
+        "instances": "2, some minutes ago",
+        "database": "mlflow-1a2b3c is RUNNABLE, PostgreSQL 17.4, db-custom-2-7680, with a standby, "
+        "50 GB of disk",
+        "in use": "1.2 GB of disk, connections: 9",
+        "storage": f"{bucket}: 34.5 GB, 1234 objects, with older versions, at the last day's end",
+        "cost a month": OUTPUTS["monthly_cost_estimate"],
+    }
+    assert machine.calls("gcloud").count(["auth", "print-access-token", "--quiet"]) == 1
+
+
+def test_what_can_not_be_had_says_why_and_the_rest_is_shown(machine: Machine) -> None:
+    machine.stands(outputs={"tracking_uri": "http://127.0.0.1:9"})
+    denied = "ERROR: (gcloud.run.services.describe) PERMISSION_DENIED: you may not\nmore\n"
+    machine.gcloud(*SERVICE, JSON, stderr=denied, code=1)
+    not_logged_in = "ERROR: (gcloud.x) You do not currently have…\n\n  $ gcloud auth login\n"
+    machine.gcloud(*DATABASE, JSON, stderr=not_logged_in, code=1)
+    machine.gcloud("auth", "print-access-token", stderr=not_logged_in, code=1)
+    told = lines(machine.run("--stack", "dev", "status"))
+    login = "not known: gcloud isn't logged in: `gcloud auth login`."
+    assert told["answers"].startswith("not known: no answer from http://127.0.0.1:9/health")
+    assert told["revision"] == (
+        "not known: gcloud run services describe: PERMISSION_DENIED: you may not"
+    )
+    assert {told[part] for part in ("database", "instances", "in use", "storage")} == {login}
+    assert told["cost a month"] == OUTPUTS["monthly_cost_estimate"]
+
+
+def test_the_password_stays_where_a_front_sends_one_elsewhere(machine: Machine) -> None:
+    with answering(machine, front=302) as address:
+        machine.stands(outputs={"tracking_uri": address}, access="iap")
+        described(machine)
+        told = lines(machine.run("--stack", "dev", "status"))
+    assert told["answers"] == (
+        "not as it should: /health 302, /version with the password 302; "
+        "with access iap, Google's front decides first"
+    )
+
+
+def test_a_password_that_is_refused_is_said(machine: Machine) -> None:
+    with answering(machine) as address:
+        machine.stands(outputs={"tracking_uri": address, "tracking_username": "another"})
+        described(machine)
+        told = lines(machine.run("--stack", "dev", "status"))
+    assert told["answers"].startswith("yes, but it refuses the password: `pulumi up`")
+
+
+# rotate
+
+
+def history(*updates: tuple[str, str, str | None]) -> str:
+    return json.dumps(
+        [
+            {
+                "kind": kind,
+                "result": result,
+                "config": {"mlflow-gcp:databasePasswordVersion": {"value": version}}
+                if version
+                else {},
+            }
+            for kind, result, version in updates
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("updates", "wanted"),
+    [
+        ([("update", "succeeded", None)], "2"),
+        ([("update", "succeeded", "1"), ("update", "failed", "1")], "2"),
+        ([("refresh", "failed", "9"), ("update", "succeeded", "4")], "5"),
+    ],
+    ids=["the default", "the first", "the fourth"],
+)
+def test_rotating_is_one_more_than_what_runs(
+    deployed: Machine, updates: list[tuple[str, str, str | None]], wanted: str
+) -> None:
+    deployed.pulumi("stack", "history", "--json", stdout=history(*updates))
+    deployed.pulumi("config", "set", "mlflow-gcp:databasePasswordVersion", wanted)
+    deployed.tell(["pulumi", "up", "--stack", "dev"], "asks\n")
+    done = deployed.run("--stack", "dev", "rotate", "--what", "database")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"databasePasswordVersion is {wanted} now, in Pulumi.dev.yaml." in done.stdout
+    assert "Nobody notices." in done.stdout
+    assert "asks\nDone." in done.stdout
+
+
+def test_a_rotation_that_is_declined_says_how_to_take_it_back(deployed: Machine) -> None:
+    deployed.pulumi("stack", "history", "--json", stdout=history(("update", "succeeded", "3")))
+    deployed.pulumi("config", "set", "mlflow-gcp:databasePasswordVersion", "4")
+    deployed.tell(["pulumi", "up", "--stack", "dev"], code=255)
+    done = deployed.run("--stack", "dev", "rotate", "--what", "database")
+    assert done.returncode == 1
+    assert "`pulumi config set databasePasswordVersion 3 --stack dev` takes it back" in done.stderr
+    assert "Done" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "updates",
+    [[("update", "failed", "2"), ("update", "succeeded", "1")], [("destroy", "succeeded", "1")]],
+    ids=["stopped halfway", "never up"],
+)
+def test_nothing_is_rotated_before_the_last_change_is_done(
+    deployed: Machine, updates: list[tuple[str, str, str | None]]
+) -> None:
+    deployed.pulumi("stack", "history", "--json", stdout=history(*updates))
+    done = deployed.run("--stack", "dev", "rotate", "--what", "database")
+    assert done.returncode == 1
+    assert "run `pulumi up` until it does, then this again" in done.stderr
+    assert "config set" not in str(deployed.calls("pulumi"))
+
+
+# backup
+
+
+def test_a_backup_is_taken_and_says_how_to_restore(deployed: Machine) -> None:
+    deployed.gcloud(*BACKUP)
+    done = deployed.run("--stack", "dev", "backup")
+    assert done.returncode == 0, done.stderr
+    assert deployed.calls("gcloud") == [[*BACKUP, "--quiet"]]
+    restore = "gcloud sql backups restore BACKUP_ID --restore-instance mlflow-1a2b3c "
+    assert f"{restore}--project my-project" in done.stdout
+
+
+def test_a_backup_of_somebody_elses_instance_says_so(machine: Machine) -> None:
+    machine.stands(existingDatabaseInstance=INSTANCE)
+    machine.gcloud(*BACKUP)
+    done = machine.run("--stack", "dev", "backup")
+    assert "isn't the stack's own: all that is in it is backed up, and restored" in done.stdout
+
+
+# psql
+
+
+PROXY = f"""#!{sys.executable} -IS
+import json, os, signal, socket, sys
+from pathlib import Path
+here = Path(__file__).parent
+with (here / "calls").open("a") as calls:
+    print(json.dumps(["cloud-sql-proxy", *sys.argv[1:]]), file=calls)
+(here / "proxy.pid").write_text(str(os.getpid()))
+if (here / "trouble").exists():
+    sys.exit((here / "trouble").read_text())
+
+def note(signum, _frame):
+    (here / f"signal-{{signum}}").touch()
+    sys.exit()
+
+signal.signal(signal.SIGINT, note)
+signal.signal(signal.SIGTERM, note)
+if (here / "later").exists():
+    print((here / "later").read_text(), file=sys.stderr, flush=True)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[-1].partition("?unix-socket-path=")[2])
+signal.pause()
+"""
+PSQL = f"""#!{sys.executable} -IS
+import json, os, stat, sys
+from pathlib import Path
+here = Path(__file__).parent
+said = {{name: value for name, value in os.environ.items() if name.startswith("PG")}}
+found = Path(said["PGHOST"], ".s.PGSQL." + said["PGPORT"])
+said["socket"] = stat.S_ISSOCK(found.stat().st_mode)
+said["private"] = stat.S_IMODE(found.parent.stat().st_mode) == 0o700
+print(json.dumps([sys.argv[1:], said, sys.stdin.read()]))
+sys.exit(int((here / "code").read_text()) if (here / "code").exists() else 0)
+"""
+
+
+@pytest.fixture
+def prompt(deployed: Machine) -> Machine:
+    stand_in(deployed.bin, "cloud-sql-proxy", PROXY)
+    stand_in(deployed.bin, "psql", PSQL)
+    deployed.gcloud(*SECRET, stdout=DATABASE_URL)
+    # Of another database of the user's.
+    deployed.environment |= {"PGHOSTADDR": "10.0.0.1", "PGSERVICE": "other", "PGUSER": "me"}
+    return deployed
+
+
+def ended(machine: Machine) -> bool:
+    """Asked to by SIGTERM, not by the Ctrl-C that was psql's."""
+    pid = int((machine.bin / "proxy.pid").read_text())
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return [path.name for path in machine.bin.glob("signal-*")] == ["signal-15"]
+    return False
+
+
+@pytest.mark.parametrize("write", [False, True], ids=["only reads", "writes"])
+def test_psql_comes_through_the_proxy(prompt: Machine, write: bool) -> None:
+    done = prompt.run(
+        *("--stack", "dev", "psql", *(["--write"] if write else [])), stdin="select 1"
+    )
+    assert done.returncode == 0, done.stderr
+    arguments, environment, given = json.loads(done.stdout)
+    sockets = environment.pop("PGHOST")
+    assert prompt.calls("cloud-sql-proxy") == [
+        ["--quiet", f"{INSTANCE}?unix-socket-path={sockets}/.s.PGSQL.5432"]
+    ]
+    assert (arguments, given) == (["--set=ON_ERROR_STOP=1"], "select 1")
+    assert environment == {
+        "PGPORT": "5432",
+        "PGUSER": "mlflow-alternate",
+        "PGPASSWORD": DATABASE_PASSWORD,
+        "PGDATABASE": "mlflow",
+        "PGSSLMODE": "disable",
+        "PGOPTIONS": "" if write else "-c default_transaction_read_only=on",
+        "socket": True,
+        "private": True,
+    }
+    assert DATABASE_PASSWORD not in done.stderr
+    assert ended(prompt)
+    assert not os.path.exists(sockets)
+
+
+def test_a_private_database_is_reached_privately(machine: Machine) -> None:
+    machine.stands(network="private")
+    stand_in(machine.bin, "cloud-sql-proxy", PROXY)
+    stand_in(machine.bin, "psql", PSQL)
+    machine.gcloud(*SECRET, stdout=DATABASE_URL)
+    assert machine.run("--stack", "dev", "psql").returncode == 0
+    [arguments] = machine.calls("cloud-sql-proxy")
+    assert "--private-ip" in arguments
+
+
+def test_a_proxy_that_does_not_start_says_why(prompt: Machine) -> None:
+    (prompt.bin / "trouble").write_text("error: could not find default credentials. See x")
+    done = prompt.run("--stack", "dev", "psql")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "cloud-sql-proxy did not start: could not find default credentials" in done.stderr
+    assert "`gcloud auth application-default login` makes them" in done.stderr
+
+
+def test_a_connection_that_fails_has_the_proxys_reason(prompt: Machine) -> None:
+    (prompt.bin / "later").write_text("2026/11/23 18:00:00 failed to connect: NOT_AUTHORIZED")
+    (prompt.bin / "code").write_text("2")
+    done = prompt.run("--stack", "dev", "psql")
+    assert done.returncode == 1
+    assert "no connection to the database of stack dev. cloud-sql-proxy: " in done.stderr
+    assert "NOT_AUTHORIZED" in done.stderr
+    assert ended(prompt)
+
+
+def test_an_error_of_psqls_own_is_its_exit_code(prompt: Machine) -> None:
+    (prompt.bin / "code").write_text("3")
+    assert prompt.run("--stack", "dev", "psql").returncode == 3
+
+
+def test_ctrl_c_is_psqls_and_the_proxy_ends_with_it(prompt: Machine) -> None:
+    psql = """#!{python} -IS
+import signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: sys.exit())
+print("on", flush=True)
+time.sleep(60)
+"""
+    stand_in(prompt.bin, "psql", psql.format(python=sys.executable))
+    command = [sys.executable, "-m", "operations", "--stack", "dev", "psql"]
+    with subprocess.Popen(
+        command, env=prompt.environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "on\n"
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.wait(20) == 0
+    assert ended(prompt)
+
+
+def test_gcloud_itself_understands_every_command(tmp_path: object) -> None:
+    """Its parser refuses what it doesn't know with 2, before it asks who is logged in."""
+    gcloud = shutil.which("gcloud")
+    if gcloud is None:
+        pytest.skip("needs gcloud, which isn't on this machine")
+    environment = {"PATH": os.environ["PATH"], "CLOUDSDK_CONFIG": str(tmp_path)}
+    environment |= {"CLOUDSDK_CORE_CHECK_GCE_METADATA": "false"}
+
+    def code(command: tuple[str, ...]) -> int:
+        return subprocess.run(
+            [gcloud, *command], check=False, env=environment, capture_output=True, timeout=120
+        ).returncode
+
+    commands = [
+        (*SERVICE, "--quiet", JSON),
+        (*DATABASE, "--quiet", JSON),
+        (*READ_HOUR, "--quiet", JSON),
+        (*BACKUP, "--quiet"),
+        (*SECRET, "--quiet"),
+        ("auth", "print-access-token", "--quiet"),
+        (*BACKUP, "--no-such-flag"),
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(code, commands)) == [1, 1, 1, 1, 1, 1, 2]

@@ -1,0 +1,339 @@
+"""What the doctor makes of single facts: policies, quotas, permissions, and how it prints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.settings import ServiceSettings, load
+from local.resources import KINDS
+from operations.doctor import names, permissions, quota, stack, tools
+from operations.doctor.declared import resources
+from operations.doctor.findings import Finding, Verdict, mend, ok, printed, summary, warning
+from operations.doctor.google import Answer, read
+from operations.doctor.policies import CONSTRAINTS, Declared, check_policies, looked_at
+from operations.doctor.stack import State, settings_of
+from tests.engine.engine import VERSION
+from tests.operations.google_apis import PROJECT, REGION
+
+PUBLIC = Declared(
+    everyone_invokes=True,
+    agents=False,
+    invoker_check_off=False,
+    ingress="all",
+    locations=frozenset({REGION, "global"}),
+    public_database=True,
+    accounts=True,
+)
+CHECK_OFF = Declared(
+    everyone_invokes=False,
+    agents=True,
+    invoker_check_off=True,
+    ingress="internal",
+    locations=frozenset({"europe-west1", "eu"}),
+    public_database=False,
+    accounts=False,
+)
+MADE = Declared(
+    everyone_invokes=False,
+    agents=False,
+    invoker_check_off=False,
+    ingress=None,
+    locations=frozenset(),
+    public_database=False,
+    accounts=False,
+)
+TAGGED = {"condition": {"expression": "resource.matchTag('1/env', 'dev')"}}
+ORGANISATION = {"parameters": {"allowedPrincipalSets": ["//…/organizations/1"]}}
+
+
+def values(*allowed: str) -> dict[str, Any]:
+    return {"values": {"allowedValues": [*allowed]}}
+
+
+MEND, WARNING = Verdict.MEND, Verdict.WARNING
+
+
+@pytest.mark.parametrize(
+    ("constraint", "rules", "declared", "verdicts"),
+    [
+        ("iam.allowedPolicyMemberDomains", [], PUBLIC, []),
+        ("iam.allowedPolicyMemberDomains", [{"allowAll": True}], PUBLIC, []),
+        ("iam.allowedPolicyMemberDomains", [{"denyAll": True}], PUBLIC, [MEND]),
+        ("iam.allowedPolicyMemberDomains", [values("C03g5e3bc")], PUBLIC, [MEND]),
+        ("iam.allowedPolicyMemberDomains", [values("C03g5e3bc")], CHECK_OFF, [WARNING]),
+        ("iam.allowedPolicyMemberDomains", [values("C03g5e3bc")], MADE, []),
+        ("iam.managed.allowedPolicyMembers", [{"enforce": False}], PUBLIC, []),
+        ("iam.managed.allowedPolicyMembers", [{"enforce": True, **ORGANISATION}], PUBLIC, [MEND]),
+        ("iam.managed.allowedPolicyMembers", [{"enforce": True}], PUBLIC, [MEND, WARNING]),
+        ("run.managed.requireInvokerIam", [{"enforce": True}], PUBLIC, []),
+        ("run.managed.requireInvokerIam", [{"enforce": True}], CHECK_OFF, [MEND]),
+        ("run.allowedIngress", [values("is:internal")], PUBLIC, [MEND]),
+        ("run.allowedIngress", [values("all", "internal")], PUBLIC, []),
+        ("run.allowedIngress", [values("internal")], CHECK_OFF, []),
+        ("run.allowedIngress", [{"values": {"deniedValues": ["all"]}}], PUBLIC, [MEND]),
+        ("run.allowedIngress", [values("internal")], MADE, []),
+        ("gcp.resourceLocations", [values(f"in:{REGION}-locations")], PUBLIC, [MEND]),
+        ("gcp.resourceLocations", [values("in:us-locations", "global")], PUBLIC, []),
+        ("gcp.resourceLocations", [values("in:us-locations")], CHECK_OFF, [MEND, MEND]),
+        ("gcp.resourceLocations", [values("in:eu-locations")], CHECK_OFF, [WARNING]),
+        ("gcp.resourceLocations", [values("is:europe-west1", "eu")], CHECK_OFF, []),
+        (
+            "gcp.resourceLocations",
+            [{"values": {"deniedValues": ["in:europe-locations"]}}],
+            CHECK_OFF,
+            [MEND],
+        ),
+        ("sql.restrictPublicIp", [{"enforce": True}], PUBLIC, [MEND]),
+        ("sql.restrictPublicIp", [{"enforce": True}], CHECK_OFF, []),
+        ("iam.disableServiceAccountCreation", [{"enforce": True}], PUBLIC, [MEND]),
+        ("iam.disableServiceAccountCreation", [{"enforce": True}], MADE, []),
+        # A tag may make it otherwise, one way or the other.
+        ("sql.restrictPublicIp", [{"enforce": True}, {**TAGGED}], PUBLIC, [WARNING]),
+        ("sql.restrictPublicIp", [{"enforce": True, **TAGGED}], PUBLIC, [Verdict.NOT_LOOKED_AT]),
+    ],
+)  # fmt: skip
+def test_policies(
+    constraint: str,
+    rules: list[Mapping[str, Any]],
+    declared: Declared,
+    verdicts: list[Verdict],
+) -> None:
+    answer = Answer(status=200, body={"spec": {"rules": rules}})
+    found = check_policies({constraint: answer}, declared)
+    assert [each.verdict for each in found] == (verdicts or [Verdict.OK])
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, PUBLIC),
+        (
+            {"access": "internal", "kmsKey": True, "network": "private"},
+            Declared(
+                everyone_invokes=False,
+                agents=True,
+                invoker_check_off=True,
+                ingress="internal",
+                locations=frozenset({REGION}),
+                public_database=False,
+                accounts=True,
+            ),
+        ),
+    ],
+)
+def test_what_policies_look_at_is_what_is_declared(
+    config: Mapping[str, Any], expected: Declared
+) -> None:
+    key = f"projects/{PROJECT}/locations/{REGION}/keyRings/r/cryptoKeys/k"
+    named = {f"mlflow-gcp:{name}": value for name, value in config.items()}
+    if "mlflow-gcp:kmsKey" in named:
+        named["mlflow-gcp:kmsKey"] = key
+    assert looked_at(resources(load({"gcp:project": PROJECT, **named}))) == expected
+
+
+def test_every_type_that_can_be_declared_has_its_permissions() -> None:
+    asks = {each for each in KINDS if not each.startswith(permissions.ASKS_NOBODY)}
+    assert set(permissions.NEEDED) - {"pulumi:providers:gcp"} == asks
+    assert set(names.PLACES) < set(KINDS)
+    assert set(quota.COMPUTE) < set(KINDS)
+
+
+def test_everything_at_once_is_one_question() -> None:
+    """Of permissions Google answers for a hundred at a time."""
+    asked = {each for type_ in permissions.NEEDED.values() for _, of in type_ for each in of}
+    assert len(asked) < permissions.BATCH
+
+
+def test_the_pulumi_that_is_asked_for_is_the_one_that_is_tested() -> None:
+    assert "v" + ".".join(map(str, stack.OLDEST_PULUMI)) == VERSION
+
+
+# ---- quota ----
+
+
+def service(*, cpu: int = 1, memory: str = "1Gi", instances: int = 20) -> ServiceSettings:
+    return ServiceSettings(
+        artifacts="proxied", memory=memory, cpu=cpu, concurrency=80, min_instances=0,
+        max_instances=instances, request_timeout=3600, custom_domains=(), telemetry=False,
+    )  # fmt: skip
+
+
+def dimensions(*infos: Mapping[str, Any]) -> Answer:
+    return Answer(status=200, body={"dimensionsInfos": [*infos]})
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (dimensions({"details": {"value": "20000"}}), Verdict.OK),
+        (dimensions({"details": {"value": "19999"}}), MEND),
+        (dimensions({"details": {"value": "-1"}}), Verdict.OK),
+        (
+            dimensions(
+                {"details": {"value": "1"}},
+                {"dimensions": {"region": REGION}, "details": {"value": "20000"}},
+            ),
+            Verdict.OK,
+        ),
+        (
+            dimensions(
+                {"dimensions": {"region": "us-east1"}, "details": {"value": "20000"}},
+                {"details": {"value": "1"}, "applicableLocations": [REGION]},
+            ),
+            MEND,
+        ),
+        (
+            dimensions({"details": {"value": "1"}, "applicableLocations": ["us-east1"]}),
+            Verdict.NOT_LOOKED_AT,
+        ),
+        (dimensions({"details": None}, {"details": {"value": "x"}}), Verdict.NOT_LOOKED_AT),
+        (Answer(status=200, body={"dimensionsInfos": 7}), Verdict.NOT_LOOKED_AT),
+        (Answer(status=403, trouble="not allowed to look"), Verdict.NOT_LOOKED_AT),
+    ],
+)
+def test_the_limit_is_the_regions_own_or_the_general_one(answer: Answer, verdict: Verdict) -> None:
+    [found] = quota.check_run_quota(
+        {quota.CPU: answer}, project=PROJECT, region=REGION, service=service()
+    )
+    assert found.verdict is verdict
+
+
+def test_half_an_instance_is_none() -> None:
+    answer = dimensions({"details": {"value": "500"}})
+    [found] = quota.check_run_quota(
+        {quota.CPU: answer}, project=PROJECT, region=REGION, service=service()
+    )
+    assert "maxInstances" not in found.how
+
+
+# ---- answers ----
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "trouble"),
+    [
+        (200, None, "something else than JSON"),
+        (200, [], "something else than JSON"),
+        (403, None, "not allowed to look: no reason given"),
+        (403, {"error": "text"}, "not allowed to look: no reason given"),
+        (403, {"error": {"message": "m" * 500, "details": "x"}}, "m" * 200 + "…"),
+        (403, {"error": {"details": [7, {"reason": "SERVICE_DISABLED"}]}}, "is off"),
+        (418, {}, "answered 418; try again"),
+        (503, None, "answered 503; try again"),
+    ],
+)
+def test_whatever_is_answered_is_one_line(status: int, body: Any, trouble: str) -> None:
+    answer = read("run", status=status, body=body)
+    assert not answer.ok
+    assert answer.trouble.endswith(trouble) or trouble in answer.trouble
+
+
+# ---- stacks ----
+
+
+def test_a_secret_setting_is_checked_without_being_known(tmp_path: Path) -> None:
+    (tmp_path / "Pulumi.dev.yaml").write_text(
+        f"config:\n  gcp:project: {PROJECT}\n  mlflow-gcp:trackingPassword:\n    secure: v1:abc\n"
+    )
+    for name in ("dev", "my-org/mlflow-gcp/dev"):
+        chosen = stack.choose(name, selected="", folder=tmp_path)
+        assert not isinstance(settings_of(chosen), Exception), name
+
+
+@pytest.mark.parametrize("content", ["", "config:", "config: 7", "- a", "config: {", "\x00"])
+def test_a_file_that_says_nothing_is_no_traceback(tmp_path: Path, content: str) -> None:
+    (tmp_path / "Pulumi.dev.yaml").write_text(content)
+    chosen = stack.choose("dev", selected="", folder=tmp_path)
+    assert chosen.config == {}
+    assert bool(chosen.trouble) is (content in {"config: {", "\x00"})
+
+
+def test_no_stack_is_looked_for_outside_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "Pulumi.other.yaml").write_text("config: {}")
+    (tmp_path / "inside").mkdir()
+    chosen = stack.choose("../other", selected="", folder=tmp_path / "inside")
+    assert chosen.trouble
+
+
+def test_a_state_that_is_not_known_is_not_looked_at() -> None:
+    chosen = stack.Stack(name="dev", why="", config={})
+    assert stack.check_state(chosen, State(known=False)).verdict is Verdict.NOT_LOOKED_AT
+    made = frozenset({("gcp:run:Service", "a"), ("pulumi:pulumi:Stack", "b")})
+    found = stack.check_state(chosen, State(known=True, exists=True, made=made))
+    assert found.found == "things made already: 1"
+
+
+# ---- Python ----
+
+
+@pytest.mark.parametrize(
+    ("version", "verdict"),
+    [("3.11", Verdict.OK), ("3.14", Verdict.OK), ("3.10", MEND), ("3.15", MEND), ("", MEND)],
+)
+def test_python(version: str, verdict: Verdict) -> None:
+    found = tools.check_python(tools.Python(command="python3", version=version))
+    assert found.verdict is verdict
+
+
+def test_the_python_of_an_environment_that_is_there_is_the_one_that_counts(tmp_path: Path) -> None:
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho 3.9\n")
+    python.chmod(0o755)
+    found = tools.check_python(tools.look_for_python(tmp_path))
+    assert (found.verdict, found.how.split(",")[0]) == (MEND, "rm -r .venv")
+
+
+# ---- printing ----
+
+FOUND = [
+    ok("stack", "dev"),
+    warning("pulumi login", "an\x1b[31m old\none", "update it"),
+    mend("docker", "none", "start it"),
+]
+
+
+def test_each_finding_is_a_line_in_columns_and_how_to_mend_it_another() -> None:
+    assert printed(FOUND, coloured=False) == [
+        "ok             stack         dev",
+        "warning        pulumi login  an [31m old one",
+        "                             → update it",
+        "mend           docker        none",
+        "                             → start it",
+    ]
+
+
+def test_colours_change_no_column() -> None:
+    coloured = printed(FOUND, coloured=True)
+    assert "\x1b[1;31mmend" in coloured[3]
+    plain = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in coloured]
+    assert plain == printed(FOUND, coloured=False)
+
+
+@pytest.mark.parametrize("verdict", [MEND, WARNING])
+def test_what_is_to_mend_says_how(verdict: Verdict) -> None:
+    with pytest.raises(ValueError, match="how to mend it is missing"):
+        Finding(what="docker", verdict=verdict, found="none")
+
+
+def test_the_end_says_what_there_is() -> None:
+    assert summary(FOUND) == "1 to mend, 1 to know: `pulumi up` would fail."
+    assert summary(FOUND[:2]) == "1 to know: nothing found that would stop `pulumi up`."
+    assert summary(FOUND[:1]) == "Nothing found that would stop `pulumi up`."
+
+
+def test_every_constraint_is_looked_at() -> None:
+    """Each refuses something, or it would be asked for nothing."""
+    strict = Answer(status=200, body={"spec": {"rules": [{"enforce": True, "denyAll": True}]}})
+    for constraint in CONSTRAINTS:
+        both = [
+            each.verdict
+            for declared in (PUBLIC, CHECK_OFF)
+            for each in check_policies({constraint: strict}, declared)
+        ]
+        assert MEND in both, constraint

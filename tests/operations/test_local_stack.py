@@ -1,0 +1,152 @@
+"""Every command on the stack that runs on this computer, with its real server and database."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local.state import SETTINGS, State
+from operations.rotate import rotate
+from operations.stack import LocalStack
+from tests.local.conftest import ROOT, Stack
+from tests.operations.test_env import evaluated
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with Stack.temporary() as stack:
+        yield stack
+
+
+def operate(stack: Stack, *arguments: str, stdin: str = "", **changed: str) -> str:
+    """What it prints. Pulumi is not on PATH, so that no name is the one that runs here."""
+    environment = {"PATH": os.defpath, "HOME": str(stack.folder / "home"), **changed}
+    done = subprocess.run(
+        [sys.executable, "-m", "operations", "--state", str(stack.folder), *arguments],
+        check=False, cwd=ROOT, env=environment, input=stdin, capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Pulumi has none selected" in done.stderr
+    return done.stdout
+
+
+def ask(stack: Stack, path: str, *, password: str, body: object = None) -> int:
+    """A request's status."""
+    login = b64encode(f"mlflow:{password}".encode()).decode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{stack.port}{path}",
+        data=json.dumps(body).encode() if body else None,
+        headers={"Authorization": f"Basic {login}", "Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def password_of(stack: Stack) -> str:
+    return stack.environment()["MLFLOW_TRACKING_PASSWORD"]
+
+
+@pytest.mark.parametrize("format", ["shell", "direnv"])
+def test_env_is_what_local_wrote(stack: Stack, format: str) -> None:
+    wanted = {k: v for k, v in stack.environment().items() if k.startswith("MLFLOW_")}
+    assert evaluated(operate(stack, "env", "--format", format), by="bash") == wanted
+
+
+def test_open_and_status(stack: Stack) -> None:
+    address = f"http://127.0.0.1:{stack.port}"
+    assert f"{address} is open in the browser." in operate(stack, "open", BROWSER="/bin/true")
+    # A proxy of the user's has nothing to do with this computer.
+    told = operate(stack, "status", http_proxy="http://127.0.0.1:9")
+    for row in (
+        r"answers +yes, in \d+\.\d s; MLflow \d[\d.]+ with the password",
+        r"server +process \d+, \d+ MB of memory",
+        r"database +PostgreSQL \d+\.\d+, [\d.]+ MB of disk, connections: \d+",
+        r"storage +local-project-mlflow-artifacts-\w+: 0 bytes, 0 objects",
+        r"cost a month +[\d.]+ USD idle, .*",
+    ):
+        assert re.search(f"^{row}$", told, re.MULTILINE), told
+
+
+def test_logs_have_the_time_and_go_on(stack: Stack) -> None:
+    assert ask(stack, "/no-such-page", password="wrong") == 401
+    told = operate(stack, "logs", "--since", "5m")
+    assert re.search(r"^20\S+ [\d:]{8}Z  INFO      GET /no-such-page 401 ", told, re.MULTILINE)
+    command = [sys.executable, "-m", "operations", "--state", str(stack.folder)]
+    command += ["--stack", "local", "logs", "--follow"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as following:
+        try:
+            assert following.stdout is not None
+            seen = iter(following.stdout)
+            next(seen)
+            ask(stack, "/a-later-page", password="wrong")
+            until = time.monotonic() + 30
+            assert any("/a-later-page" in line or time.monotonic() > until for line in seen)
+        finally:
+            following.terminate()
+
+
+def test_psql_only_reads_unless_it_is_told_to_write(stack: Stack) -> None:
+    # The one beside the server, for who has none.
+    path = str(stack.folder)
+    count = "select 'experiments: ' || count(*) from experiments;"
+    assert "experiments: " in operate(stack, "psql", stdin=count, PATH=path)
+    with pytest.raises(AssertionError, match="cannot execute CREATE TABLE in a read-only"):
+        operate(stack, "psql", stdin="create table scratch (x int);", PATH=path)
+    script = "create table scratch (x int); drop table scratch;"
+    assert "DROP TABLE" in operate(stack, "psql", "--write", stdin=script, PATH=path)
+
+
+def test_a_backup_brings_back_what_was_there(stack: Stack) -> None:
+    create, password = "/api/2.0/mlflow/experiments/create", password_of(stack)
+    assert ask(stack, create, password=password, body={"name": "before"}) == 200
+    said = operate(stack, "backup")
+    file = stack.folder / "backups" / os.path.basename(said.splitlines()[0])
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert ask(stack, create, password=password, body={"name": "after"}) == 200
+    assert f"STACK=local WRITE=1 make psql < {file}" in said
+    operate(stack, "psql", "--write", stdin=file.read_text())
+    get = "/api/2.0/mlflow/experiments/get-by-name?experiment_name="
+    assert ask(stack, f"{get}before", password=password) == 200
+    assert ask(stack, f"{get}after", password=password) == 404
+    # The server goes on with what is there now.
+    assert ask(stack, create, password=password, body={"name": "after"}) == 200
+
+
+def test_rotating_starts_the_server_with_another_password(stack: Stack) -> None:
+    """The last one here: the stack is another afterwards."""
+    before = password_of(stack)
+    assert "Done" in operate(stack, "rotate")
+    after = password_of(stack)
+    assert after != before
+    assert ask(stack, "/version", password=before) == 401
+    assert ask(stack, "/version", password=after) == 200
+    # The change before is remembered, as Pulumi.<stack>.yaml would.
+    operate(stack, "rotate", "--what", "database")
+    assert password_of(stack) == after
+    users = "select 'as ' || current_user;"
+    assert "as mlflow-alternate" in operate(stack, "psql", stdin=users)
+
+
+def test_what_runs_in_the_foreground_is_left_to_its_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = LocalStack(State(tmp_path))
+    running.entry = {"outputs": {}, "config": {}, "options": {"detached": False}}
+    rotate(running, what="tracking")
+    assert "stop it with Ctrl-C and start it again, `make local`" in capsys.readouterr().out
+    assert running.state.load(SETTINGS) == {"mlflow-gcp:trackingPasswordVersion": "2"}

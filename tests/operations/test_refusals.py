@@ -1,0 +1,203 @@
+"""Whatever is missing or wrong is one line that says what to do, and exit code 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.operations.machine import PASSWORD, Machine
+from tests.operations.test_commands import DATABASE_URL, PROXY, PSQL, SECRET
+
+COMMANDS = ("open", "env", "logs", "status", "rotate", "backup", "psql")
+Prepare = Callable[[Machine], None]
+
+
+def nothing(machine: Machine) -> None:
+    machine.environment["PATH"] = str(machine.bin)
+
+
+def pulumi_says(stderr: str, code: int = 1) -> Prepare:
+    def prepare(machine: Machine) -> None:
+        machine.stands()
+        machine.pulumi("stack", "output", "--json", stderr=stderr, code=code)
+        machine.pulumi("stack", "--show-name", stack=None, stderr=stderr, code=code)
+
+    return prepare
+
+
+def gcloud_says(stderr: str) -> Prepare:
+    def prepare(machine: Machine) -> None:
+        machine.stands()
+        stand_ins(machine)
+        machine.gcloud(*SECRET, stderr=stderr, code=1)
+
+    return prepare
+
+
+def stand_ins(machine: Machine) -> None:
+    for name, script in (("psql", PSQL), ("cloud-sql-proxy", PROXY)):
+        path = machine.bin / name
+        path.write_text(script)
+        path.chmod(0o755)
+
+
+def without(program: str) -> Prepare:
+    def prepare(machine: Machine) -> None:
+        machine.stands()
+        stand_ins(machine)
+        machine.gcloud(*SECRET, stdout=DATABASE_URL)
+        (machine.bin / program).unlink()
+        machine.environment["PATH"] = str(machine.bin)
+
+    return prepare
+
+
+def standing(**settings: str) -> Prepare:
+    return lambda machine: machine.stands(**settings)
+
+
+def no_outputs(machine: Machine) -> None:
+    machine.stands()
+    machine.pulumi("stack", "output", "--json", stdout="{}\n")
+
+
+REFUSALS = {
+    "no pulumi": (
+        nothing,
+        ["--stack", "dev", "env"],
+        "pulumi isn't on this machine. Install it: https://www.pulumi.com/docs/install/. "
+        "STACK=local is the stack on this computer.",
+    ),
+    "nothing at all": (nothing, ["status"], "or start one: `make local-up`."),
+    "not logged in": (
+        pulumi_says("error: PULUMI_ACCESS_TOKEN must be set for login during …\n", 3),
+        ["--stack", "dev", "env"],
+        "Pulumi isn't logged in: `pulumi login`, or",
+    ),
+    "no stack selected": (
+        pulumi_says("error: no stack selected; please use `pulumi stack select`\n"),
+        ["env"],
+        "No stack was named, Pulumi gives none (pulumi stack: no stack selected; please",
+    ),
+    "another stack": (
+        pulumi_says("error: no stack named 'dev' found\n", 6),
+        ["--stack", "dev", "env"],
+        "Pulumi has no stack 'dev' where it is logged in. `pulumi stack ls` lists",
+    ),
+    "no passphrase": (
+        pulumi_says("error: passphrase must be set with PULUMI_CONFIG_PASSPHRASE or …\n"),
+        ["--stack", "dev", "env"],
+        "export PULUMI_CONFIG_PASSPHRASE, or PULUMI_CONFIG_PASSPHRASE_FILE=",
+    ),
+    "something else": (
+        pulumi_says("warning: x\nerror: the state is locked\nadvice\n"),
+        ["--stack", "dev", "env"],
+        "pulumi stack output: the state is locked",
+    ),
+    "not up yet": (
+        no_outputs,
+        ["--stack", "dev", "env"],
+        "The stack 'dev' isn't up yet, so there is nothing to ask: `pulumi up --stack dev`.",
+    ),
+    "local is not up": (
+        nothing,
+        ["--stack", "local", "env"],
+        "No stack runs on this computer: `make local-up` starts it.",
+    ),
+    "no local log": (nothing, ["--stack", "local", "logs"], "No stack has run on this computer"),
+    "format": (
+        standing(),
+        ["--stack", "dev", "env", "--format", "json"],
+        "FORMAT='json' isn't known: one of shell, dotenv, direnv, notebook, ci, for example",
+    ),
+    "since": (
+        standing(),
+        ["--stack", "dev", "logs", "--since", "yesterday"],
+        "SINCE='yesterday' isn't known: a number with s, m, h or d, for example SINCE=30m.",
+    ),
+    "what": (
+        standing(),
+        ["--stack", "dev", "rotate", "--what", "all"],
+        "WHAT='all' isn't known: one of tracking, viewer, database, encryption, for example",
+    ),
+    "a password of one's own": (
+        standing(trackingPassword="set"),
+        ["--stack", "dev", "rotate"],
+        "`pulumi config set --secret trackingPassword`, then `pulumi up`.",
+    ),
+    "a secret of one's own": (
+        standing(viewerUsername="viewer", viewerPasswordSecret="projects/p/secrets/s/versions/1"),
+        ["--stack", "dev", "rotate", "--what", "viewer"],
+        "`pulumi config set viewerPasswordSecret projects/…/versions/2`, then `pulumi up`.",
+    ),
+    "no viewer": (
+        standing(),
+        ["--stack", "dev", "rotate", "--what", "viewer"],
+        "There is no viewer. `pulumi config set viewerUsername viewer`, then `pulumi up`",
+    ),
+    "no gcloud": (
+        without("gcloud"),
+        ["--stack", "dev", "backup"],
+        "gcloud isn't on this machine. Install it: https://cloud.google.com/sdk/docs/install.",
+    ),
+    "no gcloud to follow": (
+        without("gcloud"),
+        ["--stack", "dev", "logs", "--follow"],
+        "gcloud isn't on this machine.",
+    ),
+    "no psql": (
+        without("psql"),
+        ["--stack", "dev", "psql"],
+        "psql isn't on this machine. Install it: `apt install postgresql-client`, or",
+    ),
+    "no proxy": (
+        without("cloud-sql-proxy"),
+        ["--stack", "dev", "psql"],
+        "Install it: https://cloud.google.com/sql/docs/postgres/sql-proxy#install.",
+    ),
+    "gcloud is not logged in": (
+        gcloud_says("ERROR: (gcloud.secrets) You do not…\nPlease run:\n\n  $ gcloud auth login\n"),
+        ["--stack", "dev", "psql"],
+        "gcloud isn't logged in: `gcloud auth login`.",
+    ),
+    "gcloud may not": (
+        gcloud_says("ERROR: (gcloud.secrets.versions.access) PERMISSION_DENIED: you\n- '@type'\n"),
+        ["--stack", "dev", "psql"],
+        "gcloud secrets versions access: PERMISSION_DENIED: you",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("prepare", "arguments", "said"), list(REFUSALS.values()), ids=list(REFUSALS)
+)
+def test_a_refusal_is_one_line(
+    machine: Machine, prepare: Prepare, arguments: list[str], said: str
+) -> None:
+    prepare(machine)
+    done = machine.run(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    *before, line = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+    # What takes long says what it does first.
+    assert not [other for other in before if not other.startswith(("database", "backing"))]
+    assert PASSWORD not in done.stderr
+
+
+def test_without_a_name_it_is_pulumis_selected_one(deployed: Machine) -> None:
+    done = deployed.run("env", "--format", "notebook")
+    assert done.returncode == 0
+    assert done.stderr == (
+        "stack dev, which Pulumi has selected (STACK=local is the one on this computer)\n"
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_that_nothing_stands(machine: Machine, command: str) -> None:
+    no_outputs(machine)
+    done = machine.run("--stack", "dev", command)
+    missing = "cloud-sql-proxy" in done.stderr
+    assert done.returncode == 1
+    assert missing or "isn't up yet" in done.stderr
