@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from local.state import LocalError, Process, State
-from local.supervise import ROOT, Options, Supervisor, already_running, fail
+try:
+    from local.state import LocalError, Process, State
+    from local.supervise import ROOT, Options, Supervisor, already_running, fail
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"error: {missing.name} is not installed for {sys.executable}: `make local` installs what "
+        "is needed under .venvs/ and starts it (make comes with `apt install make`, on macOS with "
+        "`xcode-select --install`). Without make: `python3 tools/install.py uv program server`, "
+        "then `.venvs/program/bin/python -m local run`."
+    )
 
 _STOP_SECONDS = 60
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -21,7 +31,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("run", "run until Ctrl-C"), ("up", "run in the background")):
         command = commands.add_parser(name, help=text)
-        command.add_argument("--port", type=int, default=8080)
+        command.add_argument("--port", default="8080")
+        command.add_argument("--begun", type=float, default=0.0, help=argparse.SUPPRESS)
         command.add_argument(
             "--config",
             action="append",
@@ -42,6 +53,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _port(given: str) -> int:
+    if not (given.isdecimal() and 0 < int(given) < 65536):
+        raise LocalError(f"PORT is a number from 1 to 65535, such as 8080, not {given!r}.")
+    return int(given)
+
+
 def _options(arguments: argparse.Namespace) -> Options:
     config = {}
     for setting in arguments.config:
@@ -54,11 +71,18 @@ def _options(arguments: argparse.Namespace) -> Options:
     if not Path(arguments.python).exists():
         raise LocalError(f"The server's environment is missing ({arguments.python}): `make local`.")
     return Options(
-        port=arguments.port,
+        port=_port(arguments.port),
         config=config,
         command=[arguments.python, "-m", "tracking_server"],
         detached=arguments.detached,
     )
+
+
+def _installing(begun: float) -> float:
+    """Seconds from `make`'s beginning to now, if it has installed something."""
+    stamps = [ROOT / ".venvs" / f"{name}.done" for name in ("program", "server")]
+    installed = any(stamp.exists() and stamp.stat().st_mtime >= begun for stamp in stamps)
+    return time.time() - begun if begun and installed else 0.0
 
 
 def _up(state: State, arguments: argparse.Namespace) -> int:
@@ -69,7 +93,8 @@ def _up(state: State, arguments: argparse.Namespace) -> int:
     _options(arguments)
     state.create()
     command = [sys.executable, "-m", "local", "--state", str(state.root), "run", "--detached"]
-    command += ["--port", str(arguments.port), "--python", arguments.python]
+    command += ["--port", arguments.port, "--python", arguments.python]
+    command += ["--begun", str(arguments.begun)]
     for setting in arguments.config:
         command += ["--config", setting]
     state.directory("log")
@@ -100,7 +125,12 @@ def _down(state: State) -> int:
         raise LocalError("It is starting or stopping: try again in a moment.")
     Process(**entry["process"]).send(signal.SIGTERM, patience=_STOP_SECONDS)
     if state.running():
-        raise LocalError(f"It did not stop within {_STOP_SECONDS} s (process {entry['process']}).")
+        pid = entry["process"]["pid"]
+        raise LocalError(
+            f"It did not stop within {_STOP_SECONDS} s. Its process is {pid}, its log "
+            f"{state.path('log')}; `kill -9 {pid}` ends it, and what it leaves is stopped at the "
+            "next start."
+        )
     print("stopped; the data stays")
     return 0
 
@@ -125,8 +155,6 @@ def _env(state: State) -> int:
 def _clean(state: State) -> int:
     if state.running():
         raise LocalError("It runs: stop it first, with Ctrl-C or `make local-down`.")
-    if state.root.exists():
-        state.stop_remembered()
     state.clean()
     print(f"{state.root} is gone.")
     return 0
@@ -138,7 +166,9 @@ def main() -> int:
     try:
         match arguments.command:
             case "run":
-                Supervisor(state=state, options=_options(arguments)).run()
+                installing = _installing(arguments.begun)
+                options = _options(arguments)
+                Supervisor(state=state, options=options, installing=installing).run()
                 return 0
             case "up":
                 return _up(state, arguments)
@@ -152,6 +182,18 @@ def main() -> int:
                 return _clean(state)
     except LocalError as error:
         return fail(error)
+    except KeyboardInterrupt:
+        return fail(LocalError("interrupted before anything was started."))
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        return fail(
+            LocalError(
+                f"{error.filename or state.root} can't be written ({error.strerror}). Make room "
+                "or take a folder of your own: `.venvs/program/bin/python -m local --state "
+                "/path/to/folder run`."
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from local.cloud_sql import instance_of
 from local.errors import BootRefused, NotFound, Refused, Unsupported
 from local.kind import PROJECT_NUMBER, Inputs, Outputs, last
 from local.kms import check_key
-from local.network import ways
+from local.network import check_ways, ways
 from local.run import BootFailed, Probe, Service, base_environment
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def make_service(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs
     if location not in REGIONS:
         raise Refused(f"Error 400: Location {location} is not found or access is unauthorized.")
     check_key(cloud, template.get("encryptionKey"), api="run", location=location)
+    check_ways(cloud, inputs, location=location)
     if cloud.container is None:
         digest = hashlib.sha256(name_of(cloud, inputs).encode()).hexdigest()[:10]
         uri = f"https://{name}-{digest}-uc.a.run.app"
@@ -83,7 +84,8 @@ def make_service(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs
         stopping=cloud.stopping,
     )
     limits = (container.get("resources") or {}).get("limits") or {}
-    cloud.say(f"starting the server (limits, not imposed here: {limits})")
+    declared = ", ".join(f"{name} {limits[name]}" for name in sorted(limits))
+    cloud.say(f"starting the server, without the declared limits ({declared})")
     cloud.services[name] = service
     outputs = {"uri": service.address}
     try:

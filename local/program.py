@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import logging
+import re
 import runpy
+import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +26,15 @@ from pulumi.runtime.mocks import MockMonitor, set_mocks
 from pulumi.runtime.settings import set_root_resource
 from pulumi.runtime.stack import run_in_stack
 
+from infra.reader import NAMESPACE, Problem, SettingsError
 from local.cloud import Cloud
 from local.state import LocalError
 
 PROJECT = "mlflow-gcp"
 STACK = "local"
 # What `pulumi config set --secret` would have set. Nothing of it is kept outside `.local/`.
-SECRET_KEYS = ["mlflow-gcp:trackingPassword"]
+_START = ".venvs/program/bin/python -m local run"
+SECRET_KEYS = ["mlflow-gcp:trackingPassword", "mlflow-gcp:viewerPassword"]
 
 
 def plain(value: Any) -> Any:
@@ -40,6 +46,21 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(item) for item in value]
     return value
+
+
+def _on_this_computer(problem: Problem) -> Problem:
+    """The same for who has no stack of Pulumi's to set it in."""
+    if removed := re.fullmatch(r"pulumi config rm (\S+)", problem.example):
+        key = removed[1].removeprefix(f"{NAMESPACE}:")
+        return replace(problem, example=f"{_START} (without --config {key}=...)")
+    set_ = re.fullmatch(
+        r"pulumi config set (?:--secret )?(?:--path ')?([\w:-]+)((?:\[0\]')?) (.+)", problem.example
+    )
+    if not set_:
+        return problem
+    key, listed, value = set_[1], set_[2], shlex.split(set_[3])[0]
+    setting = f"{key}={json.dumps([value]) if listed else value}"
+    return replace(problem, example=f"{_START} --config {shlex.quote(setting)}")
 
 
 class _Mocks(pulumi.runtime.Mocks):
@@ -98,6 +119,8 @@ def _run(main: Path, cloud: Cloud, config: Mapping[str, str]) -> dict[str, Any]:
         runpy.run_path(str(main), run_name="__main__")
 
     async def declare() -> None:
+        # What waits for a resource that failed fails as well; the first failure is told below.
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         set_mocks(mocks, PROJECT, STACK, False, logging.getLogger("pulumi"), monitor)
         set_root_resource(None)  # type: ignore[arg-type] # the stack that set_mocks made
         set_all_config(dict(config), SECRET_KEYS)
@@ -105,6 +128,9 @@ def _run(main: Path, cloud: Cloud, config: Mapping[str, str]) -> dict[str, Any]:
 
     try:
         asyncio.run(declare())
+    except SettingsError as error:
+        here = SettingsError([_on_this_computer(problem) for problem in error.problems])
+        raise LocalError(str(here)) from None
     except pulumi.RunError as error:
         raise LocalError(str(error)) from None
     except Exception:

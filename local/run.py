@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,13 +74,23 @@ def describe(line: str) -> tuple[str, str]:
         entry = json.loads(line)
     except ValueError:
         return "DEFAULT", line
-    if not isinstance(entry, dict):
-        return "DEFAULT", line
+    return described(entry) if isinstance(entry, dict) else ("DEFAULT", line)
+
+
+def described(entry: Mapping[str, Any]) -> tuple[str, str]:
     severity, text = str(entry.get("severity", "DEFAULT")), str(entry.get("message", ""))
     if http := entry.get("httpRequest"):
         fields = ("requestMethod", "requestUrl", "status", "latency")
         text = " ".join(str(http[name]) for name in fields if name in http)
     return severity, text
+
+
+def stamped(line: bytes) -> bytes:
+    """With the time that it came, which Cloud Logging gives an entry that has none."""
+    if not line.startswith(b'{"'):
+        return line
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return b'{"timestamp": "%s", %s' % (now.encode(), line[1:])
 
 
 class Service:
@@ -156,14 +167,16 @@ class Service:
             if code is None
             else f"The server ended with exit code {code} before it was ready."
         )
-        last = f" It said: {self._last_error}" if self._last_error else ""
-        raise BootFailed(f"{what}{last}\n  Its log: {self.log}")
+        last = self._last_error or "nothing"
+        raise BootFailed(f"{what} It said: {last}\n  Its log: {self.log}")
 
     def _read(self, stream: IO[bytes]) -> None:
         with self.log.open("ab", buffering=0) as log:
             self.log.chmod(0o600)
             for line in stream:
-                log.write(line)
+                # On a full disk the log has holes, and the server goes on.
+                with contextlib.suppress(OSError):
+                    log.write(stamped(line))
                 severity, text = describe(line.decode(errors="replace").rstrip())
                 if severity not in ("DEBUG", "INFO", "NOTICE") and text:
                     self._last_error = text
@@ -172,15 +185,19 @@ class Service:
     def _watch(self) -> None:
         """The liveness probe, and a container that ends by itself is started again."""
         probe, failures, restarts = self._liveness, 0, 0
-        while not self._stopping.wait(probe.period if probe and failures == 0 else 1):
+        asked = time.monotonic()
+        # That it has ended is seen at once, however seldom it is asked.
+        while not self._stopping.wait(min(probe.period, 1) if probe else 1):
             process = self._process
             code = process.poll() if process else None
             if self._retired:
                 return
             if code is None:
-                alive = probe is None or probe.passes(self.address)
-                failures = 0 if alive else failures + 1
-                if probe is None or failures < probe.failures:
+                if probe is None or (not failures and time.monotonic() - asked < probe.period):
+                    continue
+                asked = time.monotonic()
+                failures = 0 if probe.passes(self.address) else failures + 1
+                if failures < probe.failures:
                     continue
             reason = "failed its liveness probe" if code is None else f"ended with exit code {code}"
             restarts, failures = restarts + 1, 0

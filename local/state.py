@@ -5,6 +5,7 @@ lock              held (flock) by the one supervisor that runs
 supervisor.json   that supervisor: its process, address and outputs
 processes.json    the programs it started, to be found again after a kill -9
 env               what a client needs, for `source`
+settings.json     what `make rotate` has set, for every later run
 *.json, keys/     random values, secrets, signing keys: mode 0600
 postgres/ storage/ log/ home/
 ```
@@ -25,6 +26,9 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+# Settings that outlast a run.
+SETTINGS = "settings.json"
 
 
 class LocalError(Exception):
@@ -104,18 +108,36 @@ class State:
 
     def create(self) -> None:
         """Others may pass through to what is theirs (a database's user), never look around."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        self.root.chmod(0o711)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            # It marks a directory as ours, which `clean` may remove.
+            if not self.path("lock").exists():
+                if any(self.root.iterdir()):
+                    raise LocalError(
+                        f"{self.root} has something else in it. Name a directory that is empty or "
+                        "not there yet: `--state ~/mlflow-local`."
+                    )
+                self.path("lock").touch(0o600)
+            self.root.chmod(0o711)
+        except OSError as error:
+            raise LocalError(
+                f"{self.root} can't be made ({error.strerror}). Name a directory that you may "
+                "write: `--state ~/mlflow-local`."
+            ) from None
 
     def load(self, name: str) -> dict[str, Any]:
         try:
-            return dict(json.loads(self.path(name).read_text()))
+            content = json.loads(self.path(name).read_text())
+            if not isinstance(content, dict):
+                raise ValueError("it holds no JSON object")
         except FileNotFoundError:
             return {}
         except ValueError as error:
             raise LocalError(
-                f"{self.path(name)} cannot be read ({error}). `make local-clean` starts afresh."
+                f"{self.path(name)} is damaged ({error}). Put back a copy of it, or run "
+                "`make local-clean`, which removes the data too, and start again."
             ) from None
+        return content
 
     def save(self, name: str, content: dict[str, Any]) -> None:
         self.write(name, json.dumps(content, indent=1))
@@ -167,7 +189,9 @@ class State:
         """`command`: a part of its command line. Just after a start the kernel may not know it."""
         found = Process.of(pid)
         if found is None:
-            raise LocalError(f"{name} ended as soon as it was started.")
+            raise LocalError(
+                f"{name} ended as soon as it was started. Its log is in {self.path('log')}."
+            )
         process = replace(found, command=command)
         known = self.load("processes.json")
         known[name] = {**asdict(process), "how": int(how), "seconds": seconds}
@@ -177,7 +201,9 @@ class State:
     def forget(self, name: str) -> None:
         known = self.load("processes.json")
         known.pop(name, None)
-        self.save("processes.json", known)
+        # A full disk keeps nothing from being stopped: a process that has ended is left alone.
+        with contextlib.suppress(OSError):
+            self.save("processes.json", known)
 
     def stop_remembered(self) -> list[str]:
         """End what a killed supervisor left behind, the last started first."""
@@ -212,8 +238,18 @@ class State:
         """For Unix sockets, whose paths have at most 103 bytes on macOS and 107 on Linux."""
         return self.outside(Path("/tmp") / f"mlflow-gcp-{os.getuid()}-{self.digest}", mode=0o711)  # noqa: S108
 
+    def cloudsql_root(self) -> Path:
+        return self.short_directory() / "sql"
+
     def clean(self) -> None:
-        for path in self.load("outside.json"):
-            shutil.rmtree(path, ignore_errors=True)
-        if self.root.exists():
-            shutil.rmtree(self.root)
+        """Also what is damaged, which nothing else gets rid of."""
+        if not self.root.exists():
+            return
+        if not self.path("lock").exists():
+            raise LocalError(f"{self.root} is not removed: nothing in it says that it is ours.")
+        with contextlib.suppress(LocalError):
+            self.stop_remembered()
+        with contextlib.suppress(LocalError):
+            for path in self.load("outside.json"):
+                shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(self.root)

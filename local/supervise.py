@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies
 
 from local import program
 from local.cloud import Cloud, Container
-from local.state import LocalError, Process, State
+from local.state import SETTINGS, LocalError, Process, State
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,15 +45,22 @@ def check_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise LocalError(
-                f"Port {port} can't be used ({error.strerror}). Choose another: "
-                f"`PORT={port + 1} make local`."
+                f"Port {port} can't be used ({error.strerror}). Take another: "
+                f"`make local PORT={_free_port()}`."
             ) from None
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Supervisor:
-    def __init__(self, *, state: State, options: Options) -> None:
+    def __init__(self, *, state: State, options: Options, installing: float = 0.0) -> None:
         self._state, self._options = state, options
         self._started = time.monotonic()
+        self._installing = installing
 
     def say(self, line: str) -> None:
         if self._options.detached and line.startswith("server   "):
@@ -66,7 +74,8 @@ class Supervisor:
             raise LocalError(already_running(state))
         me = Process.of(os.getpid())
         assert me is not None  # noqa: S101
-        entry = {"process": asdict(me), "address": f"http://127.0.0.1:{self._options.port}"}
+        address = f"http://127.0.0.1:{self._options.port}"
+        entry = {"process": asdict(me), "address": address, "options": asdict(self._options)}
         try:
             for orphan in state.stop_remembered():
                 self.say(f"stopped {orphan}, left by a run that was killed")
@@ -79,7 +88,8 @@ class Supervisor:
 
     def _supervise(self, entry: dict[str, Any]) -> None:
         options = self._options
-        config = {**DEFAULTS, **options.config}
+        config = {**DEFAULTS, **self._state.load(SETTINGS), **options.config}
+        entry = {**entry, "config": config}
         cloud = Cloud(
             state=self._state,
             project=config["gcp:project"],
@@ -98,12 +108,17 @@ class Supervisor:
             outputs["tracking_uri"] = service.address
             self._write_env(cloud, outputs, config)
             self._state.save("supervisor.json", {**entry, "outputs": outputs, "ready": True})
-            print(screen(self._state, outputs, detached=options.detached), flush=True)
+            ready = took(installing=self._installing, starting=time.monotonic() - self._started)
+            lines = screen(self._state, outputs, ready=ready, detached=options.detached)
+            print(lines, flush=True)
             ended = [service.ended for service in cloud.services.values()]
             while not cloud.stopping.wait(0.5):
                 if any(event.is_set() for event in ended):
                     log = self._state.path("log", "server.log")
-                    raise LocalError(f"The server is gone. Its log: {log}")
+                    raise LocalError(
+                        "The server has ended too often and is not started again. Its log says "
+                        f"why: {log}"
+                    )
         except Exception:
             # A boot that was interrupted is no failure to report.
             if not cloud.stopping.is_set():
@@ -122,6 +137,10 @@ class Supervisor:
             "MLFLOW_TRACKING_PASSWORD": outputs["tracking_password"],
             "MLFLOW_EXPERIMENT_NAME": "quickstart",
         }
+        # A proxy doesn't reach this computer's own address.
+        for name in ("no_proxy", "NO_PROXY") if getproxies() else ():
+            others = os.environ.get(name, "")
+            environment[name] = ",".join(filter(None, ["127.0.0.1", others]))
         lines = []
         if config.get("mlflow-gcp:artifacts") == "direct":
             environment |= cloud.client_environment()
@@ -135,27 +154,34 @@ def already_running(state: State) -> str:
     return f"It already runs, at {address}. `make local-down` stops it."
 
 
-def screen(state: State, outputs: Mapping[str, Any], *, detached: bool) -> str:
+def took(*, installing: float, starting: float) -> str:
+    """The time to this moment, in whole seconds."""
+    before, after = round(installing), max(1, round(starting))
+    if not before:
+        return f"ready in {after} s"
+    return f"ready in {before + after} s: {before} s installing, {after} s starting"
+
+
+def screen(state: State, outputs: Mapping[str, Any], *, ready: str, detached: bool) -> str:
     """All that one needs next, on one screen."""
-    first = ("tracking_uri", "tracking_username", "tracking_password")
-    names = [*first, *sorted(outputs.keys() - set(first))]
-    shown = {name: outputs[name] for name in names if isinstance(outputs[name], str)}
-    width = max(map(len, shown))
-    env = os.path.relpath(state.path("env"))
+    env = state.path("env")
+    if env.is_relative_to(Path.cwd()):
+        env = env.relative_to(Path.cwd())
     stop = "make local-down stops it" if detached else "Ctrl-C stops it"
-    rows = [f"  {name:{width}}  {value}" for name, value in shown.items()]
     return "\n".join(
         [
             "",
-            *rows,
+            f"{ready}. Open it in a browser, and log in:",
             "",
-            "Try it, in another shell:" if not detached else "Try it:",
+            f"  address    {outputs['tracking_uri']}",
+            f"  username   {outputs['tracking_username']}",
+            f"  password   {outputs['tracking_password']}",
             "",
-            f"  source {shlex.quote(env)}",
-            "  make check    # logs a run with everything in it and reads it back",
+            "Or log a run with everything in it and read it back"
+            + (":" if detached else ", in another shell:"),
             "",
-            "Or open the address in a browser. In an environment of your own that has MLflow:",
-            "python sample_client/check_tracking.py",
+            f"  source {shlex.quote(str(env))}",
+            "  make check",
             "",
             f"{stop}; the data stays until make local-clean.",
             "",

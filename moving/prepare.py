@@ -30,6 +30,33 @@ ADDRESSES = (
 )
 
 
+# What a store has that is at the version which the server's database is moved into.
+TABLES = {table for table, _, _ in ADDRESSES}
+
+
+def check(store: sqlite3.Connection, file: str) -> None:
+    """Before anything is changed."""
+    try:
+        found = {name for (name,) in store.execute("SELECT name FROM sqlite_master")}
+        # Whoever else writes is found out now.
+        store.execute("BEGIN IMMEDIATE")
+    except sqlite3.DatabaseError as error:
+        sys.exit(
+            f"{file} can't be changed ({error}). Wanted: an SQLite store of MLflow's, such as "
+            "mlflow.db, that you may write and whose server is stopped"
+        )
+    if "experiments" not in found:
+        sys.exit(
+            f"{file} is no store of MLflow's: it has no table experiments. Often mlflow.db is "
+            "where the server was started"
+        )
+    if missing := sorted(TABLES - found):
+        sys.exit(
+            f"{file} is an older MLflow's: it has no table {', '.join(missing)}. Bring it to this "
+            f"version first: mlflow db upgrade sqlite:///{file}"
+        )
+
+
 def renumber(store: sqlite3.Connection) -> None:
     tables = [name for (name,) in store.execute("SELECT name FROM sqlite_master")]
     numbered = [
@@ -76,11 +103,14 @@ def relocate(store: sqlite3.Connection) -> Iterator[tuple[Path, int]]:
 def main(file: str, bucket: str) -> None:
     if not Path(file).is_file():
         sys.exit(f"{file} is not a file. Wanted: an SQLite store of MLflow's, such as mlflow.db")
-    if urlsplit(bucket).scheme != "gs":
+    parts = urlsplit(bucket)
+    if parts.scheme != "gs" or not parts.netloc:
         sys.exit(
-            f"{bucket} is no bucket. Wanted: the stack's, such as gs://my-project-mlflow-artifacts-1a2b3c"
+            f"{bucket} is no bucket. Wanted: gs:// and the stack's output artifact_bucket, such as "
+            "gs://my-project-mlflow-artifacts-1a2b3c"
         )
-    with closing(sqlite3.connect(file)) as store, store:
+    with closing(sqlite3.connect(file, timeout=1)) as store, store:
+        check(store, file)
         renumber(store)
         for local, experiment in relocate(store):
             if local.is_dir():

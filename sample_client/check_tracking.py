@@ -57,26 +57,33 @@ def check_server() -> None:
             f"{uri}/version", auth=credentials, timeout=60, allow_redirects=False
         )
     except requests.exceptions.SSLError as error:
-        raise Problem(f"No safe connection to {uri}: {error}") from error
+        # The reason alone: around it urllib3 names its own objects.
+        reason = str(error).rpartition("SSLError(")[2].strip("\"'()") or type(error).__name__
+        raise Problem(
+            f"No safe connection to {uri} ({reason}). Is MLFLOW_TRACKING_URI right? A server on "
+            "this computer has http://, one on Google Cloud https:// and a certificate of Google's"
+        ) from error
     except requests.exceptions.RequestException as error:
         raise Problem(
             f"{uri} can't be reached ({type(error).__name__}). Is MLFLOW_TRACKING_URI right, and "
             "does the server run? On this computer: make local-status"
         ) from error
-    if response.status_code == 401:
+    # Google's own answers, to whom it doesn't know, ask for something else.
+    asks_password = response.headers.get("WWW-Authenticate", "").startswith("Basic")
+    if response.status_code == 401 and asks_password:
         raise Problem(
             f"{uri} refuses user {user!r} with this password. Set MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD to the stack's outputs"
         )
     if response.status_code != 200:
         said = f"{response.status_code} where an MLflow server says its version"
-        # Google's own answers to whom it doesn't know.
-        if response.status_code in (302, 403):
+        ours = response.headers.get("X-Content-Type-Options") == "nosniff"
+        if response.status_code in (302, 401, 403) and not ours:
             said += (
                 " (if the stack's access is iam or iap: pip install sample_client/google_login, "
                 "and set MLFLOW_TRACKING_AUTH to google-iam or google-iap)"
             )
-        raise Problem(f"{uri} answers {said}: {response.text[:200].strip()}")
+        raise Problem(f"{uri} answers {said}: {' '.join(response.text[:300].split())}")
 
 
 def check_bucket_access(artifact_uri: str) -> None:

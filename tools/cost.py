@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from infra import prices  # noqa: E402
 from infra.reader import SettingsError  # noqa: E402
 from infra.settings import Settings, load  # noqa: E402
 
+MAX_RUNS = 1_000_000
+
 
 def stack_settings(stack: str | None) -> Settings:
     """Of a stack's file, or the defaults."""
@@ -24,8 +27,10 @@ def stack_settings(stack: str | None) -> Settings:
         file = ROOT / f"Pulumi.{stack}.yaml"
         if not file.exists():
             here = ", ".join(sorted(path.suffixes[0][1:] for path in ROOT.glob("Pulumi.*.yaml")))
-            sys.exit(f"{file.name} is not here. Stacks with a file: {here}. Example: STACK=dev")
-        config = (yaml.safe_load(file.read_text()) or {}).get("config") or {}
+            sys.exit(
+                f"Pulumi.{stack}.yaml is not here. Stacks with a file: {here}. Example: STACK=dev"
+            )
+        config = _config(file)
     # What a stack is called costs nothing, and a file that comes with the project has no project.
     config = {"gcp:project": "my-project", **config}
     # A secret is encrypted in the file, and any will do.
@@ -34,6 +39,17 @@ def stack_settings(stack: str | None) -> Settings:
         for key, value in config.items()
     }
     return load(hidden, is_secret=lambda _: True)
+
+
+def _config(file: Path) -> dict[str, Any]:
+    try:
+        config = (yaml.safe_load(file.read_text()) or {}).get("config") or {}
+        return {**config}
+    except (yaml.YAMLError, AttributeError, TypeError) as error:
+        sys.exit(
+            f"{file.name} is not what `pulumi config set` writes ({' '.join(str(error).split())}). "
+            "Wanted: config: and below it lines such as mlflow-gcp:memory: 1Gi"
+        )
 
 
 def rows(settings: Settings, *, runs_a_day: float) -> list[tuple[str, str, str]]:
@@ -56,20 +72,26 @@ def table(lines: list[tuple[str, str, str]]) -> str:
     )
 
 
+def _runs(given: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (runs := float(given)) <= MAX_RUNS:
+            return runs
+    sys.exit(f"RUNS={given}: wanted a number of runs a day, 0 to {MAX_RUNS}, such as RUNS=100")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stack", help="reads Pulumi.<stack>.yaml; without, the defaults")
-    parser.add_argument("--runs", type=float, default=prices.USUAL_RUNS, help="a day")
+    parser.add_argument("--runs", default=str(prices.USUAL_RUNS), help="a day")
     arguments = parser.parse_args()
-    if not 0 <= arguments.runs <= 1_000_000:
-        parser.error(f"--runs {arguments.runs:g}: 0 to 1000000 runs a day, for example --runs 100")
+    runs = _runs(arguments.runs)
     try:
         settings = stack_settings(arguments.stack or None)
     except SettingsError as error:
         sys.exit(str(error))
     run = prices.Run()
     said = [
-        table(rows(settings, runs_a_day=arguments.runs)),
+        table(rows(settings, runs_a_day=runs)),
         "",
         f"A run: {run.requests} requests of {run.seconds} s, {run.artifacts_gb} GB of artifacts.",
         f"Google's list prices of {prices.AS_OF} in {prices.REGION}, less what a billing account",

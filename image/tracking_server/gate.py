@@ -147,13 +147,17 @@ class Refusal:
 
 WRONG_HOST = Refusal(
     403,
-    "This server does not answer under that host name. A custom domain must be listed in the "
-    "stack's setting customDomains.\n",
+    "This server does not answer under that host name. Take the stack's output tracking_uri; a "
+    "custom domain must be listed in the setting customDomains, for example: pulumi config set "
+    "--path 'customDomains[0]' mlflow.example.com\n",
+)
+_THE_RIGHT_ONES = (
+    "The right ones are the stack's outputs tracking_username and tracking_password; MLflow's "
+    "client takes them from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.\n"
 )
 UNAUTHORIZED = Refusal(
     401,
-    "A username and a password are needed, and those given are not right. Set "
-    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.\n",
+    f"No username and password were given, or they are not right. {_THE_RIGHT_ONES}",
     (b"www-authenticate", b'Basic realm="MLflow", charset="UTF-8"'),
 )
 ONLY_VIEWER = Refusal(
@@ -161,15 +165,19 @@ ONLY_VIEWER = Refusal(
     "This username may look at everything and change nothing. For this request the other one is "
     "needed: the stack's outputs tracking_username and tracking_password.\n",
 )
-CROSS_SITE = Refusal(403, "This request comes from another site's page and is refused.\n")
+CROSS_SITE = Refusal(
+    403,
+    "This request comes from another site's page and is refused. Open this server's own address "
+    "in the browser, and do it there.\n",
+)
 
 
 def too_many(wait: int) -> Refusal:
     """Whoever sends the right credentials meanwhile is let in."""
     return Refusal(
         429,
-        f"Wrong usernames and passwords were given too often. Wait {wait} s, then set "
-        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD rightly.\n",
+        f"Wrong usernames and passwords were given too often. Wait {wait} s before the next try. "
+        f"{_THE_RIGHT_ONES}",
         (b"retry-after", str(wait).encode()),
     )
 

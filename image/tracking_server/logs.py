@@ -110,12 +110,12 @@ class AccessLog:
         except ClientDisconnect:
             # Whoever sends a body that is no HTTP looks as if gone, and is still there.
             if not status:
-                await _answer(counted, 400, "The request's body has broken off.")
+                await _answer(counted, 400, "The request's body has broken off: send it again.")
             status = CLIENT_CLOSED_REQUEST
         except Exception:
             access_log.exception("%s %s failed", scope["method"], path)
             if not status:
-                await _answer(counted, 500, "Internal Server Error")
+                await _answer(counted, 500, "The server has failed at this; its log says why.")
         if status == 200 and scope["raw_path"] == b"/health":
             return  # the probes; whoever tries something else there is logged
         if scope.get(NOT_LOGGED):

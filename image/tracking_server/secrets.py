@@ -117,7 +117,10 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
 
     def check(name: str, valid: Callable[[str], bool], wanted: str) -> None:
         if name in values and not valid(values[name]):
-            problems.append(f"secret {getattr(versions, name)} must hold {wanted}")
+            problems.append(
+                f"secret {getattr(versions, name)} must hold {wanted}: add a version that does, "
+                "and deploy with it"
+            )
 
     check("artifact_url", _is_bucket_url, "a bucket's address such as gs://my-bucket")
     check(
@@ -140,7 +143,6 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
         lambda value: value != values.get("tracking_username"),
         "another name than the tracking_username",
     )
-    check("kek_passphrase", bool, "a passphrase")
     if problems:
         raise BootError("; ".join(problems))
     assert database_url is not None  # noqa: S101 (checked above; tells the type checker)
@@ -174,7 +176,8 @@ def _credentials(until: float) -> GoogleCredentials:
             if backoff.outlasts(until):
                 raise BootError(
                     "No token for the service account in time: "
-                    f"{type(error).__name__} from the metadata server"
+                    f"{type(error).__name__} from the metadata server. Is the account disabled or "
+                    "deleted? If not, start a new revision"
                 ) from error
             backoff.wait()
         else:
@@ -222,21 +225,24 @@ def _access(
                 raise BootError(
                     f"secret {name} may not be read: {account} lacks "
                     "roles/secretmanager.secretAccessor on it (pulumi up grants it; if it was "
-                    "made just now, start a new revision: see 'Grants take time' in the README)"
+                    "made just now, start a new revision: see 'Grants take time' in docs/traps.md)"
                 ) from error
         except exceptions.Unauthorized as error:
             raise BootError(
                 f"secret {name} may not be read: Secret Manager does not accept the token of "
-                f"{account}"
+                f"{account}. Is the account disabled or deleted? pulumi up makes it again"
             ) from error
         except _TRANSIENT as error:
             if backoff.outlasts(until):
                 raise BootError(
                     f"secret {name} could not be read in time: Secret Manager answers "
-                    f"{type(error).__name__}"
+                    f"{type(error).__name__}. Start a new revision; if that fails too, see "
+                    "https://status.cloud.google.com"
                 ) from error
         except UnicodeDecodeError as error:
-            raise BootError(f"secret {name} is not UTF-8 text") from error
+            raise BootError(
+                f"secret {name} is not UTF-8 text: add a version that is, and deploy with it"
+            ) from error
         except exceptions.GoogleAPICallError as error:
             raise BootError(
                 f"secret {name} could not be read: Secret Manager answers {type(error).__name__}"

@@ -23,9 +23,15 @@ STACK = Path(__file__).with_name("previous") / "stack.json"
 
 
 def keep(revision: str) -> None:
-    archive = subprocess.run(
-        ["git", "archive", revision, *PROGRAM], cwd=ROOT, check=True, stdout=subprocess.PIPE
-    ).stdout
+    archived = subprocess.run(
+        ["git", "archive", revision, *PROGRAM], cwd=ROOT, check=False, capture_output=True
+    )
+    if archived.returncode:
+        sys.exit(
+            f"REVISION={revision}: git has no program of that name "
+            f"({archived.stderr.decode().strip()}). `git tag` lists the releases, for example "
+            "REVISION=v1.2"
+        )
     with (
         TemporaryDirectory(prefix="mlflow-gcp-previous-") as folder,
         deployment(Path(folder), build()) as made,
@@ -33,7 +39,7 @@ def keep(revision: str) -> None:
         for name in PROGRAM:
             path = made.project / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        subprocess.run(["tar", "-x"], cwd=made.project, check=True, input=archive)
+        subprocess.run(["tar", "-x"], cwd=made.project, check=True, input=archived.stdout)
         made.init()
         made.up()
         exported = json.loads(made.pulumi("stack", "export", "--stack", "prod").stdout)
@@ -74,4 +80,6 @@ def _plain(value: Any) -> Any:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("Which release? `git tag` lists them: make previous-release REVISION=v1.2")
     keep(sys.argv[1])

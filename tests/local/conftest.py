@@ -77,11 +77,13 @@ class Stack:
             stack.down()
             stack.run(stack.command("clean"))
 
-    def client(self, *arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
+    def client(
+        self, *arguments: str, python: Path = CLIENT, **changed: str
+    ) -> subprocess.CompletedProcess[str]:
         """Stock MLflow's Python with the environment of a user who has sourced `.local/env`."""
         env = {name: value for name, value in (self.environment() | changed).items() if value}
         return subprocess.run(
-            [str(CLIENT), *arguments],
+            [str(python), *arguments],
             check=False,
             env=env,
             capture_output=True,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.local.conftest import ROOT, Stack
+from tests.local.conftest import CLIENT, ROOT, Stack
 from tests.local.google_front import Front, front
 
 PLUGIN = ROOT / "sample_client" / "google_login"
@@ -79,7 +79,7 @@ def test_each_request_says_who_calls(
     ("login", "script", "options", "changed", "said"),
     [
         ("", CHECK, {}, {}, "answers 403 where an MLflow server says its version (if the stack's"),
-        ("google-iam", SESSION, {}, WRONG_PASSWORD, "A username and a password are needed"),
+        ("google-iam", SESSION, {}, WRONG_PASSWORD, "were given, or they are not right"),
         ("google-iap", SESSION, {"may_sign": False}, {}, "serviceAccountTokenCreator on itself"),
     ],
 )
@@ -96,3 +96,28 @@ def test_neither_login_is_enough_alone(
         ran = client(stack, google, installed, script, MLFLOW_TRACKING_AUTH=login, **changed)
     assert ran.returncode != 0
     assert said in ran.stderr
+
+
+LOGINS = """
+from unittest.mock import patch
+from google.oauth2.credentials import Credentials
+import mlflow_google_login as login
+with patch.object(Credentials, "refresh"), patch("google.auth.default") as default:
+    default.return_value = Credentials("token"), None
+    for ask in (login.cloud_run_token, login.identity_aware_proxy_token):
+        try:
+            ask("https://mlflow.example.com")
+        except login.LoginProblem as problem:
+            print(problem)
+"""
+
+
+def test_a_login_that_is_not_enough_says_what_is() -> None:
+    """A person's: without an ID token, or where only a service account is let in."""
+    ran = subprocess.run(
+        [CLIENT, "-c", LOGINS],
+        check=True, cwd=PLUGIN, capture_output=True, text=True,
+    )  # fmt: skip
+    no_id_token, no_account = ran.stdout.splitlines()
+    assert no_id_token.startswith("The Google login here has no ID token. Run gcloud auth")
+    assert "lets programs in as a service account, and the Google login" in no_account

@@ -75,7 +75,9 @@ def test_one_too_many_is_refused_before_its_body_is_read() -> None:
         assert beyond.status in _TRANSIENT_FAILURE_RESPONSE_CODES
         first, last = COME_BACK
         assert first <= int(beyond.headers["retry-after"]) <= last
-        assert json.loads(beyond.body)["error_code"] == "TEMPORARILY_UNAVAILABLE"
+        told = json.loads(beyond.body)
+        assert told["error_code"] == "TEMPORARILY_UNAVAILABLE"
+        assert "requests already, which is as many as it takes at a time" in told["message"]
         assert application.reached == LIMIT
         application.may_answer.set()
         for exchange in running:

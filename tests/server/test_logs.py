@@ -49,7 +49,11 @@ def test_an_application_that_fails_is_answered_for(
     assert caplog.records[0].levelname == severity
     assert caplog.records[-1].message == f"GET /x {status}"
     assert "canary" not in str(sent)
-    assert [m["status"] for m in sent if "status" in m] == [500 if status == 500 else 400]
+    told = {
+        500: (500, b"The server has failed at this; its log says why.\n"),
+        499: (400, b"The request's body has broken off: send it again.\n"),
+    }
+    assert (sent[0]["status"], sent[1]["body"]) == told[status]
 
 
 def test_an_exception_is_in_the_same_line() -> None:

@@ -4,6 +4,8 @@ import dataclasses
 from typing import Any
 
 import pytest
+from google.auth import compute_engine
+from google.auth.exceptions import TransportError
 from tracking_server import secrets
 from tracking_server.credentials import Credentials
 from tracking_server.errors import BootError
@@ -165,6 +167,38 @@ def test_the_deadline_ends_it(google: Google, failure: str) -> None:
     settings = stored(google)
     google.answer_next(failure, 1000)
     assert "could not be read in time" in refusal(settings, deadline=0.5)
+
+
+def test_an_answer_that_is_none_of_these_is_told(google: Google) -> None:
+    settings = stored(google)
+    google.answer_next("409", 1000)
+    assert "could not be read: Secret Manager answers " in refusal(settings)
+
+
+def test_a_token_that_is_not_accepted_is_told(google: Google) -> None:
+    settings = stored(google)
+    google.answer_next("401", 1000)
+    text = refusal(settings)
+    assert f"does not accept the token of {google.account}. Is the account disabled" in text
+
+
+def test_passphrases_that_can_not_be_had_are_told(google: Google) -> None:
+    settings = stored(google)
+    google.answer_next("503", 1000)
+    with pytest.raises(BootError, match="could not be read: Secret Manager answers Retry|Service"):
+        secrets.passphrases(settings)
+
+
+def test_an_account_without_a_token_is_told(
+    google: Google, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disabled(*_: Any) -> None:
+        raise TransportError("404")
+
+    monkeypatch.setattr(compute_engine.Credentials, "refresh", disabled)
+    text = refusal(stored(google), deadline=0.5)
+    assert "No token for the service account in time: TransportError" in text
+    assert "Is the account disabled or deleted?" in text
 
 
 def test_no_identity_is_said(google: Google, monkeypatch: pytest.MonkeyPatch) -> None:

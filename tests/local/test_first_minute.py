@@ -1,0 +1,81 @@
+"""What a newcomer sees of `make local` when something is in its way, and when nothing is."""
+
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from local.state import State
+from local.supervise import took
+from tests.local.conftest import Stack
+from tests.local.test_lifecycle import processes_of
+from tests.supply.test_install import disk
+
+NOWHERE = "http://127.0.0.1:9"
+PROXY = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), NOWHERE)
+READ = "import mlflow; print(len(mlflow.search_experiments()))"
+
+
+@pytest.mark.parametrize(
+    ("installing", "starting", "said"),
+    [
+        (33.4, 8.2, "ready in 41 s: 33 s installing, 8 s starting"),
+        (0.0, 3.6, "ready in 4 s"),
+        (0.0, 0.2, "ready in 1 s"),
+    ],
+)
+def test_only_what_was_done_is_counted(installing: float, starting: float, said: str) -> None:
+    assert took(installing=installing, starting=starting) == said
+
+
+@pytest.mark.parametrize("port", ["abc", "0", "70000", "-1"])
+def test_a_port_that_is_none(own_stack: Stack, port: str) -> None:
+    refused = own_stack.run([*own_stack.starting("up"), f"--port={port}"])
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"error: PORT is a number from 1 to 65535, such as 8080, not {port!r}.\n"
+    )
+
+
+def test_behind_a_proxy(own_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A company's is not asked for what is on this computer, by the server or by its clients."""
+    for name, address in PROXY.items():
+        monkeypatch.setenv(name, address)
+    started = own_stack.up()
+    assert started.returncode == 0, started.stdout + started.stderr
+    assert "ready in" in started.stdout
+    assert "installing" not in started.stdout
+    read = own_stack.client("-c", READ, **PROXY)
+    assert (read.returncode, read.stdout) == (0, "1\n"), read.stderr
+
+
+def test_a_full_disk_stops_the_start_in_one_line() -> None:
+    with TemporaryDirectory(prefix="mlflow-gcp-small-") as folder:
+        # Else the database's user can't reach it, and the database lies elsewhere.
+        Path(folder).chmod(0o711)
+        with disk(Path(folder, "small"), "size=20m"):
+            stack = Stack(Path(folder, "small", "state"))
+            failed = stack.up()
+            stack.down()
+            stack.run(stack.command("clean"))
+    assert failed.returncode == 1
+    *_, line = (failed.stdout + failed.stderr).splitlines()
+    assert line.startswith("error: PostgreSQL could not make its database: the disk is full.")
+    assert "Traceback" not in failed.stdout + failed.stderr
+    assert processes_of(stack) == []
+
+
+def test_a_full_disk_keeps_nothing_from_being_stopped(tmp_path: Path) -> None:
+    with disk(tmp_path / "small", "size=1m"):
+        state = State(tmp_path / "small" / "state")
+        state.create()
+        state.save("processes.json", {"one": {}, "two": {}})
+        (tmp_path / "small" / "rest").write_bytes(bytes(900_000))
+        filled = subprocess.run(
+            ["dd", "if=/dev/zero", "bs=1k", f"of={tmp_path / 'small' / 'last'}"],
+            check=False, capture_output=True,
+        )  # fmt: skip
+        assert b"No space left" in filled.stderr
+        state.forget("one")
+        assert "two" in state.load("processes.json")
