@@ -6,49 +6,94 @@ VENVS := .venvs
 UV := $(VENVS)/uv/bin/uv
 PROGRAM := $(VENVS)/program/bin/python
 SERVER_TEST := $(VENVS)/server-test/bin/python
-UV_VERSION := 0.13.9
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-find-links --no-emit-index-url
 
-# The Python that was named, or none: not one that uv fetches by itself.
-export UV_PYTHON_DOWNLOADS := never
+# When make began, for the screen at the end, which says how long it took.
+BEGUN := $(shell date +%s)
 
 .DEFAULT_GOAL := help
 .PHONY: help
-help: ## Show these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+help:
+	@awk -F ':.*## ' '/^# ---- / {gsub(/^# -+ | -+$$/, ""); heading = "\n" $$0 "\n"} \
+		/^[a-z-]+:.*## / {printf "%s  make %-16s %s\n", heading, $$1, $$2; heading = ""}' $(MAKEFILE_LIST)
 
-# ---- this computer ------------------------------------------------------------------------
+# ---- On this computer ------------------------------------------------------------------------
 
 .PHONY: local local-up local-down local-status local-clean check
 local: install-local ## Run the whole stack on this computer until Ctrl-C (PORT=8080)
-	@$(PROGRAM) -m local run --port $(PORT)
+	@$(PROGRAM) -m local run --port $(PORT) --begun $(BEGUN)
 
 local-up: install-local ## The same in the background
-	@$(PROGRAM) -m local up --port $(PORT)
+	@$(PROGRAM) -m local up --port $(PORT) --begun $(BEGUN)
 
-local-down: install-local ## Stop it; its data stays
+local-down: $(VENVS)/program.done ## Stop it; its data stays
 	@$(PROGRAM) -m local down
 
 check: $(VENVS)/client.done ## Log a run with everything in it to the stack that runs here
+	@test -f .local/env || { echo "error: no stack has run on this computer yet: make local-up starts it"; exit 1; }
 	@. ./.local/env && $(VENVS)/client/bin/python sample_client/check_tracking.py
 
-local-status: install-local ## Say whether it runs, and where
+local-status: $(VENVS)/program.done ## Say whether it runs, and where
 	@$(PROGRAM) -m local status || true
 
-local-clean: install-local ## Remove its data
+local-clean: $(VENVS)/program.done ## Remove its data
 	@$(PROGRAM) -m local clean
 
-# ---- proof --------------------------------------------------------------------------------
+# ---- Before `pulumi up` --------------------------------------------------------------------
 
-.PHONY: test test-infra test-supply test-server test-local test-engine test-container test-page lint format
-test: test-infra test-supply test-server test-local test-engine test-container test-page ## Prove everything (some 12 minutes)
+.PHONY: doctor
+doctor: $(VENVS)/program.done ## Look for what would stop `pulumi up` (STACK=dev)
+	@$(PROGRAM) -m operations.doctor $(if $(STACK),--stack '$(STACK)')
+
+# ---- A stack that stands ------------------------------------------------------------------
+
+# STACK=dev is Pulumi's, STACK=local the one on this computer; without, the one that is selected.
+OPERATE = $(PROGRAM) -m operations $(if $(STACK),--stack '$(STACK)')
+
+.PHONY: open env logs status rotate backup psql
+open: $(VENVS)/program.done ## The page in the browser (STACK=dev or local, as for all of these)
+	@$(OPERATE) open
+
+env: ## What a client needs, for eval (FORMAT=shell, dotenv, direnv, notebook, ci)
+	@$(MAKE) --silent --no-print-directory $(VENVS)/program.done >&2
+	@$(OPERATE) env $(if $(FORMAT),--format '$(FORMAT)')
+
+logs: $(VENVS)/program.done ## The server's log (SINCE=1h FOLLOW=1)
+	@$(OPERATE) logs $(if $(SINCE),--since '$(SINCE)') $(if $(FOLLOW),--follow)
+
+status: $(VENVS)/program.done ## Revision, instances, database, storage, cost
+	@$(OPERATE) status
+
+rotate: $(VENVS)/program.done ## Another password or key (WHAT=tracking, viewer, database, encryption)
+	@$(OPERATE) rotate $(if $(WHAT),--what '$(WHAT)')
+
+backup: $(VENVS)/program.done ## Back up the database now
+	@$(OPERATE) backup
+
+psql: $(VENVS)/program.done ## A prompt in the database (WRITE=1 to write)
+	@$(OPERATE) psql $(if $(WRITE),--write)
+
+# ---- Proof --------------------------------------------------------------------------------
+
+.PHONY: test test-infra test-errors test-operations test-supply test-docs test-server test-local test-gallery test-engine test-container test-page lint format
+test: test-infra test-errors test-operations test-supply test-docs test-server test-local test-gallery test-engine test-container test-page ## Prove everything (some 12 minutes)
 
 test-infra: $(VENVS)/program.done ## The program under Pulumi's mocks
 	$(PROGRAM) -m pytest -n 2 --dist worksteal tests/infra
 
+test-errors: install-local $(VENVS)/client.done ## Every error that a user can cause, and what is said of it
+	@# Mostly waiting for processes, so more at a time than there are cores.
+	$(PROGRAM) -m pytest -n 3 --dist loadfile tests/errors
+
+test-operations: install-local $(VENVS)/client.done ## The commands for a stack that stands
+	$(PROGRAM) -m pytest -n 2 --dist loadfile tests/operations
+
 test-supply: $(VENVS)/program.done sbom ## The locks, and the bills of materials made from them
 	$(PROGRAM) -m pytest tests/supply
+
+test-docs: install-local $(VENVS)/client.done ## The pages: links, names, and that every command is run by something
+	$(PROGRAM) -m pytest -n 2 --dist worksteal tests/docs
 
 test-server: $(VENVS)/server-test.done ## The container's code, in process and with a real Postgres
 	$(SERVER_TEST) -m pytest -n 2 --dist worksteal tests/server
@@ -56,6 +101,9 @@ test-server: $(VENVS)/server-test.done ## The container's code, in process and w
 test-local: install-local $(VENVS)/client.done ## The whole stack with the real MLflow client
 	@# Mostly waiting for processes, so more at a time than there are cores.
 	$(PROGRAM) -m pytest -n 3 --dist worksteal tests/local
+
+test-gallery: install-local $(VENVS)/gallery.done ## The sample client's gallery, each sample run
+	$(PROGRAM) -m pytest tests/gallery
 
 test-container: install-local $(VENVS)/client.done ## The image built and run, with Docker or, as root, buildah
 	$(PROGRAM) -m pytest tests/container
@@ -88,20 +136,21 @@ bench: install-bench ## Measure everything against stock MLflow (needs wrk and h
 bench-%: install-bench
 	$(PROGRAM) -m bench $*
 
-lint: $(VENVS)/program.done $(VENVS)/server-test.done ## Linters and type checkers
+lint: $(VENVS)/program.done $(VENVS)/server-test.done api-docs ## Linters and type checkers; every docstring renders
 	$(VENVS)/program/bin/ruff check .
 	$(VENVS)/program/bin/ruff format --check .
 	$(PROGRAM) tools/readme.py --check
-	$(PROGRAM) -m mypy __main__.py infra local moving tools bench --exclude "bench/(gateless|gate_alone).py"
+	$(PROGRAM) tools/recording.py --check
+	$(PROGRAM) -m mypy __main__.py infra local moving operations tools bench --exclude "bench/(gateless|gate_alone).py"
 	$(PROGRAM) -m mypy --python-executable $(SERVER_TEST) image/tracking_server sample_client bench/gateless.py bench/gate_alone.py
 
 format: $(VENVS)/program.done ## Let ruff mend what it can
 	$(VENVS)/program/bin/ruff check --fix .
 	$(VENVS)/program/bin/ruff format .
 
-# ---- upkeep ---------------------------------------------------------------------------------
+# ---- Upkeep ---------------------------------------------------------------------------------
 
-.PHONY: sbom audit
+.PHONY: sbom audit links api-docs
 sbom: $(VENVS)/supply.done ## Write the bills of materials (CycloneDX) of container and program into dist/
 	@mkdir -p dist
 	@$(VENVS)/supply/bin/python -W ignore -m cyclonedx_py requirements image/requirements.txt \
@@ -113,84 +162,50 @@ audit: $(VENVS)/supply.done ## Look for known vulnerabilities in what container 
 	$(VENVS)/supply/bin/pip-audit --strict --require-hashes --disable-pip -r image/requirements.txt
 	$(VENVS)/supply/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.txt
 
+api-docs: $(VENVS)/program.done $(VENVS)/server-test.done ## Render the docstrings of program and server into dist/api
+	@$(PROGRAM) tools/api_docs.py mlflow_gcp
+	@$(SERVER_TEST) tools/api_docs.py tracking_server
+
+links: $(VENVS)/program.done ## Ask every address that the pages name
+	@$(PROGRAM) tools/links.py
+
 .PHONY: cost
 cost: $(VENVS)/program.done ## What a stack costs a month, idle and in use (STACK=dev RUNS=100)
 	@$(PROGRAM) tools/cost.py $(if $(STACK),--stack $(STACK)) $(if $(RUNS),--runs $(RUNS))
 
 .PHONY: install-local install-bench lock docs
-docs: $(VENVS)/program.done ## Write README.md's settings, prices and measurements from their sources
+docs: $(VENVS)/program.done ## Write the pages' settings, prices and measurements from their sources
 	$(PROGRAM) tools/readme.py
+
+.PHONY: recording
+recording: $(VENVS)/program.done ## Record the README's first commands anew, as the last commit runs them
+	$(PROGRAM) tools/recording.py
 
 install-local: $(VENVS)/program.done $(VENVS)/server.done
 
 install-bench: install-local $(VENVS)/client.done $(VENVS)/bench.done
 
 # Each lock's environment is made anew when the lock changes; a stamp says that it is whole.
-$(VENVS)/program.done: requirements-dev.txt | $(UV)
-	@echo "installing the program's environment"
-	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/program
-	@$(UV) pip install --quiet --python $(PROGRAM) --require-hashes -r requirements-dev.txt
-	@touch $@
+ENVIRONMENTS := program server server-test client gallery previous bench supply page
+$(ENVIRONMENTS:%=$(VENVS)/%.done): $(VENVS)/%.done: | $(VENVS)/uv.done
+	@$(PYTHON) tools/install.py $*
 
-$(VENVS)/server.done: image/requirements.txt image/pyproject.toml | $(UV)
-	@echo "installing the server's environment, the container's lock"
-	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/server
-	@$(UV) pip install --quiet --python $(VENVS)/server/bin/python --compile-bytecode \
-		--no-deps --require-hashes -r image/requirements.txt
-	@$(UV) pip install --quiet --python $(VENVS)/server/bin/python --no-deps --editable image
-	@touch $@
+$(VENVS)/program.done: requirements-dev.txt
+$(VENVS)/server.done: image/requirements.txt image/pyproject.toml
+$(VENVS)/server-test.done: image/requirements.txt tests/server/requirements.txt image/pyproject.toml
+$(VENVS)/client.done: sample_client/requirements.txt
+$(VENVS)/gallery.done: sample_client/requirements.txt sample_client/requirements-gallery.txt
+$(VENVS)/previous.done: tests/chaos/previous.txt
+$(VENVS)/bench.done: bench/requirements.txt
+$(VENVS)/supply.done: tools/requirements.txt
+$(VENVS)/page.done: tests/page/requirements.txt
 
-$(VENVS)/server-test.done: image/requirements.txt tests/server/requirements.txt image/pyproject.toml | $(UV)
-	@echo "installing the server's environment for its tests"
-	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/server-test
-	@$(UV) pip install --quiet --python $(SERVER_TEST) --no-deps --require-hashes \
-		-r image/requirements.txt -r tests/server/requirements.txt
-	@$(UV) pip install --quiet --python $(SERVER_TEST) --no-deps --editable image
-	@touch $@
+$(VENVS)/uv.done: tools/requirements-uv.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found: install Python 3.11 to 3.14, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { echo "error: $$($(PYTHON) --version 2>&1) does not fit the locks: Python 3.11 to 3.14 is needed, for example make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) tools/install.py uv
 
-$(VENVS)/client.done: sample_client/requirements.txt | $(UV)
-	@echo "installing the sample client's environment, stock MLflow"
-	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/client
-	@$(UV) pip install --quiet --python $(VENVS)/client/bin/python -r sample_client/requirements.txt
-	@touch $@
-
-$(VENVS)/previous.done: tests/chaos/previous.txt | $(UV)
-	@echo "installing MLflow's previous minor, to upgrade from"
-	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/previous
-	@$(UV) pip install --quiet --python $(VENVS)/previous/bin/python --no-deps --require-hashes \
-		-r tests/chaos/previous.txt
-	@touch $@
-
-$(VENVS)/bench.done: bench/requirements.txt | $(UV)
-	@echo "installing stock MLflow to compare with"
-	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/bench
-	@$(UV) pip install --quiet --python $(VENVS)/bench/bin/python --compile-bytecode \
-		--require-hashes -r bench/requirements.txt
-	@touch $@
-
-$(VENVS)/supply.done: tools/requirements.txt | $(UV)
-	@echo "installing the tools that look at the locks"
-	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/supply
-	@$(UV) pip install --quiet --python $(VENVS)/supply/bin/python --require-hashes \
-		-r tools/requirements.txt
-	@touch $@
-
-$(VENVS)/page.done: tests/page/requirements.txt | $(UV)
-	@echo "installing the browser tests' environment"
-	@$(UV) venv --quiet --clear --python $(PYTHON) $(VENVS)/page
-	@$(UV) pip install --quiet --python $(VENVS)/page/bin/python --require-hashes \
-		-r tests/page/requirements.txt
-	@touch $@
-
-$(UV): Makefile
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 to 3.14, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { echo "$$($(PYTHON) --version) does not fit the locks: Python 3.11 to 3.14 is needed, for example make PYTHON=python3.11"; exit 1; }
-	@echo "installing uv"
-	@$(PYTHON) -m venv --clear $(VENVS)/uv || { echo "$(PYTHON) can't make virtual environments: install its venv module (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
-	@$(VENVS)/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@touch $@
-
-lock: | $(UV) ## Compile the locks from their .in files
+lock: | $(VENVS)/uv.done ## Compile the locks from their .in files
 	$(COMPILE) requirements.in -o requirements.txt
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) --override image/requirements.excluded image/requirements.in -o image/requirements.txt
@@ -198,4 +213,5 @@ lock: | $(UV) ## Compile the locks from their .in files
 	$(COMPILE) bench/requirements.in -o bench/requirements.txt
 	$(COMPILE) tests/page/requirements.in -o tests/page/requirements.txt
 	$(COMPILE) tools/requirements.in -o tools/requirements.txt
+	$(COMPILE) tools/requirements-uv.in -o tools/requirements-uv.txt
 	$(COMPILE) --override image/requirements.excluded tests/chaos/previous.in -o tests/chaos/previous.txt

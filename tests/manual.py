@@ -12,9 +12,23 @@ ROOT = Path(__file__).parents[1]
 
 def commands(page: str, heading: str) -> list[str]:
     """The shell blocks under a heading, in turn."""
-    text = (ROOT / page).read_text()
-    [section] = re.findall(rf"^## {heading}$(.*?)(?=^## |\Z)", text, re.M | re.S)
-    found: list[str] = re.findall(r"^```sh\n(.*?)^```", section, re.M | re.S)
+    return dict(sections(page))[heading]
+
+
+def sections(page: str) -> list[tuple[str, list[str]]]:
+    """Every heading that has shell blocks, with them."""
+    found: list[tuple[str, list[str]]] = []
+    # A block's own comments look like headings.
+    pieces = re.split(r"^(```\w*\n.*?^```)$", (ROOT / page).read_text(), flags=re.M | re.S)
+    heading = ""
+    for piece in pieces:
+        if block := re.fullmatch(r"```sh\n(.*?)```", piece, re.S):
+            if not found or found[-1][0] != heading:
+                found.append((heading, []))
+            found[-1][1].append(block[1])
+        elif not piece.startswith("```"):
+            for line in re.findall(r"^#{1,6} (.*)$", piece, re.M):
+                heading = line
     return found
 
 

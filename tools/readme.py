@@ -1,4 +1,4 @@
-"""Writes what README.md quotes: the settings from Pulumi.yaml, what the stacks that come with the
+"""Writes what the pages quote: the settings from Pulumi.yaml, what the stacks that come with the
 project cost by infra/prices.py, the measurements from bench/results.
 
 With --check it only says what differs.
@@ -14,7 +14,6 @@ import yaml
 from cost import rows, stack_settings
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
 RESULTS = ROOT / "bench" / "results"
 RUNS_A_DAY = 100
 PARTS = ("coldstart", "memory", "requests", "artifacts", "image", "logins")
@@ -64,27 +63,36 @@ def measurements(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def quoted(readme: str, name: str, text: str) -> str:
-    """The README with the text between the block's marks."""
+def quoted(page: str, name: str, text: str) -> str:
+    """The page with the text between the block's marks."""
     block = re.compile(rf"(<!-- {name}: .* -->\n).*?(<!-- /{name} -->)", re.S)
-    return block.sub(lambda match: match[1] + text + match[2], readme)
+    written, places = block.subn(lambda match: match[1] + text + match[2], page)
+    if places != 1:
+        raise SystemExit(f"a page has {places} places for {name!r}: <!-- {name}: ... -->, once")
+    return written
 
 
 def main() -> int:
-    """0 if README.md has all of it as it is now."""
-    found = wanted = README.read_text()
+    """0 if the pages have all of it as it is now."""
     results = {part: json.loads((RESULTS / f"{part}.json").read_text()) for part in PARTS}
     project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
-    blocks = {"settings": settings(project), "cost": costs(), "bench": measurements(results)}
-    for name, text in blocks.items():
-        wanted = quoted(wanted, name, text)
-    if found == wanted:
-        return 0
-    if "--check" in sys.argv:
-        sys.stderr.write("README.md is not as its sources are: run `make docs`\n")
-        return 1
-    README.write_text(wanted)
-    return 0
+    pages = {
+        "README.md": {"settings": settings(project), "cost": costs()},
+        "docs/measurements.md": {"bench": measurements(results)},
+    }
+    outdated = False
+    for name, blocks in pages.items():
+        found = wanted = (ROOT / name).read_text()
+        for block, text in blocks.items():
+            wanted = quoted(wanted, block, text)
+        if found == wanted:
+            continue
+        if "--check" in sys.argv:
+            sys.stderr.write(f"{name} is not as its sources are: run `make docs`\n")
+            outdated = True
+        else:
+            (ROOT / name).write_text(wanted)
+    return int(outdated)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,15 @@ match sys.argv[1:]:
     case ["secrets", "versions", "access", "latest", "--secret", secret]:
         versions = json.loads(pathlib.Path({secrets!r}).read_text())[secret]
         print(base64.b64decode(versions[max(versions, key=int)]["data"]).decode())
+    case ["storage", "rsync", "--recursive", source, target] if source.startswith("gs://"):
+        import google.auth
+        from google.cloud import storage
+        credentials, project = google.auth.default()
+        client = storage.Client(project, credentials=credentials)
+        for blob in client.list_blobs(source.removeprefix("gs://")):
+            path = pathlib.Path(target, blob.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            blob.download_to_filename(path)
     case ["storage", "rsync", "--recursive", source, target]:
         import google.auth
         from google.cloud import storage

@@ -1,4 +1,4 @@
-"""`mlflow gc`, run as the README says: what was deleted goes for good, and nothing else."""
+"""`mlflow gc`, run as docs/operating.md says: what was deleted goes for good, and nothing else."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def test_wrong_password_cancel_and_the_right_one(
     for answers in ([], [(user, "wrong")], [("wrong", password), (user, "")]):
         refused = log_in(page, f"https://{EXPORTED}/", *answers)
         assert refused.status == 401
-        expect(page.locator("body")).to_contain_text("A username and a password are needed")
+        expect(page.locator("body")).to_contain_text("No username and password were given")
         expect(page.locator("#root")).to_have_count(0)
     assert log_in(page, f"https://{EXPORTED}/", (user, "wrong"), credentials).status == 200
     expect(page.get_by_role("link", name="Experiments", exact=True)).to_be_visible()

@@ -107,7 +107,10 @@ class Attempt:
 
 
 # By the gate: MLflow's own guard, which looks at some paths alone, would say it otherwise.
-CROSS_SITE = "This request comes from another site's page and is refused.\n"
+CROSS_SITE = (
+    "This request comes from another site's page and is refused. Open this server's own address "
+    "in the browser, and do it there.\n"
+)
 UPLOAD = "/ajax-api/2.0/mlflow/upload-artifact?run_uuid=RUN&path=NEW"
 # Asked before what needs CORS; a browser sends no credentials with the question.
 PREFLIGHT = ("OPTIONS", 401)
@@ -187,6 +190,14 @@ class Server:
     def log(self) -> Path:
         return self.stack.folder / "log" / "server.log"
 
+    def logged(self) -> int:
+        return len(self._lines())
+
+    def _lines(self) -> bytes:
+        """The log up to its last whole line."""
+        log = self.log.read_bytes()
+        return log[: log.rfind(b"\n") + 1]
+
     def answers(self, path: str, *, since: int) -> list[tuple[str, int]]:
         """Method and status of each request for the path; waits for the first.
 
@@ -194,7 +205,7 @@ class Server:
         """
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
-            lines = self.log.read_bytes()[since:].splitlines()
+            lines = self._lines()[since:].splitlines()
             requests = [json.loads(line).get("httpRequest") for line in lines if b"http" in line]
             if found := [
                 (request["requestMethod"], 0 if _is_foreign(request) else request["status"])
@@ -237,7 +248,7 @@ def test_another_sites_page_changes_nothing(
         # Each in a tab of its own.
         with visitor.context.new_page() as page:
             page.goto(address(web, site))
-            start = server.log.stat().st_size
+            start = server.logged()
             path = attempt.make(page, origin, seeded)
             assert server.answers(path, since=start) == [attempt.refused], attempt
     assert server.everything(seeded) == before
@@ -256,7 +267,7 @@ def test_the_same_from_our_own_page_works(
 ) -> None:
     origin = address(web, target)
     log_in(visitor, f"{origin}/version", credentials)
-    before, start = server.everything(seeded), server.log.stat().st_size
+    before, start = server.everything(seeded), server.logged()
     path = attempt.make(visitor, origin, seeded)
     ((_, status),) = server.answers(path, since=start)
     assert status == 200
@@ -284,7 +295,7 @@ def test_another_sites_page_shows_nothing_but_may_link(
     }
     visitor.goto(address(web, site))
     for tag, path in shown.items():
-        start = server.log.stat().st_size
+        start = server.logged()
         assert visitor.evaluate(SHOWING, [tag, origin + path]) is False
         assert server.answers(path.partition("?")[0], since=start) == [("GET", 403)]
     assert framed(visitor, f"{origin}/version").startswith("chrome-error:")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.image import CLOUD_BUILD
+from tools.links import pages
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,9 +65,6 @@ def shell_blocks(markdown: str) -> str:
     return "\n".join(re.findall(r"^```(?:sh|bash|shell)\n(.*?)^```", markdown, re.S | re.M))
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
 def test_the_makefile_asks_for_nothing_of_gnus() -> None:
     assert offences((ROOT / "Makefile").read_text(), make=True) == []
 
@@ -77,7 +75,7 @@ def test_scripts_ask_for_nothing_of_gnus() -> None:
     assert offences((ROOT / "sample_client" / ".envrc.template").read_text()) == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_the_pages_tell_one_to_type_goes_anywhere(page: Path) -> None:
     assert offences(shell_blocks(page.read_text())) == []
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted(
     path
-    for pattern in ("requirements*.txt", "*/requirements.txt", "tests/*/*.txt")
+    for pattern in ("requirements*.txt", "*/requirements*.txt", "tests/*/*.txt")
     for path in ROOT.glob(pattern)
     # What users install into an environment of their own.
     if path.parent.name != "sample_client"
@@ -32,7 +32,7 @@ def test_every_lock_is_here() -> None:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: str(lock.relative_to(ROOT)))
 def test_every_requirement_is_pinned_and_has_hashes(lock: Path) -> None:
-    assert len(requirements(lock)) > 5
+    assert requirements(lock)
     for requirement in requirements(lock):
         assert REQUIREMENT.match(requirement), requirement
         assert re.search(r"^    --hash=sha256:[0-9a-f]{64}", requirement, re.M), requirement

@@ -1,0 +1,184 @@
+"""Every command of every page, run: by a shell with strict stand-ins here, and many for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.docs import programs
+from tests.docs.executors import ELSEWHERE, STAND_INS
+from tests.docs.test_names import code
+from tests.infra.declared import ROOT
+from tests.local.conftest import CLIENT
+from tests.manual import run, sections, stand_in
+from tools.links import pages
+
+PAGES = {
+    name: found for page in pages() if (found := sections(name := str(page.relative_to(ROOT))))
+}
+GCLOUD_SDK = Path("/usr/lib/google-cloud-sdk")
+# What every Unix has of what the pages use.
+TOOLS = ("bash", "cat", "cp", "cut", "env", "find", "mkdir", "sed", "sh", "sort")
+# From one block to the next; no proxy outlives the block that started it.
+CARRIED = """
+set -a; [ ! -e "$HOME/variables" ] || . "$HOME/variables"
+trap 'kill $(jobs -p) 2>/dev/null || true; export -p > "$HOME/variables"' EXIT
+"""
+
+
+def test_what_runs_each_section_is_said() -> None:
+    there = {(page, heading) for page, found in PAGES.items() for heading, _ in found}
+    assert there == ELSEWHERE.keys() | STAND_INS
+    assert not ELSEWHERE.keys() & STAND_INS
+
+
+@pytest.mark.parametrize(("page", "heading"), ELSEWHERE, ids=lambda part: part)
+def test_who_is_said_to_run_it_does(page: str, heading: str) -> None:
+    for path in ELSEWHERE[page, heading]:
+        text = (ROOT / path).read_text()
+        assert f'"{page}"' in text
+        assert f'"{heading}"' in text
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> dict[str, str]:
+    """A clone's folder with nothing on PATH but stand-ins and what every Unix has."""
+    clone, bin_ = tmp_path / "clone", tmp_path / "bin"
+    bin_.mkdir()
+    script = programs.STAND_IN.format(log=tmp_path / "log")
+    for name in programs.NAMES:
+        stand_in(bin_, name, script)
+    for tool in TOOLS:
+        found = shutil.which(tool)
+        assert found
+        (bin_ / tool).symlink_to(found)
+    # Where pages name a file, it is there.
+    for name in ("sample_client", "moving"):
+        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for inside in (clone, clone / "mlflow-gcp"):
+        (inside / ".local").mkdir(parents=True)
+        (inside / ".local" / "env").touch()
+        (inside / ".venvs" / "program" / "bin").mkdir(parents=True)
+        (inside / ".venvs" / "program" / "bin" / "python").symlink_to(bin_ / "python")
+    old = tmp_path / "old"
+    (old / "mlruns").mkdir(parents=True)
+    (old / "mlflow.db").touch()
+    # What the reader has in their shell.
+    theirs = {"OLD_DATABASE": "old", "NEW_DATABASE": "new", "password": "word"}
+    return {"PATH": str(bin_), "HOME": str(tmp_path), **theirs}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_one_that_its_program_takes(
+    tmp_path: Path, shell: dict[str, str], page: str
+) -> None:
+    """In turn: what a page sets first, it uses later."""
+    for block in [block for _, found in PAGES[page] for block in found]:
+        text = CARRIED + block.replace("/path/to", str(tmp_path / "old"))
+        run(text, folder=tmp_path / "clone", environment=shell, seconds=60)
+    wrong = [said for argv in programs.started(tmp_path / "log") if (said := programs.judged(argv))]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_in_a_line_are_ones_too(page: Path) -> None:
+    wrong = []
+    for piece in code(page):
+        words = piece.replace("…", "").split()
+        # `gcloud` alone names the program, and `pulumi config set` heads a table's column.
+        if "\n" in piece or words[:1] not in (["gcloud"], ["gh"], ["mlflow"], ["pip"], ["pulumi"]):
+            continue
+        if len(words) == 1 or piece in ("pulumi config set", "pulumi config set KEY VALUE"):
+            continue
+        wrong += [said for part in _parts(piece) if (said := programs.judged(part))]
+    assert wrong == []
+
+
+def _parts(line: str) -> list[list[str]]:
+    return [shlex.split(part) for part in re.split(r" && ", line)]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "gcloud sql backup create",
+        "gcloud sql backups create --instances x",
+        "gcloud storage cp one",
+        "gcloud storage cp one ''",
+        "gcloud sql backups list --instance",
+        "pulumi config set maxInstance 4",
+        "pulumi config set --paths maxInstances 4",
+        "pulumi stack outputs x",
+        "gh variable set NAME --value x",
+        "git push",
+        "make locale",
+        "make cost STACKS=dev",
+        "mlflow migrate-filestore --from x",
+        "pip uninstall x",
+        "pip install sample_client/gone",
+        "python sample_client/gone.py",
+        "python -m pytest tests/gone.py",
+        "curl https://example.com",
+        "psql --commands x y",
+    ],
+)
+def test_what_its_program_would_refuse_is_seen(command: str) -> None:
+    assert programs.judged(shlex.split(command))
+
+
+def test_a_command_in_a_substitution_is_seen(tmp_path: Path, shell: dict[str, str]) -> None:
+    run('X="$(gcloud no such)"', folder=tmp_path, environment=shell)
+    assert [programs.judged(argv) for argv in programs.started(tmp_path / "log")] == [
+        "gcloud no such: no such command"
+    ]
+
+
+def test_gclouds_own_parser_takes_them() -> None:
+    """What gcloud completes in a shell: all its commands and options, in one file of its own."""
+    tree = GCLOUD_SDK / "data" / "cli" / "gcloud_completions.py"
+    if not tree.exists():
+        pytest.skip("gcloud's SDK is not here: https://cloud.google.com/sdk/docs/install")
+    root: dict[str, Any] = runpy.run_path(str(tree))["STATIC_COMPLETION_CLI_TREE"]
+    for command, (options, _) in programs.GCLOUD.items():
+        node = root
+        for word in command.split():
+            node = node["commands"][word]
+        for option in options.split():
+            name = option.rstrip("=").replace("--no-", "--")
+            kind = node["flags"].get(name) or root["flags"].get(name)
+            assert kind, f"{command} {option}"
+            assert (kind == "bool") is not option.endswith("="), f"{command} {option}: {kind}"
+
+
+def test_mlflows_own_parser_takes_them() -> None:
+    script = """
+import json
+from mlflow.cli import cli
+def options(command):
+    return {name: param.is_flag for param in command.params if param.param_type_name == "option"
+        for name in param.opts}
+found = {}
+for name, command in cli.commands.items():
+    found[name] = options(command)
+    for inner, nested in getattr(command, "commands", {}).items():
+        found[f"{name} {inner}"] = options(nested)
+print(json.dumps(found))
+"""
+    answer = subprocess.run(
+        [CLIENT, "-c", script],
+        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    theirs = json.loads(answer.splitlines()[-1])
+    for command, (options, _) in programs.MLFLOW.items():
+        for option in options.split():
+            assert theirs[command][option.rstrip("=")] is not option.endswith("=")

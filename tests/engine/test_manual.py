@@ -1,0 +1,73 @@
+"""The manual's own commands, one after the other, on Pulumi's engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.docs import programs
+from tests.engine.deployment import SERVICE, Deployment
+from tests.manual import commands, run, stand_in
+
+
+class Reader:
+    """Types what the pages say, in one folder; what is none of Pulumi's is noted and judged."""
+
+    def __init__(self, deployment: Deployment, folder: Path) -> None:
+        self.deployment, self.log = deployment, folder / "log"
+        script = programs.STAND_IN.format(log=self.log)
+        for name in ("gcloud", "gh", "pip"):
+            stand_in(folder / "bin", name, script)
+        self.environment = {**deployment.environment, "PULUMI_SKIP_CONFIRMATIONS": "true"}
+
+    def types(self, *blocks: Sequence[str]) -> str:
+        text = "".join(block for each in blocks for block in each)
+        # Once is enough for all that was set, where nothing in between asks for outputs.
+        *earlier, last = re.split(r"^(?=pulumi up\b)", text, flags=re.M)
+        text = "".join(re.sub(r"\Apulumi up\b.*", "", piece) for piece in earlier) + last
+        return run(text, folder=self.deployment.project, environment=self.environment)
+
+    def started(self) -> list[list[str]]:
+        found = list(programs.started(self.log))
+        assert [said for argv in found if (said := programs.judged(argv))] == []
+        return found
+
+
+@pytest.fixture
+def reader(fresh: Deployment, tmp_path: Path) -> Reader:
+    return Reader(fresh, tmp_path)
+
+
+def test_the_manual_from_the_first_deployment_on(reader: Reader) -> None:
+    cloud = reader.deployment.cloud
+    said = reader.types(commands("README.md", "On Google Cloud"))
+    first = reader.deployment.output("tracking_password", "dev")
+    assert "https://mlflow-" in said
+    assert first in said
+
+    # Who is let in must be there.
+    cloud.create("gcp:serviceaccount/account:Account", "train", {"accountId": "train"})
+    names = commands("docs/runbooks.md", "Runbooks")
+    said = reader.types(
+        names,
+        commands("docs/runbooks.md", "More or less of it"),
+        commands("README.md", "Who reaches the server"),
+        commands("docs/deploying.md", "A domain of your own"),
+    )
+    assert cloud.one(SERVICE)["scaling"]["maxInstanceCount"] == 10
+    assert cloud.one(SERVICE)["iapEnabled"] is True
+    assert said.splitlines().count(reader.deployment.output("load_balancer_address", "dev")) == 1
+
+    reader.types(
+        names,
+        commands("docs/runbooks.md", "An incident"),
+        commands("docs/deploying.md", "From GitHub"),
+    )
+    assert reader.deployment.output("tracking_password", "dev") != first
+    assert not cloud.one(SERVICE).get("iapEnabled")
+    told = {argv[3]: argv[-1] for argv in reader.started() if argv[1:3] == ["variable", "set"]}
+    assert told["DEPLOY_PROVIDER"] == reader.deployment.output("github_provider", "dev")
+    assert told["PULUMI_STACK"] == "dev"
