@@ -10,6 +10,7 @@ from time import monotonic
 import google.auth
 import google.auth.transport.requests
 from google.api_core import exceptions
+from google.api_core.retry import Retry, if_exception_type
 from google.auth.credentials import Credentials as GoogleCredentials
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from google.cloud.secretmanager_v1 import SecretManagerServiceClient
@@ -27,6 +28,8 @@ DEADLINE = 60.0
 """Seconds for all secrets together. With those for the database, and for another instance's
 migration, they stay within the 240 s that Cloud Run gives a start."""
 CALL_TIMEOUT = 5.0
+RETRY_SECONDS = 20.0
+"""For each version of the passphrase, once all secrets were had."""
 
 _TRANSIENT = (
     exceptions.ServerError,
@@ -88,12 +91,15 @@ def passphrases(settings: Settings) -> dict[int, str]:
         BootError: if Secret Manager doesn't answer.
     """
     client = _client(settings, _credentials(monotonic() + CALL_TIMEOUT))
+    again = Retry(predicate=if_exception_type(*_TRANSIENT), timeout=RETRY_SECONDS)
     secret = settings.secrets.kek_passphrase.partition("/")[0]
     found: dict[int, str] = {}
     for version in count(1):
         name = f"projects/{settings.project}/secrets/{secret}/versions/{version}"
         try:
-            response = client.access_secret_version(request={"name": name}, timeout=CALL_TIMEOUT)
+            response = client.access_secret_version(
+                request={"name": name}, timeout=CALL_TIMEOUT, retry=again
+            )
         except exceptions.NotFound:
             break
         except (exceptions.FailedPrecondition, exceptions.BadRequest):

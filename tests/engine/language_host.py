@@ -87,8 +87,15 @@ def main() -> None:
     host = _Host(engine=engine, executor=executor)
     server = grpc.server(ThreadPoolExecutor(max_workers=4))
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(host, server)
+
+    def stop(*_: object) -> None:
+        # The engine waits for the whole group, and the program for an engine that is gone.
+        if host.program and host.program.poll() is None:
+            host.program.kill()
+        os._exit(0)
+
     # How the engine tells a plug-in to stop.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(0))
+    signal.signal(signal.SIGINT, stop)
     print(server.add_insecure_port("127.0.0.1:0"), flush=True)
     server.start()
     # A killed engine can't say goodbye.

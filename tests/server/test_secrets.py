@@ -182,7 +182,10 @@ def test_a_token_that_is_not_accepted_is_told(google: Google) -> None:
     assert f"does not accept the token of {google.account}. Is the account disabled" in text
 
 
-def test_passphrases_that_can_not_be_had_are_told(google: Google) -> None:
+def test_passphrases_that_can_not_be_had_are_told(
+    google: Google, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets, "RETRY_SECONDS", 1.0)
     settings = stored(google)
     google.answer_next("503", 1000)
     with pytest.raises(BootError, match="could not be read: Secret Manager answers Retry|Service"):
