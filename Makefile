@@ -76,8 +76,18 @@ psql: $(VENVS)/program.done ## A prompt in the database (WRITE=1 to write)
 
 # ---- Proof --------------------------------------------------------------------------------
 
-.PHONY: test test-infra test-errors test-operations test-supply test-docs test-server test-local test-gallery test-engine test-container test-page lint format
-test: test-infra test-errors test-operations test-supply test-docs test-server test-local test-gallery test-engine test-container test-page ## Prove everything (some 12 minutes)
+SMALL := tests/supply tests/errors tests/operations tests/docs tests/gallery
+
+.PHONY: test test-infra test-small test-errors test-operations test-supply test-docs test-server test-local test-gallery test-engine test-container test-page lint format
+test: test-infra test-small test-server test-local test-engine ## Prove everything (some 10 minutes)
+	@# Both mostly wait, so at once; the second's lines come when the first is through.
+	@log=$$(mktemp); $(MAKE) --no-print-directory test-container >"$$log" 2>&1 & container=$$!; \
+	$(MAKE) --no-print-directory test-page; page=$$?; \
+	wait $$container; container=$$?; cat "$$log"; rm -f "$$log"; exit $$((page + container))
+
+# Together, so that one works where another waits. A file's tests share the stack that they use.
+test-small: install-local sbom $(VENVS)/client.done $(VENVS)/gallery.done
+	$(PROGRAM) -m pytest -n 3 --dist loadfile $(SMALL)
 
 test-infra: $(VENVS)/program.done ## The program under Pulumi's mocks
 	$(PROGRAM) -m pytest -n 2 --dist worksteal tests/infra
@@ -171,7 +181,7 @@ links: $(VENVS)/program.done ## Ask every address that the pages name
 
 .PHONY: cost
 cost: $(VENVS)/program.done ## What a stack costs a month, idle and in use (STACK=dev RUNS=100)
-	@$(PROGRAM) tools/cost.py $(if $(STACK),--stack $(STACK)) $(if $(RUNS),--runs $(RUNS))
+	@$(PROGRAM) tools/cost.py $(if $(STACK),--stack '$(STACK)') $(if $(RUNS),--runs '$(RUNS)')
 
 .PHONY: install-local install-bench lock docs
 docs: $(VENVS)/program.done ## Write the pages' settings, prices and measurements from their sources

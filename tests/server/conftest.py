@@ -98,8 +98,18 @@ def database_url(postgres: Postgres) -> str:
     return made_database(postgres, next(_databases))
 
 
+@pytest.fixture(scope="module")
+def shared_environment(postgres: Postgres, cloudsql_root: Path) -> dict[str, str]:
+    """The same, for servers that a file's tests share."""
+    return container_environment(_google, made_database(postgres, next(_databases)), cloudsql_root)
+
+
 @pytest.fixture
 def environment(google: Google, database_url: str, cloudsql_root: Path) -> dict[str, str]:
+    return container_environment(google, database_url, cloudsql_root)
+
+
+def container_environment(google: Google, database_url: str, cloudsql_root: Path) -> dict[str, str]:
     """Exactly what the container is given, with secrets that exist."""
     return {
         **google.environment,

@@ -68,13 +68,18 @@ class Both:
         return ours
 
 
-@pytest.fixture
-def both(environment: dict[str, str], tmp_path: Path) -> Iterator[Both]:
-    (tmp_path / "tmp").mkdir()
-    environment = {**environment, "PYTHONPATH": str(ROOT)}
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def both(shared_environment: dict[str, str], folder: Path) -> Iterator[Both]:
+    (folder / "tmp").mkdir()
+    environment = {**shared_environment, "PYTHONPATH": str(ROOT)}
     servers = [
-        Server({**environment, "TMPDIR": str(tmp_path / "tmp")}, tmp_path),
-        Server(environment, tmp_path, module="tests.server.unfilled"),
+        Server({**environment, "TMPDIR": str(folder / "tmp")}, folder),
+        Server(environment, folder, module="tests.server.unfilled"),
     ]
     try:
         for server in servers:
@@ -97,8 +102,8 @@ class Made:
     trace: str
 
 
-@pytest.fixture
-def made(both: Both, tmp_path: Path) -> Made:
+@pytest.fixture(scope="module")
+def made(both: Both, folder: Path) -> Made:
     api = "/api/2.0/mlflow"
     experiment = both.post(f"{api}/experiments/create", name="e")["experiment_id"]
     run = both.post(f"{api}/runs/create", experiment_id=experiment)["run"]["info"]
@@ -119,8 +124,8 @@ def made(both: Both, tmp_path: Path) -> Made:
     trace = both.post("/api/3.0/mlflow/traces", trace={"trace_info": info})["trace"]["trace_info"]
     both.put(f"{trace['tags']['mlflow.artifactLocation']}/attachments/{ATTACHMENT}", LARGE)
     both.put(f"{trace['tags']['mlflow.artifactLocation']}/traces.json", b'{"spans": []}')
-    folder = both.post(f"{api}/experiments/create", name="f", artifact_location=str(tmp_path))
-    elsewhere = both.post(f"{api}/runs/create", experiment_id=folder["experiment_id"])["run"]
+    local = both.post(f"{api}/experiments/create", name="f", artifact_location=str(folder))
+    elsewhere = both.post(f"{api}/runs/create", experiment_id=local["experiment_id"])["run"]
     inside = Path(elsewhere["info"]["artifact_uri"])
     inside.mkdir(parents=True)
     (inside / "here.txt").write_text("in a folder")
@@ -133,9 +138,9 @@ def made(both: Both, tmp_path: Path) -> Made:
 
 
 def test_downloads_are_answered_as_mlflow_answers_them(
-    both: Both, made: Made, tmp_path: Path
+    both: Both, made: Made, folder: Path
 ) -> None:
-    untouched = (tmp_path / "tmp").stat().st_mtime_ns
+    untouched = (folder / "tmp").stat().st_mtime_ns
     of_model = f"/ajax-api/2.0/mlflow/logged-models/{made.logged_model}/artifacts/files"
     of_large = {"run_id": made.run, "path": "large.bin"}
     for name, content in FILES.items():
@@ -170,7 +175,7 @@ def test_downloads_are_answered_as_mlflow_answers_them(
             start = int(first) if first else -int(last)
             assert part.content == LARGE[start : int(last) + 1 if first and last else None]
     # Nothing was written where temporary files are.
-    assert (tmp_path / "tmp").stat().st_mtime_ns == untouched
+    assert (folder / "tmp").stat().st_mtime_ns == untouched
 
 
 def test_refusals_are_mlflows(both: Both, made: Made) -> None:
@@ -209,12 +214,13 @@ def test_refusals_are_mlflows(both: Both, made: Made) -> None:
 
 
 def test_an_answer_can_be_kept_until_the_object_changes(both: Both, made: Made) -> None:
-    of_notes = {"run_id": made.run, "path": "notes.txt"}
+    of_notes = {"run_id": made.run, "path": "kept.txt"}
+    both.put(f"mlflow-artifacts:/1/{made.run}/artifacts/kept.txt", b"first")
     first = both.ours.get("/get-artifact", params=of_notes)
     known = {"If-None-Match": first.headers["etag"]}
     kept = both.ours.get("/get-artifact", params=of_notes, headers=known)
     assert (kept.status_code, kept.content) == (304, b"")
-    both.put(f"mlflow-artifacts:/1/{made.run}/artifacts/notes.txt", b"changed")
+    both.put(f"mlflow-artifacts:/1/{made.run}/artifacts/kept.txt", b"changed")
     changed = both.ours.get("/get-artifact", params=of_notes, headers=known)
     assert (changed.status_code, changed.content) == (200, b"changed")
 
