@@ -109,7 +109,7 @@ class Service(Component):
             custom_audiences=audiences(access, settings.custom_domains),
             # Over all revisions: while a rollout has two of them serving, they share it.
             scaling=gcp.cloudrunv2.ServiceScalingArgs(max_instance_count=settings.max_instances),
-            # Said, so that an `up` takes traffic back from a revision pinned by hand.
+            # Said, so that `up --refresh` takes traffic back from a revision pinned by hand.
             traffics=[
                 gcp.cloudrunv2.ServiceTrafficArgs(
                     type="TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST", percent=100

@@ -229,7 +229,9 @@ NAMES = tuple(_PROGRAMS)
 
 # What the page goes on with.
 STAND_IN = r"""#!/bin/sh
-{{ printf '%s\036' "${{0##*/}}" "$@"; printf '\035'; }} >> "{log}"
+# In one write: some run at the same time.
+words=$(printf '%s\036' "${{0##*/}}" "$@"; printf '\035')
+printf '%s' "$words" >> "{log}"
 case "${{0##*/}} $*" in
     "git clone "*) mkdir -p mlflow-gcp ;;
     "make local-up") echo "export MLFLOW_TRACKING_URI=http://127.0.0.1:8080" > .local/env ;;
