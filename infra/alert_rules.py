@@ -14,9 +14,10 @@ import pulumi
 
 from . import log_metrics, tiers
 from .console import Console
+from .limits import RESERVED_CONNECTIONS
 from .log_metrics import LogMetric
 from .service import HEALTH
-from .settings import RESERVED_CONNECTIONS, DatabaseSettings
+from .settings import DatabaseSettings
 
 # Beside each other: how much of it is too much.
 ERRORS, ERROR_SHARE = 10, 0.05

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import tiers
-from .settings import Settings, mebibytes
+from .limits import mebibytes
+from .settings import Settings
 
 # Of the price lists that each section names.
 AS_OF = "2026-05"

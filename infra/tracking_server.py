@@ -10,9 +10,10 @@ from typing import Any, TypedDict, Unpack
 import pulumi
 
 from .component import Component
+from .config import load
 from .deployment import declare
 from .reader import NAMESPACE, Problem, SettingsError
-from .settings import Settings, load
+from .settings import Settings
 
 
 class Arguments(TypedDict, total=False):

@@ -32,8 +32,8 @@ from local.state import LocalError
 
 PROJECT = "mlflow-gcp"
 STACK = "local"
-# What `pulumi config set --secret` would have set. Nothing of it is kept outside `.local/`.
 _START = ".venvs/program/bin/python -m local run"
+# What `pulumi config set --secret` would have set. Nothing of it is kept outside `.local/`.
 SECRET_KEYS = ["mlflow-gcp:trackingPassword", "mlflow-gcp:viewerPassword"]
 
 

@@ -29,6 +29,11 @@ class CloudStack:
     def __str__(self) -> str:
         return f"stack {self.name}"
 
+    @property
+    def file(self) -> str:
+        """Where its settings are: the name may have the organisation's before it."""
+        return f"Pulumi.{self.name.rpartition('/')[2]}.yaml"
+
     def pulumi(self, *arguments: str) -> str:
         try:
             return commands.pulumi(*arguments, "--stack", self.name)

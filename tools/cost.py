@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from infra import prices  # noqa: E402
+from infra.config import load  # noqa: E402
 from infra.reader import SettingsError  # noqa: E402
-from infra.settings import Settings, load  # noqa: E402
+from infra.settings import Settings  # noqa: E402
 
 MAX_RUNS = 1_000_000
 

@@ -2,7 +2,7 @@
 
 The right credentials always pass, or a stranger could lock out everybody behind the same proxy.
 So this makes guessing quiet and slow for whoever heeds it; what makes it hopeless is the length
-of the password (`infra/settings.py` asks for 15 characters).
+of the password (`infra/limits.py` asks for 15 characters).
 """
 
 from collections import OrderedDict

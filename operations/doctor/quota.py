@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from infra.settings import ServiceSettings, mebibytes
+from infra.limits import mebibytes
+from infra.settings import ServiceSettings
 
 from .declared import Resource
 from .findings import Finding, mend, not_looked_at, ok

@@ -14,8 +14,10 @@ from typing import Any
 
 import yaml
 
+from infra.config import load
 from infra.reader import SettingsError
-from infra.settings import Settings, load
+from infra.settings import Settings
+from operations.stack import LOCAL
 
 from .findings import Finding, mend, not_looked_at, ok, warning
 
@@ -121,6 +123,13 @@ def choose(named: str | None, *, selected: str, folder: Path) -> Stack:
     try:
         content = yaml.safe_load(file.read_text())
     except FileNotFoundError:
+        if name == LOCAL:
+            return Stack(
+                name=name,
+                why=why,
+                config={},
+                trouble="is the stack on this computer: `make local` says itself what it lacks",
+            )
         here = ", ".join(sorted(path.suffixes[0][1:] for path in folder.glob("Pulumi.*.yaml")))
         return Stack(
             name=name,

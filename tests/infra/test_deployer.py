@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from infra.config import load
 from infra.deployer import job, trusted
-from infra.settings import SettingsError, load
+from infra.reader import SettingsError
 from tests.infra.declared import POOL, PROJECT, Program, run
 
 REPOSITORY = "my-org/mlflow-gcp"

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from infra import prices
+from infra.config import load
 from infra.prices import Run, estimate, total
-from infra.settings import Settings, load
+from infra.settings import Settings
 from tests.infra.declared import PROJECT, ROOT, run
 
 

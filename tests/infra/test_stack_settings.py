@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from infra import tiers
+from infra.config import load
+from infra.limits import CONNECTIONS_PER_PROCESS, mebibytes
 from infra.reader import SettingsError
-from infra.settings import CONNECTIONS_PER_PROCESS, load, mebibytes
 from tests.infra.declared import ROOT
 
 NAMED = {"gcp:project": "my-project"}
