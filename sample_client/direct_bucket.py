@@ -18,6 +18,8 @@ def connect() -> None:
     for name in names:
         if not os.getenv(name):
             sys.exit(f"{name} is not set: ask who runs the server, or source .local/env")
+    if "://" not in os.environ[names[0]]:
+        sys.exit(f"{names[0]}={os.environ[names[0]]} lacks https:// (http:// on this computer)")
     try:
         with patch.dict(os.environ, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"):
             mlflow.set_experiment(os.getenv("MLFLOW_EXPERIMENT_NAME", "gallery"))

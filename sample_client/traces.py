@@ -17,6 +17,8 @@ def connect() -> None:
     for name in names:
         if not os.getenv(name):
             sys.exit(f"{name} is not set: ask who runs the server, or source .local/env")
+    if "://" not in os.environ[names[0]]:
+        sys.exit(f"{names[0]}={os.environ[names[0]]} lacks https:// (http:// on this computer)")
     try:
         with patch.dict(os.environ, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"):
             mlflow.set_experiment(os.getenv("MLFLOW_EXPERIMENT_NAME", "gallery"))
@@ -35,8 +37,7 @@ def retrieve(question: str) -> list[str]:
 @mlflow.trace(span_type=SpanType.CHAT_MODEL)
 def model(prompt: str) -> str:
     """Where a real one would be called; MLflow's autolog for it would count the tokens."""
-    *known, _ = prompt.splitlines()
-    answer = " ".join(known) or "I don't know."
+    answer = " ".join(prompt.splitlines()[:-1]) or "I don't know."
     used, made = len(prompt.split()), len(answer.split())
     if span := mlflow.get_current_active_span():
         usage = {"input_tokens": used, "output_tokens": made, "total_tokens": used + made}

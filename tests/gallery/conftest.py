@@ -191,6 +191,7 @@ def jobs(stacks: dict[str, Stack], folder: Path) -> Iterator[dict[str, Any]]:
             yield job(sample, variant, env | changed)
         if sample != "notebook":  # what the wrong password has shown, once more
             yield job(sample, "unset", home)
+    yield job("plain", "bare", proxied | {"MLFLOW_TRACKING_URI": "mlflow-1.us-central1.run.app"})
     for sample in ("plain", "rest"):
         yield job(sample, "unreachable", direct | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
     nobody = {"GCE_METADATA_HOST": "", "GCE_METADATA_IP": "", "NO_GCE_CHECK": "true"}

@@ -184,6 +184,13 @@ def test_without_variables(ended: dict[str, Ended], sample: str) -> None:
     assert said == ("MLFLOW_TRACKING_URI is not set: ask who runs the server, or source .local/env")
 
 
+def test_an_address_that_begins_with_the_host(ended: dict[str, Ended]) -> None:
+    """MLflow would take it for a folder."""
+    assert the_one_line(ended["plain-bare"]) == (
+        "MLFLOW_TRACKING_URI=mlflow-1.us-central1.run.app lacks https:// (http:// on this computer)"
+    )
+
+
 def test_the_notebook_with_a_wrong_password(ended: dict[str, Ended]) -> None:
     """Jupyter has its own frame around what ends a cell."""
     done = ended["notebook-wrong"]
