@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from local.state import LocalError, Process, State
+from local.state import LocalError, State
 
 ADMIN = "cloudsqladmin"
 OWNER = "cloudsqlsuperuser"
@@ -213,7 +213,6 @@ class Postgres:
         self._home = self._place(state.directory("postgres", settings.name))
         self._data = self._home / "data"
         self._password: str = primary._password if primary else self._remembered_password()
-        self._process: Process | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self.port = 0
         self._sockets = state.short_directory() / "pg"
@@ -295,7 +294,7 @@ class Postgres:
                 env={"PATH": os.defpath, "LC_ALL": "C"},
                 **_as(self._user),
             )
-        self._process = self._state.remember(
+        self._state.remember(
             f"PostgreSQL {self.settings.name}",
             self._child.pid,
             command=str(self._data),
@@ -423,7 +422,7 @@ class Postgres:
 
     def stop(self) -> None:
         """The fast shutdown: sessions end, what is committed stays."""
-        if self._child is None or self._process is None:
+        if self._child is None:
             return
         if self._child.poll() is None:
             self._child.send_signal(signal.SIGINT)

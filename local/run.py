@@ -142,14 +142,13 @@ class Service:
         assert process.stdout is not None  # noqa: S101
         reader = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
         reader.start()
-        with contextlib.suppress(LocalError):  # gone already: seen just below
-            self._state.remember(
-                self._name,
-                process.pid,
-                command=self._command[-1],
-                how=signal.SIGTERM,
-                seconds=GRACE_SECONDS,
-            )
+        self._state.remember(
+            self._name,
+            process.pid,
+            command=self._command[-1],
+            how=signal.SIGTERM,
+            seconds=GRACE_SECONDS,
+        )
         probe = self._startup
         time.sleep(probe.delay)
         deadline = time.monotonic() + probe.period * probe.failures

@@ -185,18 +185,15 @@ class State:
 
     def remember(
         self, name: str, pid: int, *, command: str, how: signal.Signals, seconds: float
-    ) -> Process:
+    ) -> None:
         """`command`: a part of its command line. Just after a start the kernel may not know it."""
         found = Process.of(pid)
         if found is None:
-            raise LocalError(
-                f"{name} ended as soon as it was started. Its log is in {self.path('log')}."
-            )
+            return  # It has ended already, and whoever started it sees why.
         process = replace(found, command=command)
         known = self.load("processes.json")
         known[name] = {**asdict(process), "how": int(how), "seconds": seconds}
         self.save("processes.json", known)
-        return process
 
     def forget(self, name: str) -> None:
         known = self.load("processes.json")

@@ -168,6 +168,7 @@ def screen(state: State, outputs: Mapping[str, Any], *, ready: str, detached: bo
     if env.is_relative_to(Path.cwd()):
         env = env.relative_to(Path.cwd())
     stop = "make local-down stops it" if detached else "Ctrl-C stops it"
+    viewer = outputs.get("viewer_username")
     return "\n".join(
         [
             "",
@@ -176,6 +177,7 @@ def screen(state: State, outputs: Mapping[str, Any], *, ready: str, detached: bo
             f"  address    {outputs['tracking_uri']}",
             f"  username   {outputs['tracking_username']}",
             f"  password   {outputs['tracking_password']}",
+            *([f"  viewer     {viewer}, with {outputs['viewer_password']}"] if viewer else []),
             "",
             "Or log a run with everything in it and read it back"
             + (":" if detached else ", in another shell:"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -69,9 +71,22 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _end(signum: int, _frame: object) -> None:
+    sys.exit(128 + signum)
+
+
 def main() -> int:
+    # A terminal that is closed, or who ends this, also ends the way to the database.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     try:
-        return _run(_parse(sys.argv[1:]))
+        code = _run(_parse(sys.argv[1:]))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever reads has seen enough, as `make logs | head`; nor is anything flushed at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (OperationError, LocalError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

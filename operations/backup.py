@@ -42,25 +42,31 @@ def _local(stack: LocalStack) -> None:
     pg_dump = program("pg_dump", stack)
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sql"
     file = stack.state.directory("backups") / name
+    # Half a backup would be taken for one.
+    part = file.with_suffix(".part")
     # As a script that empties what it fills again, all of it or nothing.
-    stack.state.write(f"backups/{name}", "BEGIN;\n")
-    with file.open("a") as script:
-        done = subprocess.run(
-            [pg_dump, "--clean", "--if-exists"],
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=script,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=login.environment(stack.sockets(), write=False),
-        )
-        script.write("COMMIT;\n")
-    if done.returncode:
-        file.unlink()
-        raise OperationError(f"pg_dump: {done.stderr.strip().splitlines()[-1]}")
+    stack.state.write(f"backups/{part.name}", "BEGIN;\n")
+    try:
+        with part.open("a") as script:
+            done = subprocess.run(
+                [pg_dump, "--clean", "--if-exists"],
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=script,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=login.environment(stack.sockets(), write=False),
+            )
+            script.write("COMMIT;\n")
+        if done.returncode:
+            said = commands.refusal(done.stderr) or f"pg_dump: exit code {done.returncode}"
+            raise OperationError(said)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
     print(
         f"{file}\n"
         "To restore, and lose what is logged from now on:\n"
-        f"  STACK=local WRITE=1 make psql < {file}\n"
+        f"  make psql STACK=local WRITE=1 < {file}\n"
         "`make local-clean` removes it with the rest: copy it to keep it."
     )

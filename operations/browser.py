@@ -21,7 +21,7 @@ def open_page(stack: Stack) -> None:
     else:
         print(f"There is no browser on this machine. The address: {address}")
     where = stack.name if isinstance(stack, CloudStack) else "local"
-    print(f"Log in as {username}; STACK={where} make env shows the password.")
+    print(f"Log in as {username}; `make env STACK={where}` shows the password.")
 
 
 def _opened(address: str) -> bool:

@@ -54,11 +54,15 @@ def attended(program: str, *arguments: str, env: Mapping[str, str] | None = None
     """With this terminal, for what asks or goes on until Ctrl-C, which is the program's own."""
     try:
         with subprocess.Popen([program, *arguments], cwd=ROOT, env=env) as process:
-            while True:
-                try:
-                    return process.wait()
-                except KeyboardInterrupt:
-                    continue
+            try:
+                while True:
+                    try:
+                        return process.wait()
+                    except KeyboardInterrupt:
+                        continue
+            except SystemExit:
+                process.terminate()
+                raise
     except FileNotFoundError:
         raise missing(program) from None
 

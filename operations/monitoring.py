@@ -5,6 +5,7 @@ https://cloud.google.com/monitoring/api/ref_v3/rest/v3/projects.timeSeries/list
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import urllib.error
@@ -58,7 +59,7 @@ class Monitoring:
                 return total(json.load(answer).get("timeSeries", ()))
         except urllib.error.HTTPError as error:
             raise OperationError(f"Cloud Monitoring answers {error.code}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise OperationError(f"Cloud Monitoring doesn't answer ({error})") from None
 
 

@@ -59,10 +59,13 @@ def rotate(stack: Stack, *, what: str) -> None:
     secret = SECRETS[what]
     _ = stack.outputs
     if what == "viewer" and not stack.setting("viewerUsername"):
-        raise OperationError(
-            "There is no viewer. `pulumi config set viewerUsername viewer`, then `pulumi up`, "
-            "makes one."
-        )
+        how = "`pulumi config set viewerUsername viewer`, then `pulumi up`,"
+        if isinstance(stack, LocalStack):
+            how = (
+                "`make local-down`, then `.venvs/program/bin/python -m local up --config "
+                "viewerUsername=viewer`,"
+            )
+        raise OperationError(f"There is no viewer. {how} makes one.")
     if secret.own and stack.setting(secret.own):
         raise OperationError(
             f"{secret.own} is your own, so nothing can be generated. Set another: "
@@ -98,10 +101,11 @@ def deployed_version(updates: list[Mapping[str, Any]], setting: str) -> int:
 
 
 def _cloud(stack: CloudStack, secret: Secret) -> None:
-    history = json.loads(stack.pulumi("stack", "history", "--json"))
+    # By default the last ten, which may all be refreshes.
+    history = json.loads(stack.pulumi("stack", "history", "--json", "--page-size", "100"))
     before = deployed_version(history, secret.setting)
     stack.pulumi("config", "set", f"{NAMESPACE}:{secret.setting}", str(before + 1))
-    print(f"{secret.setting} is {before + 1} now, in Pulumi.{stack.name}.yaml.")
+    print(f"{secret.setting} is {before + 1} now, in {stack.file}.")
     print(secret.consequence, flush=True)
     if commands.attended("pulumi", "up", "--stack", stack.name):
         took = shlex.join(
@@ -111,7 +115,7 @@ def _cloud(stack: CloudStack, secret: Secret) -> None:
             "`pulumi up` did not end well, or was declined. `make rotate` goes on with the same "
             f"change; where nothing was changed yet, `{took}` takes it back."
         )
-    print(f"Done. Keep Pulumi.{stack.name}.yaml as it is now: commit it where others deploy.")
+    print(f"Done. Keep {stack.file} as it is now: commit it where others deploy.")
 
 
 def _local(stack: LocalStack, secret: Secret) -> None:

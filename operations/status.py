@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import subprocess
 import time
 import urllib.error
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from local.state import LocalError
 from operations import commands, monitoring
 from operations.database import connection
 from operations.errors import OperationError
@@ -26,7 +28,7 @@ def status(stack: Stack) -> None:
     outputs = stack.outputs
     print(f"{stack}: {outputs['tracking_uri']}\n", flush=True)
     parts: list[Part] = [("answers", lambda: answers(stack))]
-    parts += _cloud(stack) if isinstance(stack, CloudStack) else _local(stack)
+    parts += cloud_parts(stack) if isinstance(stack, CloudStack) else local_parts(stack)
     parts.append(("cost a month", lambda: str(outputs["monthly_cost_estimate"])))
     print(table(parts))
 
@@ -43,7 +45,7 @@ def table(parts: Sequence[Part]) -> str:
 def _told(ask: Callable[[], str]) -> str:
     try:
         return ask()
-    except OperationError as error:
+    except (OperationError, LocalError, OSError) as error:
         return f"not known: {error}"
 
 
@@ -94,14 +96,14 @@ def _get(
             return answer.status, answer.read(1000).decode(errors="replace").strip()
     except urllib.error.HTTPError as error:
         return error.code, ""
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise OperationError(f"no answer from {address} ({error})") from None
 
 
 # On Google Cloud
 
 
-def _cloud(stack: CloudStack) -> list[Part]:
+def cloud_parts(stack: CloudStack) -> list[Part]:
     project, _region, instance = stack.connection_name.split(":")
     # Once for all of them, while the rest is asked.
     token = ThreadPoolExecutor(1).submit(commands.gcloud, "auth", "print-access-token")
@@ -188,14 +190,13 @@ def instance_line(told: Mapping[str, Any]) -> str:
 # On this computer
 
 
-def _local(stack: LocalStack) -> list[Part]:
+def local_parts(stack: LocalStack) -> list[Part]:
     def server() -> str:
-        [process] = [
-            entry
-            for name, entry in stack.state.load("processes.json").items()
-            if name.startswith("server ")
-        ]
-        return f"process {process['pid']}, {size(_resident(process['pid']))} of memory"
+        known = stack.state.load("processes.json").items()
+        pids = [entry["pid"] for name, entry in known if name.startswith("server ")]
+        if not pids:
+            raise OperationError("it is being started again")
+        return f"process {pids[-1]}, {size(_resident(pids[-1]))} of memory"
 
     def database() -> str:
         with connection(stack) as asked:

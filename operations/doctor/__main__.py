@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from infra.limits import PROJECT
 from infra.reader import SettingsError
-from infra.settings import PROJECT, Settings
+from infra.settings import Settings
 
 from . import names, permissions, places, policies, quota, tools
 from .declared import Resource, resources
@@ -183,11 +184,12 @@ def of_settings(
 
 
 def _apis(declared: Sequence[Resource]) -> list[str]:
-    return [
+    # What is declared comes in no certain order.
+    return sorted(
         str(each.inputs["service"])
         for each in declared
         if each.type == "gcp:projects/service:Service"
-    ]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

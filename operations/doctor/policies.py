@@ -124,9 +124,15 @@ def looked_at(resources: Sequence[Resource]) -> Declared:
         invoker_check_off=any(each.get("invokerIamDisabled") is True for each in services),
         ingress=next((INGRESS[str(service["ingress"])] for service in services), None),
         locations=frozenset(places),
-        public_database=bool(instances) and not by_type.get("gcp:compute/network:Network"),
+        public_database=any(_has_public_address(instance) for instance in instances),
         accounts=bool(by_type.get("gcp:serviceaccount/account:Account")),
     )
+
+
+def _has_public_address(instance: Mapping[str, Any]) -> bool:
+    """One in a network that isn't made yet has settings that aren't known yet."""
+    address = (instance.get("settings") or {}).get("ipConfiguration") or {}
+    return address.get("ipv4Enabled") is True
 
 
 EVERYONE = (

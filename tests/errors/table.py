@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from signal import SIGTERM
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
@@ -714,12 +714,19 @@ def _root_alone() -> None:
 
 
 def _gone_at_once() -> None:
-    with _database() as (state, _):
-        state.remember("PostgreSQL", 2**22 + 1, command="postgres", how=SIGTERM, seconds=1)
+    """Before the kernel could be asked about it."""
+    with (
+        _database(shared_buffers="much") as (_, database),
+        patch("local.state.Process.of", return_value=None),
+    ):
+        database.start()
 
 
-def _component(**arguments: Any) -> TrackingServer:
-    return TrackingServer("mlflow", **arguments)
+def _decides_later() -> None:
+    async def program() -> None:
+        TrackingServer("mlflow", memory=pulumi.Output.from_input("1Gi"))
+
+    asyncio.run(program())
 
 
 RAISED = (
@@ -771,13 +778,13 @@ RAISED = (
         said="PostgreSQL could not copy its primary: the reason…",
     ),
     Raised(
-        name="a program that ends at once",
+        name="a database that has ended before it is looked at",
         cause=_gone_at_once,
-        said="PostgreSQL ended as soon as it was started. Its log is in …/state/log.",
+        said="PostgreSQL did not start: … Its log: …/state/log/mlflow.log",
     ),
     Raised(
         name="an Output that decides what is declared",
-        cause=lambda: _component(memory=pulumi.Output.from_input("1Gi")),
+        cause=_decides_later,
         said="""\
 1 setting to correct, nothing was changed:
   memory

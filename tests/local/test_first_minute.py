@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from local.state import State
-from local.supervise import took
+from local.supervise import screen, took
 from tests.local.conftest import Stack
 from tests.local.test_lifecycle import processes_of
 from tests.supply.test_install import disk
@@ -27,6 +27,18 @@ READ = "import mlflow; print(len(mlflow.search_experiments()))"
 )
 def test_only_what_was_done_is_counted(installing: float, starting: float, said: str) -> None:
     assert took(installing=installing, starting=starting) == said
+
+
+@pytest.mark.parametrize(
+    ("viewer", "said"),
+    [({}, ""), ({"username": "guest", "password": "seen"}, "\n  viewer     guest, with seen")],
+)
+def test_who_can_log_in_is_on_the_screen(tmp_path: Path, viewer: dict[str, str], said: str) -> None:
+    user = {"uri": "http://127.0.0.1:1", "username": "me", "password": "mine"}
+    outputs = {f"tracking_{what}": value for what, value in user.items()}
+    outputs |= {f"viewer_{what}": value for what, value in viewer.items()}
+    shown = screen(State(tmp_path), outputs, ready="ready", detached=True)
+    assert f"  username   me\n  password   mine{said}\n\n" in shown
 
 
 @pytest.mark.parametrize("port", ["abc", "0", "70000", "-1"])

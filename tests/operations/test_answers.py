@@ -11,6 +11,7 @@ from operations.database import Login
 from operations.errors import OperationError
 from operations.logs import duration, local_line
 from operations.monitoring import total
+from operations.stack import CloudStack
 from operations.status import instance_line, revision_line, size
 
 
@@ -128,3 +129,8 @@ def test_an_address_that_is_none_is_not_shown() -> None:
     with pytest.raises(OperationError, match="`pulumi up` writes it anew") as refused:
         Login.of("postgresql://canary-password@host/db")
     assert "canary" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["dev", "my-org/dev", "my-org/mlflow-gcp/dev"])
+def test_the_file_of_a_stack(name: str) -> None:
+    assert CloudStack(name).file == "Pulumi.dev.yaml"

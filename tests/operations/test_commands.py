@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -56,7 +56,7 @@ def test_the_page_is_opened_without_the_password(deployed: Machine) -> None:
     assert deployed.calls("a-browser") == [[OUTPUTS["tracking_uri"]]]
     assert done.stdout == (
         f"{OUTPUTS['tracking_uri']} is open in the browser.\n"
-        "Log in as mlflow; STACK=dev make env shows the password.\n"
+        "Log in as mlflow; `make env STACK=dev` shows the password.\n"
     )
 
 
@@ -120,6 +120,17 @@ def test_logs_are_followed_by_gcloud(deployed: Machine) -> None:
     failed = deployed.run("--stack", "dev", "logs", "--follow")
     assert failed.returncode == 1
     assert "logs tail ended with exit code 3" in failed.stderr
+
+
+def test_who_has_read_enough_is_no_error(deployed: Machine) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "operations", "--stack", "dev", "env"],
+        check=False, env=deployed.environment, stdout=write, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # status
@@ -284,6 +295,9 @@ def test_a_password_that_is_refused_is_said(machine: Machine) -> None:
 # rotate
 
 
+HISTORY = ("stack", "history", "--json", "--page-size", "100")
+
+
 def history(*updates: tuple[str, str, str | None]) -> str:
     return json.dumps(
         [
@@ -311,7 +325,7 @@ def history(*updates: tuple[str, str, str | None]) -> str:
 def test_rotating_is_one_more_than_what_runs(
     deployed: Machine, updates: list[tuple[str, str, str | None]], wanted: str
 ) -> None:
-    deployed.pulumi("stack", "history", "--json", stdout=history(*updates))
+    deployed.pulumi(*HISTORY, stdout=history(*updates))
     deployed.pulumi("config", "set", "mlflow-gcp:databasePasswordVersion", wanted)
     deployed.tell(["pulumi", "up", "--stack", "dev"], "asks\n")
     done = deployed.run("--stack", "dev", "rotate", "--what", "database")
@@ -322,7 +336,7 @@ def test_rotating_is_one_more_than_what_runs(
 
 
 def test_a_rotation_that_is_declined_says_how_to_take_it_back(deployed: Machine) -> None:
-    deployed.pulumi("stack", "history", "--json", stdout=history(("update", "succeeded", "3")))
+    deployed.pulumi(*HISTORY, stdout=history(("update", "succeeded", "3")))
     deployed.pulumi("config", "set", "mlflow-gcp:databasePasswordVersion", "4")
     deployed.tell(["pulumi", "up", "--stack", "dev"], code=255)
     done = deployed.run("--stack", "dev", "rotate", "--what", "database")
@@ -339,7 +353,7 @@ def test_a_rotation_that_is_declined_says_how_to_take_it_back(deployed: Machine)
 def test_nothing_is_rotated_before_the_last_change_is_done(
     deployed: Machine, updates: list[tuple[str, str, str | None]]
 ) -> None:
-    deployed.pulumi("stack", "history", "--json", stdout=history(*updates))
+    deployed.pulumi(*HISTORY, stdout=history(*updates))
     done = deployed.run("--stack", "dev", "rotate", "--what", "database")
     assert done.returncode == 1
     assert "run `pulumi up` until it does, then this again" in done.stderr
@@ -484,7 +498,18 @@ def test_an_error_of_psqls_own_is_its_exit_code(prompt: Machine) -> None:
     assert prompt.run("--stack", "dev", "psql").returncode == 3
 
 
-def test_ctrl_c_is_psqls_and_the_proxy_ends_with_it(prompt: Machine) -> None:
+@pytest.mark.parametrize(
+    ("send", "signum", "code"),
+    [
+        (os.killpg, signal.SIGINT, 0),
+        (os.killpg, signal.SIGHUP, 128 + signal.SIGHUP),
+        (os.kill, signal.SIGTERM, 128 + signal.SIGTERM),
+    ],
+    ids=["Ctrl-C, which is psql's", "a terminal that is closed", "from outside"],
+)
+def test_the_proxy_ends_with_psql(
+    prompt: Machine, send: Callable[[int, int], None], signum: int, code: int
+) -> None:
     psql = """#!{python} -IS
 import signal, sys, time
 signal.signal(signal.SIGINT, lambda *_: sys.exit())
@@ -498,8 +523,10 @@ time.sleep(60)
     ) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "on\n"
-        os.killpg(running.pid, signal.SIGINT)
-        assert running.wait(20) == 0
+        send(running.pid, signum)
+        assert running.wait(20) == code
+        # psql has it open too.
+        assert running.stdout.read() == ""
     assert ended(prompt)
 
 

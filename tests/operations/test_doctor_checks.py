@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.settings import ServiceSettings, load
+from infra.config import load
+from infra.settings import ServiceSettings
 from local.resources import KINDS
 from operations.doctor import names, permissions, quota, stack, tools
 from operations.doctor.declared import resources
@@ -123,6 +125,10 @@ def test_policies(
                 public_database=False,
                 accounts=True,
             ),
+        ),
+        (
+            {"network": "private", "existingNetwork": "my-network"},
+            replace(PUBLIC, public_database=False),
         ),
     ],
 )
@@ -251,6 +257,13 @@ def test_a_file_that_says_nothing_is_no_traceback(tmp_path: Path, content: str) 
     chosen = stack.choose("dev", selected="", folder=tmp_path)
     assert chosen.config == {}
     assert bool(chosen.trouble) is (content in {"config: {", "\x00"})
+
+
+def test_the_stack_on_this_computer_is_none_of_pulumis(tmp_path: Path) -> None:
+    chosen = stack.choose("local", selected="", folder=tmp_path)
+    assert chosen.trouble.startswith("is the stack on this computer: `make local`")
+    (tmp_path / "Pulumi.local.yaml").write_text("config: {}")
+    assert not stack.choose("local", selected="", folder=tmp_path).trouble
 
 
 def test_no_stack_is_looked_for_outside_the_folder(tmp_path: Path) -> None:

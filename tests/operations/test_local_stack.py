@@ -17,6 +17,9 @@ from pathlib import Path
 import pytest
 
 from local.state import SETTINGS, State
+from operations import status
+from operations.backup import backup
+from operations.errors import OperationError
 from operations.rotate import rotate
 from operations.stack import LocalStack
 from tests.local.conftest import ROOT, Stack
@@ -118,13 +121,32 @@ def test_a_backup_brings_back_what_was_there(stack: Stack) -> None:
     file = stack.folder / "backups" / os.path.basename(said.splitlines()[0])
     assert file.stat().st_mode & 0o777 == 0o600
     assert ask(stack, create, password=password, body={"name": "after"}) == 200
-    assert f"STACK=local WRITE=1 make psql < {file}" in said
+    assert f"make psql STACK=local WRITE=1 < {file}" in said
     operate(stack, "psql", "--write", stdin=file.read_text())
     get = "/api/2.0/mlflow/experiments/get-by-name?experiment_name="
     assert ask(stack, f"{get}before", password=password) == 200
     assert ask(stack, f"{get}after", password=password) == 404
     # The server goes on with what is there now.
     assert ask(stack, create, password=password, body={"name": "after"}) == 200
+
+
+@pytest.mark.parametrize(
+    ("pg_dump", "error"),
+    [("false", OperationError("pg_dump: exit code 1")), ("no-such-program", FileNotFoundError())],
+)
+def test_a_backup_that_fails_leaves_nothing_that_looks_like_one(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, pg_dump: str, error: Exception
+) -> None:
+    monkeypatch.setattr("operations.backup.program", lambda *_: pg_dump)
+    before = {*stack.folder.glob("backups/*")}
+    with pytest.raises(type(error), match=str(error)):
+        backup(LocalStack(State(stack.folder)))
+    assert {*stack.folder.glob("backups/*")} == before
+
+
+def test_rotating_a_viewer_that_this_computer_has_not(stack: Stack) -> None:
+    with pytest.raises(AssertionError, match="local up --config viewerUsername=viewer`, makes one"):
+        operate(stack, "rotate", "--what", "viewer")
 
 
 def test_rotating_starts_the_server_with_another_password(stack: Stack) -> None:
@@ -150,3 +172,10 @@ def test_what_runs_in_the_foreground_is_left_to_its_terminal(
     rotate(running, what="tracking")
     assert "stop it with Ctrl-C and start it again, `make local`" in capsys.readouterr().out
     assert running.state.load(SETTINGS) == {"mlflow-gcp:trackingPasswordVersion": "2"}
+
+
+def test_a_server_between_two_processes_is_no_failure(tmp_path: Path) -> None:
+    between = LocalStack(State(tmp_path))
+    between.entry = {"outputs": {}, "config": {}}
+    rows = [part for part in status.local_parts(between) if part[0] == "server"]
+    assert status.table(rows) == "server  not known: it is being started again"
