@@ -66,6 +66,7 @@ def configure(project: str | None) -> None:
     warnings.filterwarnings("ignore", message="starlette.middleware.wsgi is deprecated")
     for chatty in ("alembic", "google", "urllib3", "_granian"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").addFilter(_is_news)
     uncaught = logging.getLogger("tracking_server.uncaught")
     sys.excepthook = lambda kind, error, trace: uncaught.critical(
         "uncaught %s", kind.__name__, exc_info=(kind, error, trace)
@@ -75,6 +76,16 @@ def configure(project: str | None) -> None:
         args.exc_type.__name__,
         exc_info=(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback),
     )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that google-auth can't ask where its account may be used from.
+
+    It does so beside the first requests, can't be told not to, and goes on without: where Google
+    is out of reach, as on a computer without a network, each boot would begin with three warnings.
+    https://github.com/googleapis/google-cloud-python/issues/17653
+    """
+    return "/allowedLocations" not in record.getMessage()
 
 
 class AccessLog:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -26,6 +28,17 @@ def record(level: int, message: str, **more: Any) -> logging.LogRecord:
 def test_a_record_is_one_line() -> None:
     assert line(record(logging.WARNING, "two\nlines"))["message"] == "two\nlines"
     assert line(record(logging.WARNING, "x"))["severity"] == "WARNING"
+
+
+def test_only_the_lookup_that_nothing_waits_for_is_left_out() -> None:
+    script = (
+        "import logging; from tracking_server import logs; logs.configure('my-project')\n"
+        "for path in ('/v1/projects/-/serviceAccounts/a@b.c/allowedLocations', '/b/my-bucket/o'):\n"
+        "    logging.getLogger('urllib3.connectionpool').warning('Retrying: %s', path)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    [said] = done.stdout.splitlines()
+    assert json.loads(said)["message"] == "Retrying: /b/my-bucket/o"
 
 
 @pytest.mark.parametrize(
