@@ -9,6 +9,9 @@ SERVER_TEST := $(VENVS)/server-test/bin/python
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-find-links --no-emit-index-url
 
+# Where it is set, as in many containers, each process would compile MLflow anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # When make began, for the screen at the end, which says how long it took.
 BEGUN := $(shell date +%s)
 
