@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 # By folder: the call that makes an error, and which of its arguments is the text. What imitates
 # Google's own refusals (local/errors.py) is Google's to word; the samples beside check_tracking.py
-# and operations/ have tables of their own, tests/gallery and tests/operations/test_refusals.py.
+# have a table of their own in tests/gallery, and operations/doctor/ says findings, not errors.
 MAKERS: Mapping[str, Mapping[str, int | str]] = {
     "infra/*.py": {"problem": "wanted", "text": "wanted", "Problem": "wanted", "_list": "wanted"},
     "infra/docker_daemon.py": {"__init__": 0},
@@ -35,12 +35,16 @@ MAKERS: Mapping[str, Mapping[str, int | str]] = {
     "tests/engine/previous_release.py": {"exit": 0},
 }
 
+OPERATIONS: Mapping[str, Mapping[str, int | str]] = {"operations/*.py": {"OperationError": 0}}
+
 # In `problems.append` and the like only these are errors.
 LISTS = {"problems"}
 
 HOLE = "…"
 # Fewer letters than this are punctuation around somebody else's words.
 WORDS = 5
+# As many characters in a row, or all there are, tell one text from another.
+TELLING = 15
 
 NEVER_SAID = {
     # A reason that image/tracking_server/schema.py asks again for.
@@ -67,13 +71,20 @@ class Site:
                 return False
         return True
 
+    def partly_in(self, other: str) -> bool:
+        """Whether a telling piece of it is there."""
+        parts = self.text.split(HOLE)
+        length = min(TELLING, max(map(len, parts)))
+        pieces = (part[n : n + length] for part in parts for n in range(len(part) - length + 1))
+        return any(piece in other for piece in pieces)
+
     def __str__(self) -> str:
         return f"{self.place}: {self.text}"
 
 
-def sites() -> list[Site]:
+def sites(makers_by_folder: Mapping[str, Mapping[str, int | str]] = MAKERS) -> list[Site]:
     found: list[Site] = []
-    for glob, makers in MAKERS.items():
+    for glob, makers in makers_by_folder.items():
         for path in sorted(ROOT.glob(glob)):
             found += _in(path, makers)
     return found

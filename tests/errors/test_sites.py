@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.errors.settings_table import SETTINGS
-from tests.errors.sites import ROOT, sites
+from tests.errors.sites import OPERATIONS, ROOT, sites
 from tests.errors.table import (
     BOOTS,
     CLIENTS,
@@ -39,6 +39,15 @@ def test_every_error_has_a_row() -> None:
     assert len(found) > 100
     missing = [str(site) for site in found if not any(map(site.met_by, said))]
     assert not missing, "no row of tests/errors/table.py says:\n" + "\n".join(missing)
+
+
+def test_every_error_of_the_operations_is_compared() -> None:
+    """Their rows are their own layer's, which has the machine that they are met on."""
+    tests = "\n".join(path.read_text() for path in ROOT.glob("tests/operations/*.py"))
+    found = sites(OPERATIONS)
+    assert len(found) > 20
+    missing = [str(site) for site in found if not site.partly_in(tests)]
+    assert not missing, "no test of tests/operations compares:\n" + "\n".join(missing)
 
 
 def _texts(path: Path, name: str) -> list[str]:

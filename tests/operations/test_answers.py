@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from operations import commands
 from operations.database import Login
 from operations.errors import OperationError
 from operations.logs import duration, local_line
-from operations.monitoring import total
+from operations.monitoring import Monitoring, total
 from operations.stack import CloudStack
-from operations.status import instance_line, revision_line, size
+from operations.status import cloud_parts, instance_line, revision_line, size, table
+from tests.operations.machine import OUTPUTS, SETTINGS
 
 
 @pytest.mark.parametrize(
@@ -134,3 +136,12 @@ def test_an_address_that_is_none_is_not_shown() -> None:
 @pytest.mark.parametrize("name", ["dev", "my-org/dev", "my-org/mlflow-gcp/dev"])
 def test_the_file_of_a_stack(name: str) -> None:
     assert CloudStack(name).file == "Pulumi.dev.yaml"
+
+
+def test_a_database_that_was_not_measured_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "gcloud", lambda *_: "token")
+    monkeypatch.setattr(Monitoring, "newest", lambda *_, **__: None)
+    stack = CloudStack("dev")
+    stack.outputs, stack.config = OUTPUTS, SETTINGS
+    rows = [part for part in cloud_parts(stack) if part[0] == "in use"]
+    assert table(rows) == "in use  not known: nothing was measured in the last minutes"

@@ -19,6 +19,7 @@ import pytest
 from local.state import SETTINGS, State
 from operations import status
 from operations.backup import backup
+from operations.database import program
 from operations.errors import OperationError
 from operations.rotate import rotate
 from operations.stack import LocalStack
@@ -131,15 +132,22 @@ def test_a_backup_brings_back_what_was_there(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pg_dump", "error"),
-    [("false", OperationError("pg_dump: exit code 1")), ("no-such-program", FileNotFoundError())],
+    ("pg_dump", "error", "said"),
+    [
+        ("false", OperationError, "pg_dump: exit code 1"),
+        ("no-such-program", FileNotFoundError, "no-such-program"),
+    ],
 )
 def test_a_backup_that_fails_leaves_nothing_that_looks_like_one(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, pg_dump: str, error: Exception
+    stack: Stack,
+    monkeypatch: pytest.MonkeyPatch,
+    pg_dump: str,
+    error: type[Exception],
+    said: str,
 ) -> None:
     monkeypatch.setattr("operations.backup.program", lambda *_: pg_dump)
     before = {*stack.folder.glob("backups/*")}
-    with pytest.raises(type(error), match=str(error)):
+    with pytest.raises(error, match=said):
         backup(LocalStack(State(stack.folder)))
     assert {*stack.folder.glob("backups/*")} == before
 
@@ -179,3 +187,16 @@ def test_a_server_between_two_processes_is_no_failure(tmp_path: Path) -> None:
     between.entry = {"outputs": {}, "config": {}}
     rows = [part for part in status.local_parts(between) if part[0] == "server"]
     assert status.table(rows) == "server  not known: it is being started again"
+
+
+def test_a_database_that_is_away_is_said_in_its_row(tmp_path: Path) -> None:
+    alone = LocalStack(State(tmp_path))
+    alone.entry = {"outputs": {"database_connection_name": "my-project:here:mlflow"}, "config": {}}
+    alone.database_url = lambda: "postgresql+pg8000://mlflow:word@/mlflow"  # type: ignore[method-assign]
+    rows = [part for part in status.local_parts(alone) if part[0] == "database"]
+    assert status.table(rows).startswith("database  not known: the database doesn't answer (")
+
+
+def test_a_program_that_postgres_came_without_is_named(stack: Stack) -> None:
+    with pytest.raises(OperationError, match="pg_none isn't beside PostgreSQL 1"):
+        program("pg_none", LocalStack(State(stack.folder)))
