@@ -182,6 +182,8 @@ def test_ctrl_c_while_installing_and_again_and_again(clone: Path) -> None:
             [sys.executable, "tools/install.py", "program"],
             cwd=clone, env={**_environment(clone), "UV_INDEX_URL": index}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            # A shell's background job, which the tests may be, ignores it from the start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
         ) as installing:  # fmt: skip
             silent.settimeout(30)
             silent.accept()[0].close()  # uv has begun to ask
