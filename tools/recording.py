@@ -31,7 +31,7 @@ DRAWING = ROOT / "docs" / "first-minute.svg"
 COLUMNS, ROWS = 100, 28
 # Waiting is cut to this; the seconds that the commands print are the true ones.
 LONGEST_WAIT = 0.3
-READING = 2.0
+READING = 4.0
 LAST_LOOK = 4.0
 PATIENCE = 600.0
 # Of the length of a true one, which is never kept.
