@@ -11,11 +11,12 @@ from typing import Any
 
 import pg8000.native  # type: ignore[import-untyped]
 
-from bench.process import BenchError, Server, basic, free_port
+from bench.process import BenchError, Server, basic
 from bench.report import ROOT, SERVER_PYTHON
 from local import program
 from local.cloud import Cloud, Container
 from local.errors import BootRefused
+from local.ports import free_port
 from local.postgres import Postgres
 from local.state import State
 from local.supervise import DEFAULTS

@@ -6,8 +6,9 @@ import secrets
 from pathlib import Path
 
 from bench.ours import Stack
-from bench.process import Server, basic, free_port
+from bench.process import Server, basic
 from bench.report import ROOT
+from local.ports import free_port
 from local.run import base_environment
 
 BIN = ROOT / ".venvs" / "bench" / "bin"

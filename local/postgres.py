@@ -15,7 +15,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +29,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from local.ports import free_port
 from local.state import LocalError, State
 
 ADMIN = "cloudsqladmin"
@@ -359,9 +359,7 @@ class Postgres:
         """Written at each start, so that what is declared now holds now."""
         # The same again at a restart: standbys know it.
         if not self.port:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.port = free.getsockname()[1]
+            self.port = free_port()
         certificate, key = self._data / "server.crt", self._data / "server.key"
         if not certificate.exists():
             _certify(self.settings.connection_name, certificate=certificate, key=key)

@@ -16,6 +16,7 @@ from urllib.request import getproxies
 
 from local import program
 from local.cloud import Cloud, Container
+from local.ports import free_port
 from local.state import SETTINGS, LocalError, Process, State
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,14 +47,8 @@ def check_port(port: int) -> None:
         except OSError as error:
             raise LocalError(
                 f"Port {port} can't be used ({error.strerror}). Take another: "
-                f"`make local PORT={_free_port()}`."
+                f"`make local PORT={free_port()}`."
             ) from None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Supervisor:

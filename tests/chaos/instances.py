@@ -15,9 +15,10 @@ from typing import Any
 
 import pg8000.native
 
+from local.ports import free_port
 from local.postgres import ADMIN
 from local.state import State
-from tests.local.conftest import SERVER, Stack, free_port
+from tests.local.conftest import SERVER, Stack
 
 BOOT_SECONDS = 120
 

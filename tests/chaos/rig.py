@@ -22,11 +22,12 @@ from typing import IO, Any
 
 import pg8000.native
 
+from local.ports import free_port
 from local.postgres import ADMIN
 from local.state import Process, State
 from tests.chaos.instances import environment_of
 from tests.chaos.network import Network
-from tests.local.conftest import CLIENT, SERVER, Stack, free_port
+from tests.local.conftest import CLIENT, SERVER, Stack
 
 SESSION = Path(__file__).with_name("session.py")
 BOOT_SECONDS = 60

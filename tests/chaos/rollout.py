@@ -13,10 +13,11 @@ from tempfile import TemporaryDirectory
 
 from local import program
 from local.cloud import Cloud, Container
+from local.ports import free_port
 from local.state import State
 from local.supervise import DEFAULTS
 from tests.chaos.instances import Instance, environment_of
-from tests.local.conftest import ROOT, SERVER, Stack, free_port
+from tests.local.conftest import ROOT, SERVER, Stack
 
 
 class Rollout:

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from local.ports import free_port
 from tests.chaos.instances import administrator
 from tests.chaos.moving_stand_ins import path
 from tests.listing import WHOLE_SCHEMA
-from tests.local.conftest import CLIENT, ROOT, Stack, free_port
+from tests.local.conftest import CLIENT, ROOT, Stack
 from tests.manual import commands, run
 
 SESSION = Path(__file__).with_name("moving_session.py")

@@ -12,9 +12,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from local.ports import free_port
 from tests.chaos.instances import administrator
 from tests.chaos.moving_stand_ins import path
-from tests.local.conftest import CLIENT, SERVER, Stack, free_port
+from tests.local.conftest import CLIENT, SERVER, Stack
 from tests.manual import commands, run, stand_in
 
 SESSION = Path(__file__).with_name("moving_session.py")

@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.local.conftest import ROOT, free_port
+from local.ports import free_port
+from tests.local.conftest import ROOT
 from tests.manual import commands, run, stand_in
 
 # The checkout as it is now, with its environments: they are installed once.

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from local.cloud import Container
+from local.ports import free_port
 from local.postgres import Postgres
 from tests.engine.deployment import ROOT, Deployment, deployment
 from tests.engine.engine import Engine
-from tests.local.conftest import free_port
 
 SERVER = ROOT / ".venvs" / "server" / "bin" / "python"
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -11,10 +11,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from local.ports import free_port
 from local.state import LocalError, State
 from tests.errors.sites import HOLE, ROOT
 from tests.errors.table import CANARY, FOLDER, PORT, Boot, Command
-from tests.local.conftest import SERVER, free_port
+from tests.local.conftest import SERVER
 from tests.local.standins import SERVER as ACCOUNT
 from tests.local.standins import Project
 

@@ -1,7 +1,6 @@
 """The whole stack on this computer, started once for the layer as `make local-up` starts it."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,16 +12,11 @@ from typing import Self
 
 import pytest
 
+from local.ports import free_port
+
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / ".venvs" / "client" / "bin" / "python"
 SERVER = ROOT / ".venvs" / "server" / "bin" / "python"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

@@ -17,7 +17,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.local.conftest import SERVER, Stack, free_port
+from local.ports import free_port
+from tests.local.conftest import SERVER, Stack
 
 SESSION = Path(__file__).with_name("logging_session.py")
 INSTANCES, EACH = 4, 4

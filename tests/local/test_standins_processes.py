@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from local import run
+from local.ports import free_port
 from local.run import BootFailed, Probe, Service, describe
 from local.state import LocalError, Process, State
-from tests.local.conftest import free_port
 
 
 @pytest.fixture

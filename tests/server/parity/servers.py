@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from aiohttp import web
 
 from local.endpoints import Endpoints
 from local.policy import Grant, secret
+from local.ports import free_port
 from tests.local.standins import BUCKET, PROJECT, SERVER, Project, project
 from tests.server.process import BOOT_SECONDS, PASSWORD, USER, Server
 
@@ -44,9 +44,7 @@ class Stock:
     """`mlflow server` as anyone starts it, its artifacts in a folder."""
 
     def __init__(self, folder: Path, database_url: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._log = folder / "stock.log"
         command = f"server --workers 1 --host 127.0.0.1 --port {port}".split()
