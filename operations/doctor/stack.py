@@ -20,6 +20,7 @@ from infra.settings import Settings
 from operations.stack import LOCAL
 
 from .findings import Finding, mend, not_looked_at, ok, warning
+from .tools import run
 
 DEFAULT = "dev"
 STACK = re.compile(r"(?:[\w.-]+/){0,2}[A-Za-z0-9_][\w.-]{0,99}", re.ASCII)
@@ -96,15 +97,12 @@ def _key(urn: str) -> tuple[str, str]:
 
 
 def _pulumi(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = ["pulumi", *arguments, "--non-interactive"]
-    try:
-        return subprocess.run(
-            command, check=False, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, timeout=PULUMI_SECONDS,
-            env={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"},
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return subprocess.CompletedProcess(command, 1, "", f"no answer: {type(error).__name__}")
+    return run(
+        *("pulumi", *arguments, "--non-interactive"),
+        seconds=PULUMI_SECONDS,
+        folder=folder,
+        environment={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"},
+    )
 
 
 def choose(named: str | None, *, selected: str, folder: Path) -> Stack:

@@ -25,11 +25,17 @@ CLOUD_BUILD = "or let Google build: pulumi config set builder cloud-build"
 GCLOUD = "https://cloud.google.com/sdk/docs/install"
 
 
-def _run(*command: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str,
+    seconds: float = SECONDS,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """One that doesn't answer is one that fails."""
     try:
         return subprocess.run(
             command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=SECONDS,
+            timeout=seconds, cwd=folder, env=environment,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 1, "", f"no answer: {type(error).__name__}")
@@ -52,7 +58,7 @@ def look_for_python(folder: Path) -> Python:
     # https://www.pulumi.com/docs/iac/cli/environment-variables/
     command = str(made) if made.exists() else os.environ.get("PULUMI_PYTHON_CMD") or "python3"
     needs = "" if made.exists() else "import ensurepip, venv; "
-    done = _run(command, "-c", f"{needs}import sys; print('%d.%d' % sys.version_info[:2])")
+    done = run(command, "-c", f"{needs}import sys; print('%d.%d' % sys.version_info[:2])")
     shown = ".venv/bin/python" if made.exists() else command
     return Python(command=shown, version="" if done.returncode else done.stdout.strip())
 
@@ -98,7 +104,7 @@ def look_for_docker(config: Mapping[str, Any]) -> Docker:
     platform = _platform(host) if host else None
     builds_for = None
     if platform and not platform.endswith("/amd64"):
-        done = _run("docker", "buildx", "inspect")
+        done = run("docker", "buildx", "inspect")
         found = re.search(r"^Platforms:(.*)$", done.stdout, re.MULTILINE)
         builds_for = found[1].strip() if found and not done.returncode else None
     return Docker(tried=tuple(tried), host=host, platform=platform, builds_for=builds_for)
@@ -191,7 +197,7 @@ class Gcloud:
 def look_for_gcloud() -> Gcloud:
     if shutil.which("gcloud") is None:
         return Gcloud(there=False)
-    done = _run("gcloud", "auth", "list", "--filter=status:ACTIVE", "--format=value(account)")
+    done = run("gcloud", "auth", "list", "--filter=status:ACTIVE", "--format=value(account)")
     return Gcloud(there=True, account=done.stdout.strip())
 
 
