@@ -149,7 +149,7 @@ bench: install-bench ## Measure everything against stock MLflow (needs wrk and h
 bench-%: install-bench
 	$(PROGRAM) -m bench $*
 
-lint: lint-program lint-server ## Linters and type checkers; every docstring renders
+lint: lint-program lint-server api-docs ## Linters and type checkers; every docstring renders
 
 lint-program: $(VENVS)/program.done
 	$(VENVS)/program/bin/ruff check .
@@ -157,11 +157,9 @@ lint-program: $(VENVS)/program.done
 	$(PROGRAM) tools/readme.py --check
 	$(PROGRAM) tools/recording.py --check
 	$(PROGRAM) -m mypy __main__.py infra local moving operations tools bench --exclude "bench/(gateless|gate_alone).py"
-	@$(PROGRAM) tools/api_docs.py mlflow_gcp
 
 lint-server: $(VENVS)/program.done $(VENVS)/server-test.done
 	$(PROGRAM) -m mypy --cache-dir .mypy_cache/server --python-executable $(SERVER_TEST) image/tracking_server sample_client bench/gateless.py bench/gate_alone.py
-	@$(SERVER_TEST) tools/api_docs.py tracking_server
 
 format: $(VENVS)/program.done ## Let ruff mend what it can
 	$(VENVS)/program/bin/ruff check --fix .
