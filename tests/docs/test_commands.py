@@ -135,6 +135,11 @@ def test_what_its_program_would_refuse_is_seen(command: str) -> None:
     assert programs.judged(shlex.split(command))
 
 
+def test_a_slow_writer_into_a_program_is_heard_out(tmp_path: Path, shell: dict[str, str]) -> None:
+    writer = "for _ in 1 2 3; do /bin/sleep 0.1; printf word; done"
+    run(f"{{ {writer}; }} | gcloud", folder=tmp_path, environment=shell)
+
+
 def test_a_command_in_a_substitution_is_seen(tmp_path: Path, shell: dict[str, str]) -> None:
     run('X="$(gcloud no such)"', folder=tmp_path, environment=shell)
     assert [programs.judged(argv) for argv in programs.started(tmp_path / "log")] == [
