@@ -17,12 +17,13 @@ from typing import Any
 
 import yaml
 
+from local import provider
 from local.cloud import Cloud, Container
 from local.errors import Refused
 from local.kind import Inputs, Outputs
 from local.policy import Grant, Resource
-from local.provider import serve
 from local.state import State
+from tests.engine import language
 from tests.engine.engine import Engine
 
 ROOT = Path(__file__).parents[2]
@@ -216,10 +217,6 @@ def _commands(folder: Path, engine: Engine) -> Path:
     """What the user has on PATH after installing Pulumi."""
     folder.mkdir()
     (folder / "pulumi").symlink_to(engine.pulumi)
-    host = folder / "pulumi-language-python"
-    script = Path(__file__).with_name("language_host.py")
-    host.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "{engine.executor}" "$@"\n')
-    host.chmod(0o755)
     return folder
 
 
@@ -234,8 +231,12 @@ def deployment(
     )
     try:
         made = Deployment(folder, engine, cloud)
-        with serve(cloud, folder=made.project) as providers:
+        with (
+            provider.serve(cloud, folder=made.project) as providers,
+            language.serve(engine.executor, made.environment) as languages,
+        ):
             made.environment["PULUMI_DEBUG_PROVIDERS"] = providers
+            made.environment["PULUMI_DEBUG_LANGUAGES"] = languages
             yield made
     finally:
         cloud.close()

