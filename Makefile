@@ -82,7 +82,7 @@ psql: $(VENVS)/program.done ## A prompt in the database (WRITE=1 to write)
 SMALL := tests/supply tests/errors tests/operations tests/docs tests/gallery
 
 .PHONY: test test-infra test-small test-errors test-operations test-supply test-docs test-server test-local test-gallery test-engine test-container test-page lint lint-program lint-server format
-test: test-infra test-small test-server test-local test-engine ## Prove everything (some 11 minutes)
+test: install-test test-infra test-small test-server test-local test-engine ## Prove everything (some 9 minutes)
 	@# Both mostly wait, so at once; the second's lines come when the first is through.
 	@log=$$(mktemp); $(MAKE) --no-print-directory test-container >"$$log" 2>&1 & container=$$!; \
 	$(MAKE) --no-print-directory test-page; page=$$?; \
@@ -190,7 +190,7 @@ links: $(VENVS)/program.done ## Ask every address that the pages name
 cost: $(VENVS)/program.done ## What a stack costs a month, idle and in use (STACK=dev RUNS=100)
 	@$(PROGRAM) tools/cost.py $(if $(STACK),--stack '$(STACK)') $(if $(RUNS),--runs '$(RUNS)')
 
-.PHONY: install-local install-bench lock docs
+.PHONY: install-local install-test install-bench lock docs
 docs: $(VENVS)/program.done ## Write the pages' settings, prices and measurements from their sources
 	$(PROGRAM) tools/readme.py
 
@@ -199,6 +199,10 @@ recording: $(VENVS)/program.done ## Record the README's first commands anew, as 
 	$(PROGRAM) tools/recording.py
 
 install-local: $(VENVS)/program.done $(VENVS)/server.done
+
+# At once: one waits for the network while another writes.
+install-test:
+	@$(MAKE) --no-print-directory -j4 $(foreach name,program server server-test client gallery supply page,$(VENVS)/$(name).done)
 
 install-bench: install-local $(VENVS)/client.done $(VENVS)/bench.done
 
