@@ -11,6 +11,7 @@ import pulumi_gcp as gcp
 from .alert_rules import (
     Alert,
     database_alerts,
+    replica_alert,
     service_alerts,
     uptime_alert,
 )
@@ -40,6 +41,7 @@ class Alerts(Component):
         database: DatabaseSettings,
         max_instances: int,
         connection_name: pulumi.Output[str],
+        replica: pulumi.Output[str] | None,
         uri: pulumi.Output[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -54,6 +56,11 @@ class Alerts(Component):
         ).name
         for metric in LOG_METRICS:
             self._metric(metric)
+
+        def database_id(instance: pulumi.Output[str]) -> pulumi.Output[str]:
+            # project:region:instance
+            return instance.apply(lambda name: f"{project}:{name.split(':')[-1]}")
+
         console = Console(project=project, region=region, prefix=prefix)
         alerts = service_alerts(console)
         # Of an instance that isn't ours its owner is told, who knows what else uses it.
@@ -62,9 +69,10 @@ class Alerts(Component):
                 console,
                 database=database,
                 max_instances=max_instances,
-                # project:region:instance
-                database_id=connection_name.apply(lambda name: f"{project}:{name.split(':')[-1]}"),
+                database_id=database_id(connection_name),
             )
+        if replica is not None:
+            alerts.append(replica_alert(console, database_id=database_id(replica)))
         if settings.uptime_check:
             alerts.append(uptime_alert(console, check_id=self._uptime_check(uri)))
         for alert in alerts:

@@ -172,12 +172,13 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
             database=settings.database,
             max_instances=settings.service.max_instances,
             connection_name=database.connection_name,
+            replica=database.replica,
             uri=pulumi.Output.from_input(tracking_uri),
             opts=enabled,
         )
 
     deployer: Deployer | None = None
-    if settings.github_repository:
+    if settings.github:
         accounts = {"server": identity.email}
         if built and built.builder_account:
             accounts["builder"] = built.builder_account

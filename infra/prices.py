@@ -55,7 +55,7 @@ POLICY, RULE, RULES, POLICY_REQUEST = 5.0, 1.0, 2, 0.75 / 1_000_000
 # What we take for what no setting says.
 BACKED_UP_GB = 1  # a database of some 100,000 runs
 STORED_IMAGES_GB = 1  # ten of them, which share most layers
-ALERTS = 5
+SERVICE_ALERTS, DATABASE_ALERTS = 3, 2
 EVALUATIONS = 60 * HOURS  # one a minute
 USUAL_RUNS = 100
 
@@ -161,7 +161,9 @@ def rest(settings: Settings, *, runs_a_day: float, run: Run) -> list[Line]:
             Line(what="images", dollars=_beyond(STORED_IMAGES_GB, FREE_IMAGE_GB) * IMAGE_GB)
         )
     if settings.alerts.email:
-        alerts = ALERTS + settings.alerts.uptime_check
+        alerts = SERVICE_ALERTS + settings.alerts.uptime_check + settings.database.replica
+        if not settings.database.existing_instance:
+            alerts += DATABASE_ALERTS
         lines.append(
             Line(what=f"{alerts} alerts", dollars=alerts * (ALERT + EVALUATIONS * ALERT_VALUE))
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import pytest
@@ -135,17 +134,20 @@ def test_secrets_images_and_artifacts() -> None:
     assert dollars("artifacts", settings(), runs_a_day=100, run=smaller) == 0
 
 
-@cache
-def _policies(*, uptime: bool) -> int:
-    program = run({"alertEmail": "oncall@example.com", "uptimeCheck": uptime})
-    return len(program.all("gcp:monitoring/alertPolicy:AlertPolicy"))
-
-
-@pytest.mark.parametrize("uptime", [False, True])
-def test_alerts_are_as_many_as_there_are(uptime: bool) -> None:
-    watched = settings(alertEmail="oncall@example.com", uptimeCheck=uptime)
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"uptimeCheck": "true"},
+        {"viewerUsername": "viewer", "readReplica": "true"},
+        {"existingDatabaseInstance": f"{PROJECT}:us-central1:everybodys"},
+    ],
+)
+def test_alerts_are_as_many_as_there_are(config: dict[str, str]) -> None:
+    watched = {"alertEmail": "oncall@example.com", **config}
+    policies = run(watched).all("gcp:monitoring/alertPolicy:AlertPolicy")
     # Each 0.10, and 43,800 values at 0.35 a million.
-    assert dollars("alerts", watched) == pytest.approx(_policies(uptime=uptime) * 0.11533)
+    assert dollars("alerts", settings(**watched)) == pytest.approx(len(policies) * 0.11533)
     assert not [line for line in estimate(settings()) if "alerts" in line.what]
 
 
