@@ -24,6 +24,7 @@ from .limits import (
     IMAGE,
     INSTANCE,
     KMS_KEY,
+    MAX_GITHUB_ID,
     MAX_VERSION,
     MEMORY,
     MEMORY_OF_CPU,
@@ -42,6 +43,7 @@ from .settings import (
     AlertSettings,
     DatabaseSettings,
     ExistingNetwork,
+    GitHubRepository,
     LoadBalancerSettings,
     Login,
     ServiceSettings,
@@ -84,15 +86,7 @@ def load(
         )
         or None,
         builder=read.choice("builder", ["docker", "cloud-build"]),
-        github_repository=read.text(
-            "githubRepository",
-            "",
-            valid=GITHUB_REPOSITORY.fullmatch,
-            wanted="owner/name of a repository on GitHub, spelt as GitHub spells it, or none: then "
-            "nothing deploys from there",
-            example="my-org/mlflow-gcp",
-        )
-        or None,
+        github=_github(read),
         existing_bucket=read.text(
             "existingBucket",
             "",
@@ -236,6 +230,29 @@ def _is_password(word: str) -> bool:
 def _version(read: Reader, key: str) -> int:
     """Of something generated: one more, and it is generated anew."""
     return read.integer(key, 1, low=1, high=MAX_VERSION)
+
+
+def _github(read: Reader) -> GitHubRepository | None:
+    number = read.integer("githubRepositoryId", 0, low=0, high=MAX_GITHUB_ID)
+    name = read.text(
+        "githubRepository",
+        "",
+        valid=GITHUB_REPOSITORY.fullmatch,
+        wanted="owner/name of a repository on GitHub, spelt as GitHub spells it, or none: then "
+        "nothing deploys from there",
+        example="my-org/mlflow-gcp",
+    )
+    if bool(name) != bool(number) and read.ok("githubRepository", "githubRepositoryId"):
+        read.problem(
+            full("githubRepositoryId"),
+            wanted=f"the number that GitHub has for {name}, as its name could be another's one day"
+            if name
+            else "nothing without githubRepository, whose number it is",
+            example=f'"$(gh api repos/{name} --jq .id)"'
+            if name
+            else "pulumi config rm githubRepositoryId",
+        )
+    return GitHubRepository(name=name, number=number) if name else None
 
 
 def _bucket_location(read: Reader, region: str) -> str:

@@ -22,6 +22,7 @@ import pulumi_random as random
 
 from .component import Component
 from .names import SUFFIX_BYTES, account_id
+from .settings import GitHubRepository
 
 ISSUER = "https://token.actions.githubusercontent.com"
 WORKFLOW = ".github/workflows/deploy.yml"
@@ -40,9 +41,16 @@ CLOUD_BUILD_ROLES = (
 SECRET_ROLES = ("roles/secretmanager.secretVersionManager", "roles/secretmanager.secretAccessor")
 
 
-def trusted(repository: str) -> str:
-    """The tokens that are looked at: GitHub gives them to everybody's workflows."""
-    return f"assertion.repository == '{repository}'"
+def trusted(repository: GitHubRepository) -> str:
+    """The tokens that are looked at: GitHub gives them to everybody's workflows.
+
+    By the number too: a name that its owner has given up may be taken by anybody.
+    https://cloud.google.com/iam/docs/best-practices-for-using-workload-identity-federation#avoid-cybersquatting
+    """
+    return (
+        f"assertion.repository_id == '{repository.number}' && "
+        f"assertion.repository == '{repository.name}'"
+    )
 
 
 def job(repository: str) -> str:
@@ -75,7 +83,7 @@ class Deployer(Component):
         project: str,
         region: str,
         prefix: str,
-        repository: str,
+        repository: GitHubRepository,
         # What it may change and act as, by a short name of each.
         secret_ids: Mapping[str, pulumi.Input[str]],
         accounts: Mapping[str, pulumi.Input[str]],
@@ -94,7 +102,7 @@ class Deployer(Component):
             self.named("github"),
             workload_identity_pool_id=pulumi.Output.concat("github-", suffix.hex),
             display_name=f"GitHub of {prefix}",
-            description=f"Deploys the MLflow server {prefix} from {repository}",
+            description=f"Deploys the MLflow server {prefix} from {repository.name}",
             opts=self.child(),
         )
         provider = gcp.iam.WorkloadIdentityPoolProvider(
@@ -104,7 +112,10 @@ class Deployer(Component):
             display_name="GitHub Actions",
             oidc=gcp.iam.WorkloadIdentityPoolProviderOidcArgs(issuer_uri=ISSUER),
             attribute_condition=trusted(repository),
-            attribute_mapping={"google.subject": "assertion.sub", "attribute.job": job(repository)},
+            attribute_mapping={
+                "google.subject": "assertion.sub",
+                "attribute.job": job(repository.name),
+            },
             opts=self.child(),
         )
         deploy, self.deploy_account = self._account("deploy", prefix=prefix, pool=pool)

@@ -76,6 +76,7 @@ RATE_LIMITS = (100, 1_000_000)
 GITHUB_REPOSITORY = re.compile(
     r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}"
 )
+MAX_GITHUB_ID = 2**53
 # The registries that Cloud Run pulls from; others go through a remote repository.
 IMAGE = re.compile(
     r"(?:[a-z0-9-]+-docker\.pkg\.dev|(?:[a-z]+\.)?gcr\.io|docker\.io)"

@@ -82,6 +82,14 @@ class ExistingNetwork:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GitHubRepository:
+    """Its name, owner/name, may be somebody else's one day; its number never is."""
+
+    name: str
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     project: str
     region: str
@@ -94,7 +102,7 @@ class Settings:
     image: str | None
     builder: str
     # Whose workflow may deploy, if anybody's.
-    github_repository: str | None
+    github: GitHubRepository | None
     # A bucket that was there before; None: one is made.
     existing_bucket: str | None
     bucket_location: str

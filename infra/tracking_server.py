@@ -35,6 +35,7 @@ class Arguments(TypedDict, total=False):
     image: str
     builder: str
     github_repository: str
+    github_repository_id: int
     network: str
     existing_network: str
     existing_subnetwork: str

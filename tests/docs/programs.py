@@ -58,7 +58,7 @@ PULUMI: Table = {
     "stack output": ("--show-secrets", 1),
     "up": ("--refresh", 0),
 }
-GH: Table = {"variable set": ("--body=", 1), "secret set": ("", 1)}
+GH: Table = {"api": ("--jq=", 1), "secret set": ("", 1), "variable set": ("--body=", 1)}
 MLFLOW: Table = {
     "db prepopulate-trace-analytics": ("", 1),
     "db upgrade": ("", 1),
@@ -240,6 +240,7 @@ case "${{0##*/}} $*" in
     "pulumi stack output database_connection_name") echo my-project:us-central1:mlflow-1 ;;
     "pulumi stack output "*) echo "an-output" ;;
     "pulumi stack --show-name") echo dev ;;
+    "gh api "*" --jq .id") echo 74 ;;
     "pulumi config get gcp:project") echo my-project ;;
     "pulumi config get "*) exit 1 ;;
     "gcloud secrets versions access latest --secret "*)

@@ -21,6 +21,7 @@ EVERYTHING = {
     "image": "us-central1-docker.pkg.dev/my-project/mlflow/server:1",
     "viewerUsername": "viewer",
     "githubRepository": "my-org/mlflow-gcp",
+    "githubRepositoryId": 74,
     "loadBalancer": True,
     "customDomains": ["mlflow.example.com"],
 }

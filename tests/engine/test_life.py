@@ -205,7 +205,9 @@ def test_a_bucket_with_artifacts_is_kept(fresh: Deployment) -> None:
 
 
 def test_the_dev_stack_leaves_nothing(fresh: Deployment) -> None:
-    fresh.init("dev", builder="cloud-build", githubRepository="my-org/mlflow-gcp")
+    fresh.init(
+        "dev", builder="cloud-build", githubRepository="my-org/mlflow-gcp", githubRepositoryId=74
+    )
     fresh.up("dev")
     fresh.destroy("dev")
     assert not fresh.cloud.live

@@ -98,24 +98,6 @@ TABLE: dict[str, tuple[Any, dict[str, set[str]]]] = {
             ),
         },
     ),
-    # What it grants is beside what runs.
-    "githubRepository": (
-        "my-org/mlflow-gcp",
-        dict.fromkeys(
-            (
-                "random:index/randomId:RandomId",
-                "gcp:iam/workloadIdentityPool:WorkloadIdentityPool",
-                "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider",
-                ACCOUNT,
-                "gcp:serviceaccount/iAMMember:IAMMember",
-                PROJECT_MEMBER,
-                IMAGES_MEMBER,
-                SECRET_MEMBER,
-                API,
-            ),
-            NEW,
-        ),
-    ),
     "network": ("private", {**ON_SERVICE, **ON_INSTANCE, API: NEW, **dict.fromkeys(VPC, NEW)}),
     "databaseVersion": (18, ON_INSTANCE),
     "databaseTier": ("db-g1-small", ON_INSTANCE),
@@ -154,6 +136,9 @@ ELSEWHERE = {
     "existingDatabaseInstance",
     "existingBucket",
     "readReplica",  # with viewerUsername: below
+    # Together: below
+    "githubRepository",
+    "githubRepositoryId",
     "existingNetwork",
     "existingSubnetwork",
     "trackingPasswordSecret",
@@ -192,6 +177,24 @@ def test_a_read_replica_leaves_the_database_as_it_is(shared: Deployment) -> None
         **TABLE["viewerUsername"][1],
         **dict.fromkeys((INSTANCE, PROJECT_MEMBER, "random:index/randomId:RandomId"), NEW),
     }
+
+
+def test_who_deploys_comes_beside_what_runs(shared: Deployment) -> None:
+    settings = {"githubRepository": "my-org/mlflow-gcp", "githubRepositoryId": 74}
+    assert kinds(ahead(shared, settings).touched) == dict.fromkeys(
+        (
+            "random:index/randomId:RandomId",
+            "gcp:iam/workloadIdentityPool:WorkloadIdentityPool",
+            "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider",
+            ACCOUNT,
+            "gcp:serviceaccount/iAMMember:IAMMember",
+            PROJECT_MEMBER,
+            IMAGES_MEMBER,
+            SECRET_MEMBER,
+            API,
+        ),
+        NEW,
+    )
 
 
 def test_edition_and_tier_change_the_instance_in_place(shared: Deployment) -> None:

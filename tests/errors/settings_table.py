@@ -257,6 +257,27 @@ SETTINGS = (
         example="pulumi config set githubRepository my-org/mlflow-gcp",
     ),
     Setting(
+        name="repository by its name alone",
+        config={"githubRepository": "my-org/mlflow-gcp"},
+        key="githubRepositoryId",
+        given="nothing",
+        wanted=(
+            "the number that GitHub has for my-org/mlflow-gcp, as its name could be another's one "
+            "day"
+        ),
+        example=(
+            'pulumi config set githubRepositoryId "$(gh api repos/my-org/mlflow-gcp --jq .id)"'
+        ),
+    ),
+    Setting(
+        name="a number without its repository",
+        config={"githubRepositoryId": "74"},
+        key="githubRepositoryId",
+        given="74",
+        wanted="nothing without githubRepository, whose number it is",
+        example="pulumi config rm githubRepositoryId",
+    ),
+    Setting(
         name="bucket with its scheme",
         config={"existingBucket": "gs://my-artifacts"},
         key="existingBucket",

@@ -289,7 +289,10 @@ def only_one_repositorys_workflows_are_let_in(stack: Stack) -> Iterator[str]:
     yield from _unless(len(providers) == bool(repository), "identity providers", str(providers))
     for provider in providers:
         condition = provider.inputs.get("attributeCondition")
-        asked = condition == f"assertion.repository == '{repository}'"
+        number = stack.setting("githubRepositoryId", 0)
+        asked = condition == (
+            f"assertion.repository_id == '{number}' && assertion.repository == '{repository}'"
+        )
         yield from _unless(asked, provider, f"lets in whoever fits {condition}")
 
 

@@ -12,9 +12,12 @@ import pytest
 from infra.config import load
 from infra.deployer import job, trusted
 from infra.reader import SettingsError
+from infra.settings import GitHubRepository
 from tests.infra.declared import POOL, PROJECT, Program, run
 
-REPOSITORY = "my-org/mlflow-gcp"
+REPOSITORY, NUMBER = "my-org/mlflow-gcp", 74
+OURS = GitHubRepository(name=REPOSITORY, number=NUMBER)
+CONFIG = {"githubRepository": REPOSITORY, "githubRepositoryId": NUMBER}
 WORKFLOW = f"{REPOSITORY}/.github/workflows/deploy.yml"
 MAIN = "refs/heads/main"
 
@@ -24,6 +27,7 @@ PROVIDER = "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider"
 # What GitHub says of a run: https://docs.github.com/en/actions/reference/security/oidc
 PUSH = {
     "repository": REPOSITORY,
+    "repository_id": str(NUMBER),
     "event_name": "push",
     "ref": MAIN,
     "workflow_ref": f"{WORKFLOW}@{MAIN}",
@@ -39,7 +43,7 @@ PULL = {
 @cache
 def declared(builder: str = "docker", *, watched: bool = False) -> Program:
     email = {"alertEmail": "oncall@example.com"} if watched else {}
-    return run({"githubRepository": REPOSITORY, "builder": builder, **email})
+    return run({**CONFIG, "builder": builder, **email})
 
 
 def _holds(condition: str, assertion: Mapping[str, str]) -> bool:
@@ -95,17 +99,24 @@ def test_a_run_is_for_one_job(changed: dict[str, str], expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("repository", "trust"),
-    [(REPOSITORY, True), ("my-org/mlflow-gcp-2", False), ("evil/mlflow-gcp", False)],
+    ("changed", "trust"),
+    [
+        ({}, True),
+        ({"repository": "my-org/mlflow-gcp-2"}, False),
+        ({"repository": "evil/mlflow-gcp"}, False),
+        # Somebody else under a name that has become free, and this one under another's.
+        ({"repository_id": "75"}, False),
+        ({"repository_id": "740"}, False),
+    ],
 )
-def test_another_repository_is_nobody(repository: str, trust: bool) -> None:
-    assert _holds(trusted(REPOSITORY), {"repository": repository}) is trust
+def test_another_repository_is_nobody(changed: dict[str, str], trust: bool) -> None:
+    assert _holds(trusted(OURS), {**PUSH, **changed}) is trust
 
 
 def test_the_provider_asks_both() -> None:
     provider = declared().one(PROVIDER).inputs
     assert provider["oidc"] == {"issuerUri": "https://token.actions.githubusercontent.com"}
-    assert provider["attributeCondition"] == trusted(REPOSITORY)
+    assert provider["attributeCondition"] == trusted(OURS)
     assert provider["attributeMapping"] == {
         "google.subject": "assertion.sub",
         "attribute.job": job(REPOSITORY),
@@ -192,8 +203,14 @@ def test_without_a_repository_nobody_is_federated() -> None:
     ["a/b", "my-org/mlflow.gcp_2-x", "A1/B", f"{'a' * 39}/{'b' * 100}"],
 )
 def test_a_repository_on_github(given: str) -> None:
-    settings = load({"gcp:project": PROJECT, "mlflow-gcp:githubRepository": given})
-    assert settings.github_repository == given
+    settings = load(
+        {
+            "gcp:project": PROJECT,
+            "mlflow-gcp:githubRepository": given,
+            "mlflow-gcp:githubRepositoryId": "74",
+        }
+    )
+    assert settings.github == GitHubRepository(name=given, number=74)
 
 
 @pytest.mark.parametrize(
@@ -222,3 +239,23 @@ def test_what_is_no_repository_is_refused(given: str) -> None:
     assert problem.key == "mlflow-gcp:githubRepository"
     assert "owner/name" in problem.wanted
     assert problem.example == "pulumi config set githubRepository my-org/mlflow-gcp"
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted", "example"),
+    [
+        (
+            {"githubRepository": REPOSITORY},
+            "the number that GitHub has for my-org/mlflow-gcp",
+            'pulumi config set githubRepositoryId "$(gh api repos/my-org/mlflow-gcp --jq .id)"',
+        ),
+        ({"githubRepositoryId": 74}, "nothing without", "pulumi config rm githubRepositoryId"),
+    ],
+)
+def test_name_and_number_go_together(config: dict[str, Any], wanted: str, example: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load({"gcp:project": PROJECT, **{f"mlflow-gcp:{key}": v for key, v in config.items()}})
+    [problem] = refused.value.problems
+    assert problem.key == "mlflow-gcp:githubRepositoryId"
+    assert wanted in problem.wanted
+    assert problem.example == example

@@ -132,15 +132,16 @@ def test_in_an_existing_network_nothing_is_made(
 
 
 def test_a_password_that_is_in_a_secret_already_stays_there() -> None:
+    deployed = {"githubRepository": "my-org/mlflow-gcp", "githubRepositoryId": 74}
     given = {
         "trackingPasswordSecret": f"projects/{PROJECT}/secrets/everybody/versions/3",
         "viewerUsername": "viewer",
         "viewerPasswordSecret": f"projects/{PROJECT}/secrets/lookers/versions/12",
         # Who deploys may not change it.
-        "githubRepository": "my-org/mlflow-gcp",
+        **deployed,
     }
     program = run(given)
-    usual = run({"viewerUsername": "viewer", "githubRepository": "my-org/mlflow-gcp"})
+    usual = run({"viewerUsername": "viewer", **deployed})
     assert less(program, usual) == dict.fromkeys((SECRET, VERSION, PASSWORD), 2) | {
         SECRET_MEMBER: 4
     }

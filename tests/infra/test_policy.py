@@ -55,6 +55,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "viewerUsername": "viewer",
         "viewerPasswordSecret": f"projects/{PROJECT}/secrets/lookers/versions/1",
         "githubRepository": "my-org/mlflow-gcp",
+        "githubRepositoryId": 74,
     },
     "an existing network": {"network": "private", "existingNetwork": "default"},
     "an existing instance in an existing network": {
@@ -89,6 +90,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "cloud-build and a key": {"builder": "cloud-build", "kmsKey": KEY},
     "deployed from GitHub": {
         "githubRepository": "my-org/mlflow-gcp",
+        "githubRepositoryId": 74,
         "builder": "cloud-build",
         "alertEmail": "oncall@example.com",
     },
