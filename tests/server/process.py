@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -65,6 +66,11 @@ class Server:
             return ""
         process = Path("/proc", str(self.process.pid))
         return (process / "environ").read_text() + (process / "cmdline").read_text()
+
+    def accepts(self) -> bool:
+        """Whether it takes connections."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def ready(self) -> "Server":
         until = time.monotonic() + BOOT_SECONDS

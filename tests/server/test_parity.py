@@ -4,7 +4,6 @@ Stock is `mlflow server` of the same lock, with the driver that MLflow's users h
 on purpose is listed in parity/differences.py; the calls are in parity/calls.
 """
 
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -139,9 +138,8 @@ def listening(server: Server) -> Server:
     """As soon as it takes connections, and before it was asked for anything."""
     until = time.monotonic() + BOOT_SECONDS
     while time.monotonic() < until and server.process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", server.port)) == 0:
-                return server
+        if server.accepts():
+            return server
         time.sleep(0.02)
     raise AssertionError(f"the server does not listen: {server.log()}")
 
