@@ -16,9 +16,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from threading import Thread
 from typing import Any
 
 import grpc
@@ -103,8 +104,17 @@ class _Host(language_pb2_grpc.LanguageRuntimeServicer):
         return language_pb2.RunResponse(error=error)
 
 
+def _end_with_the_tests() -> None:
+    """Their end takes the host away, and the program would wait for an engine for ever."""
+    tests = parent_process()
+    assert tests
+    tests.join()
+    os._exit(1)
+
+
 def _run(argv: list[str], environment: dict[str, str], printed: str) -> None:
     """As `python -u argv`, in this process."""
+    Thread(target=_end_with_the_tests, daemon=True).start()
     with open(printed, "wb") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
