@@ -18,9 +18,11 @@ from .limits import (
 from .names import (
     ACCOUNT_ID_MAX,
     BUCKET_NAME_MAX,
+    SECRETS,
     SUFFIX_BYTES,
     account_id,
     bucket_prefix,
+    secret_id,
 )
 from .reader import Reader, full
 from .settings import AccessSettings, Login, ServiceSettings, Settings
@@ -154,7 +156,7 @@ def _check_logins(read: Reader, settings: Settings) -> None:
                 example=f"pulumi config rm {who}PasswordVersion",
             )
         if login:
-            _check_password_secret(read, settings.project, who, login)
+            _check_password_secret(read, who, login, project=settings.project, name=settings.name)
     viewers = settings.viewer.password_secret if settings.viewer else None
     if viewers and _secret_of(viewers) == _secret_of(settings.tracking.password_secret):
         read.problem(
@@ -175,7 +177,9 @@ def _secret_of(version: str | None) -> str | None:
     return version.partition("/versions/")[0] if version else None
 
 
-def _check_password_secret(read: Reader, project: str, who: str, login: Login) -> None:
+def _check_password_secret(
+    read: Reader, who: str, login: Login, *, project: str, name: str
+) -> None:
     given = SECRET_VERSION.fullmatch(login.password_secret or "")
     if not given:
         return
@@ -196,6 +200,13 @@ def _check_password_secret(read: Reader, project: str, who: str, login: Login) -
             wanted=f"a secret of the stack's project, which is {project}: the server reads no "
             "other's",
             example=f"projects/{project}/secrets/{given['secret']}/versions/1",
+        )
+    if given["secret"] in {secret_id(name, what) for what in SECRETS} and read.ok("name"):
+        read.problem(
+            key,
+            wanted=f"a secret of your own: {given['secret']} is the stack's, which takes it away "
+            "when it isn't asked for; put the password into another first",
+            example=f"projects/{project}/secrets/my-password/versions/1",
         )
 
 

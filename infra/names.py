@@ -6,11 +6,24 @@ from __future__ import annotations
 SUFFIX_BYTES = 3
 ACCOUNT_ID_MAX = 30
 BUCKET_NAME_MAX = 63
+SECRETS = (
+    "artifact_url",
+    "database_url",
+    "tracking_username",
+    "tracking_password",
+    "viewer_username",
+    "viewer_password",
+    "kek_passphrase",
+)
 
 
 def account_id(prefix: str, what: str = "server") -> str:
     """Nothing longer than the default, which `settings` checks."""
     return f"{prefix}-{what}"
+
+
+def secret_id(prefix: str, what: str) -> str:
+    return f"{prefix}_{what}"
 
 
 def bucket_prefix(project: str, prefix: str, what: str = "artifacts") -> str:

@@ -9,6 +9,7 @@ import pulumi_gcp as gcp
 import pulumi_random as random
 
 from .component import Component
+from .names import secret_id
 from .settings import Login
 
 
@@ -125,7 +126,7 @@ class Secrets(Component):
     def _secret(self, key: str, value: pulumi.Output[str]) -> pulumi.Output[str]:
         secret = gcp.secretmanager.Secret(
             self.named(key),
-            secret_id=f"{self._prefix}_{key}",
+            secret_id=secret_id(self._prefix, key),
             replication=self._replication,
             opts=self.child(),
         )

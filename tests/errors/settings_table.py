@@ -162,6 +162,24 @@ SETTINGS = (
         ),
     ),
     Setting(
+        name="the stack's own secret",
+        config={
+            "trackingPasswordSecret": (
+                "projects/my-project/secrets/mlflow_tracking_password/versions/1"
+            )
+        },
+        key="trackingPasswordSecret",
+        given="projects/my-project/secrets/mlflow_tracking_password/versions/1",
+        wanted=(
+            "a secret of your own: mlflow_tracking_password is the stack's, which takes it away "
+            "when it isn't asked for; put the password into another first"
+        ),
+        example=(
+            "pulumi config set trackingPasswordSecret "
+            "projects/my-project/secrets/my-password/versions/1"
+        ),
+    ),
+    Setting(
         name="secret beside a password",
         config={
             "trackingPassword": "correct horse battery",

@@ -13,6 +13,7 @@ from typing import Any
 import pulumi_gcp as gcp
 import pytest
 
+from infra import names
 from infra.reader import SettingsError
 from tests.infra.declared import (
     DIGEST,
@@ -362,6 +363,9 @@ def test_secrets() -> None:
     assert {secret.name: secret.inputs for secret in program.all(SECRET)} == {
         key: {"secretId": f"mlflow_{key}", "replication": {"auto": {}}} for key in SECRET_VALUES
     }
+    # What a password of one's own must not be named.
+    made = {secret.name for secret in run({"viewerUsername": "viewer"}).all(SECRET)}
+    assert made == set(names.SECRETS)
     versions = {version.name: version.inputs for version in program.all(VERSION)}
     assert {key: inputs["secretData"] for key, inputs in versions.items()} == SECRET_VALUES
     assert {inputs["deletionPolicy"] for inputs in versions.values()} == {"ABANDON"}

@@ -241,6 +241,21 @@ def test_refused(key: str, value: Any, wanted: str) -> None:
             "viewerPasswordSecret",
             "another secret than trackingPasswordSecret's",
         ),
+        *(
+            (
+                {
+                    "viewerUsername": "viewer",
+                    f"{who}PasswordSecret": SECRET.replace("my-password", own),
+                },
+                f"{who}PasswordSecret",
+                f"a secret of your own: {own} is the stack's",
+            )
+            for who, own in (
+                ("tracking", "mlflow_tracking_password"),
+                ("viewer", "mlflow_tracking_password"),
+                ("viewer", "mlflow_kek_passphrase"),
+            )
+        ),
         ({"loadBalancer": "true"}, "customDomains", "with loadBalancer at least one"),
         (
             {
