@@ -138,7 +138,7 @@ class Database(Component):
         network: pulumi.Input[str] | None,
         kms_key: str | None,
     ) -> gcp.sql.DatabaseInstance:
-        # The name of a deleted instance stays taken for a week.
+        # A new database doesn't answer to the connection name of one that is gone.
         suffix = random.RandomId(
             self.named("instance-suffix"),
             byte_length=SUFFIX_BYTES,
@@ -158,6 +158,7 @@ class Database(Component):
                 network=network,
                 availability=settings.availability,
                 protected=deletion_protection,
+                disk_gb=settings.disk_gb,
                 backup=gcp.sql.DatabaseInstanceSettingsBackupConfigurationArgs(
                     enabled=True,
                     point_in_time_recovery_enabled=True,
@@ -181,7 +182,11 @@ class Database(Component):
         settings: DatabaseSettings,
         network: pulumi.Input[str] | None,
     ) -> gcp.sql.DatabaseInstance:
-        """Has nothing of its own, so it may go, and its key is the primary's."""
+        """Has nothing of its own, so it may go, and its key is the primary's.
+
+        So is the size of its disk, which has grown meanwhile: none may be smaller than its
+        primary's. https://github.com/terraform-google-modules/terraform-google-sql-db/issues/338
+        """
         suffix = random.RandomId(
             self.named("replica-suffix"),
             byte_length=SUFFIX_BYTES,
@@ -196,7 +201,12 @@ class Database(Component):
             master_instance_name=primary.name,
             deletion_protection=False,
             settings=self._machine(
-                settings, network=network, availability="ZONAL", protected=False, backup=None
+                settings,
+                network=network,
+                availability="ZONAL",
+                protected=False,
+                disk_gb=None,
+                backup=None,
             ),
             opts=self.child(),
         )
@@ -208,8 +218,13 @@ class Database(Component):
         network: pulumi.Input[str] | None,
         availability: str,
         protected: bool,
+        disk_gb: int | None,
         backup: gcp.sql.DatabaseInstanceSettingsBackupConfigurationArgs | None,
     ) -> gcp.sql.DatabaseInstanceSettingsArgs:
+        # Cloud SQL copies no instance that is in a network and answers to connectors alone:
+        # https://cloud.google.com/sql/docs/postgres/replication/create-replica
+        # It then asks everybody for a certificate as the connectors have one.
+        copied = settings.replica and network is not None
         return gcp.sql.DatabaseInstanceSettingsArgs(
             deletion_protection_enabled=protected,
             tier=settings.tier,
@@ -218,17 +233,17 @@ class Database(Component):
             availability_type=availability,
             disk_type="PD_SSD",
             # Growth is no drift: the provider drops a difference that is a larger disk.
-            disk_size=settings.disk_gb,
+            disk_size=disk_gb,
             disk_autoresize=True,
             disk_autoresize_limit=settings.disk_limit_gb,
             # An address that answers to connectors only: they bring IAM and mutual TLS, so there
             # are no authorized networks. In a network it is the only one: Cloud Run's socket would
             # take a public one first.
-            connector_enforcement="REQUIRED",
+            connector_enforcement="NOT_REQUIRED" if copied else "REQUIRED",
             ip_configuration=gcp.sql.DatabaseInstanceSettingsIpConfigurationArgs(
                 ipv4_enabled=network is None,
                 private_network=network,
-                ssl_mode="ENCRYPTED_ONLY",
+                ssl_mode="TRUSTED_CLIENT_CERTIFICATE_REQUIRED" if copied else "ENCRYPTED_ONLY",
             ),
             backup_configuration=backup,
         )

@@ -128,10 +128,17 @@ def test_a_read_replica_is_a_copy_of_the_database_for_the_viewer_to_read() -> No
     primary, replica = program.one(INSTANCE, "instance"), program.one(INSTANCE, "replica")
     assert replica.inputs["masterInstanceName"] == primary.inputs["name"]
     assert primary.urn in program.before(replica)
-    differs = {"availabilityType", "backupConfiguration", "deletionProtectionEnabled"}
+    differs = {"availabilityType", "backupConfiguration", "deletionProtectionEnabled", "diskSize"}
     ours, theirs = primary.inputs["settings"], replica.inputs["settings"]
     assert {key for key in ours if ours[key] != theirs.get(key)} == differs
     assert theirs["availabilityType"] == "ZONAL"
+    # Its primary's, which may have grown.
+    assert "diskSize" not in theirs
+    # No instance of a network that answers to connectors alone can be copied.
+    for settings in (ours, theirs):
+        assert settings["connectorEnforcement"] == "NOT_REQUIRED"
+        mode = settings["ipConfiguration"]["sslMode"]
+        assert mode == "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"
     # It can be switched off again, without another `pulumi up` before.
     assert replica.inputs["deletionProtection"] is False
     assert not replica.protect
@@ -142,6 +149,12 @@ def test_a_read_replica_is_a_copy_of_the_database_for_the_viewer_to_read() -> No
     grant = program.one(PROJECT_MEMBER, "server-connects-replica")
     assert f'/instances/{replica.inputs["name"]}"' in grant.inputs["condition"]["expression"]
     assert grant.urn in program.before(program.service)
+
+
+def test_a_replica_on_the_internet_answers_to_connectors_alone() -> None:
+    program = run({"viewerUsername": "viewer", "readReplica": True})
+    for instance in program.all(INSTANCE):
+        assert instance.inputs["settings"]["connectorEnforcement"] == "REQUIRED"
 
 
 def test_each_service_that_keeps_data_may_use_the_key_and_nobody_else() -> None:
