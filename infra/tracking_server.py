@@ -84,7 +84,8 @@ class TrackingServer(Component):
 
     tracking_uri: pulumi.Output[str]
     tracking_username: pulumi.Output[str]
-    tracking_password: pulumi.Output[str]
+    # None with tracking_password_secret, where it is.
+    tracking_password: pulumi.Output[str] | None
     artifact_bucket: pulumi.Output[str]
     service_account_email: pulumi.Output[str]
     database_connection_name: pulumi.Output[str]
@@ -102,6 +103,7 @@ class TrackingServer(Component):
         super().__init__(name, opts)
         self._start = f"{self.named(name)}-"
         self.outputs = declare(settings, parent=self)
+        self.tracking_password = None
         for attribute in self.__annotations__.keys() & self.outputs.keys():
             setattr(self, attribute, pulumi.Output.from_input(self.outputs[attribute]))
         self.register_outputs({**self.outputs})

@@ -25,7 +25,7 @@ from infra import TrackingServer
 from infra.image import content_hash
 from infra.reader import SettingsError
 from infra.tracking_server import Arguments
-from tests.infra.declared import ROOT, Declared, Program, Secret, run, shown
+from tests.infra.declared import PROJECT, ROOT, Declared, Program, Secret, run, shown
 from tests.infra.test_policy import SHAPES
 
 EXAMPLE = ROOT / "examples" / "two_teams"
@@ -125,6 +125,19 @@ def test_what_the_server_waits_for_all_of_it_waits_for() -> None:
     program = run(main=main)
     first, *others = program.created
     assert all(first.urn in program.before(resource) for resource in others)
+
+
+def test_a_password_that_is_elsewhere_is_no_attribute() -> None:
+    found: list[Any] = []
+
+    def main() -> None:
+        secret = f"projects/{PROJECT}/secrets/research/versions/1"
+        server = TrackingServer("ml", tracking_password_secret=secret)
+        found.extend((server.tracking_password, server.outputs["tracking_password_secret"]))
+
+    run(main=main)
+    assert found[0] is None
+    assert found[1]
 
 
 def test_every_setting_is_an_argument() -> None:
