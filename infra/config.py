@@ -233,7 +233,14 @@ def _version(read: Reader, key: str) -> int:
 
 
 def _github(read: Reader) -> GitHubRepository | None:
-    number = read.integer("githubRepositoryId", 0, low=0, high=MAX_GITHUB_ID)
+    number = read.integer(
+        "githubRepositoryId",
+        0,
+        low=0,
+        high=MAX_GITHUB_ID,
+        unit=", as GitHub numbers the repository",
+        example='"$(gh api repos/my-org/mlflow-gcp --jq .id)"',
+    )
     name = read.text(
         "githubRepository",
         "",

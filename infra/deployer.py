@@ -5,7 +5,8 @@ https://cloud.google.com/iam/docs/workload-identity-federation-with-deployment-p
 Two accounts, for the two jobs of `.github/workflows/deploy.yml`:
 
 - `deploy`, for `pulumi up`, only for that workflow as the main branch has it. It changes what
-  runs and how: the service, the image, the instance, the secrets' values. What it deploys may do
+  runs and how: the service, the image, the instance, the secrets' values. Two of its roles exist
+  for a whole project only, as operations are asked after there. What it deploys may do
   what the server may; beyond that it can neither change who may do what nor delete what holds
   data, so whoever writes to the main branch is no owner of the project. What takes more (accounts
   and grants, the bucket, the network, another API, a new secret) is a person's `pulumi up`.
@@ -28,17 +29,24 @@ ISSUER = "https://token.actions.githubusercontent.com"
 WORKFLOW = ".github/workflows/deploy.yml"
 BRANCH = "refs/heads/main"
 
-ROLES = (
-    "roles/run.developer",  # the service, but not who may call it
-    "roles/cloudsql.editor",  # the instance's settings; not its users, and no deletion
-)
+ROLES = ("roles/run.developer",)  # the service, but not who may call it
+INSTANCE_ROLE = "roles/cloudsql.editor"  # its settings; not its users, and no deletion
+EXISTING_INSTANCE_ROLE = "roles/cloudsql.viewer"
 WATCHING_ROLES = ("roles/monitoring.alertPolicyEditor",)
 CLOUD_BUILD_ROLES = (
     "roles/cloudbuild.builds.editor",
     "roles/serviceusage.serviceUsageConsumer",  # gcloud counts its calls for the project
 )
-# The provider reads back the version that it has made.
-SECRET_ROLES = ("roles/secretmanager.secretVersionManager", "roles/secretmanager.secretAccessor")
+# The provider reads back the version that it has made. None may be destroyed: the key is in one.
+SECRET_ROLES = (
+    "roles/secretmanager.secretVersionAdder",
+    "roles/secretmanager.viewer",
+    "roles/secretmanager.secretAccessor",
+)
+# https://cloud.google.com/iam/docs/reference/rest/v1/projects.locations.workloadIdentityPools
+DISPLAY_NAME_MAX = 32
+# Google takes 127 bytes, which GitHub's own subject exceeds where names are long.
+SUBJECT = "assertion.repository_id + ':' + assertion.event_name"
 
 
 def trusted(repository: GitHubRepository) -> str:
@@ -90,6 +98,7 @@ class Deployer(Component):
         images: pulumi.Input[str] | None,
         source_bucket: pulumi.Input[str] | None,
         watched: bool,
+        existing_instance: bool,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
@@ -101,7 +110,7 @@ class Deployer(Component):
         pool = gcp.iam.WorkloadIdentityPool(
             self.named("github"),
             workload_identity_pool_id=pulumi.Output.concat("github-", suffix.hex),
-            display_name=f"GitHub of {prefix}",
+            display_name=f"GitHub of {prefix}"[:DISPLAY_NAME_MAX],
             description=f"Deploys the MLflow server {prefix} from {repository.name}",
             opts=self.child(),
         )
@@ -113,7 +122,7 @@ class Deployer(Component):
             oidc=gcp.iam.WorkloadIdentityPoolProviderOidcArgs(issuer_uri=ISSUER),
             attribute_condition=trusted(repository),
             attribute_mapping={
-                "google.subject": "assertion.sub",
+                "google.subject": SUBJECT,
                 "attribute.job": job(repository.name),
             },
             opts=self.child(),
@@ -123,7 +132,7 @@ class Deployer(Component):
         self.provider = provider.name
 
         self._on_project("review", "roles/browser", review)
-        roles = [*ROLES]
+        roles = [*ROLES, EXISTING_INSTANCE_ROLE if existing_instance else INSTANCE_ROLE]
         if watched:
             roles += WATCHING_ROLES
         if source_bucket is not None:

@@ -193,6 +193,7 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
             images=built.repository if built else None,
             source_bucket=built.source_bucket if built else None,
             watched=bool(settings.alerts.email),
+            existing_instance=settings.database.existing_instance is not None,
             opts=enabled,
         )
 

@@ -113,16 +113,18 @@ class Reader:
             example=choices[0],
         )
 
-    def integer(self, key: str, default: int, *, low: int, high: int, unit: str = "") -> int:
+    def integer(
+        self, key: str, default: int, *, low: int, high: int, unit: str = "", example: str = ""
+    ) -> int:
         key = full(key)
         value = self._value(key)
         if value == "":
             return default
         text = str(value).strip()
-        if re.fullmatch(r"-?\d{1,9}", text) and low <= int(text) <= high:
+        if re.fullmatch(r"-?[0-9]{1,16}", text) and low <= int(text) <= high:
             return self._noted(key, int(text), default)
         wanted = f"a whole number from {low} to {high}{unit}"
-        self.problem(key, wanted=wanted, example=str(default))
+        self.problem(key, wanted=wanted, example=example or str(default))
         return default
 
     def boolean(self, key: str, default: bool) -> bool:

@@ -85,7 +85,8 @@ DEPLOYS = {
     (PROJECT_MEMBER, "roles/run.developer"),
     (PROJECT_MEMBER, "roles/serviceusage.serviceUsageConsumer"),
     (SECRET_MEMBER, "roles/secretmanager.secretAccessor"),
-    (SECRET_MEMBER, "roles/secretmanager.secretVersionManager"),
+    (SECRET_MEMBER, "roles/secretmanager.secretVersionAdder"),
+    (SECRET_MEMBER, "roles/secretmanager.viewer"),
 }
 CALLS = {(INVOKER, "roles/run.invoker")}
 PASSES_IAP = {(ACCESSOR, "roles/iap.httpsResourceAccessor")}
@@ -308,7 +309,15 @@ def connections_are_encrypted(stack: Stack) -> Iterator[str]:
         mode = settings["ipConfiguration"].get("sslMode")
         encrypted = mode in {"ENCRYPTED_ONLY", "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"}
         yield from _unless(encrypted, instance, f"sslMode {mode}")
-        connector = settings.get("connectorEnforcement") == "REQUIRED"
+        connector = (
+            settings.get("connectorEnforcement") == "REQUIRED"
+            # Google copies no instance of a network that asks for it; nobody else has certificates.
+            or (
+                stack.setting("readReplica", False)
+                and stack.setting("network", "public") == "private"
+                and mode == "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"
+            )
+        )
         yield from _unless(connector, instance, "answers without Cloud SQL's connector")
 
 

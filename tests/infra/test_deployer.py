@@ -15,7 +15,7 @@ from infra.reader import SettingsError
 from infra.settings import GitHubRepository
 from tests.infra.declared import POOL, PROJECT, Program, run
 
-REPOSITORY, NUMBER = "my-org/mlflow-gcp", 74
+REPOSITORY, NUMBER = "my-org/mlflow-gcp", 1332519958
 OURS = GitHubRepository(name=REPOSITORY, number=NUMBER)
 CONFIG = {"githubRepository": REPOSITORY, "githubRepositoryId": NUMBER}
 WORKFLOW = f"{REPOSITORY}/.github/workflows/deploy.yml"
@@ -105,8 +105,8 @@ def test_a_run_is_for_one_job(changed: dict[str, str], expected: str) -> None:
         ({"repository": "my-org/mlflow-gcp-2"}, False),
         ({"repository": "evil/mlflow-gcp"}, False),
         # Somebody else under a name that has become free, and this one under another's.
-        ({"repository_id": "75"}, False),
-        ({"repository_id": "740"}, False),
+        ({"repository_id": str(NUMBER + 1)}, False),
+        ({"repository_id": f"{NUMBER}0"}, False),
     ],
 )
 def test_another_repository_is_nobody(changed: dict[str, str], trust: bool) -> None:
@@ -118,7 +118,7 @@ def test_the_provider_asks_both() -> None:
     assert provider["oidc"] == {"issuerUri": "https://token.actions.githubusercontent.com"}
     assert provider["attributeCondition"] == trusted(OURS)
     assert provider["attributeMapping"] == {
-        "google.subject": "assertion.sub",
+        "google.subject": "assertion.repository_id + ':' + assertion.event_name",
         "attribute.job": job(REPOSITORY),
     }
 
@@ -149,7 +149,8 @@ DEPLOYS = {
             "kek_passphrase",
         )
         for role in (
-            "roles/secretmanager.secretVersionManager",
+            "roles/secretmanager.secretVersionAdder",
+            "roles/secretmanager.viewer",
             "roles/secretmanager.secretAccessor",
         )
     ),
@@ -168,6 +169,12 @@ def test_each_account_may_do_exactly_this() -> None:
     watched = declared(watched=True)
     assert _grants(watched, "deploy") - DEPLOYS == {("roles/monitoring.alertPolicyEditor", PROJECT)}
     assert _grants(declared("cloud-build"), "deploy") == DEPLOYS | IN_CLOUD_BUILD
+    # An instance that isn't the stack's is not its to change.
+    theirs = run({**CONFIG, "existingDatabaseInstance": f"{PROJECT}:us-central1:everybodys"})
+    assert DEPLOYS ^ _grants(theirs, "deploy") == {
+        ("roles/cloudsql.editor", PROJECT),
+        ("roles/cloudsql.viewer", PROJECT),
+    }
 
 
 @pytest.mark.parametrize("account", ["deploy", "review"])
@@ -207,10 +214,27 @@ def test_a_repository_on_github(given: str) -> None:
         {
             "gcp:project": PROJECT,
             "mlflow-gcp:githubRepository": given,
-            "mlflow-gcp:githubRepositoryId": "74",
+            "mlflow-gcp:githubRepositoryId": str(NUMBER),
         }
     )
-    assert settings.github == GitHubRepository(name=given, number=74)
+    assert settings.github == GitHubRepository(name=given, number=NUMBER)
+
+
+@pytest.mark.parametrize("given", ["-1", "1.5", "my-org/mlflow-gcp", "9" * 17, "９"])
+def test_what_is_no_number_is_refused(given: str) -> None:
+    config = {"gcp:project": PROJECT, "mlflow-gcp:githubRepositoryId": given}
+    with pytest.raises(SettingsError) as refused:
+        load(config)
+    [problem] = refused.value.problems
+    assert problem.key == "mlflow-gcp:githubRepositoryId"
+    assert problem.example.startswith('pulumi config set githubRepositoryId "$(gh api repos/')
+
+
+def test_a_long_name_fits_the_pool() -> None:
+    """Its display name is part of what Google limits: to 32 characters."""
+    program = run({**CONFIG, "name": "a" * 23})
+    [pool] = program.all("gcp:iam/workloadIdentityPool:WorkloadIdentityPool")
+    assert len(pool.inputs["displayName"]) == 32
 
 
 @pytest.mark.parametrize(
