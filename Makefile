@@ -1,7 +1,6 @@
 # `make` alone shows what there is. Needs Python 3.11 to 3.14 and make; everything else is installed
 # under .venvs/ from the locks.
 PYTHON ?= python3
-PORT ?= 8080
 VENVS := .venvs
 UV := $(VENVS)/uv/bin/uv
 PROGRAM := $(VENVS)/program/bin/python
@@ -15,6 +14,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # When make began, for the screen at the end, which says how long it took.
 BEGUN := $(shell date +%s)
 
+# A value that is given, such as STACK=dev, comes to a command in its environment, whatever is in it,
+# and never through the shell's words: "$$STACK", not $(STACK). What is wrong with it Python says.
+
 .DEFAULT_GOAL := help
 .PHONY: help
 help:
@@ -25,10 +27,10 @@ help:
 
 .PHONY: local local-up local-down local-status local-clean check
 local: install-local ## Run the whole stack on this computer until Ctrl-C (PORT=8080)
-	@$(PROGRAM) -m local run --port $(PORT) --begun $(BEGUN)
+	@$(PROGRAM) -m local run --port="$${PORT:-8080}" --begun $(BEGUN)
 
 local-up: install-local ## The same in the background
-	@$(PROGRAM) -m local up --port $(PORT) --begun $(BEGUN)
+	@$(PROGRAM) -m local up --port="$${PORT:-8080}" --begun $(BEGUN)
 
 local-down: $(VENVS)/program.done ## Stop it; its data stays
 	@$(PROGRAM) -m local down
@@ -47,12 +49,12 @@ local-clean: $(VENVS)/program.done ## Remove its data
 
 .PHONY: doctor
 doctor: $(VENVS)/program.done ## Look for what would stop `pulumi up` (STACK=dev)
-	@$(PROGRAM) -m operations.doctor $(if $(STACK),--stack '$(STACK)')
+	@$(PROGRAM) -m operations.doctor --stack="$$STACK"
 
 # ---- A stack that stands ------------------------------------------------------------------
 
 # STACK=dev is Pulumi's, STACK=local the one on this computer; without, the one that is selected.
-OPERATE = $(PROGRAM) -m operations $(if $(STACK),--stack '$(STACK)')
+OPERATE = $(PROGRAM) -m operations --stack="$$STACK"
 
 .PHONY: open env logs status rotate backup psql
 open: $(VENVS)/program.done ## The page in the browser (STACK=dev or local, as for all of these)
@@ -60,22 +62,22 @@ open: $(VENVS)/program.done ## The page in the browser (STACK=dev or local, as f
 
 env: ## What a client needs, for eval (FORMAT=shell, dotenv, direnv, notebook, ci)
 	@$(MAKE) --silent --no-print-directory $(VENVS)/program.done >&2
-	@$(OPERATE) env $(if $(FORMAT),--format '$(FORMAT)')
+	@$(OPERATE) env --format="$$FORMAT"
 
 logs: $(VENVS)/program.done ## The server's log (SINCE=1h FOLLOW=1)
-	@$(OPERATE) logs $(if $(SINCE),--since '$(SINCE)') $(if $(FOLLOW),--follow)
+	@$(OPERATE) logs --since="$$SINCE" --follow="$$FOLLOW"
 
 status: $(VENVS)/program.done ## Revision, instances, database, storage, cost
 	@$(OPERATE) status
 
 rotate: $(VENVS)/program.done ## Another password or key (WHAT=tracking, viewer, database, encryption)
-	@$(OPERATE) rotate $(if $(WHAT),--what '$(WHAT)')
+	@$(OPERATE) rotate --what="$$WHAT"
 
 backup: $(VENVS)/program.done ## Back up the database now
 	@$(OPERATE) backup
 
 psql: $(VENVS)/program.done ## A prompt in the database (WRITE=1 to write)
-	@$(OPERATE) psql $(if $(WRITE),--write)
+	@$(OPERATE) psql --write="$$WRITE"
 
 # ---- Proof --------------------------------------------------------------------------------
 
@@ -140,7 +142,7 @@ test-versions: $(VENVS)/server-test.done ## Try MLflow's previous minor and all 
 	@$(SERVER_TEST) -m tests.versions
 
 previous-release: install-local ## Keep what a release makes, to be upgraded from (REVISION=v1.2)
-	@$(PROGRAM) -m tests.engine.previous_release $(REVISION)
+	@$(PROGRAM) -m tests.engine.previous_release $${REVISION:+"$$REVISION"}
 
 .PHONY: bench
 bench: install-bench ## Measure everything against stock MLflow (needs wrk and h2load)
@@ -188,7 +190,7 @@ links: $(VENVS)/program.done ## Ask every address that the pages name
 
 .PHONY: cost
 cost: $(VENVS)/program.done ## What a stack costs a month, idle and in use (STACK=dev RUNS=100)
-	@$(PROGRAM) tools/cost.py $(if $(STACK),--stack '$(STACK)') $(if $(RUNS),--runs '$(RUNS)')
+	@$(PROGRAM) tools/cost.py --stack="$$STACK" --runs="$$RUNS"
 
 .PHONY: install-local install-test install-bench lock docs
 docs: $(VENVS)/program.done ## Write the pages' settings, prices and measurements from their sources

@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from local.state import LocalError, State
@@ -18,6 +19,19 @@ from operations.rotate import SECRETS, rotate
 from operations.stack import find
 
 
+def _yes(name: str) -> Callable[[str], bool]:
+    """Of a value as make passes it on, empty where nothing was given."""
+
+    def read(given: str) -> bool:
+        if given not in ("", "1"):
+            raise OperationError(
+                f"{name}={given!r} isn't known: for example {name}=1 for yes; without it, it's no."
+            )
+        return given == "1"
+
+    return read
+
+
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m operations", description=__doc__)
     parser.add_argument("--stack", default="", help="one of Pulumi's, or local")
@@ -27,16 +41,16 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("open", help="MLflow's page in the browser")
     command = commands.add_parser("env", help="what a client needs")
-    command.add_argument("--format", default="shell", help=", ".join(FORMATS))
+    command.add_argument("--format", default="", help=", ".join(FORMATS))
     command = commands.add_parser("logs", help="the server's log")
-    command.add_argument("--since", default="1h", help="how far back, such as 30m")
-    command.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
+    command.add_argument("--since", default="", help="how far back, such as 30m")
+    command.add_argument("--follow", type=_yes("FOLLOW"), help="1: go on until Ctrl-C")
     commands.add_parser("status", help="what stands, and how it is")
     command = commands.add_parser("rotate", help="another password or key")
-    command.add_argument("--what", default="tracking", help=", ".join(SECRETS))
+    command.add_argument("--what", default="", help=", ".join(SECRETS))
     commands.add_parser("backup", help="the database as it is now")
     command = commands.add_parser("psql", help="a prompt in the database")
-    command.add_argument("--write", action="store_true", help="let it write")
+    command.add_argument("--write", type=_yes("WRITE"), help="1: let it write")
     return parser.parse_args(arguments)
 
 
@@ -51,15 +65,15 @@ def _run(arguments: argparse.Namespace) -> int:
         case "open":
             open_page(stack)
         case "env":
-            env(stack, format=arguments.format)
+            env(stack, format=arguments.format or "shell")
         case "logs":
-            logs(stack, since=arguments.since, follow=arguments.follow)
+            logs(stack, since=arguments.since or "1h", follow=bool(arguments.follow))
         case "status":
             from operations.status import status
 
             status(stack)
         case "rotate":
-            rotate(stack, what=arguments.what)
+            rotate(stack, what=arguments.what or "tracking")
         case "backup":
             from operations.backup import backup
 
@@ -67,7 +81,7 @@ def _run(arguments: argparse.Namespace) -> int:
         case _:
             from operations.psql import psql
 
-            return psql(stack, write=arguments.write)
+            return psql(stack, write=bool(arguments.write))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -28,13 +29,24 @@ def _cloud(stack: CloudStack) -> None:
         *("sql", "backups", "create", f"--instance={instance}", f"--project={project}"),
         f"--description=make backup of {stack}",
     )
-    print(
-        "Done. It stays until you delete it. To restore, and lose what is logged from now on:\n"
-        f"  gcloud sql backups list --instance {instance} --project {project}\n"
-        f"  gcloud sql backups restore BACKUP_ID --restore-instance {instance} "
-        f"--project {project}\n"
-        'docs/runbooks.md, "Restore the database", has the rest.'
-    )
+    where = f"--project {project}"
+    restore = [
+        f"gcloud sql backups list --instance {instance} {where}",
+        f"gcloud sql backups restore BACKUP_ID --restore-instance {instance} {where}",
+    ]
+    if stack.setting("readReplica") == "true":
+        # Onto an instance that has one nothing is restored:
+        # https://cloud.google.com/sql/docs/postgres/backup-recovery/restoring
+        restore = [
+            f"pulumi config set readReplica false --stack {stack.name}",
+            f"pulumi up --stack {stack.name}",
+            *restore,
+            f"pulumi config set readReplica true --stack {stack.name}",
+            f"pulumi up --stack {stack.name}",
+        ]
+    print("Done. It stays until you delete it. To restore, and lose what is logged from now on:")
+    print("\n".join(f"  {command}" for command in restore))
+    print('docs/runbooks.md, "Restore the database", has the rest.')
 
 
 def _local(stack: LocalStack) -> None:
@@ -67,6 +79,6 @@ def _local(stack: LocalStack) -> None:
     print(
         f"{file}\n"
         "To restore, and lose what is logged from now on:\n"
-        f"  make psql STACK=local WRITE=1 < {file}\n"
+        f"  make psql STACK=local WRITE=1 < {shlex.quote(str(file))}\n"
         "`make local-clean` removes it with the rest: copy it to keep it."
     )

@@ -9,7 +9,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,21 @@ from typing import Any
 from local.run import described
 from operations import commands
 from operations.errors import OperationError
-from operations.stack import LocalStack, Stack
+from operations.stack import CloudStack, LocalStack, Stack
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _MOST = 1000
+# Of the 60 questions that a project may ask in a minute, https://cloud.google.com/logging/quotas.
+_POLL_SECONDS = 5
+# An entry may be found only after others that are newer.
+_LATE = timedelta(seconds=30)
+
+Entry = Mapping[str, Any]
 
 
 def duration(since: str) -> timedelta:
     """`30m` as gcloud understands it: https://cloud.google.com/sdk/gcloud/reference/topic/datetimes"""
-    found = re.fullmatch(r"(\d{1,5})([smhd])", since)
+    found = re.fullmatch(r"([0-9]{1,5})([smhd])", since)
     if not found:
         raise OperationError(
             f"SINCE={since!r} isn't known: a number with s, m, h or d, for example SINCE=30m."
@@ -33,7 +39,7 @@ def duration(since: str) -> timedelta:
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-def line(entry: Mapping[str, Any]) -> str:
+def line(entry: Entry) -> str:
     """An entry of Cloud Logging: time, severity, and the message or the request."""
     payload = entry.get("jsonPayload") or {}
     message = payload.get("message") or entry.get("textPayload") or ""
@@ -60,16 +66,29 @@ def local_line(text: str) -> str:
 def logs(stack: Stack, *, since: str, follow: bool) -> None:
     start = datetime.now(UTC) - duration(since)
     if isinstance(stack, LocalStack):
-        _local(stack.log, start=start, follow=follow)
+        _local(stack.log, start=start, since=since, follow=follow)
         return
     _ = stack.outputs
-    where = (f"--region={stack.region}", f"--project={stack.project}")
+    newest_first = _read(stack, "", f"--freshness={since}", f"--limit={_MOST}", "--order=desc")
+    entries = newest_first[::-1]
+    if not entries:
+        _nothing(since)
+    if len(entries) == _MOST:
+        _say(f"the last {_MOST} entries; for fewer, for example SINCE=5m")
+        start = _when(entries[0])
+    for entry in entries:
+        print(line(entry), flush=follow)
     if follow:
-        # Google's own, which needs no asking again and again; it prints in its own way.
-        command = ("beta", "run", "services", "logs", "tail", stack.service)
-        if code := commands.attended("gcloud", *command, *where):
-            raise OperationError(f"gcloud {' '.join(command[:-1])} ended with exit code {code}.")
-        return
+
+        def read(begin: datetime) -> Sequence[Entry]:
+            time.sleep(_POLL_SECONDS)
+            return _read(stack, f' AND timestamp>="{begin:%Y-%m-%dT%H:%M:%S.%fZ}"', "--order=asc")
+
+        for entry in following(entries, read, start=start):
+            print(line(entry), flush=True)
+
+
+def _read(stack: CloudStack, more: str, *options: str) -> list[Entry]:
     chosen = (
         'resource.type="cloud_run_revision"'
         f' AND resource.labels.service_name="{stack.service}"'
@@ -77,29 +96,47 @@ def logs(stack: Stack, *, since: str, follow: bool) -> None:
         # The server logs each request itself; what Google's front turns away is only here.
         ' AND (NOT log_id("run.googleapis.com/requests") OR severity>=WARNING)'
     )
-    entries = commands.gcloud_json(
-        *("logging", "read", chosen, f"--freshness={since}", f"--limit={_MOST}", "--order=desc"),
-        f"--project={stack.project}",
+    found: list[Entry] = commands.gcloud_json(
+        *("logging", "read", chosen + more, *options), f"--project={stack.project}"
     )
-    if not entries:
-        _say(f"nothing was logged in the last {since} (SINCE=1d goes further back)")
-    if len(entries) == _MOST:
-        _say(f"the last {_MOST} entries; for fewer, for example SINCE=5m")
-    for entry in reversed(entries):
-        print(line(entry))
+    return found
 
 
-def _local(log: Path, *, start: datetime, follow: bool) -> None:
+def following(
+    entries: Sequence[Entry], read: Callable[[datetime], Sequence[Entry]], *, start: datetime
+) -> Iterator[Entry]:
+    """Those that come after `entries`, each once, of what `read` finds from a moment on.
+
+    Instead of `gcloud beta run services logs tail`, which needs a component and knows no SINCE.
+    """
+    seen = {entry["insertId"]: _when(entry) for entry in entries}
+    while True:
+        begin = max(start, max(seen.values(), default=start) - _LATE)
+        seen = {name: when for name, when in seen.items() if when >= begin}
+        for entry in read(begin):
+            if entry["insertId"] not in seen:
+                seen[entry["insertId"]] = _when(entry)
+                yield entry
+
+
+def _when(entry: Entry) -> datetime:
+    return datetime.fromisoformat(entry["timestamp"])
+
+
+def _local(log: Path, *, start: datetime, since: str, follow: bool) -> None:
     if not log.exists():
         raise OperationError("No stack has run on this computer: `make local-up` starts it.")
     first = start.strftime("%Y-%m-%d %H:%M:%SZ")
-    shown = False
+    shown = anything = False
     for text in _lines(log, follow=follow):
         readable = local_line(text)
         # A line without a time belongs to the one before it.
         shown = shown if readable.startswith(" ") else readable[: len(first)] >= first
         if shown:
+            anything = True
             print(readable, flush=follow)
+    if not anything:
+        _nothing(since)
 
 
 def _lines(log: Path, *, follow: bool) -> Iterator[str]:
@@ -114,6 +151,10 @@ def _lines(log: Path, *, follow: bool) -> Iterator[str]:
                 return
             else:
                 time.sleep(0.2)
+
+
+def _nothing(since: str) -> None:
+    _say(f"nothing was logged in the last {since} (SINCE=1d goes further back)")
 
 
 def _say(text: str) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from local.state import SETTINGS
+from local.state import SETTINGS, State
 from operations import commands
 from operations.commands import ROOT
 from operations.errors import OperationError
@@ -56,6 +59,29 @@ def rotate(stack: Stack, *, what: str) -> None:
         raise OperationError(
             f"WHAT={what!r} isn't known: one of {', '.join(SECRETS)}, for example WHAT=database."
         )
+    # Before the stack is asked, which may be in the middle of another's change.
+    with _alone(stack.state) if isinstance(stack, LocalStack) else contextlib.nullcontext():
+        _rotate(stack, what)
+
+
+@contextlib.contextmanager
+def _alone(state: State) -> Iterator[None]:
+    """One at a time on this computer, until the kernel lets go; Pulumi has its own lock."""
+    if not state.root.exists():
+        yield  # nothing has run here, which the stack says itself
+        return
+    with os.fdopen(os.open(state.path("rotating"), os.O_RDWR | os.O_CREAT, 0o600)) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OperationError(
+                "Another `make rotate` is under way on this computer. Wait until it is done; if "
+                "one more change is wanted then: `make rotate STACK=local`."
+            ) from None
+        yield
+
+
+def _rotate(stack: Stack, what: str) -> None:
     secret = SECRETS[what]
     _ = stack.outputs
     if what == "viewer" and not stack.setting("viewerUsername"):
@@ -137,6 +163,7 @@ def _local(stack: LocalStack, secret: Secret) -> None:
         done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             raise OperationError(
-                f"The stack on this computer did not start again:\n{done.stdout}{done.stderr}"
+                "The stack on this computer did not start again. `make local-up` starts it; its "
+                f"log is in {stack.state.path('log')}.\n{done.stdout}{done.stderr}".rstrip()
             )
     print("Done: the server runs with it.")

@@ -1,12 +1,15 @@
 """Which stack is meant, and what it says of itself.
 
 `STACK=dev` is Pulumi's, `STACK=local` the one on this computer. Without a name it is the one that
-Pulumi has selected, or else the one that runs here.
+Pulumi has selected. Only where there is none, as Pulumi itself says or as there is no Pulumi, it is
+the one that runs here: whatever else fails must not turn a command on another stack.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +20,8 @@ from operations import commands
 from operations.errors import OperationError
 
 LOCAL = "local"
+# A name, or my-org/name, or my-org/my-project/name.
+NAME = re.compile(r"(?:[\w.-]+/){0,2}[A-Za-z0-9_][\w.-]{0,99}", re.ASCII)
 NAMESPACE = "mlflow-gcp"
 
 
@@ -152,17 +157,42 @@ Stack = CloudStack | LocalStack
 
 
 def find(name: str, *, state: State, say: Callable[[str], None]) -> Stack:
-    if name:
-        return LocalStack(state) if name == LOCAL else CloudStack(name)
-    try:
-        selected = commands.pulumi("stack", "--show-name").strip()
-    except OperationError as error:
-        if not state.running():
-            raise OperationError(
-                f"No stack was named, Pulumi gives none ({str(error).rstrip('.')}), and none runs "
-                "on this computer. Name one, for example STACK=dev, or start one: `make local-up`."
-            ) from None
-        say("the stack on this computer: Pulumi has none selected (STACK=dev names another)")
+    if name == LOCAL:
         return LocalStack(state)
-    say(f"stack {selected}, which Pulumi has selected (STACK=local is the one on this computer)")
-    return CloudStack(selected)
+    if name:
+        if not NAME.fullmatch(name):
+            raise OperationError(
+                f"STACK={name!r} is no stack's name: letters, digits, hyphens, dots and "
+                "underscores, for example STACK=dev. `pulumi stack ls` lists what there is; "
+                "STACK=local is the one on this computer."
+            )
+        return CloudStack(name)
+    selected, why_none = _selected()
+    if selected:
+        say(
+            f"stack {selected}, which Pulumi has selected (STACK=local is the one on this computer)"
+        )
+        return CloudStack(selected)
+    if not state.running():
+        raise OperationError(
+            f"No stack was named, {why_none}, and none runs on this computer. Name one, for "
+            "example STACK=dev, or start one: `make local-up`."
+        )
+    say(f"the stack on this computer: {why_none} (STACK=dev names another)")
+    return LocalStack(state)
+
+
+def _selected() -> tuple[str, str]:
+    """Its name, and why there is none if it is empty."""
+    if shutil.which("pulumi") is None:
+        return "", "Pulumi isn't installed"
+    none = "Pulumi has none selected"
+    try:
+        return commands.pulumi("stack", "--show-name").strip(), none
+    except OperationError as error:
+        if "no stack selected" in str(error):
+            return "", none
+        raise OperationError(
+            "No stack was named, and Pulumi doesn't say which is selected: "
+            f"{str(error).rstrip('.')}. STACK=local is the one on this computer."
+        ) from None

@@ -17,6 +17,7 @@ from infra import prices  # noqa: E402
 from infra.config import load  # noqa: E402
 from infra.reader import SettingsError  # noqa: E402
 from infra.settings import Settings  # noqa: E402
+from operations.stack import NAME  # noqa: E402
 
 MAX_RUNS = 1_000_000
 
@@ -25,11 +26,12 @@ def stack_settings(stack: str | None) -> Settings:
     """Of a stack's file, or the defaults."""
     config: dict[str, Any] = {}
     if stack is not None:
-        file = ROOT / f"Pulumi.{stack}.yaml"
-        if not file.exists():
+        # The name may have the organisation's before it.
+        file = ROOT / f"Pulumi.{stack.rpartition('/')[2]}.yaml"
+        if not NAME.fullmatch(stack) or not file.exists():
             here = ", ".join(sorted(path.suffixes[0][1:] for path in ROOT.glob("Pulumi.*.yaml")))
             sys.exit(
-                f"Pulumi.{stack}.yaml is not here. Stacks with a file: {here}. Example: STACK=dev"
+                f"STACK={stack!r} has no file here. Those that have: {here}. Example: STACK=dev"
             )
         config = _config(file)
     # What a stack is called costs nothing, and a file that comes with the project has no project.
@@ -77,15 +79,15 @@ def _runs(given: str) -> float:
     with suppress(ValueError):
         if 0 <= (runs := float(given)) <= MAX_RUNS:
             return runs
-    sys.exit(f"RUNS={given}: wanted a number of runs a day, 0 to {MAX_RUNS}, such as RUNS=100")
+    sys.exit(f"RUNS={given!r}: wanted a number of runs a day, 0 to {MAX_RUNS}, such as RUNS=100")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stack", help="reads Pulumi.<stack>.yaml; without, the defaults")
-    parser.add_argument("--runs", default=str(prices.USUAL_RUNS), help="a day")
+    parser.add_argument("--runs", default="", help="a day")
     arguments = parser.parse_args()
-    runs = _runs(arguments.runs)
+    runs = _runs(arguments.runs or str(prices.USUAL_RUNS))
     try:
         settings = stack_settings(arguments.stack or None)
     except SettingsError as error:

@@ -17,13 +17,12 @@ import yaml
 from infra.config import load
 from infra.reader import SettingsError
 from infra.settings import Settings
-from operations.stack import LOCAL
+from operations.stack import LOCAL, NAME
 
 from .findings import Finding, mend, not_looked_at, ok, warning
 from .tools import run
 
 DEFAULT = "dev"
-STACK = re.compile(r"(?:[\w.-]+/){0,2}[A-Za-z0-9_][\w.-]{0,99}", re.ASCII)
 # What tests/engine runs the program under; an older one isn't known to work.
 OLDEST_PULUMI = (3, 259, 0)
 PULUMI_SECONDS = 30
@@ -110,7 +109,7 @@ def choose(named: str | None, *, selected: str, folder: Path) -> Stack:
     name, why = named or selected or DEFAULT, ""
     if not named:
         why = "selected in Pulumi" if selected else "none is selected in Pulumi, so the first"
-    if not STACK.fullmatch(name):
+    if not NAME.fullmatch(name):
         return Stack(
             name=name,
             why=why,

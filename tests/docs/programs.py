@@ -163,7 +163,7 @@ def _make(words: Sequence[str]) -> None:
     phony = set(" ".join(re.findall(r"^\.PHONY: (.*)$", makefile, re.M)).split())
     for word in words:
         name, equals, _ = word.partition("=")
-        if equals and not re.search(rf"\({name}\)", makefile):
+        if equals and not re.search(rf"\$\({name}\)|\$\$\{{?{name}\b", makefile):
             raise Wrong(f"the Makefile reads no {name}")
         if not equals and word not in phony:
             raise Wrong(f"the Makefile makes no {word}")

@@ -200,7 +200,7 @@ def _store(*tables: str, locked: bool = False) -> Before:
 def _stack_file(folder: Path) -> Iterator[None]:
     """A project of its own, whose stack's file was written by hand."""
     root = Path(__file__).parents[2]
-    for name in ("tools", "infra"):
+    for name in ("tools", "infra", "operations", "local"):
         (folder / name).symlink_to(root / name)
     (folder / "Pulumi.mine.yaml").write_text("config:\n  - mlflow-gcp:memory: 1Gi\n")
     yield
@@ -394,12 +394,18 @@ error: 4 settings to correct, nothing was changed:
     Command(
         name="the cost of no stack",
         run=(*COST, "--stack", "nope"),
-        said="Pulumi.nope.yaml is not here. Stacks with a file: dev, prod. Example: STACK=dev",
+        said="STACK='nope' has no file here. Those that have: dev, prod. Example: STACK=dev",
+    ),
+    Command(
+        name="the cost of a name that is too long for a file",
+        run=(*COST, f"--stack={'x' * 300}"),
+        said=f"STACK='{'x' * 300}' has no file here. Those that have: dev, prod. "
+        "Example: STACK=dev",
     ),
     Command(
         name="the cost of some runs",
         run=(*COST, "--runs", "some"),
-        said="RUNS=some: wanted a number of runs a day, 0 to 1000000, such as RUNS=100",
+        said="RUNS='some': wanted a number of runs a day, 0 to 1000000, such as RUNS=100",
     ),
     Command(
         name="the cost of a file written by hand",

@@ -6,10 +6,10 @@ Answers and refusals as documented: https://cloud.google.com/apis/design/errors
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -88,7 +88,8 @@ class Google:
     # Answers a call only where it counts for this project.
     counted: dict[str, Reply] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
-    seconds: float = 3.0
+    # Set when nobody waits any more for what is slow.
+    over: Event = field(default_factory=Event)
     # Whether it asks who calls.
     guarded: bool = True
 
@@ -180,7 +181,7 @@ def serve(google: Google) -> ThreadingHTTPServer:
             else:
                 status, answer = google.reply(asked)
             if (status, answer) == SLOW:
-                time.sleep(google.seconds)
+                google.over.wait(60)
                 return
             content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)

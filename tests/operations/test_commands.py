@@ -14,12 +14,15 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from operations.logs import following, logs
 from operations.monitoring import CONNECTIONS, DISK, INSTANCES, OBJECTS, STORED
+from operations.stack import CloudStack
 from tests.manual import stand_in
 from tests.operations.machine import INSTANCE, OUTPUTS, PASSWORD, TOKEN, Machine
 
@@ -82,6 +85,7 @@ def test_with_iam_a_browser_comes_through_gcloud(machine: Machine) -> None:
 ENTRIES = [
     {
         "timestamp": "2026-11-23T18:00:02.5Z",
+        "insertId": "c",
         "severity": "INFO",
         "httpRequest": {
             "requestMethod": "GET",
@@ -93,10 +97,15 @@ ENTRIES = [
     },
     {
         "timestamp": "2026-11-23T18:00:01.25Z",
+        "insertId": "b",
         "severity": "ERROR",
         "jsonPayload": {"message": "the database is away"},
     },
-    {"timestamp": "2026-11-23T18:00:00Z", "textPayload": "Default STARTUP probe succeeded"},
+    {
+        "timestamp": "2026-11-23T18:00:00Z",
+        "insertId": "a",
+        "textPayload": "Default STARTUP probe succeeded",
+    },
 ]
 
 
@@ -111,15 +120,63 @@ def test_logs_are_read_in_their_order(deployed: Machine) -> None:
     ]
 
 
-def test_logs_are_followed_by_gcloud(deployed: Machine) -> None:
-    tail = ("beta", "run", "services", "logs", "tail", "mlflow", *WHERE)
-    deployed.tell(["gcloud", *tail], "its own lines\n")
-    done = deployed.run("--stack", "dev", "logs", "--follow")
-    assert (done.returncode, done.stdout) == (0, "its own lines\n")
-    deployed.tell(["gcloud", *tail], stderr="component is missing\n", code=3)
-    failed = deployed.run("--stack", "dev", "logs", "--follow")
-    assert failed.returncode == 1
-    assert "logs tail ended with exit code 3" in failed.stderr
+def poll(begin: str) -> tuple[str, ...]:
+    found = f'{FILTER} AND timestamp>="{begin}"'
+    return ("logging", "read", found, "--order=asc", "--project=my-project", JSON)
+
+
+def test_logs_are_followed_each_entry_once_and_in_order(
+    deployed: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newer = {"timestamp": "2026-11-23T18:01:00.123456789Z", "insertId": "d", "textPayload": "new"}
+    late = {"timestamp": "2026-11-23T18:00:59Z", "insertId": "e", "textPayload": "late"}
+    forever = (*READ, "--freshness=9999d", *READ_HOUR[-3:])
+    deployed.gcloud(*forever, JSON, stdout=json.dumps(ENTRIES))
+    first, second = poll("2026-11-23T17:59:32.500000Z"), poll("2026-11-23T18:00:30.123456Z")
+    deployed.gcloud(*first, stdout=json.dumps([*ENTRIES[::-1], newer]))
+    deployed.gcloud(*second, stdout=json.dumps([late, newer]))
+    pauses = iter([5, 5, 5])
+
+    def pause(seconds: float) -> None:
+        if seconds != next(pauses, None):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("operations.logs.time.sleep", pause)
+    monkeypatch.setenv("PATH", deployed.environment["PATH"])
+    with pytest.raises(KeyboardInterrupt):
+        logs(CloudStack("dev"), since="9999d", follow=True)
+    told, said = capsys.readouterr()
+    shown = ["Default STARTUP", "the database is away", "GET /api", "new", "late"]
+    assert all(text in line for text, line in zip(shown, told.splitlines(), strict=True)), told
+    assert said == ""
+    asked = [call[:-1] for call in deployed.calls("gcloud")]
+    assert asked == [[*forever, JSON], [*first], [*second], [*second]]
+
+
+def test_what_is_followed_is_no_older_than_was_asked_for() -> None:
+    start = datetime(2026, 11, 23, 18, tzinfo=UTC)
+    begun = []
+
+    def read(begin: datetime) -> list[dict[str, str]]:
+        begun.append(begin)
+        return [{"timestamp": "2026-11-23T18:00:10Z", "insertId": f"{len(begun)}"}]
+
+    found = following([], read, start=start)
+    assert [next(found)["insertId"] for _ in range(2)] == ["1", "2"]
+    assert begun == [start, start]
+
+
+def test_following_ends_quietly_with_ctrl_c(deployed: Machine) -> None:
+    deployed.gcloud(*READ_HOUR, JSON, stdout="[]")
+    command = [sys.executable, "-m", "operations", "--stack=dev", "logs", "--follow=1"]
+    with subprocess.Popen(
+        command, env=deployed.environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as running:
+        assert running.stderr is not None
+        assert "nothing was logged in the last 1h" in running.stderr.readline()
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.wait(20) == 130
+        assert running.stderr.read() == ""
 
 
 def test_who_has_read_enough_is_no_error(deployed: Machine) -> None:
@@ -370,6 +427,7 @@ def test_a_backup_is_taken_and_says_how_to_restore(deployed: Machine) -> None:
     assert deployed.calls("gcloud") == [[*BACKUP, "--quiet"]]
     restore = "gcloud sql backups restore BACKUP_ID --restore-instance mlflow-1a2b3c "
     assert f"{restore}--project my-project" in done.stdout
+    assert "readReplica" not in done.stdout
 
 
 def test_a_backup_of_somebody_elses_instance_says_so(machine: Machine) -> None:
@@ -377,6 +435,22 @@ def test_a_backup_of_somebody_elses_instance_says_so(machine: Machine) -> None:
     machine.gcloud(*BACKUP)
     done = machine.run("--stack", "dev", "backup")
     assert "isn't the stack's own: all that is in it is backed up, and restored" in done.stdout
+
+
+def test_a_replica_goes_before_a_restore_and_comes_again(machine: Machine) -> None:
+    machine.stands(readReplica="true")
+    machine.gcloud(*BACKUP)
+    told = machine.run("--stack", "dev", "backup").stdout
+    restore = [line.strip() for line in told.splitlines() if line.startswith("  ")]
+    where = "mlflow-1a2b3c --project my-project"
+    assert restore == [
+        "pulumi config set readReplica false --stack dev",
+        "pulumi up --stack dev",
+        f"gcloud sql backups list --instance {where}",
+        f"gcloud sql backups restore BACKUP_ID --restore-instance {where}",
+        "pulumi config set readReplica true --stack dev",
+        "pulumi up --stack dev",
+    ]
 
 
 # psql
@@ -440,7 +514,7 @@ def ended(machine: Machine) -> bool:
 @pytest.mark.parametrize("write", [False, True], ids=["only reads", "writes"])
 def test_psql_comes_through_the_proxy(prompt: Machine, write: bool) -> None:
     done = prompt.run(
-        *("--stack", "dev", "psql", *(["--write"] if write else [])), stdin="select 1"
+        *("--stack", "dev", "psql", *(["--write=1"] if write else [])), stdin="select 1"
     )
     assert done.returncode == 0, done.stderr
     arguments, environment, given = json.loads(done.stdout)
@@ -547,10 +621,11 @@ def test_gcloud_itself_understands_every_command(tmp_path: object) -> None:
         (*SERVICE, "--quiet", JSON),
         (*DATABASE, "--quiet", JSON),
         (*READ_HOUR, "--quiet", JSON),
+        (*poll("2026-11-23T18:00:00.000000Z"), "--quiet"),
         (*BACKUP, "--quiet"),
         (*SECRET, "--quiet"),
         ("auth", "print-access-token", "--quiet"),
         (*BACKUP, "--no-such-flag"),
     ]
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(code, commands)) == [1, 1, 1, 1, 1, 1, 2]
+        assert list(pool.map(code, commands)) == [1, 1, 1, 1, 1, 1, 1, 2]

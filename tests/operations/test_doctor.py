@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -743,9 +742,7 @@ def test_without_a_login_the_rest_still_is_looked_at(
     how: str,
 ) -> None:
     happened(computer)
-    started = time.monotonic()
     findings = look()
-    assert time.monotonic() - started < 8
     login, rest = troubles(findings)
     assert (login.verdict, login.what) == (verdict, "login")
     assert found in login.found
@@ -760,12 +757,11 @@ def test_without_a_login_the_rest_still_is_looked_at(
 
 
 def test_who_does_not_answer_is_not_waited_for(computer: Computer) -> None:
-    computer.environment.setattr(google_client, "READ_SECONDS", 0.3)
+    # Time enough for those that answer, on a busy computer too.
+    computer.environment.setattr(google_client, "READ_SECONDS", 2)
     computer.google.replies = {("orgpolicy", ""): SLOW, ("cloudbilling", ""): SLOW}
-    computer.google.seconds = 1.5
-    started = time.monotonic()
     billing, policies = troubles(look())
-    assert time.monotonic() - started < 3
+    computer.google.over.set()
     assert billing.found == "cloudbilling.googleapis.com did not answer in time"
     assert policies.found.endswith("orgpolicy.googleapis.com did not answer in time")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -21,7 +23,8 @@ from operations import status
 from operations.backup import backup
 from operations.database import program
 from operations.errors import OperationError
-from operations.rotate import rotate
+from operations.logs import logs
+from operations.rotate import _alone, rotate
 from operations.stack import LocalStack
 from tests.local.conftest import ROOT, Stack
 from tests.operations.test_env import evaluated
@@ -42,7 +45,7 @@ def operate(stack: Stack, *arguments: str, stdin: str = "", **changed: str) -> s
         timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Pulumi has none selected" in done.stderr
+    assert "the stack on this computer: Pulumi isn't installed" in done.stderr
     return done.stdout
 
 
@@ -91,7 +94,7 @@ def test_logs_have_the_time_and_go_on(stack: Stack) -> None:
     told = operate(stack, "logs", "--since", "5m")
     assert re.search(r"^20\S+ [\d:]{8}Z  INFO      GET /no-such-page 401 ", told, re.MULTILINE)
     command = [sys.executable, "-m", "operations", "--state", str(stack.folder)]
-    command += ["--stack", "local", "logs", "--follow"]
+    command += ["--stack", "local", "logs", "--follow=1"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as following:
         try:
             assert following.stdout is not None
@@ -104,6 +107,19 @@ def test_logs_have_the_time_and_go_on(stack: Stack) -> None:
             following.terminate()
 
 
+def test_a_time_in_which_nothing_was_logged_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = LocalStack(State(tmp_path))
+    here.log.parent.mkdir()
+    here.log.write_text('{"timestamp": "2020-11-23T18:00:00Z", "message": "booted"}\n')
+    logs(here, since="0h", follow=False)
+    assert capsys.readouterr() == (
+        "",
+        "nothing was logged in the last 0h (SINCE=1d goes further back)\n",
+    )
+
+
 def test_psql_only_reads_unless_it_is_told_to_write(stack: Stack) -> None:
     # The one beside the server, for who has none.
     path = str(stack.folder)
@@ -112,7 +128,7 @@ def test_psql_only_reads_unless_it_is_told_to_write(stack: Stack) -> None:
     with pytest.raises(AssertionError, match="cannot execute CREATE TABLE in a read-only"):
         operate(stack, "psql", stdin="create table scratch (x int);", PATH=path)
     script = "create table scratch (x int); drop table scratch;"
-    assert "DROP TABLE" in operate(stack, "psql", "--write", stdin=script, PATH=path)
+    assert "DROP TABLE" in operate(stack, "psql", "--write=1", stdin=script, PATH=path)
 
 
 def test_a_backup_brings_back_what_was_there(stack: Stack) -> None:
@@ -123,7 +139,7 @@ def test_a_backup_brings_back_what_was_there(stack: Stack) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     assert ask(stack, create, password=password, body={"name": "after"}) == 200
     assert f"make psql STACK=local WRITE=1 < {file}" in said
-    operate(stack, "psql", "--write", stdin=file.read_text())
+    operate(stack, "psql", "--write=1", stdin=file.read_text())
     get = "/api/2.0/mlflow/experiments/get-by-name?experiment_name="
     assert ask(stack, f"{get}before", password=password) == 200
     assert ask(stack, f"{get}after", password=password) == 404
@@ -152,6 +168,19 @@ def test_a_backup_that_fails_leaves_nothing_that_looks_like_one(
     assert {*stack.folder.glob("backups/*")} == before
 
 
+def test_the_command_that_restores_fits_a_folder_with_a_blank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = LocalStack(State(tmp_path / "it's a folder"))
+    here.entry = {"outputs": {"database_connection_name": "my-project:here:mlflow"}}
+    here.database_url = lambda: "postgresql+pg8000://mlflow:word@/mlflow"  # type: ignore[method-assign]
+    monkeypatch.setattr("operations.backup.program", lambda *_: "true")
+    backup(here)
+    file, *_, command, _ = capsys.readouterr().out.splitlines()
+    assert " " in file
+    assert shlex.split(command) == ["make", "psql", "STACK=local", "WRITE=1", "<", file]
+
+
 def test_rotating_a_viewer_that_this_computer_has_not(stack: Stack) -> None:
     with pytest.raises(AssertionError, match="local up --config viewerUsername=viewer`, makes one"):
         operate(stack, "rotate", "--what", "viewer")
@@ -170,6 +199,35 @@ def test_rotating_starts_the_server_with_another_password(stack: Stack) -> None:
     assert password_of(stack) == after
     users = "select 'as ' || current_user;"
     assert "as mlflow-alternate" in operate(stack, "psql", stdin=users)
+
+
+def test_a_second_change_at_the_same_time_is_refused(stack: Stack) -> None:
+    local = LocalStack(State(stack.folder))
+    before = local.state.load(SETTINGS)
+    with (
+        _alone(local.state),
+        pytest.raises(AssertionError, match="Another `make rotate` is under way on this comp"),
+    ):
+        operate(stack, "rotate")
+    assert local.state.load(SETTINGS) == before
+
+
+def test_a_server_that_does_not_start_again_has_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = LocalStack(State(tmp_path))
+    running.entry = {
+        "outputs": {},
+        "config": {},
+        "options": {"detached": True, "config": {}, "port": 1, "command": ["python"]},
+    }
+    monkeypatch.setattr("operations.rotate.sys.executable", shutil.which("false"))
+    with pytest.raises(OperationError) as refused:
+        rotate(running, what="tracking")
+    assert str(refused.value) == (
+        "The stack on this computer did not start again. `make local-up` starts it; its log is in "
+        f"{tmp_path / 'log'}."
+    )
 
 
 def test_what_runs_in_the_foreground_is_left_to_its_terminal(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from local.state import State
 from tests.operations.machine import PASSWORD, Machine
 from tests.operations.test_commands import DATABASE_URL, PROXY, PSQL, SECRET
 
@@ -78,8 +79,19 @@ REFUSALS = {
     "no stack selected": (
         pulumi_says("error: no stack selected; please use `pulumi stack select`\n"),
         ["env"],
-        "No stack was named, Pulumi gives none (pulumi stack: no stack selected; please",
+        "No stack was named, Pulumi has none selected, and none runs on this computer. Name one,",
     ),
+    "no pulumi, no stack": (
+        nothing,
+        ["rotate"],
+        "No stack was named, Pulumi isn't installed, and none runs on this computer. Name one,",
+    ),
+    "no name of a stack": (
+        standing(),
+        ["--stack=dev'; echo INJECTED; '\n", "env"],
+        "STACK=\"dev'; echo INJECTED; '\\n\" is no stack's name: letters, digits, hyphens, dots",
+    ),
+    "an option for a stack": (standing(), ["--stack=-x", "env"], "STACK='-x' is no stack's name"),
     "another stack": (
         pulumi_says("error: no stack named 'dev' found\n", 6),
         ["--stack", "dev", "env"],
@@ -116,6 +128,26 @@ REFUSALS = {
         ["--stack", "dev", "logs", "--since", "yesterday"],
         "SINCE='yesterday' isn't known: a number with s, m, h or d, for example SINCE=30m.",
     ),
+    "a negative since": (
+        standing(),
+        ["--stack=dev", "logs", "--since=-1h"],
+        "SINCE='-1h' isn't known: a number with s, m, h or d, for example SINCE=30m.",
+    ),
+    "another script's digits": (
+        standing(),
+        ["--stack=dev", "logs", "--since=\uff11h"],
+        "SINCE='\uff11h' isn't known: a number with s, m, h or d, for example SINCE=30m.",
+    ),
+    "follow": (
+        nothing,
+        ["logs", "--follow=no"],
+        "FOLLOW='no' isn't known: for example FOLLOW=1 for yes; without it, it's no.",
+    ),
+    "write": (
+        nothing,
+        ["psql", "--write=0"],
+        "WRITE='0' isn't known: for example WRITE=1 for yes; without it, it's no.",
+    ),
     "what": (
         standing(),
         ["--stack", "dev", "rotate", "--what", "all"],
@@ -143,7 +175,7 @@ REFUSALS = {
     ),
     "no gcloud to follow": (
         without("gcloud"),
-        ["--stack", "dev", "logs", "--follow"],
+        ["--stack", "dev", "logs", "--follow=1"],
         "gcloud isn't on this machine.",
     ),
     "no psql": (
@@ -184,6 +216,61 @@ def test_a_refusal_is_one_line(
     # What takes long says what it does first.
     assert not [other for other in before if not other.startswith(("database", "backing"))]
     assert PASSWORD not in done.stderr
+
+
+FAILURES = {
+    "logged out": (
+        "error: PULUMI_ACCESS_TOKEN must be set for login during non-interactive CLI sessions\n",
+        "Pulumi isn't logged in: `pulumi login`, or",
+    ),
+    "no way to the state": (
+        'error: unable to open state directory "file:///gone": stat /gone: no such file\n',
+        'unable to open state directory "file:///gone": stat /gone: no such file. STACK=local is',
+    ),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("stderr", "said"), FAILURES.values(), ids=FAILURES)
+def test_a_failure_of_pulumis_is_no_choice_of_the_local_stack(
+    machine: Machine, command: str, stderr: str, said: str
+) -> None:
+    pulumi_says(stderr)(machine)
+    state = State(machine.folder / "state")
+    state.create()
+    assert state.acquire()
+    done = machine.run(command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        "error: No stack was named, and Pulumi doesn't say which is selected: "
+    )
+    assert said in done.stderr
+    assert done.stderr.endswith("STACK=local is the one on this computer.\n")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "why"),
+    [
+        (nothing, "Pulumi isn't installed"),
+        (
+            pulumi_says("error: no stack selected; please use `pulumi stack select` or …\n"),
+            "Pulumi has none selected",
+        ),
+    ],
+    ids=["no Pulumi", "none selected"],
+)
+def test_the_local_stack_is_taken_where_there_is_no_other(
+    machine: Machine, prepare: Prepare, why: str
+) -> None:
+    prepare(machine)
+    state = State(machine.folder / "state")
+    state.create()
+    assert state.acquire()
+    done = machine.run("env")
+    assert done.stderr.splitlines() == [
+        f"the stack on this computer: {why} (STACK=dev names another)",
+        "error: No stack runs on this computer: `make local-up` starts it.",
+    ]
 
 
 def test_without_a_name_it_is_pulumis_selected_one(deployed: Machine) -> None:
