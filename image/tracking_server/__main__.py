@@ -30,6 +30,7 @@ from tracking_server import (  # noqa: E402
 from tracking_server.composition import Composition  # noqa: E402
 from tracking_server.errors import BootError  # noqa: E402
 from tracking_server.gate import Gate  # noqa: E402
+from tracking_server.replica import ViewersApart  # noqa: E402
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -95,8 +96,12 @@ def assemble(
     from tracking_server.wsgi import FlaskThreads
 
     answer_at_once(flask)
+    threads = config.pool_share + FREE_THREADS
+    answering: ASGIApp = FlaskThreads(flask, threads=threads)
+    if config.database_replica:
+        answering = ViewersApart(users=answering, viewers=FlaskThreads(flask, threads=threads))
     app = Composition(
-        flask=FlaskThreads(flask, threads=config.pool_share + FREE_THREADS),
+        flask=answering,
         has_flask_route=flask.url_map.bind("").test,
         import_native=mlflow_internals.import_fastapi,
     )

@@ -11,9 +11,10 @@ an upgrade which changes it fails there.
 """
 
 import select
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import lru_cache
+from socket import SHUT_RDWR
 from struct import Struct
 from time import monotonic
 from typing import Any
@@ -159,13 +160,25 @@ class Connection(legacy.Connection):  # type: ignore[misc]
         silent = not self._unread and not self._arrivals.poll(0)
         if silent and monotonic() - self._answered < SURELY_ALIVE:
             return True
-        self._usock.settimeout(PING_TIMEOUT)
         try:
-            self.execute_simple(";")
+            with self.answering_within(PING_TIMEOUT):
+                self.execute_simple(";")
         except Error:
             return False
-        self._usock.settimeout(self._answer_timeout)
         return True
+
+    @contextmanager
+    def answering_within(self, seconds: float) -> Iterator[None]:
+        """Another limit than `answer_timeout`. It stays after an error, which ends the session."""
+        self._usock.settimeout(seconds)
+        yield
+        self._usock.settimeout(self._answer_timeout)
+
+    def cut(self) -> None:
+        """Give whichever thread waits for an answer an error at once, as closing would not."""
+        if self._usock is not None:
+            with suppress(OSError):
+                self._usock.shutdown(SHUT_RDWR)
 
     def commit(self) -> None:
         if self._in_transaction:

@@ -8,9 +8,12 @@ each hold one and wait for another until all time out.
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from threading import Condition, RLock, get_ident
+from time import monotonic
 from typing import Any
 
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 
 from tracking_server.outage import DatabaseUnavailable
@@ -19,7 +22,13 @@ from tracking_server.settings import CONNECTIONS_PER_PROCESS as DEEPEST
 # SQLAlchemy names a pool's logger by its module, and tells of its end there.
 logging.getLogger(__name__).setLevel(logging.WARNING)
 
-_HOLDER = "tracking_server.holder"
+_USE = "tracking_server.use"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Use:
+    thread: int
+    connection: DBAPIConnection | None
 
 
 class NestingPool(QueuePool):
@@ -37,6 +46,10 @@ class NestingPool(QueuePool):
         self._taken = self._waiting = 0
         self._most_taken = self._most_waiting = 0
         self._held: Counter[int] = Counter()
+        self._uses: set[_Use] = set()
+        # Of each thread that holds connections or waits for its first, the oldest first.
+        self._since: dict[int, float] = {}
+        self._turned_away = 0
 
     def use(self) -> dict[str, int]:
         """The most connections in use and threads waiting at once since it was last asked.
@@ -48,6 +61,24 @@ class NestingPool(QueuePool):
         self._most_taken, self._most_waiting = self._taken, self._waiting
         return most
 
+    def busy_since(self) -> float | None:
+        """Since which moment of `time.monotonic` a thread has held or awaited its connections."""
+        with self._lock:
+            return next(iter(self._since.values()), None)
+
+    def in_use(self) -> list[Any]:
+        """Every connection that is handed out, without those that are still being opened."""
+        with self._lock:
+            return [use.connection for use in self._uses if use.connection is not None]
+
+    def turn_away(self) -> None:
+        """Let none of those who wait for a connection wait any longer: they get an error."""
+        with self._lock:
+            self._turned_away += 1
+            self._further.notify_all()
+            for turn in self._queue:
+                turn.notify()
+
     def connect(self) -> PoolProxiedConnection:
         thread = get_ident()
         self._take(thread)
@@ -56,25 +87,32 @@ class NestingPool(QueuePool):
         except BaseException:
             self._give_back(thread)
             raise
-        connection.record_info[_HOLDER] = thread  # type: ignore[index]  # it has a record
+        use = _Use(thread, connection.dbapi_connection)
+        connection.record_info[_USE] = use  # type: ignore[index]  # it has a record
+        with self._lock:
+            self._uses.add(use)
         return connection
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         # Whoever closes it, it was this thread's. One that was never handed out is nobody's.
-        thread = (record.record_info or {}).pop(_HOLDER, None)
+        use = (record.record_info or {}).pop(_USE, None)
         super()._do_return_conn(record)
-        if thread is not None:
-            self._give_back(thread)
+        if use is not None:
+            with self._lock:
+                self._uses.discard(use)
+                self._give_back(use.thread)
 
     def _take(self, thread: int) -> None:
         with self._lock:
             nth = self._held[thread] + 1
+            self._since.setdefault(thread, monotonic())
             leaves = max(0, min(DEEPEST, self.size()) - nth)
 
             def room() -> bool:
                 return self.size() - self._taken > leaves
 
             if not (self._wait_in_turn(room) if nth == 1 else self._wait(self._further, room)):
+                self._forget_if_idle(thread)
                 raise DatabaseUnavailable(
                     f"no connection of {self.size()} became free within {self.timeout():.0f} s"
                 )
@@ -99,10 +137,16 @@ class NestingPool(QueuePool):
     def _wait(self, freed: Condition, room: Callable[[], bool]) -> bool:
         if room():
             return True
+        turned_away = self._turned_away
+
+        def may_go_on() -> bool:
+            return self._turned_away == turned_away
+
         self._waiting += 1
         self._most_waiting = max(self._most_waiting, self._waiting)
         try:
-            return freed.wait_for(room, self.timeout())
+            freed.wait_for(lambda: room() or not may_go_on(), self.timeout())
+            return room() and may_go_on()
         finally:
             self._waiting -= 1
 
@@ -110,7 +154,11 @@ class NestingPool(QueuePool):
         with self._lock:
             self._taken -= 1
             self._held[thread] -= 1
-            if not self._held[thread]:
-                del self._held[thread]
+            self._forget_if_idle(thread)
             self._further.notify_all()
             self._call_next()
+
+    def _forget_if_idle(self, thread: int) -> None:
+        if not self._held[thread]:
+            self._held.pop(thread, None)
+            self._since.pop(thread, None)
