@@ -21,6 +21,7 @@ except ModuleNotFoundError as missing:
         "then `.venvs/program/bin/python -m local run`."
     )
 
+_START_SECONDS = 10
 _STOP_SECONDS = 60
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -45,7 +46,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             default=str(ROOT / ".venvs/server/bin/python"),
             help="the server's own interpreter",
         )
-        command.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)
+        command.add_argument("--lock", type=int, help=argparse.SUPPRESS)
     commands.add_parser("down", help="stop it; its data stays")
     commands.add_parser("status", help="say whether it runs, and where")
     commands.add_parser("env", help="print what a client needs, for eval")
@@ -74,7 +75,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         port=_port(arguments.port),
         config=config,
         command=[arguments.python, "-m", "tracking_server"],
-        detached=arguments.detached,
+        detached=arguments.lock is not None,
     )
 
 
@@ -85,15 +86,28 @@ def _installing(begun: float) -> float:
     return time.time() - begun if begun and installed else 0.0
 
 
+def _first(state: State) -> int | None:
+    """The lock, or none: whoever has just taken it says soon where it will run, or ends."""
+    patience = time.monotonic() + _START_SECONDS
+    while not state.acquire():
+        if state.supervisor() or time.monotonic() > patience:
+            return None
+        time.sleep(0.1)
+    return state.lock
+
+
 def _up(state: State, arguments: argparse.Namespace) -> int:
     """Start `run` in a session of its own and come back when it is ready or has failed."""
-    if state.running():
-        print(already_running(state))
-        return 0
     _options(arguments)
     state.create()
-    command = [sys.executable, "-m", "local", "--state", str(state.root), "run", "--detached"]
-    command += ["--port", arguments.port, "--python", arguments.python]
+    lock = _first(state)
+    if lock is None:
+        print(already_running(state))
+        return 0
+    # A killed run's, which another `up` would take for this one's.
+    state.path("supervisor.json").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "local", "--state", str(state.root), "run"]
+    command += ["--lock", str(lock), "--port", arguments.port, "--python", arguments.python]
     command += ["--begun", str(arguments.begun)]
     for setting in arguments.config:
         command += ["--config", setting]
@@ -102,8 +116,9 @@ def _up(state: State, arguments: argparse.Namespace) -> int:
     with state.path("log", "local.log").open("r+") as log:
         child = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            start_new_session=True,
+            start_new_session=True, pass_fds=[lock],
         )  # fmt: skip
+    state.release()
     with state.path("log", "local.log").open() as lines:
         while True:
             ended = child.poll() is not None
@@ -162,7 +177,7 @@ def _clean(state: State) -> int:
 
 def main() -> int:
     arguments = _parse(sys.argv[1:])
-    state = State(arguments.state)
+    state = State(arguments.state, lock=getattr(arguments, "lock", None))
     try:
         match arguments.command:
             case "run":

@@ -87,7 +87,7 @@ class Cloud:
         self.enabled: set[str] = set()
         # The accounts of Google's own services in this project.
         self.agents: set[str] = set()
-        # Names of deleted instances, which stay taken for a week.
+        # Deleted identity pools, whose ids stay taken for a month.
         self.retired: set[str] = set()
         # Networks that are peered with Google's own, and those that Cloud SQL has used.
         self.peered: set[str] = set()
@@ -159,12 +159,6 @@ class Cloud:
             kind = KINDS.get(token, _RECORDED)
             if kind.taken:
                 key = kind.taken(self, inputs)
-                if key in self.retired:
-                    raise Refused(
-                        f"Error, failed to create instance {key}: googleapi: Error 409: The Cloud "
-                        "SQL instance already exists. When you delete an instance, you can't reuse "
-                        "the name of the deleted instance until one week from the deletion date."
-                    )
                 if any(
                     kind.taken(self, live.inputs) == key
                     for (other, _), live in self.live.items()

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from local.cloud import Cloud
 
 
+# Where a primary declares no size.
+_DISK_GB = 10
+
+
 def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     instance = inputs["name"]
     declared = inputs.get("settings") or {}
@@ -84,14 +88,28 @@ def _primary_of(cloud: Cloud, inputs: Inputs) -> Any:
     if not (name := inputs.get("masterInstanceName")):
         return None
     primary, backup = instance_of(cloud, name), "backupConfiguration"
-    if ((inputs.get("settings") or {}).get(backup) or {}).get("enabled"):
+    declared = inputs.get("settings") or {}
+    if (declared.get(backup) or {}).get("enabled"):
         raise Refused("Error 400: Invalid request: Backups can't be enabled for read replicas.")
     live = cloud.read("gcp:sql/databaseInstance:DatabaseInstance", name)
-    kept = (live.inputs.get("settings") or {}).get(backup) or {} if live else {}
-    if not kept.get("pointInTimeRecoveryEnabled"):
+    of_primary = (live.inputs.get("settings") or {}) if live else {}
+    if not (of_primary.get(backup) or {}).get("pointInTimeRecoveryEnabled"):
         raise Refused(
             f"Error 400: Invalid request: The primary instance {name} must have point-in-time "
             "recovery enabled."
+        )
+    in_network = (of_primary.get("ipConfiguration") or {}).get("privateNetwork")
+    if in_network and of_primary.get("connectorEnforcement") == "REQUIRED":
+        raise Refused(
+            f"Error 400: Invalid request: {name} has a private IP and accepts connections from "
+            "Cloud SQL connectors only: read replicas can't be created for it."
+        )
+    # One that stands grows with its primary, whatever is declared; without a size it has the same.
+    disk, least = (int(of.get("diskSize") or 0) for of in (declared, of_primary))
+    if inputs["name"] not in cloud.databases and 0 < disk < (least or _DISK_GB):
+        raise Refused(
+            "Error 400: Invalid request: The disk size of a read replica can't be smaller than "
+            f"its primary instance's: {disk} GB, {name} has {least or _DISK_GB} GB."
         )
     return primary
 
@@ -112,8 +130,8 @@ def _check_tier(settings: Settings, edition: str | None) -> None:
 def same_instance(key: str, old: Any, new: Any) -> bool:
     """A disk that is larger than declared has grown by itself."""
     if key == "settings" and new.get("diskAutoresize") is not False:
-        larger = max(int(old.get("diskSize") or 0), int(new.get("diskSize") or 0))
-        return bool(old == {**new, "diskSize": larger})
+        sizes = [int(each["diskSize"]) for each in (old, new) if each.get("diskSize")]
+        return bool(old == ({**new, "diskSize": max(sizes)} if sizes else new))
     return bool(old == new)
 
 
@@ -149,7 +167,6 @@ def delete_instance(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
             f"first: {', '.join(replicas)}."
         )
     cloud.databases.pop(inputs["name"]).delete()
-    cloud.retired.add(inputs["name"])
 
 
 def instance_of(cloud: Cloud, instance: str) -> Postgres | RecordedInstance:

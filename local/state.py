@@ -89,9 +89,12 @@ class Process:
 class State:
     """One `.local/` directory."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, lock: int | None = None) -> None:
+        """`lock`: taken by the process that started this one, which hands it on."""
         self.root = root.resolve()
-        self._lock: int | None = None
+        self.lock = lock
+        if lock is not None:
+            os.set_inheritable(lock, False)
 
     @property
     def digest(self) -> str:
@@ -162,13 +165,13 @@ class State:
         except BlockingIOError:
             os.close(descriptor)
             return False
-        self._lock = descriptor
+        self.lock = descriptor
         return True
 
     def release(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
     def running(self) -> bool:
         if not self.path("lock").exists():

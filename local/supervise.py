@@ -39,6 +39,22 @@ class Options:
     detached: bool = False
 
 
+def fitting(remembered: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """Without the versions of passwords that a run's settings don't let the stack generate.
+
+    The program refuses such a version, and nobody gave this run one.
+    """
+
+    def generated(who: str) -> bool:
+        own = (given.get(f"mlflow-gcp:{who}{name}") for name in ("Password", "PasswordSecret"))
+        return not any(own) and bool(who == "tracking" or given.get(f"mlflow-gcp:{who}Username"))
+
+    idle = {
+        f"mlflow-gcp:{who}PasswordVersion" for who in ("tracking", "viewer") if not generated(who)
+    }
+    return {key: value for key, value in remembered.items() if key not in idle}
+
+
 def check_port(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -65,7 +81,7 @@ class Supervisor:
     def run(self) -> None:
         state = self._state
         state.create()
-        if not state.acquire():
+        if state.lock is None and not state.acquire():
             raise LocalError(already_running(state))
         me = Process.of(os.getpid())
         assert me is not None  # noqa: S101
@@ -83,7 +99,8 @@ class Supervisor:
 
     def _supervise(self, entry: dict[str, Any]) -> None:
         options = self._options
-        config = {**DEFAULTS, **self._state.load(SETTINGS), **options.config}
+        remembered = fitting(self._state.load(SETTINGS), options.config)
+        config = {**DEFAULTS, **remembered, **options.config}
         entry = {**entry, "config": config}
         cloud = Cloud(
             state=self._state,
@@ -102,10 +119,11 @@ class Supervisor:
             [service] = cloud.services.values()
             outputs["tracking_uri"] = service.address
             self._write_env(cloud, outputs, config)
-            self._state.save("supervisor.json", {**entry, "outputs": outputs, "ready": True})
             ready = took(installing=self._installing, starting=time.monotonic() - self._started)
             lines = screen(self._state, outputs, ready=ready, detached=options.detached)
             print(lines, flush=True)
+            # Last: `up` shows what was printed until then.
+            self._state.save("supervisor.json", {**entry, "outputs": outputs, "ready": True})
             ended = [service.ended for service in cloud.services.values()]
             while not cloud.stopping.wait(0.5):
                 if any(event.is_set() for event in ended):

@@ -246,9 +246,24 @@ def test_a_key_comes_with_the_database_or_not_at_all(shared: Deployment) -> None
     assert f"{INSTANCE}::instance" in refused.errors
 
 
-def test_a_database_does_not_come_out_of_its_network(fresh: Deployment) -> None:
-    fresh.init(network="private")
+def test_a_key_that_comes_later_brings_an_empty_database(fresh: Deployment) -> None:
+    """Where nothing is protected. Google gives a deleted instance's name away at once."""
+    fresh.init(deletionProtection=False)
     fresh.up()
+    fresh.configure(kmsKey=KEY)
+    assert kinds(fresh.up().touched)[INSTANCE] == REPLACED
+    assert fresh.up().touched == set()
+    assert fresh.cloud.one(INSTANCE)["encryptionKeyName"] == KEY
+
+
+def test_a_database_in_a_network(fresh: Deployment) -> None:
+    fresh.init(network="private", viewerUsername="viewer")
+    fresh.up()
+    # Before it is copied, it gives up answering to connectors alone.
+    fresh.configure(readReplica=True)
+    assert kinds(fresh.up().touched)[INSTANCE] == UPDATED | NEW
+    assert fresh.up().touched == set()
+    # It does not come out again.
     fresh.configure(network=None)
     refused = fresh.preview(fails=True)
     assert refused.errors.count("marked for protection") == 1

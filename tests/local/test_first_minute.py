@@ -1,13 +1,14 @@
 """What a newcomer sees of `make local` when something is in its way, and when nothing is."""
 
 import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from local.state import State
-from local.supervise import screen, took
+from local.supervise import fitting, screen, took
 from tests.local.conftest import Stack
 from tests.local.test_lifecycle import processes_of
 from tests.supply.test_install import disk
@@ -39,6 +40,72 @@ def test_who_can_log_in_is_on_the_screen(tmp_path: Path, viewer: dict[str, str],
     outputs |= {f"viewer_{what}": value for what, value in viewer.items()}
     shown = screen(State(tmp_path), outputs, ready="ready", detached=True)
     assert f"  username   me\n  password   mine{said}\n\n" in shown
+
+
+ROTATED = {
+    f"mlflow-gcp:{name}": "2"
+    for name in (
+        "trackingPasswordVersion",
+        "viewerPasswordVersion",
+        "databasePasswordVersion",
+        "encryptionKeyVersion",
+    )
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "left_out"),
+    [
+        ({"viewerUsername": "viewer"}, set()),
+        ({}, {"viewerPasswordVersion"}),
+        ({"viewerUsername": ""}, {"viewerPasswordVersion"}),
+        (
+            {"viewerUsername": "viewer", "viewerPassword": "of my own, and long"},
+            {"viewerPasswordVersion"},
+        ),
+        (
+            {"viewerUsername": "viewer", "viewerPasswordSecret": "projects/p/secrets/s/versions/1"},
+            {"viewerPasswordVersion"},
+        ),
+        (
+            {"trackingPassword": "of my own, and long"},
+            {"viewerPasswordVersion", "trackingPasswordVersion"},
+        ),
+        (
+            {"trackingPasswordSecret": "projects/p/secrets/s/versions/1"},
+            {"viewerPasswordVersion", "trackingPasswordVersion"},
+        ),
+        ({"trackingPassword": "", "viewerUsername": "viewer"}, set()),
+    ],
+)
+def test_what_was_rotated_is_left_out_where_it_does_not_fit(
+    given: dict[str, str], left_out: set[str]
+) -> None:
+    held = fitting(ROTATED, {f"mlflow-gcp:{key}": value for key, value in given.items()})
+    assert {key.removeprefix("mlflow-gcp:") for key in ROTATED.keys() - held.keys()} == left_out
+    assert set(held.values()) == {"2"}
+
+
+def test_starting_again_with_and_without_who_was_rotated(own_stack: Stack) -> None:
+    own_stack.config = ("viewerUsername=viewer",)
+    assert own_stack.up().returncode == 0
+    rotate = [sys.executable, "-m", "operations", "--state", str(own_stack.folder)]
+    rotate += ["--stack", "local", "rotate", "--what", "viewer"]
+    rotated = own_stack.run(rotate)
+    assert rotated.returncode == 0, rotated.stdout + rotated.stderr
+    passwords = [viewers_password(own_stack)]
+    for config in ((), ("viewerUsername=viewer",)):
+        own_stack.down()
+        own_stack.config = config
+        started = own_stack.up()
+        assert started.returncode == 0, started.stdout + started.stderr
+        passwords.append(viewers_password(own_stack))
+    assert passwords == [passwords[0], None, passwords[0]]
+
+
+def viewers_password(stack: Stack) -> str | None:
+    password: str | None = State(stack.folder).supervisor()["outputs"].get("viewer_password")
+    return password
 
 
 @pytest.mark.parametrize("port", ["abc", "0", "70000", "-1"])

@@ -12,6 +12,7 @@ import pytest
 from tests.local.conftest import ROOT, Stack
 from tests.local.test_stack import CHECK
 
+STOPS = "`make local-down` stops it."
 COUNT_RUNS = """
 import mlflow
 print(len(mlflow.search_runs(experiment_names=["quickstart"])))
@@ -49,6 +50,30 @@ def test_data_and_credentials_outlive_a_restart(own_stack: Stack) -> None:
     own_stack.down()
     assert own_stack.run(own_stack.command("clean")).returncode == 0
     assert not own_stack.folder.exists()
+
+
+def test_two_starts_at_once(own_stack: Stack) -> None:
+    """One runs and has the screen to itself; the other says where."""
+    stacks = [own_stack, Stack(own_stack.folder)]
+    for _ in range(3):
+        starting = [
+            subprocess.Popen(
+                stack.starting("up"), cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            for stack in stacks
+        ]  # fmt: skip
+        said = [process.communicate(timeout=120)[0] for process in starting]
+        assert [process.returncode for process in starting] == [0, 0], said
+        lost = [shown.startswith("It already runs") for shown in said]
+        assert sorted(lost) == [False, True], said
+        won = stacks[lost.index(False)]
+        address = f"http://127.0.0.1:{won.port}"
+        assert said[lost.index(True)] == f"It already runs, at {address}. {STOPS}\n"
+        shown = said[lost.index(False)]
+        assert shown.count(f"  address    {address}\n") == shown.count("ready in") == 1
+        assert (own_stack.folder / "log" / "local.log").read_text() == shown
+        own_stack.down()
 
 
 def test_ctrl_c_stops_everything(own_stack: Stack) -> None:

@@ -69,12 +69,8 @@ def test_a_name_is_given_once(google: Project, kind: str, inputs: Mapping[str, A
     with pytest.raises(Refused, match="Error 409"):
         create(google, kind, inputs)
     google.cloud.delete(f"gcp:{kind}", made, outputs)
-    again = "reuse the name .* one week" if "sql" in kind else ""
-    if again:
-        with pytest.raises(Refused, match=again):
-            create(google, kind, inputs)
-    else:
-        assert create(google, kind, inputs)[0] == made
+    # Cloud SQL's too: https://cloud.google.com/sql/docs/postgres/delete-instance
+    assert create(google, kind, inputs)[0] == made
 
 
 @pytest.mark.parametrize(
@@ -207,6 +203,58 @@ def test_a_replica_is_of_a_primary_that_can_have_one(google: Project) -> None:
         google.cloud.delete(f"gcp:{kind}", primary, outputs)
     google.cloud.delete(f"gcp:{kind}", made, of_it)
     google.cloud.delete(f"gcp:{kind}", primary, outputs)
+
+
+@pytest.mark.parametrize("enforcement", ["REQUIRED", "NOT_REQUIRED"])
+def test_what_answers_to_connectors_alone_in_a_network_is_not_copied(
+    google: Project, enforcement: str
+) -> None:
+    kind = "sql/databaseInstance:DatabaseInstance"
+    network = {"ipv4Enabled": False, "privateNetwork": "projects/p/global/networks/elsewhere"}
+    backup = {"enabled": True, "pointInTimeRecoveryEnabled": True}
+    first = changed(INSTANCE, "settings.ipConfiguration", network)
+    first = changed(first, "settings.connectorEnforcement", enforcement)
+    first = changed(first, "settings.backupConfiguration", backup)
+    create(google, kind, first)
+    copied = changed({**first, "masterInstanceName": first["name"]}, "name", "copy")
+    copied = changed(copied, "settings.backupConfiguration", {})
+    if enforcement == "REQUIRED":
+        with pytest.raises(Refused, match="read replicas can't be created for it"):
+            create(google, kind, copied)
+    else:
+        assert create(google, kind, copied)[0] == "copy"
+
+
+@pytest.mark.parametrize(
+    ("primary", "replica", "refused"),
+    [(50, 10, True), (50, 49, True), (None, 9, True), (50, 50, False), (50, None, False)],
+)
+def test_a_replicas_disk_is_no_smaller_than_its_primarys(
+    google: Project, primary: int | None, replica: int | None, refused: bool
+) -> None:
+    kind = "sql/databaseInstance:DatabaseInstance"
+
+    def instance(name: str, disk: int | None, **settings: Any) -> dict[str, Any]:
+        return {
+            **{"name": name, "databaseVersion": "POSTGRES_17", "deletionProtection": False},
+            "settings": {"tier": "db-f1-micro", "edition": "ENTERPRISE", **settings}
+            | ({"diskSize": disk} if disk else {}),
+        }
+
+    backup = {"enabled": True, "pointInTimeRecoveryEnabled": True}
+    made, _ = create(google, kind, instance("first", primary, backupConfiguration=backup))
+    copy_of_it = {**instance("copy", replica), "masterInstanceName": "first"}
+    if refused:
+        with pytest.raises(Refused, match="can't be smaller than its primary"):
+            create(google, kind, copy_of_it)
+        return
+    copied, _ = create(google, kind, copy_of_it)
+    # Both grow by themselves: what is declared of the replica may be less than what there is now.
+    live = google.cloud.read(f"gcp:{kind}", made)
+    assert live
+    live.inputs["settings"]["diskSize"] = 60
+    labelled = changed(copy_of_it, "settings.userLabels", {"team": "a"})
+    google.cloud.update(f"gcp:{kind}", copied, "test", labelled)
 
 
 def test_grants_are_for_who_exists_and_end_when_deleted(google: Project) -> None:
