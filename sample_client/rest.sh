@@ -2,13 +2,15 @@
 # Plain REST with curl: an experiment, a run, a metric, a file up and down. Needs curl 7.76 or later.
 # https://mlflow.org/docs/latest/api_reference/rest-api.html
 set -eu
+stop() { echo "$*" >&2 && exit 1; }
 for name in MLFLOW_TRACKING_URI MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD; do
     eval "value=\${$name:-}"
-    [ -n "$value" ] || {
-        echo "$name is not set: ask who runs the server, or source .local/env" >&2
-        exit 1
-    }
+    [ -n "$value" ] || stop "$name is not set: ask who runs the server, or source .local/env"
 done
+case $MLFLOW_TRACKING_URI in
+    http://* | https://*) ;;
+    *) stop "MLFLOW_TRACKING_URI=$MLFLOW_TRACKING_URI lacks https:// (http:// on this computer)" ;;
+esac
 api=$MLFLOW_TRACKING_URI/api/2.0
 experiment=${MLFLOW_EXPERIMENT_NAME:-gallery}
 
@@ -23,12 +25,13 @@ call() {
 post() { call --header "Content-Type: application/json" --data "$2" "$api/mlflow/$1"; }
 field() { sed -n 's/.*"'"$1"'": *"\{0,1\}\([^",}]*\).*/\1/p' | head -n 1; }
 
-said=$(call "$MLFLOW_TRACKING_URI/version" 2>&1) || {
-    # shellcheck disable=SC2086  # on one line
-    echo "$MLFLOW_TRACKING_URI says:" $said >&2
-    exit 1
-}
-echo "MLflow $said"
+said=$(call --write-out " %{http_code}" "$MLFLOW_TRACKING_URI/version" 2>&1) || true
+status=${said##* }
+case $status in
+    200) echo "MLflow ${said% *}" ;;
+    30?) stop "$MLFLOW_TRACKING_URI sends you elsewhere ($status): were you given https://?" ;;
+    *) stop "$MLFLOW_TRACKING_URI says: $(echo "${said% 000}" | tr -s '[:space:]' ' ')" ;;
+esac
 
 found=$(call --get --data-urlencode "experiment_name=$experiment" \
     "$api/mlflow/experiments/get-by-name" 2>/dev/null) ||

@@ -6,10 +6,12 @@ import re
 import shlex
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import requests
@@ -173,7 +175,8 @@ def workflow(env: dict[str, str], tools: Path) -> tuple[list[str], dict[str, str
 DIRECT = {("direct_bucket", "right"), ("direct_bucket", "wrong"), ("rest", "wrong")}
 
 
-def jobs(stacks: dict[str, Stack], folder: Path) -> Iterator[dict[str, Any]]:
+def jobs(stacks: dict[str, Stack], folder: Path, *, moved: str) -> Iterator[dict[str, Any]]:
+    """`moved`: the address of a server that sends everybody elsewhere."""
     home = {"PATH": os.environ["PATH"], "HOME": str(folder), **SETTINGS}
     served = {name: stack.environment() | home for name, stack in stacks.items()}
     proxied, direct = served["proxied"], served["direct"]
@@ -191,8 +194,9 @@ def jobs(stacks: dict[str, Stack], folder: Path) -> Iterator[dict[str, Any]]:
             yield job(sample, variant, env | changed)
         if sample != "notebook":  # what the wrong password has shown, once more
             yield job(sample, "unset", home)
-    yield job("plain", "bare", proxied | {"MLFLOW_TRACKING_URI": "mlflow-1.us-central1.run.app"})
+    yield job("rest", "moved", proxied | {"MLFLOW_TRACKING_URI": moved})
     for sample in ("plain", "rest"):
+        yield job(sample, "bare", proxied | {"MLFLOW_TRACKING_URI": "mlflow-1.us-central1.run.app"})
         yield job(sample, "unreachable", direct | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
     nobody = {"GCE_METADATA_HOST": "", "GCE_METADATA_IP": "", "NO_GCE_CHECK": "true"}
     yield job("direct_bucket", "unknown", direct | nobody)
@@ -206,12 +210,42 @@ def jobs(stacks: dict[str, Stack], folder: Path) -> Iterator[dict[str, Any]]:
     yield job("workflow", "right", {}) | {"command": lines, "env": home | variables | path}
 
 
+class Moved(BaseHTTPRequestHandler):
+    """Cloud Run's answer to whoever comes by http."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        page = b"<HTML>The document has moved</HTML>"
+        self.send_response(302)
+        self.send_header("Location", f"https://mlflow-1.us-central1.run.app{self.path}")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    do_POST = do_PUT = do_GET
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
 @pytest.fixture(scope="session")
-def ended(stacks: dict[str, Stack], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+def moved() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Moved) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ended(
+    stacks: dict[str, Stack], moved: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Ended]:
     """By `sample-variant`."""
     runner = subprocess.run(
         [str(PYTHON), str(Path(__file__).with_name("runner.py"))],
-        input=json.dumps(list(jobs(stacks, tmp_path_factory.mktemp("gallery")))),
+        input=json.dumps(list(jobs(stacks, tmp_path_factory.mktemp("gallery"), moved=moved))),
         env={"PATH": os.environ["PATH"], "PYTHONUTF8": "1", **SETTINGS},
         check=False, stdout=subprocess.PIPE, text=True, timeout=300,
     )  # fmt: skip

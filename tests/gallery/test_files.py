@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from tests.gallery.conftest import GALLERY, SAMPLES, WORKFLOW
 from tests.local.conftest import ROOT
+from tests.manual import stand_in
 from tests.supply.test_portability import offences, shell_blocks
 
 FILES = sorted(
@@ -76,6 +78,35 @@ def test_the_workflow_runs_what_the_repositorys_own_runs() -> None:
     assert set(uses.findall(theirs)) <= ours
     assert len(uses.findall(theirs)) == theirs.count("uses:") == 2
     assert yaml.safe_load(theirs)["permissions"] == {"contents": "read"}
+
+
+PULUMI = """#!/bin/sh
+case "$*" in
+    "stack output "*" --stack dev --cwd $HOME/mlflow-gcp") echo "$3 $4" ;;
+    *) echo "error: no Pulumi.yaml project file found" >&2; exit 255 ;;
+esac
+"""
+
+
+def test_direnv_asks_from_beside_your_code(tmp_path: Path) -> None:
+    code = tmp_path / "my-code"
+    code.mkdir()
+    stand_in(tmp_path, "pulumi", PULUMI)
+    template = (GALLERY / ".envrc.template").read_text()
+    told = subprocess.run(
+        ["bash", "-euc", f"{template}\nenv | grep ^MLFLOW | sort"],
+        check=True, cwd=code, env={"PATH": f"{tmp_path}:{os.defpath}", "HOME": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (told.stderr, told.stdout.splitlines()) == (
+        "",
+        [
+            "MLFLOW_EXPERIMENT_NAME=my-experiment",
+            "MLFLOW_TRACKING_PASSWORD=tracking_password --show-secrets",
+            "MLFLOW_TRACKING_URI=tracking_uri --stack",
+            "MLFLOW_TRACKING_USERNAME=tracking_username --stack",
+        ],
+    )
 
 
 def test_the_extra_packages_are_pinned() -> None:

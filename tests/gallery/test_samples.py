@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.gallery.conftest import COMMIT, MEBIBYTE, SAMPLES, Ended, Server, require
+from tests.gallery.conftest import COMMIT, MEBIBYTE, SAMPLES, Ended, Moved, Server, require
 
 FORKED = [sample for sample in SAMPLES if sample not in ("notebook", "rest")]
 
@@ -184,9 +184,10 @@ def test_without_variables(ended: dict[str, Ended], sample: str) -> None:
     assert said == ("MLFLOW_TRACKING_URI is not set: ask who runs the server, or source .local/env")
 
 
-def test_an_address_that_begins_with_the_host(ended: dict[str, Ended]) -> None:
-    """MLflow would take it for a folder."""
-    assert the_one_line(ended["plain-bare"]) == (
+@pytest.mark.parametrize("sample", ["plain", "rest"])
+def test_an_address_that_begins_with_the_host(ended: dict[str, Ended], sample: str) -> None:
+    """MLflow would take it for a folder, and curl for http, where the password is read by all."""
+    assert the_one_line(ended[f"{sample}-bare"]) == (
         "MLFLOW_TRACKING_URI=mlflow-1.us-central1.run.app lacks https:// (http:// on this computer)"
     )
 
@@ -205,6 +206,15 @@ def test_curl_with_a_wrong_password(ended: dict[str, Ended]) -> None:
     said = the_one_line(ended["rest-wrong"])
     assert "401" in said
     assert "MLFLOW_TRACKING_PASSWORD" in said
+
+
+@pytest.mark.usefixtures("curl")
+def test_curl_that_is_sent_elsewhere(ended: dict[str, Ended], moved: str) -> None:
+    """No redirect is an answer, and the password goes on to nowhere."""
+    assert the_one_line(ended["rest-moved"]) == (
+        f"{moved} sends you elsewhere (302): were you given https://?"
+    )
+    assert Moved.asked == ["/version"]
 
 
 @pytest.mark.usefixtures("curl")
