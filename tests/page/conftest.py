@@ -49,18 +49,20 @@ FLAGS = [
     "--ignore-certificate-errors",
 ]
 
-# What stock MLflow's page logs as an error too, seen on `mlflow server` with SQLite.
+# What each of stock MLflow's pages logs as an error too, seen on `mlflow server` with SQLite.
 STOCK_ERRORS = (
     # Asks who is logged in; only the app of MLflow's own basic-auth has the route.
     "/ajax-api/2.0/mlflow/users/current",
-    # Comparing runs, the section of their artifacts.
-    "Cannot read properties of undefined (reading 'includes')",
-    # The browser's note that a layout took two rounds: the trace's panel sliding in.
+    # The browser's note that a layout took two rounds: panels that slide in, charts that are drawn.
     "ResizeObserver loop completed with undelivered notifications",
 )
 
 Picture = Callable[[Page, str], None]
 VIEWPORT = {"width": 1400, "height": 850}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "stock_error(text): in the console, on stock's page too")
 
 
 class PageStack(Stack):
@@ -176,13 +178,17 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 
 @contextmanager
-def watched_page(context: BrowserContext) -> Iterator[Page]:
-    """A page without MLflow's first-visit hints, and with nothing in its console at the end."""
+def watched_page(context: BrowserContext, *expected: str) -> Iterator[Page]:
+    """A page without MLflow's first-visit hints, and with nothing in its console at the end.
+
+    `expected`: what else is part of an error that may be there.
+    """
     errors: list[str] = []
 
     def look(message: ConsoleMessage) -> None:
-        text = f"{message.text} {message.location['url']}"
-        if message.type == "error" and not any(known in text for known in STOCK_ERRORS):
+        text = f"{message.text} <{message.location['url']}>"
+        known = any(part in text for part in (*STOCK_ERRORS, *expected))
+        if message.type == "error" and not known:
             errors.append(text)
 
     context.on("console", look)
