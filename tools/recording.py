@@ -37,8 +37,9 @@ PATIENCE = 600.0
 # Of the length of a true one, which is never kept.
 PASSWORD = "Not4RealPasswordButAsLongAsOne00"  # noqa: S105
 
-PROMPT = "\x1b]133;A\x07"
-"""Tells the end of a command: https://gitlab.freedesktop.org/Per_Bothner/specifications"""
+PROMPT = "\x1b]133;D;$?\x07"
+"""Tells a command's end and exit code: https://gitlab.freedesktop.org/Per_Bothner/specifications"""
+PROMPTED = re.compile(r"\x1b\]133;D;(\d+)\x07")
 
 Event = tuple[float, str]
 
@@ -50,7 +51,10 @@ def commands(readme: str) -> list[str]:
 
 
 def record(typed: Sequence[str], *, source: Path, folder: Path) -> list[Event]:
-    """Run the commands in a terminal, the clone from the source, and keep what it shows."""
+    """Run the commands in a terminal, the clone from the source, and keep what it shows.
+
+    The first that fails is the last.
+    """
     settings = folder / "inputrc"
     settings.write_text("set enable-bracketed-paste off\n")
     address = re.findall(r"https://\S+", typed[0])[0]
@@ -70,20 +74,32 @@ def record(typed: Sequence[str], *, source: Path, folder: Path) -> list[Event]:
         size = f"stty cols {COLUMNS} rows {ROWS}; exec bash --norc --noprofile -i"
         os.execvpe("sh", ["sh", "-c", size], environment)  # noqa: S606
     events: list[Event] = []
-    now = 0.0
-    for command in [*typed, "exit"]:
-        for waited, text in _until_prompt(terminal):
-            now += min(waited, LONGEST_WAIT)
-            events.append((now, text))
-        now += READING
-        os.write(terminal, command.encode() + b"\n")
-    os.waitpid(child, 0)
+    now, before = 0.0, ""
+    try:
+        for command in [*typed, "exit"]:
+            shown = ""
+            for waited, text in _until_prompt(terminal):
+                now += min(waited, LONGEST_WAIT)
+                events.append((now, text))
+                shown += text
+            [code] = PROMPTED.findall(shown)
+            if code != "0":
+                raise SystemExit(
+                    f"error: `{before}` ended with exit code {code}, so nothing is recorded:\n"
+                    + PROMPTED.sub("", shown)
+                )
+            now += READING
+            os.write(terminal, command.encode() + b"\n")
+            before = command
+    finally:
+        os.close(terminal)
+        os.waitpid(child, 0)
     return events
 
 
 def _until_prompt(terminal: int) -> Iterator[Event]:
     before, rest = time.monotonic(), b""
-    while PROMPT.encode() not in rest[-64:]:
+    while not PROMPTED.search(rest[-64:].decode(errors="replace")):
         if not select.select([terminal], [], [], PATIENCE)[0]:
             raise SystemExit(f"error: nothing was printed for {PATIENCE:.0f} s: {rest[-200:]!r}")
         time.sleep(0.02)  # what is printed together is one event
@@ -99,7 +115,7 @@ def without(events: Sequence[Event], secret: str) -> list[Event]:
     if len(secret) != len(PASSWORD):
         raise SystemExit("error: the password is not as long as the one to show in its place")
     text = "".join(part for _, part in events).replace(secret, PASSWORD)
-    text = text.replace(PROMPT, "\0" * len(PROMPT))
+    text = PROMPTED.sub(lambda prompt: "\0" * len(prompt[0]), text)
     changed, at = [], 0
     for moment, part in events:
         changed.append((moment, text[at : at + len(part)].replace("\0", "")))
@@ -237,9 +253,14 @@ def main() -> int:
             Path(folder).chmod(0o711)  # for the database's user, where root records
             source = arguments.source.resolve()
             typed = commands((source / "README.md").read_text())
-            events = record(typed, source=source, folder=Path(folder))
-            env = Path(folder, "mlflow-gcp", ".local", "env").read_text()
-            subprocess.run(["make", "local-clean"], cwd=Path(folder, "mlflow-gcp"), check=True)
+            clone = Path(folder, "mlflow-gcp")
+            try:
+                events = record(typed, source=source, folder=Path(folder))
+                env = (clone / ".local" / "env").read_text()
+            finally:
+                # Of what a command that failed has left, too.
+                if (clone / ".local").exists():
+                    subprocess.run(["make", "local-down", "local-clean"], cwd=clone, check=False)
             [password] = re.findall(r"^export MLFLOW_TRACKING_PASSWORD=(\S+)$", env, re.M)
             cast = written(without(events, shlex.split(password)[0]))
             if told := [line for line in cast.splitlines() if folder in line]:

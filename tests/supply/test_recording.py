@@ -5,6 +5,7 @@ import re
 import socket
 import sys
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.manual import ROOT
 from tools import recording
 
 HEADER, *EVENTS = map(json.loads, recording.CAST.read_text().splitlines())
+README = (ROOT / "README.md").read_text()
 TEXT = "".join(text for _, _, text in EVENTS)
 
 
@@ -56,9 +58,40 @@ def test_the_drawing_is_the_recordings_and_small(
     assert "is not its recording's: run" in capsys.readouterr().err
 
 
+FIRST = "echo https://example.com/first"
+
+
+def test_each_command_is_recorded(tmp_path: Path) -> None:
+    typed = [FIRST, "sleep 1; echo $((1 + 2))"]
+    events = recording.record(typed, source=tmp_path, folder=tmp_path)
+    text = recording.PROMPTED.sub("", "".join(part for _, part in events)).replace("\r", "")
+    assert text == f"$ {FIRST}\nhttps://example.com/first\n$ {typed[1]}\n3\n$ "
+    moments = [moment for moment, _ in events]
+    waits = {round(after - before, 1) for before, after in pairwise(moments)}
+    # Only to read what a command has said, and no wait of its own is as long as it was.
+    assert max(waits) <= recording.READING + recording.LONGEST_WAIT
+    assert not {wait for wait in waits if recording.LONGEST_WAIT < wait < recording.READING}
+
+
+def test_the_first_command_that_fails_ends_it(tmp_path: Path) -> None:
+    failing = "sh -c 'echo error: the port; exit 3'"
+    with pytest.raises(SystemExit) as ended:
+        recording.record([FIRST, failing, "touch later"], source=tmp_path, folder=tmp_path)
+    said = str(ended.value).replace("\r", "")
+    assert said.startswith(f"error: `{failing}` ended with exit code 3, so nothing is recorded:\n")
+    assert "\nerror: the port\n" in said
+    assert "\x1b" not in said
+    assert not (tmp_path / "later").exists()
+
+
+def test_how_its_waits_are_cut_is_said() -> None:
+    """A minute that takes half of one isn't true otherwise."""
+    assert f"waits are cut to {recording.LONGEST_WAIT} seconds" in README.replace("\n", " ")
+
+
 def test_a_password_is_replaced_where_two_events_share_it() -> None:
     secret = "s" * len(recording.PASSWORD)
-    events = [(1.0, f"{recording.PROMPT[:3]}"), (2.0, f"{recording.PROMPT[3:]}$ {secret[:5]}")]
+    events = [(1.0, "\x1b]133"), (2.0, f";D;0\x07$ {secret[:5]}")]
     shown = recording.without([*events, (3.0, f"{secret[5:]}\r\n")], secret)
     assert "".join(text for _, text in shown) == f"$ {recording.PASSWORD}\r\n"
     assert [moment for moment, _ in shown] == [1.0, 2.0, 3.0]
