@@ -53,6 +53,7 @@ PULUMI: Table = {
     "destroy": ("", 0),
     "import": ("--file= --protect= --generate-code= --yes", 0),
     "login": ("", 1),
+    "preview": ("", 0),
     "stack": ("--show-name", 0),
     "stack init": ("", 1),
     "stack output": ("--show-secrets", 1),
@@ -203,7 +204,7 @@ def _git(words: Sequence[str]) -> None:
     match words:
         case ["clone", url] if url.startswith("https://"):
             pass
-        case ["tag", _]:
+        case ["tag", _] | ["pull"]:
             pass
         case _:
             raise Wrong("no such command")
