@@ -170,8 +170,11 @@ def test_following_ends_quietly_with_ctrl_c(deployed: Machine) -> None:
     deployed.gcloud(*READ_HOUR, JSON, stdout="[]")
     command = [sys.executable, "-m", "operations", "--stack=dev", "logs", "--follow=1"]
     with subprocess.Popen(
-        command, env=deployed.environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as running:
+        command, env=deployed.environment, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+        # Whatever runs the tests may be in the background, where it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    ) as running:  # fmt: skip
         assert running.stderr is not None
         assert "nothing was logged in the last 1h" in running.stderr.readline()
         os.killpg(running.pid, signal.SIGINT)
