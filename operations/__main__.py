@@ -44,13 +44,15 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     command.add_argument("--format", default="", help=", ".join(FORMATS))
     command = commands.add_parser("logs", help="the server's log")
     command.add_argument("--since", default="", help="how far back, such as 30m")
-    command.add_argument("--follow", type=_yes("FOLLOW"), help="1: go on until Ctrl-C")
+    command.add_argument(
+        "--follow", type=_yes("FOLLOW"), default=False, help="1: go on until Ctrl-C"
+    )
     commands.add_parser("status", help="what stands, and how it is")
     command = commands.add_parser("rotate", help="another password or key")
     command.add_argument("--what", default="", help=", ".join(SECRETS))
     commands.add_parser("backup", help="the database as it is now")
     command = commands.add_parser("psql", help="a prompt in the database")
-    command.add_argument("--write", type=_yes("WRITE"), help="1: let it write")
+    command.add_argument("--write", type=_yes("WRITE"), default=False, help="1: let it write")
     return parser.parse_args(arguments)
 
 
@@ -67,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
         case "env":
             env(stack, format=arguments.format or "shell")
         case "logs":
-            logs(stack, since=arguments.since or "1h", follow=bool(arguments.follow))
+            logs(stack, since=arguments.since or "1h", follow=arguments.follow)
         case "status":
             from operations.status import status
 
@@ -81,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
         case _:
             from operations.psql import psql
 
-            return psql(stack, write=bool(arguments.write))
+            return psql(stack, write=arguments.write)
     return 0
 
 

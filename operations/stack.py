@@ -25,6 +25,16 @@ NAME = re.compile(r"(?:[\w.-]+/){0,2}[A-Za-z0-9_][\w.-]{0,99}", re.ASCII)
 NAMESPACE = "mlflow-gcp"
 
 
+def settings_file(name: str) -> str:
+    """Where a stack's settings are: the name may have the organisation's before it."""
+    return f"Pulumi.{name.rpartition('/')[2]}.yaml"
+
+
+def with_settings(folder: Path) -> str:
+    """The stacks that have such a file there, in a row."""
+    return ", ".join(sorted(path.suffixes[0][1:] for path in folder.glob("Pulumi.*.yaml")))
+
+
 class CloudStack:
     """A stack of Pulumi's."""
 
@@ -36,8 +46,7 @@ class CloudStack:
 
     @property
     def file(self) -> str:
-        """Where its settings are: the name may have the organisation's before it."""
-        return f"Pulumi.{self.name.rpartition('/')[2]}.yaml"
+        return settings_file(self.name)
 
     def pulumi(self, *arguments: str) -> str:
         try:

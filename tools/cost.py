@@ -17,7 +17,7 @@ from infra import prices  # noqa: E402
 from infra.config import load  # noqa: E402
 from infra.reader import SettingsError  # noqa: E402
 from infra.settings import Settings  # noqa: E402
-from operations.stack import NAME  # noqa: E402
+from operations.stack import NAME, settings_file, with_settings  # noqa: E402
 
 MAX_RUNS = 1_000_000
 
@@ -26,12 +26,11 @@ def stack_settings(stack: str | None) -> Settings:
     """Of a stack's file, or the defaults."""
     config: dict[str, Any] = {}
     if stack is not None:
-        # The name may have the organisation's before it.
-        file = ROOT / f"Pulumi.{stack.rpartition('/')[2]}.yaml"
+        file = ROOT / settings_file(stack)
         if not NAME.fullmatch(stack) or not file.exists():
-            here = ", ".join(sorted(path.suffixes[0][1:] for path in ROOT.glob("Pulumi.*.yaml")))
             sys.exit(
-                f"STACK={stack!r} has no file here. Those that have: {here}. Example: STACK=dev"
+                f"STACK={stack!r} has no file here. Those that have: {with_settings(ROOT)}. "
+                "Example: STACK=dev"
             )
         config = _config(file)
     # What a stack is called costs nothing, and a file that comes with the project has no project.

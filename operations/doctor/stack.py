@@ -17,7 +17,7 @@ import yaml
 from infra.config import load
 from infra.reader import SettingsError
 from infra.settings import Settings
-from operations.stack import LOCAL, NAME
+from operations.stack import LOCAL, NAME, settings_file, with_settings
 
 from .findings import Finding, mend, not_looked_at, ok, warning
 from .tools import run
@@ -116,7 +116,7 @@ def choose(named: str | None, *, selected: str, folder: Path) -> Stack:
             config={},
             trouble="is no stack's name (letters, digits, hyphens, dots and underscores)",
         )
-    file = folder / f"Pulumi.{name.rpartition('/')[2]}.yaml"
+    file = folder / settings_file(name)
     try:
         content = yaml.safe_load(file.read_text())
     except FileNotFoundError:
@@ -127,12 +127,11 @@ def choose(named: str | None, *, selected: str, folder: Path) -> Stack:
                 config={},
                 trouble="is the stack on this computer: `make local` says itself what it lacks",
             )
-        here = ", ".join(sorted(path.suffixes[0][1:] for path in folder.glob("Pulumi.*.yaml")))
         return Stack(
             name=name,
             why=why,
             config={},
-            trouble=f"has no {file.name}; there is one for {here}",
+            trouble=f"has no {file.name}; there is one for {with_settings(folder)}",
         )
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return Stack(name=name, why=why, config={}, trouble=f"{file.name} is no YAML")
