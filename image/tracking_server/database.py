@@ -119,12 +119,13 @@ def _pool_arguments() -> dict[str, Any]:
     }
 
 
-def _replica_pool() -> Pool:
+def _replica_pool() -> NestingPool:
     """Nothing is opened before a viewer comes."""
     url = _configured(_replica).set(drivername=dialect.DRIVER)
     engine = create_engine(url, module=driver, poolclass=NestingPool, **_pool_arguments())
     event.listen(engine, "connect", check_schema)
     event.listen(engine, "checkout", _replace_if_dead)
+    assert isinstance(engine.pool, NestingPool)  # noqa: S101
     return engine.pool
 
 

@@ -19,7 +19,6 @@ from pg8000.exceptions import (  # type: ignore[import-untyped]
     Error,
     InterfaceError,
 )
-from sqlalchemy import Pool
 from sqlalchemy.pool import PoolProxiedConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -64,7 +63,7 @@ class ReplicaPool(NestingPool):
     on to the primary, and so do all who come later until it has answered again.
     """
 
-    replica: Pool | None = None
+    replica: NestingPool | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -75,7 +74,7 @@ class ReplicaPool(NestingPool):
 
     def connect(self) -> PoolProxiedConnection:
         replica = self.replica
-        if not isinstance(replica, NestingPool) or not LOOKING.get():
+        if replica is None or not LOOKING.get():
             return super().connect()
         # Who holds one of the primary's takes no other: two who hold one of each and wait for one
         # of the other would wait in vain.
