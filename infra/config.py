@@ -249,15 +249,17 @@ def _github(read: Reader) -> GitHubRepository | None:
         "nothing deploys from there",
         example="my-org/mlflow-gcp",
     )
-    if bool(name) != bool(number) and read.ok("githubRepository", "githubRepositoryId"):
+    if name and not number and read.ok("githubRepositoryId"):
         read.problem(
             full("githubRepositoryId"),
-            wanted=f"the number that GitHub has for {name}, as its name could be another's one day"
-            if name
-            else "nothing without githubRepository, whose number it is",
-            example=f'"$(gh api repos/{name} --jq .id)"'
-            if name
-            else "pulumi config rm githubRepositoryId",
+            wanted=f"the number that GitHub has for {name}, as its name could be another's one day",
+            example=f'"$(gh api repos/{name} --jq .id)"',
+        )
+    if number and not name and read.ok("githubRepository"):
+        read.problem(
+            full("githubRepositoryId"),
+            wanted="nothing without githubRepository, whose number it is",
+            example="pulumi config rm githubRepositoryId",
         )
     return GitHubRepository(name=name, number=number) if name else None
 

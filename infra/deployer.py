@@ -29,7 +29,7 @@ ISSUER = "https://token.actions.githubusercontent.com"
 WORKFLOW = ".github/workflows/deploy.yml"
 BRANCH = "refs/heads/main"
 
-ROLES = ("roles/run.developer",)  # the service, but not who may call it
+SERVICE_ROLE = "roles/run.developer"  # not who may call it
 INSTANCE_ROLE = "roles/cloudsql.editor"  # its settings; not its users, and no deletion
 EXISTING_INSTANCE_ROLE = "roles/cloudsql.viewer"
 WATCHING_ROLES = ("roles/monitoring.alertPolicyEditor",)
@@ -132,7 +132,7 @@ class Deployer(Component):
         self.provider = provider.name
 
         self._on_project("review", "roles/browser", review)
-        roles = [*ROLES, EXISTING_INSTANCE_ROLE if existing_instance else INSTANCE_ROLE]
+        roles = [SERVICE_ROLE, EXISTING_INSTANCE_ROLE if existing_instance else INSTANCE_ROLE]
         if watched:
             roles += WATCHING_ROLES
         if source_bucket is not None:

@@ -105,11 +105,12 @@ def _primary_of(cloud: Cloud, inputs: Inputs) -> Any:
             "Cloud SQL connectors only: read replicas can't be created for it."
         )
     # One that stands grows with its primary, whatever is declared; without a size it has the same.
-    disk, least = (int(of.get("diskSize") or 0) for of in (declared, of_primary))
-    if inputs["name"] not in cloud.databases and 0 < disk < (least or _DISK_GB):
+    least = int(of_primary.get("diskSize") or _DISK_GB)
+    disk = int(declared.get("diskSize") or least)
+    if inputs["name"] not in cloud.databases and disk < least:
         raise Refused(
             "Error 400: Invalid request: The disk size of a read replica can't be smaller than "
-            f"its primary instance's: {disk} GB, {name} has {least or _DISK_GB} GB."
+            f"its primary instance's: {disk} GB, {name} has {least} GB."
         )
     return primary
 
