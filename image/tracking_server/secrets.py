@@ -7,12 +7,10 @@ from dataclasses import dataclass, field, fields
 from itertools import count
 from time import monotonic
 
-import google.auth
-import google.auth.transport.requests
 from google.api_core import exceptions
 from google.api_core.retry import Retry, if_exception_type
-from google.auth.credentials import Credentials as GoogleCredentials
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+from google.auth.compute_engine import Credentials as ServiceAccountCredentials
+from google.auth.exceptions import GoogleAuthError
 from google.cloud.secretmanager_v1 import SecretManagerServiceClient
 from requests.exceptions import ConnectionError as HTTPConnectionError
 from requests.exceptions import Timeout as HTTPTimeout
@@ -22,6 +20,7 @@ from sqlalchemy.exc import ArgumentError
 from tracking_server.backoff import Backoff
 from tracking_server.credentials import Credentials
 from tracking_server.errors import BootError
+from tracking_server.google_api import SCOPE, own_request
 from tracking_server.settings import SecretVersions, Settings
 
 DEADLINE = 60.0
@@ -38,7 +37,6 @@ _TRANSIENT = (
     HTTPConnectionError,
     HTTPTimeout,
 )
-_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,19 +163,14 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
     )
 
 
-def _credentials(until: float) -> GoogleCredentials:
+def _credentials(until: float) -> ServiceAccountCredentials:
     """The service account's credentials with a token, so that the calls share one."""
-    try:
-        credentials, _ = google.auth.default(scopes=[_SCOPE])
-    except DefaultCredentialsError as error:
-        raise BootError(
-            "No Google identity: the metadata server can't be reached. On Cloud Run the service "
-            "needs a service account; elsewhere run gcloud auth application-default login"
-        ) from error
+    credentials = ServiceAccountCredentials(scopes=[SCOPE])
+    request = own_request()
     backoff = Backoff(first=0.2, longest=3.0)
     while True:
         try:
-            credentials.refresh(google.auth.transport.requests.Request())
+            credentials.refresh(request)
         except GoogleAuthError as error:
             if backoff.outlasts(until):
                 raise BootError(
@@ -187,11 +180,12 @@ def _credentials(until: float) -> GoogleCredentials:
                 ) from error
             backoff.wait()
         else:
-            assert isinstance(credentials, GoogleCredentials)  # noqa: S101
             return credentials
 
 
-def _client(settings: Settings, credentials: GoogleCredentials) -> SecretManagerServiceClient:
+def _client(
+    settings: Settings, credentials: ServiceAccountCredentials
+) -> SecretManagerServiceClient:
     return SecretManagerServiceClient(
         credentials=credentials,
         transport="rest",
@@ -202,7 +196,7 @@ def _client(settings: Settings, credentials: GoogleCredentials) -> SecretManager
 def _access(
     client: SecretManagerServiceClient,
     name: str,
-    credentials: GoogleCredentials,
+    credentials: ServiceAccountCredentials,
     until: float,
     grant_until: float,
 ) -> str:

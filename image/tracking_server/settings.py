@@ -3,11 +3,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Literal
 
 from tracking_server.errors import BootError
 
 Artifacts = Literal["proxied", "direct"]
+Network = IPv4Network | IPv6Network
 
 _SECRET_VERSION = re.compile(r"[A-Za-z0-9_-]{1,255}/versions/[1-9][0-9]*")
 _CONNECTION_NAME = re.compile(r"[a-z0-9.:-]+:[a-z0-9-]+:[a-z0-9-]+")
@@ -49,10 +51,11 @@ class Settings:
     `pool_size` are the database connections of all `processes` together, `max_concurrency` the
     requests that each of them answers at a time; `database_replica` is the connection name of the
     read replica that a viewer reads from, if there is one; `trusted_proxies` is how many addresses
-    of ours come after the client's in X-Forwarded-For. The endpoint is for a private or a regional
-    one and for `make local`, which also says where to listen; `cloudsql_root` is where Cloud Run
-    mounts the connector's sockets; `boot_patience` are the seconds that a boot waits for a grant
-    that isn't seen yet, and for the database.
+    of ours come after the client's in X-Forwarded-For; `internal_networks` are the ranges that
+    callers may make the server connect to as well as the internet. The endpoint is for a private or
+    a regional one and for `make local`, which also says where to listen; `cloudsql_root` is where
+    Cloud Run mounts the connector's sockets; `boot_patience` are the seconds that a boot waits for
+    a grant that isn't seen yet, and for the database.
     """
 
     project: str
@@ -66,6 +69,7 @@ class Settings:
     secrets: SecretVersions
     database_replica: str | None
     trusted_proxies: int
+    internal_networks: tuple[Network, ...]
     cloudsql_root: str
     secret_manager_endpoint: str
     boot_patience: int
@@ -74,6 +78,14 @@ class Settings:
     def pool_share(self) -> int:
         """Database connections of one process."""
         return self.pool_size // self.processes
+
+    @property
+    def on_this_computer(self) -> bool:
+        """Whether only programs on the same computer can connect, as with `make local`."""
+        try:
+            return ip_address(self.bind_address).is_loopback
+        except ValueError:
+            return False
 
     @property
     def kek_version(self) -> int:
@@ -121,6 +133,15 @@ def load(env: Mapping[str, str]) -> Settings:
                 f"MLFLOW_SERVER_ALLOWED_HOSTS has {host!r}, wanted host names without scheme "
                 "or port, separated by commas"
             )
+    internal_networks: list[Network] = []
+    for part in filter(None, env.get("INTERNAL_NETWORKS", "").split(",")):
+        try:
+            internal_networks.append(ip_network(part.strip()))
+        except ValueError:
+            problems.append(
+                f"INTERNAL_NETWORKS has {part!r}, wanted address ranges such as 10.8.0.0/24, "
+                "separated by commas"
+            )
     pool_size = number("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "8", 1, MAX_POOL_SIZE)
     processes = number("WEB_CONCURRENCY", "1", 1, MAX_PROCESSES)
     if pool_size < (least := CONNECTIONS_PER_PROCESS * processes):
@@ -155,6 +176,7 @@ def load(env: Mapping[str, str]) -> Settings:
             else None
         ),
         trusted_proxies=number("TRUSTED_PROXIES", "0", 0, MAX_TRUSTED_PROXIES),
+        internal_networks=tuple(internal_networks),
         cloudsql_root=env.get("CLOUDSQL_ROOT", "/cloudsql"),
         boot_patience=number("BOOT_PATIENCE", "100", 0, 100),
         secret_manager_endpoint=env.get(

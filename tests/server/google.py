@@ -131,6 +131,7 @@ class Google:
             secrets=versions,
             database_replica=None,
             trusted_proxies=0,
+            internal_networks=(),
             cloudsql_root="/cloudsql",
             secret_manager_endpoint=self.secret_manager,
             boot_patience=patience,

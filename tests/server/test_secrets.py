@@ -202,13 +202,3 @@ def test_an_account_without_a_token_is_told(
     text = refusal(stored(google), deadline=0.5)
     assert "No token for the service account in time: TransportError" in text
     assert "Is the account disabled or deleted?" in text
-
-
-def test_no_identity_is_said(google: Google, monkeypatch: pytest.MonkeyPatch) -> None:
-    from google.auth.exceptions import DefaultCredentialsError
-
-    def nobody(**_: Any) -> None:
-        raise DefaultCredentialsError("none")
-
-    monkeypatch.setattr("google.auth.default", nobody)
-    assert "No Google identity" in refusal(stored(google))
