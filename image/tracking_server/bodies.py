@@ -1,0 +1,354 @@
+"""How large and how deep a request's body may be, counted while it is read.
+
+MLflow reads a body whole, whatever its size, and a parsed one takes many times its bytes. So a body
+is read and, where it is compressed, decompressed here, within limits for each caller and for all
+requests together, and MLflow gets one that is whole and plain. The exception are artifacts, which
+`transfers` streams.
+"""
+
+import asyncio
+import re
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar, TypeVarTuple, Unpack
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tracking_server import spans
+from tracking_server.refusals import COME_BACK, refuse, swallow
+from tracking_server.viewing import LOOKING
+
+MIB = 1024 * 1024
+
+READING = 120.0
+"""Seconds for a body to arrive."""
+
+WAITING = 10.0
+"""Seconds that a body waits for room among those of other requests."""
+
+UNTOLD = MIB
+"""Bytes reserved at first for a body that doesn't say its length."""
+
+DROPPED, DROPPING = 64 * MIB, 10.0
+"""Bytes and seconds of a refused body that are read all the same, so that the client, which sends
+it whole before it looks for an answer, gets one."""
+
+MAX_DEPTH = 64
+"""Levels of nested JSON; MLflow's own requests have about ten."""
+
+MAX_MEMBERS = 100
+"""Parts of a gzip body, each of which is a file to the format; exporters send one."""
+
+_INLINE = 64 * 1024
+"""Bytes up to which a body is examined on the event loop; a thread takes longer to begin."""
+
+_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
+"""JSON's strings and structure. The possessive quantifiers keep it linear, in time and memory."""
+
+
+_threads = ThreadPoolExecutor(2, thread_name_prefix="bodies")
+"""Not the loop's own, which MLflow's guardrails can keep busy for minutes."""
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one caller may send: bytes and values of one body, bytes of all at a time."""
+
+    size: int
+    values: int
+    together: int
+
+
+USER = Limits(size=32 * MIB, values=250_000, together=40 * MIB)
+"""One body of 32 MiB, which is as much as Cloud Run lets through over HTTP/1.1, stays within a
+512 MiB instance while MLflow works on it (`make bench-memory`)."""
+
+VIEWER = Limits(size=MIB, values=10_000, together=4 * MIB)
+
+
+class TooMuch(Exception):
+    """The body is refused with this status; the text says why and what to do."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Room:
+    """Bytes that the bodies of all requests may take together, given in the order of asking."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._queue: list[tuple[int, asyncio.Future[None]]] = []
+
+    async def reserve(self, size: int) -> None:
+        """Wait for so many bytes.
+
+        Raises:
+            TooMuch: if they don't become free in time.
+        """
+        if not self._queue and size <= self._free:
+            self._free -= size
+            return
+        turn = (size, asyncio.get_running_loop().create_future())
+        self._queue.append(turn)
+        try:
+            async with asyncio.timeout(WAITING):
+                await turn[1]
+        except BaseException as error:
+            if turn in self._queue:
+                self._queue.remove(turn)
+            elif turn[1].done() and not turn[1].cancelled():
+                self.free(size)
+            self._serve()
+            if isinstance(error, TimeoutError):
+                raise _full() from None
+            raise
+
+    def extend(self, size: int) -> None:
+        """Take more for a body that is being read; it must not wait while it holds some.
+
+        Raises:
+            TooMuch: if there is no room.
+        """
+        if size > self._free:
+            raise _full()
+        self._free -= size
+
+    def free(self, size: int) -> None:
+        self._free += size
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._queue and self._queue[0][0] <= self._free:
+            size, turn = self._queue.pop(0)
+            if not turn.done():
+                self._free -= size
+                turn.set_result(None)
+
+
+class Bodies:
+    """Reads each request's body within the limits and hands it on as one plain message."""
+
+    def __init__(self, app: ASGIApp, *, user: Limits = USER, viewer: Limits = VIEWER) -> None:
+        self.app = app
+        self._user, self._users_room = user, Room(user.together)
+        self._viewer, self._viewers_room = viewer, Room(viewer.together)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if LOOKING.get():
+            reading = _Reading(scope, receive, self._viewer, self._viewers_room)
+        else:
+            reading = _Reading(scope, receive, self._user, self._users_room)
+        try:
+            try:
+                body = await reading.whole()
+            except TooMuch as error:
+                reading.close()
+                if not reading.complete:
+                    await swallow(receive, size=DROPPED, seconds=DROPPING)
+                after = COME_BACK if error.status == 503 else None
+                await refuse(send, error.status, str(error), come_back=after)
+                return
+            await self.app(reading.plain_scope(body), _replayed(body, receive), send)
+        finally:
+            reading.close()
+
+
+class _Reading:
+    def __init__(self, scope: Scope, receive: Receive, limits: Limits, room: Room) -> None:
+        self._scope, self._receive, self._limits, self._room = scope, receive, limits, room
+        self._reserved = 0
+        self.complete = False
+        self._encoding = _header(scope, b"content-encoding").lower()
+
+    def close(self) -> None:
+        """Give back the room, once nobody works on the body any more."""
+        self._room.free(self._reserved)
+        self._reserved = 0
+
+    async def whole(self) -> bytes:
+        """The body, decompressed.
+
+        Raises:
+            TooMuch: if it exceeds a limit.
+            ClientDisconnect: if the client goes away.
+        """
+        if self._encoding not in ("", "identity", "gzip", "deflate"):
+            raise TooMuch(
+                415,
+                f"A body with Content-Encoding {self._encoding[:40]!r} isn't read here: send it "
+                "as it is, or compressed with gzip or deflate.",
+            )
+        length = _header(self._scope, b"content-length")
+        if length.isdigit():
+            expected = int(length)
+            self._check_size(expected)
+        else:
+            expected = UNTOLD if _may_have_body(self._scope) else 0
+        await self._reserve(min(expected, self._limits.size))
+        try:
+            async with asyncio.timeout(READING):
+                body = await self._read()
+        except TimeoutError:
+            raise TooMuch(
+                408, f"The body didn't arrive within {READING:.0f} s: send it again, or in parts."
+            ) from None
+        if body and self._encoding in ("gzip", "deflate"):
+            body = await self._decompressed(body)
+        if len(body) <= _INLINE:
+            return self._examined(body)
+        return await _in_thread(self._examined, body)
+
+    def plain_scope(self, body: bytes) -> Scope:
+        """The request as it would be had its body come uncompressed."""
+        if self._encoding not in ("gzip", "deflate"):
+            return self._scope
+        dropped = (b"content-encoding", b"content-length")
+        headers = [header for header in self._scope["headers"] if header[0] not in dropped]
+        return {**self._scope, "headers": [*headers, (b"content-length", b"%d" % len(body))]}
+
+    async def _read(self) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            self._check_size(size)
+            self._cover(size)
+            chunks.append(chunk)
+            more = message.get("more_body", False)
+            self.complete = not more
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def _reserve(self, size: int) -> None:
+        if size:
+            await self._room.reserve(size)
+            self._reserved = size
+
+    def _cover(self, size: int) -> None:
+        if size > self._reserved:
+            more = min(max(size, 2 * self._reserved), self._limits.size) - self._reserved
+            self._room.extend(more)
+            self._reserved += more
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limits.size:
+            raise TooMuch(
+                413,
+                f"The body has more than {self._limits.size // MIB} MiB, which is as much as is "
+                "taken: log in smaller batches, and put files into artifacts.",
+            )
+
+    def _examined(self, body: bytes) -> bytes:
+        if spans.is_protobuf(_header(self._scope, b"content-type")):
+            problem = spans.problem(body)
+        else:
+            problem = json_problem(body, values=self._limits.values)
+        if problem:
+            raise TooMuch(413, problem)
+        return body
+
+    async def _decompressed(self, body: bytes) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        for _ in range(MAX_MEMBERS):
+            stream = zlib.decompressobj(_window_bits(self._encoding, body))
+            while not stream.eof:
+                try:
+                    piece = await _in_thread(stream.decompress, body, MIB)
+                except zlib.error:
+                    raise TooMuch(400, f"The body isn't valid {self._encoding}.") from None
+                size += len(piece)
+                self._check_size(size)
+                self._cover(size)
+                pieces.append(piece)
+                body = stream.unconsumed_tail
+                if not (body or piece) and not stream.eof:
+                    raise TooMuch(400, f"The {self._encoding} body ends too early: send it again.")
+            body = stream.unused_data if self._encoding == "gzip" else b""
+            if not body:
+                return b"".join(pieces)
+        raise TooMuch(400, f"The gzip body has more than {MAX_MEMBERS} members: send it as one.")
+
+
+def json_problem(body: bytes, *, values: int, depth: int = MAX_DEPTH) -> str:
+    """Why this text is too much for a JSON parser, nothing if it isn't.
+
+    It need not be JSON: what isn't, MLflow refuses.
+    """
+    opened = body.count(b"[") + body.count(b"{")
+    # The characters inside of strings count here too; most bodies are far below all the same.
+    if opened <= depth and opened + body.count(b",") <= values:
+        return ""
+    level = deepest = count = 0
+    for token in _TOKENS.finditer(body):
+        first = token[0][0]
+        if first in b"[{":
+            level += 1
+            count += 1
+            deepest = max(deepest, level)
+        elif first in b"]}":
+            level -= 1
+        elif first in b",":
+            count += 1
+        if count > values:
+            return f"The body has more than {values} values: send them in several requests."
+        if deepest > depth:
+            return f"The body's JSON is nested more than {depth} levels deep: send it flatter."
+    return ""
+
+
+async def _in_thread(work: Callable[[Unpack[Ts]], R], *args: *Ts) -> R:
+    return await asyncio.get_running_loop().run_in_executor(_threads, work, *args)
+
+
+def _window_bits(encoding: str, body: bytes) -> int:
+    """zlib's name for the format; what is called deflate comes with and without zlib's header."""
+    if encoding == "gzip":
+        return 16 + zlib.MAX_WBITS
+    has_header = len(body) > 1 and body[0] & 0x0F == 8 and (body[0] << 8 | body[1]) % 31 == 0
+    return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
+
+
+def _may_have_body(scope: Scope) -> bool:
+    """Without a length, a body is possible in chunks, and over HTTP/2 always."""
+    return scope["http_version"] == "2" or bool(_header(scope, b"transfer-encoding"))
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    values = [value for header, value in scope["headers"] if header == name]
+    return b",".join(values).decode("latin-1").strip()
+
+
+def _full() -> TooMuch:
+    return TooMuch(
+        503, "The server holds as many large requests as it has memory for: try again in a moment."
+    )
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """The whole body in one message, and then what else comes, which is the client's leaving."""
+    unread: Message | None = {"type": "http.request", "body": body, "more_body": False}
+
+    async def replay() -> Message:
+        nonlocal unread
+        if unread is not None:
+            message, unread = unread, None
+            return message
+        return await receive()
+
+    return replay

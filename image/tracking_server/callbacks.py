@@ -1,0 +1,91 @@
+"""How MLflow's guardrails call this server back, with a pass in the path instead of a password.
+
+A guardrail of the gateway asks another endpoint of the same gateway. MLflow builds the address of
+that call from the request at hand (`get_server_base_url`) and would send the caller's login with
+it. The gate keeps the login to itself, so it gives MLflow an address on this computer whose path
+begins with a pass that is valid for a few minutes, for the gateway alone.
+"""
+
+import hmac
+import secrets
+import time
+from collections.abc import Callable
+from ipaddress import ip_address
+
+from starlette.types import Scope
+
+PREFIX = "/callback/"
+
+LIFETIME = 600
+"""Seconds; MLflow gives up a provider's call after 300 (MLFLOW_GATEWAY_ROUTE_TIMEOUT_SECONDS)."""
+
+DEEPEST = 3
+"""Calls back within calls back; an endpoint's guardrail may name the same endpoint again."""
+
+GATEWAY = "/gateway/"
+
+DEPTH = "tracking_server.callback_depth"
+"""A key of the scope: how many calls back led to this request."""
+
+
+class Callbacks:
+    """Issues and checks passes. `key` is shared by the processes of one container."""
+
+    def __init__(
+        self, *, key: bytes | None = None, port: int, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._key = key or secrets.token_bytes(32)
+        self._host = f"127.0.0.1:{port}".encode()
+        self._clock = clock
+
+    def offer(self, scope: Scope) -> None:
+        """Make MLflow's calls back from this request come to this computer, with a pass."""
+        depth = scope.get(DEPTH, 0) + 1
+        if depth > DEEPEST:
+            return
+        terms = f"{int(self._clock()) + LIFETIME}.{depth}"
+        # Starlette's `base_url` begins with `app_root_path`, which routing doesn't look at.
+        scope["app_root_path"] = f"{PREFIX}{terms}.{self._signature(terms)}"
+        scope["scheme"] = "http"
+        scope["headers"] = [(n, v) for n, v in scope["headers"] if n != b"host"]
+        scope["headers"].append((b"host", self._host))
+
+    def accepted(self, scope: Scope) -> Scope | None:
+        """The request that a call back stands for, None if this isn't one with a valid pass."""
+        path: str = scope["path"]
+        if not path.startswith(PREFIX):
+            return None
+        given, slash, rest = path.removeprefix(PREFIX).partition("/")
+        terms, _, signature = given.rpartition(".")
+        target = slash + rest
+        if (
+            scope["method"] != "POST"
+            or not target.startswith(GATEWAY)
+            or not is_direct_and_local(scope)
+            or not hmac.compare_digest(signature.encode(), self._signature(terms).encode())
+        ):
+            return None
+        # Ours, so these are numbers.
+        expires, depth = map(int, terms.split("."))
+        if expires < self._clock():
+            return None
+        raw_path = target.encode("utf-8", "surrogateescape")
+        return {**scope, "path": target, "raw_path": raw_path, DEPTH: depth}
+
+    def _signature(self, terms: str) -> str:
+        return hmac.new(self._key, terms.encode(), "sha256").hexdigest()
+
+
+_FORWARDED = frozenset(
+    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"}
+)
+
+
+def is_direct_and_local(scope: Scope) -> bool:
+    """Whether a program on this computer made the request, with no proxy in between."""
+    peer, _ = scope.get("client") or ("unknown", 0)
+    try:
+        is_local = ip_address(peer).is_loopback
+    except ValueError:
+        is_local = False
+    return is_local and not any(name in _FORWARDED for name, _ in scope["headers"])

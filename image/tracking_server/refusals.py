@@ -1,0 +1,49 @@
+"""Refusals in the form of MLflow's own errors, which its client shows to the user."""
+
+import asyncio
+import json
+from contextlib import suppress
+from random import randint
+
+from starlette.types import Message, Receive, Send
+
+COME_BACK = (2, 8)
+"""Seconds after which a refused caller may try again: MLflow's client does so seven times. Chosen
+at random, so that callers who are refused together don't come back together."""
+
+_CODES = {503: "TEMPORARILY_UNAVAILABLE", 403: "PERMISSION_DENIED"}
+
+
+async def refuse(
+    send: Send, status: int, text: str, *, come_back: tuple[int, int] | None = None
+) -> None:
+    """Send an error as MLflow does; `come_back` is the range of Retry-After in seconds."""
+    body = json.dumps(
+        {"error_code": _CODES.get(status, "INVALID_PARAMETER_VALUE"), "message": text}
+    ).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+    ]
+    if come_back:
+        after = randint(*come_back)  # noqa: S311 (spreads load, guards nothing)
+        headers.append((b"retry-after", b"%d" % after))
+    start: Message = {"type": "http.response.start", "status": status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
+
+
+async def swallow(receive: Receive, *, size: int, seconds: float) -> None:
+    """Read and forget the rest of a body, up to so many bytes.
+
+    With anything unread HTTP/1.1 has to close the connection, and a client that still sends may
+    miss the answer.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while size > 0:
+                message = await receive()
+                size -= len(message.get("body", b""))
+                if not message.get("more_body"):
+                    return

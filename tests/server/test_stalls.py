@@ -1,0 +1,96 @@
+"""Who stops in the middle of a request loses its place."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+from tracking_server.stalls import PROGRESS, Stalls
+
+from tests.server.exchange import Exchange
+
+PATIENCE = 0.2
+
+
+async def echo(_: Scope, receive: Receive, send: Send) -> None:
+    """Reads the body, then answers in as many pieces."""
+    pieces = 0
+    more = True
+    while more:
+        message = await receive()
+        more = message.get("more_body", False)
+        pieces += 1
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(pieces):
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def play(app: Any, *steps: Any) -> Exchange:
+    """`steps` are bytes of the body, or seconds until the next; the last one ends it."""
+
+    async def run() -> Exchange:
+        exchange = Exchange(Stalls(app, patience=PATIENCE), "POST", "/")
+        for step in steps:
+            if isinstance(step, bytes):
+                exchange.feed(step, more=step is not steps[-1])
+            else:
+                await asyncio.sleep(step)
+        return await exchange.done()
+
+    return asyncio.run(run())
+
+
+def status(exchange: Exchange) -> int:
+    return int(exchange.sent[0]["status"])
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (),
+        (b"x" * PROGRESS, 2 * PATIENCE),
+        # Too little each time to be progress.
+        tuple(step for _ in range(8) for step in (b"x", PATIENCE / 4)),
+    ],
+    ids=["nothing", "a start", "drops"],
+)
+def test_a_body_that_stops_is_refused(steps: tuple[Any, ...]) -> None:
+    assert status(play(echo, *steps)) == 408
+
+
+def test_a_slow_body_is_read() -> None:
+    piece = b"x" * PROGRESS
+    steps = [step for _ in range(6) for step in (piece, PATIENCE / 2)]
+    assert status(play(echo, *steps, b"end")) == 200
+
+
+def test_the_servers_own_time_does_not_count() -> None:
+    async def thinks(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(3 * PATIENCE)
+        await echo(scope, receive, send)
+
+    assert status(play(thinks, b"all")) == 200
+
+
+def test_an_answer_that_is_not_taken_is_ended() -> None:
+    async def run() -> None:
+        exchange = Exchange(Stalls(echo, patience=PATIENCE), "GET", "/")
+        exchange.feed(b"x", b"x", b"x", more=False)
+        exchange.stop_taking(after=1)
+        with pytest.raises(ClientDisconnect):
+            await exchange.done()
+
+    asyncio.run(run())
+
+
+def test_a_request_that_is_cancelled_is_cancelled() -> None:
+    async def run() -> None:
+        exchange = Exchange(Stalls(echo, patience=60), "POST", "/")
+        await asyncio.sleep(0)
+        exchange.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await exchange.task
+
+    asyncio.run(run())
