@@ -74,6 +74,12 @@ def pool_use() -> dict[str, int]:
     return _shared_pool.use() if isinstance(_shared_pool, NestingPool) else {}
 
 
+def cut(thread: int) -> None:
+    """End the statement that this thread waits for, whose result nobody wants any more."""
+    if isinstance(_shared_pool, NestingPool):
+        _shared_pool.cut(thread)
+
+
 class SharedPool(CreateEnginePlugin):
     """Every engine made from `PLUGIN_URL` uses the pool of the first."""
 
@@ -82,6 +88,8 @@ class SharedPool(CreateEnginePlugin):
         for key in _MLFLOW_POOL_SETTINGS:
             kwargs.pop(key, None)
         kwargs["module"] = driver
+        # What a caller sent is in them; an error's text goes to the log and to the caller.
+        kwargs["hide_parameters"] = True
         if _shared_pool is None:
             kwargs.update(_pool_arguments(), poolclass=ReplicaPool if _replica else NestingPool)
         else:
@@ -97,6 +105,7 @@ class SharedPool(CreateEnginePlugin):
         first, _shared_pool = _shared_pool is None, engine.pool
         event.listen(engine, "handle_error", outage.translate)
         if first:
+            event.listen(engine, "connect", _limit_statements)
             event.listen(engine, "checkout", _replace_if_dead)
             if isinstance(engine.pool, ReplicaPool):
                 engine.pool.replica = _replica_pool()
@@ -123,10 +132,15 @@ def _replica_pool() -> NestingPool:
     """Nothing is opened before a viewer comes."""
     url = _configured(_replica).set(drivername=dialect.DRIVER)
     engine = create_engine(url, module=driver, poolclass=NestingPool, **_pool_arguments())
+    event.listen(engine, "connect", _limit_statements)
     event.listen(engine, "connect", check_schema)
     event.listen(engine, "checkout", _replace_if_dead)
     assert isinstance(engine.pool, NestingPool)  # noqa: S101
     return engine.pool
+
+
+def _limit_statements(connection: driver.Connection, *_: object) -> None:
+    connection.limit_statements()
 
 
 def _replace_if_dead(connection: driver.Connection, *_: object) -> None:

@@ -50,6 +50,7 @@ from pg8000.exceptions import (  # type: ignore[import-untyped]
 # is one parameter then. Postgres compares GROUP BY with SELECT before it knows the values, and
 # refuses the statements of MLflow's trace charts otherwise:
 # https://github.com/sqlalchemy/sqlalchemy/issues/8204
+from tracking_server.egress import own_connection
 from tracking_server.viewing import LOOKING
 
 paramstyle = "numeric_dollar"
@@ -59,6 +60,13 @@ SURELY_ALIVE = 5.0
 PING_TIMEOUT = 5.0
 """Seconds for the answer of a server that is asked whether it is alive. A connection of which the
 other end is gone without a word has none; a new one takes its place."""
+STATEMENT_TIMEOUT, VIEWERS_STATEMENT_TIMEOUT = 60, 20
+"""Seconds after which Postgres itself ends a statement: less than the server waits for it."""
+LEFT_CHECK = 2
+"""Seconds between two looks of Postgres, while it works on a statement, whether the connection has
+ended."""
+IDLE_IN_TRANSACTION = 120
+"""Seconds after which Postgres ends a session that holds a transaction and asks for nothing."""
 PIPELINED_ROWS = 250
 """Rows sent before the answers are read. Those must fit in the socket's buffer: who waits for it
 to be emptied doesn't read."""
@@ -95,9 +103,14 @@ def _bind(values: Sequence[str | None], encoding: str) -> bytes:
 
 
 _DESCRIBE = _message(DESCRIBE, STATEMENT + _UNNAMED)
-_BEGIN, _BEGIN_READ_ONLY = ("begin transaction", "begin transaction read only")
+_BEGIN, _BEGIN_READ_ONLY = (
+    "begin transaction",
+    f"begin transaction read only; set local statement_timeout to '{VIEWERS_STATEMENT_TIMEOUT}s'",
+)
 _BEGIN_PARTS = {
-    begin: _parse(begin, (), "ascii") + _bind((), "ascii") + EXECUTE_MSG
+    begin: b"".join(
+        _parse(part, (), "ascii") + _bind((), "ascii") + EXECUTE_MSG for part in begin.split("; ")
+    )
     for begin in (_BEGIN, _BEGIN_READ_ONLY)
 }
 
@@ -166,6 +179,19 @@ class Connection(legacy.Connection):  # type: ignore[misc]
         except Error:
             return False
         return True
+
+    def limit_statements(self) -> None:
+        """Have Postgres end what takes too long, or what nobody waits for any more.
+
+        https://www.postgresql.org/docs/current/runtime-config-client.html
+        """
+        self.execute_simple(
+            f"set statement_timeout to '{STATEMENT_TIMEOUT}s'; "
+            f"set idle_in_transaction_session_timeout to '{IDLE_IN_TRANSACTION}s'"
+        )
+        # Postgres on macOS can't look: https://www.postgresql.org/docs/current/runtime-config-connection.html
+        with suppress(DatabaseError):
+            self.execute_simple(f"set client_connection_check_interval to '{LEFT_CHECK}s'")
 
     @contextmanager
     def answering_within(self, seconds: float) -> Iterator[None]:
@@ -342,7 +368,8 @@ def _as_dbapi(error: DatabaseError) -> Error:
 
 def connect(*args: Any, **kwargs: Any) -> Connection:
     try:
-        return Connection(*args, **kwargs)
+        with own_connection():
+            return Connection(*args, **kwargs)
     except OSError as error:
         # pg8000 makes an error of its own of most that can happen to the socket, but of what
         # happens while it waits for the first answers it doesn't.

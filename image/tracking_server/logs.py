@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
+from secrets import token_hex
 from time import perf_counter
 from typing import Any
 
@@ -22,6 +23,7 @@ _TRACE_HEADERS = (b"traceparent", b"x-cloud-trace-context")
 _TRACE = re.compile(rb"(?:[0-9a-f]{2}-)?([0-9a-f]{32})[-/;].*|([0-9a-f]{32})")
 
 _trace: ContextVar[str | None] = ContextVar("trace", default=None)
+_request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's number for a client that went away before it was answered; there is no standard one."""
@@ -47,6 +49,8 @@ class CloudLoggingFormatter(logging.Formatter):
         }
         if record.exc_info and record.exc_info[0]:
             entry["stack_trace"] = self.formatException(record.exc_info)
+        if identifier := _request_id.get():
+            entry["request_id"] = identifier
         # What log-based metrics are made of: infra/log_metrics.py knows them by name.
         entry |= getattr(record, "fields", {})
         if request := getattr(record, "http_request", None):
@@ -54,6 +58,11 @@ class CloudLoggingFormatter(logging.Formatter):
         if self._project and (trace := _trace.get()):
             entry["logging.googleapis.com/trace"] = f"projects/{self._project}/traces/{trace}"
         return json.dumps(entry, ensure_ascii=False)
+
+
+def request_id() -> str:
+    """Names the request at hand in the log; empty outside of one."""
+    return _request_id.get()
 
 
 def configure(project: str | None) -> None:
@@ -104,6 +113,7 @@ class AccessLog:
             await self.app(scope, receive, send)
             return
         _trace.set(_trace_id(scope))
+        _request_id.set(token_hex(8))
         started = perf_counter()
         status, size = 0, 0
 
@@ -134,7 +144,8 @@ class AccessLog:
         fields: dict[str, Any] = {"pool": self._pool_use()}
         if status == 401:
             # Guessing is something else than a browser's first request, before it asks its user.
-            fields["wrong_credentials"] = any(n == b"authorization" for n, _ in scope["headers"])
+            logins = (b"authorization", b"x-mlflow-authorization")
+            fields["wrong_credentials"] = any(name in logins for name, _ in scope["headers"])
         access_log.log(
             logging.WARNING if status >= 500 else logging.INFO,
             "%s %s %d",

@@ -18,6 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePoo
 
 from tracking_server.outage import DatabaseUnavailable
 from tracking_server.settings import CONNECTIONS_PER_PROCESS as DEEPEST
+from tracking_server.viewing import LOOKING
 
 # SQLAlchemy names a pool's logger by its module, and tells of its end there.
 logging.getLogger(__name__).setLevel(logging.WARNING)
@@ -36,6 +37,8 @@ class NestingPool(QueuePool):
 
     Whoever takes their nth leaves what it takes to get from n to `DEEPEST`. So when everyone
     waits, the last to be served, who holds the most, has left enough for itself: it never waits.
+    Viewers' requests get half of the connections and have a queue of their own, so that they keep
+    nobody waiting who trains.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -43,6 +46,8 @@ class NestingPool(QueuePool):
         self._lock = RLock()
         self._further = Condition(self._lock)
         self._queue: deque[Condition] = deque()
+        self._viewers_queue: deque[Condition] = deque()
+        self._viewers: set[int] = set()
         self._taken = self._waiting = 0
         self._most_taken = self._most_waiting = 0
         self._held: Counter[int] = Counter()
@@ -76,8 +81,14 @@ class NestingPool(QueuePool):
         with self._lock:
             self._turned_away += 1
             self._further.notify_all()
-            for turn in self._queue:
+            for turn in (*self._queue, *self._viewers_queue):
                 turn.notify()
+
+    def cut(self, thread: int) -> None:
+        """Give a thread that waits for the database an error at once."""
+        for use in list(self._uses):
+            if use.thread == thread and use.connection is not None:
+                use.connection.cut()
 
     def connect(self) -> PoolProxiedConnection:
         thread = get_ident()
@@ -107,11 +118,17 @@ class NestingPool(QueuePool):
             nth = self._held[thread] + 1
             self._since.setdefault(thread, monotonic())
             leaves = max(0, min(DEEPEST, self.size()) - nth)
+            looking = LOOKING.get()
+            queue = self._viewers_queue if looking else self._queue
 
             def room() -> bool:
+                if looking and nth == 1 and len(self._viewers) >= max(1, self.size() // 2):
+                    return False
                 return self.size() - self._taken > leaves
 
-            if not (self._wait_in_turn(room) if nth == 1 else self._wait(self._further, room)):
+            if not (
+                self._wait_in_turn(queue, room) if nth == 1 else self._wait(self._further, room)
+            ):
                 self._forget_if_idle(thread)
                 raise DatabaseUnavailable(
                     f"no connection of {self.size()} became free within {self.timeout():.0f} s"
@@ -119,20 +136,23 @@ class NestingPool(QueuePool):
             self._taken += 1
             self._most_taken = max(self._most_taken, self._taken)
             self._held[thread] = nth
+            if looking:
+                self._viewers.add(thread)
 
-    def _wait_in_turn(self, room: Callable[[], bool]) -> bool:
+    def _wait_in_turn(self, queue: deque[Condition], room: Callable[[], bool]) -> bool:
         """Behind those who wait already, or the last of many would wait the longer."""
         turn = Condition(self._lock)
-        self._queue.append(turn)
+        queue.append(turn)
         try:
-            return self._wait(turn, lambda: self._queue[0] is turn and room())
+            return self._wait(turn, lambda: queue[0] is turn and room())
         finally:
-            self._queue.remove(turn)
+            queue.remove(turn)
             self._call_next()
 
     def _call_next(self) -> None:
-        if self._queue:
-            self._queue[0].notify()
+        for queue in (self._queue, self._viewers_queue):
+            if queue:
+                queue[0].notify()
 
     def _wait(self, freed: Condition, room: Callable[[], bool]) -> bool:
         if room():
@@ -162,3 +182,4 @@ class NestingPool(QueuePool):
         if not self._held[thread]:
             self._held.pop(thread, None)
             self._since.pop(thread, None)
+            self._viewers.discard(thread)

@@ -45,7 +45,7 @@ def open_engine(
         ("53100", True),  # disk_full
         ("53300", True),  # too_many_connections
         ("55P03", True),  # lock_not_available
-        ("57014", True),  # query_canceled
+        ("57014", False),  # query_canceled, as by statement_timeout
         ("58030", True),  # io_error
         ("22001", False),  # string_data_right_truncation
         ("23505", False),  # unique_violation
