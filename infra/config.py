@@ -395,6 +395,7 @@ def _service(read: Reader) -> ServiceSettings:
         max_instances=read.integer("maxInstances", 2, low=1, high=1000),
         request_timeout=read.integer("requestTimeout", 3600, low=1, high=3600, unit=" seconds"),
         custom_domains=read.hostnames("customDomains"),
+        internal_networks=read.private_networks("internalNetworks"),
         telemetry=read.boolean("mlflowTelemetry", False),
     )
 

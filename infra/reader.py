@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any, TypeVar
 
 import pulumi
@@ -138,7 +139,7 @@ class Reader:
     def hostnames(self, key: str) -> tuple[str, ...]:
         hosts = self._list(
             key,
-            HOSTNAME,
+            HOSTNAME.fullmatch,
             wanted="a list of host names, each without scheme, port, path or *",
             example="mlflow.example.com",
         )
@@ -148,7 +149,7 @@ class Reader:
         """Each once, in lower case, as Google keeps them."""
         members = self._list(
             key,
-            MEMBER,
+            MEMBER.fullmatch,
             wanted="a list of user:, group: or serviceAccount: with an e-mail address, or "
             "domain: with a domain; not allUsers or allAuthenticatedUsers, which are everybody",
             example="user:ada@example.com",
@@ -156,8 +157,17 @@ class Reader:
         parts = (member.partition(":") for member in members)
         return tuple(dict.fromkeys(f"{kind}:{name.lower()}" for kind, _, name in parts))
 
+    def private_networks(self, key: str) -> tuple[str, ...]:
+        return self._list(
+            key,
+            _is_private_network,
+            wanted="a list of private address ranges, each with its length in bits; not this "
+            "computer's own and not link-local ones, where the metadata server is",
+            example="10.8.0.0/24",
+        )
+
     def _list(
-        self, key: str, item: re.Pattern[str], *, wanted: str, example: str
+        self, key: str, valid: Callable[[str], object], *, wanted: str, example: str
     ) -> tuple[str, ...]:
         key = full(key)
         value = self._value(key)
@@ -166,8 +176,7 @@ class Reader:
         except json.JSONDecodeError:
             items = None
         if not (
-            isinstance(items, list)
-            and all(isinstance(each, str) and item.fullmatch(each) for each in items)
+            isinstance(items, list) and all(isinstance(each, str) and valid(each) for each in items)
         ):
             short = key.removeprefix(f"{NAMESPACE}:")
             example = f"pulumi config set --path '{short}[0]' {example}"
@@ -201,6 +210,15 @@ class Reader:
         self._read.add(key)
         value = self._config.get(key)
         return "" if value is None else value
+
+
+def _is_private_network(text: str) -> bool:
+    try:
+        network = ip_network(text)
+    except ValueError:
+        return False
+    closed = network.is_loopback or network.is_link_local or network.is_unspecified
+    return "/" in text and network.is_private and not closed and network.prefixlen > 0
 
 
 def _shown(value: Any) -> str:

@@ -95,6 +95,8 @@ class Service(Component):
         }
         if replica is not None:
             env["DATABASE_REPLICA"] = replica
+        if settings.internal_networks:
+            env["INTERNAL_NETWORKS"] = ",".join(settings.internal_networks)
         if balanced:
             # Its address is the last in X-Forwarded-For, after the client's.
             env["TRUSTED_PROXIES"] = "1"

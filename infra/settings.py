@@ -41,6 +41,8 @@ class ServiceSettings:
     max_instances: int
     request_timeout: int
     custom_domains: tuple[str, ...]
+    # What users may have the server connect to as well as the internet.
+    internal_networks: tuple[str, ...]
     telemetry: bool
 
 

@@ -58,6 +58,7 @@ class Arguments(TypedDict, total=False):
     max_instances: int
     request_timeout: int
     custom_domains: Sequence[str]
+    internal_networks: Sequence[str]
     load_balancer: bool
     rate_limit: int
     deletion_protection: bool

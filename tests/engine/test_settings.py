@@ -113,6 +113,7 @@ TABLE: dict[str, tuple[Any, dict[str, set[str]]]] = {
     "maxInstances": (1, ON_SERVICE),
     "requestTimeout": (60, ON_SERVICE),
     "customDomains": (["mlflow.example.com"], ON_SERVICE),
+    "internalNetworks": (["10.8.0.0/24"], ON_SERVICE),
     "deletionProtection": (False, {**ON_SERVICE, **ON_INSTANCE}),
     "bucketForceDestroy": (True, {BUCKET: UPDATED}),
     "mlflowTelemetry": (True, ON_SERVICE),

@@ -620,6 +620,17 @@ SETTINGS = (
         example="pulumi config set --path 'customDomains[0]' mlflow.example.com",
     ),
     Setting(
+        name="this computer for a network",
+        config={"internalNetworks": '["127.0.0.0/8"]'},
+        key="internalNetworks",
+        given='["127.0.0.0/8"]',
+        wanted=(
+            "a list of private address ranges, each with its length in bits; not this computer's "
+            "own and not link-local ones, where the metadata server is"
+        ),
+        example="pulumi config set --path 'internalNetworks[0]' 10.8.0.0/24",
+    ),
+    Setting(
         name="limit that stops the page",
         config={
             "loadBalancer": "true",
