@@ -18,8 +18,11 @@ from starlette.types import ASGIApp  # noqa: E402
 
 from tracking_server import (  # noqa: E402
     database,
+    egress,
     encryption,
+    google_api,
     logs,
+    memory,
     mlflow_internals,
     schema,
     secrets,
@@ -27,26 +30,52 @@ from tracking_server import (  # noqa: E402
     settings,
     workers,
 )
+from tracking_server.callbacks import Callbacks  # noqa: E402
 from tracking_server.composition import Composition  # noqa: E402
 from tracking_server.errors import BootError  # noqa: E402
 from tracking_server.gate import Gate  # noqa: E402
-from tracking_server.replica import ViewersApart  # noqa: E402
 
 if TYPE_CHECKING:
     from flask import Flask
 
+LARGEST_ANSWER, LONGEST_ANSWER = 64 * 1024, 30.0
+"""Bytes and seconds of what a webhook's address answers."""
+
+LARGEST_PROVIDERS_ANSWER = 16 * 1024 * 1024
+"""Bytes of what a model's provider answers."""
+
 FREE_THREADS = 8
 """Beside one for each database connection: for what waits for the bucket, or for a connection."""
+
+GATEWAY_PROVIDERS = (
+    "anthropic",
+    "azure",
+    "bedrock",
+    "deepseek",
+    "gemini",
+    "groq",
+    "mistral",
+    "ollama",
+    "openai",
+    "openrouter",
+    "portkey",
+    "typesafe",
+    "vertex_ai",
+    "xai",
+)
+"""Those that work with what the container has. Databricks' isn't among them: its SDK looks for
+credentials all over the server, and makes the whole server wait for any address of a caller's."""
 
 log = logging.getLogger("tracking_server")
 
 
-def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets]:
+def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets, Callbacks]:
     """All that one process can do for every other: imports, secrets, schema.
 
     Raises:
         BootError: with the one line that says what is missing.
     """
+    google_api.hide_from_mlflow()
     # Secret Manager answers while the names of MLflow's settings are found, which imports much.
     with ThreadPoolExecutor(1, thread_name_prefix="secrets") as thread:
         fetched = thread.submit(secrets.fetch, config)
@@ -81,48 +110,74 @@ def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets]:
         known=lambda: secrets.passphrases(config),
     )
     engine.dispose()
-    return flask, values
+    return flask, values, Callbacks(port=config.port)
 
 
 def assemble(
-    config: settings.Settings, flask: "Flask", values: secrets.Secrets
+    config: settings.Settings, flask: "Flask", values: secrets.Secrets, callbacks: Callbacks
 ) -> tuple[ASGIApp, Callable[[], Awaitable[None]]]:
     """MLflow behind the gate, with this process's own connections, and what closes some of them."""
     mlflow_internals.open_stores()
     # Not before MLflow's own import of what Starlette calls deprecated.
+    from tracking_server import request_policy
     from tracking_server.admission import Admission
+    from tracking_server.bodies import Bodies
     from tracking_server.runs import answer_at_once
+    from tracking_server.stalls import Stalls
     from tracking_server.transfers import ProxiedTransfers
     from tracking_server.wsgi import FlaskThreads
 
+    mlflow_internals.bound_webhooks(largest=LARGEST_ANSWER, seconds=LONGEST_ANSWER)
+    mlflow_internals.bound_providers(largest=LARGEST_PROVIDERS_ANSWER)
+    request_policy.enforce(flask)
     answer_at_once(flask)
     threads = config.pool_share + FREE_THREADS
-    answering: ASGIApp = FlaskThreads(flask, threads=threads)
-    if config.database_replica:
-        answering = ViewersApart(users=answering, viewers=FlaskThreads(flask, threads=threads))
+    answering = FlaskThreads(
+        flask, threads=threads, viewers_threads=max(1, threads // 4), cut=database.cut
+    )
     app = Composition(
         flask=answering,
         has_flask_route=flask.url_map.bind("").test,
         import_native=mlflow_internals.import_fastapi,
     )
-    transfers = ProxiedTransfers(app, values.artifact_url)
-    admission = Admission(transfers, limit=config.max_concurrency)
+    transfers = ProxiedTransfers(Bodies(app), values.artifact_url)
+    admission = Admission(Stalls(transfers), limit=config.max_concurrency)
     gate = Gate(
         admission,
         user=values.user,
         viewer=values.viewer,
         hosts=config.allowed_hosts,
+        callbacks=callbacks,
         trusted_proxies=config.trusted_proxies,
+        on_this_computer=config.on_this_computer,
+    )
+    egress.enforce(
+        internal_networks=config.internal_networks,
+        own_port=config.port,
+        may_start_programs=config.on_this_computer,
     )
     return logs.AccessLog(gate, pool_use=database.pool_use), transfers.close
 
 
 def _mlflow_settings(config: settings.Settings) -> Mapping[str, str]:
     """MLflow's own checks behind the gate, set so that they let by what the gate lets by."""
-    hosts = config.allowed_hosts
+    # The last one is of calls back.
+    hosts = [*config.allowed_hosts, "127.0.0.1"]
+    # Where some networks inside are allowed, `egress` decides which, and HTTPS is rare there.
+    inside = "true" if config.internal_networks else "false"
+    schemes = "http,https" if config.internal_networks else "https"
     return {
+        "MLFLOW_GATEWAY_API_BASE_ALLOW_PRIVATE_IPS": inside,
+        "MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES": schemes,
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": inside,
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": schemes,
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*hosts, *(f"{host}:*" for host in hosts)]),
-        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"https://{host}" for host in hosts),
+        # Guardrails name this server by it; the calls themselves come by `callbacks`.
+        "MLFLOW_GATEWAY_URI": f"http://127.0.0.1:{config.port}",
+        "MLFLOW_GATEWAY_ALLOWED_PROVIDERS": ",".join(GATEWAY_PROVIDERS),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
+            f"https://{host}" for host in config.allowed_hosts
+        ),
         # The job runner belongs to MLflow's launcher, which isn't used here.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_CONFIGURE_LOGGING": "false",
@@ -133,11 +188,12 @@ def main() -> int:
     """The exit code: 0 after SIGTERM, 1 if the boot or the server fails."""
     # A core dump would hold every secret.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    memory.give_back_large_blocks()
     logs.configure(os.environ.get("GCP_PROJECT"))
     started = perf_counter()
     try:
         config = settings.load(os.environ)
-        flask, values = prepare(config)
+        flask, values, callbacks = prepare(config)
         gc.freeze()
     except BootError as error:
         log.critical("%s", error)
@@ -148,7 +204,7 @@ def main() -> int:
 
     def run() -> int:
         try:
-            app, close = assemble(config, flask, values)
+            app, close = assemble(config, flask, values, callbacks)
             gc.enable()
             log.info("booted in %.2f s", perf_counter() - started)
             serve.run(app, address=config.bind_address, port=config.port, close=close)

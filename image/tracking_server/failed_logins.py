@@ -7,7 +7,6 @@ of the password (`infra/limits.py` asks for 15 characters).
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from math import ceil
 
@@ -62,20 +61,30 @@ class FailedLogins:
         return told
 
 
-def client_of(peer: str, forwarded_for: Sequence[bytes], *, trusted_proxies: int) -> str:
-    """Who is counted together: an address, or the /64 of IPv6, which one customer has whole.
+def address_of(peer: str, forwarded_for: Sequence[bytes], *, trusted_proxies: int) -> str:
+    """The client's address; "unknown" where a proxy's header doesn't tell a believable one.
 
     Of X-Forwarded-For only the end is true: the client, put there by Google's front end, and after
     it the address of each proxy of ours. A load balancer is one:
     https://cloud.google.com/load-balancing/docs/https#x-forwarded-for_header
     """
-    if forwarded_for:
-        addresses = b",".join(forwarded_for).rsplit(b",", trusted_proxies + 1)
-        # Fewer where somebody comes past the proxies, out of the network inside.
-        client = addresses[max(-1 - trusted_proxies, -len(addresses))].strip().decode("latin-1")
-        with suppress(ValueError):
-            address = ip_address(client)
-            if address.version == 6:
-                return str(ip_network((address, 64), strict=False))
-            return str(address)
-    return peer
+    if not forwarded_for:
+        return peer
+    addresses = b",".join(forwarded_for).rsplit(b",", trusted_proxies + 1)
+    # There are fewer if somebody comes past the proxies, out of the network inside.
+    client = addresses[max(-1 - trusted_proxies, -len(addresses))].strip().decode("latin-1")
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return "unknown"
+    # Nobody on this computer needs a proxy to say so.
+    return "unknown" if address.is_loopback else str(address)
+
+
+def network_of(address: str) -> str:
+    """Those that are counted together: an address, or the /64 of IPv6, which one customer has."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return str(ip_network((address, 64), strict=False)) if parsed.version == 6 else address

@@ -1,7 +1,8 @@
 """Who may come in: a user and a viewer, by HTTP Basic, from our own hosts and our own pages.
 
 Wraps the whole ASGI application and refuses by default. Waits for nothing; knows its settings and
-who was refused lately.
+who was refused lately. What it has found out, the code behind it is told as if there were no proxy:
+the client's address and the scheme. The credentials stay here.
 """
 
 import binascii
@@ -15,13 +16,44 @@ from time import monotonic
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tracking_server.callbacks import DEPTH, GATEWAY, Callbacks, is_direct_and_local
 from tracking_server.credentials import Credentials
-from tracking_server.failed_logins import FailedLogins, client_of
+from tracking_server.egress import CALLS_BACK
+from tracking_server.failed_logins import FailedLogins, address_of, network_of
 from tracking_server.logs import NOT_LOGGED
 from tracking_server.viewing import LOOKING, may_view
 
 MAX_AUTHORIZATION = 8192
 """Bytes of an Authorization header that are looked at; the longest of ours are far below."""
+
+GATEWAY_LOGIN = b"x-mlflow-authorization"
+"""Where a tool logs in to the gateway if its Authorization is for the model's provider. The name is
+MLflow's own (`MLFLOW_GATEWAY_AUTH_HEADER`)."""
+
+_CONSUMED = frozenset(
+    {
+        b"authorization",
+        GATEWAY_LOGIN,
+        # Of Google's front ends: Cloud Run's, IAP's.
+        b"proxy-authorization",
+        b"x-serverless-authorization",
+        b"cookie",
+        # What a proxy says about the client; the scope has the truth of it.
+        b"forwarded",
+        b"via",
+        b"x-real-ip",
+    }
+)
+_CONSUMED_PREFIXES = (
+    b"x-forwarded-",
+    b"x-goog-iap-",
+    b"x-goog-authenticated-user-",
+    # Portkey's service sends a stored key to the host that such a header names.
+    b"x-portkey-",
+)
+
+_ASSISTANT = re.compile(r"/(?:ajax-)?api/[0-9.]+/mlflow/assistant(?:/.*)?", re.DOTALL)
+_ASSISTANT_CONFIG = re.compile(r"/ajax-api/3\.0/mlflow/assistant/config")
 
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?")
@@ -36,8 +68,9 @@ class Gate:
 
     With the viewer's credentials only what `may_view` allows. `hosts` are names without port; a
     `*` in one stands for letters, digits and hyphens. Exactly GET and HEAD of `/health` need
-    nothing. `trusted_proxies` of ours are between the client and Google's front end. `clock` is in
-    seconds.
+    nothing, and a call back of MLflow's own needs what `callbacks` gave it. `trusted_proxies` of
+    ours are between the client and Google's front end. `on_this_computer` says that nobody else
+    can connect. `clock` is in seconds.
     """
 
     def __init__(
@@ -47,7 +80,9 @@ class Gate:
         user: Credentials,
         viewer: Credentials | None = None,
         hosts: Iterable[str],
+        callbacks: Callbacks,
         trusted_proxies: int = 0,
+        on_this_computer: bool = False,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.app = app
@@ -56,7 +91,9 @@ class Gate:
         self._viewer = viewer.digest() if viewer else self._user
         self._failed = FailedLogins()
         self._last_failed = ""
+        self._callbacks = callbacks
         self._trusted_proxies = trusted_proxies
+        self._on_this_computer = on_this_computer
         self._clock = clock
         names = "|".join(re.escape(host).replace(r"\*", "[a-z0-9-]+") for host in hosts)
         self._host = re.compile(rf"({names})(:[0-9]{{1,5}})?")
@@ -65,27 +102,29 @@ class Gate:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            refusal = self._refusal(scope)
-            await (self.app(scope, receive, send) if refusal is None else _send(refusal, send))
+            called_back = self._callbacks.accepted(scope)
+            headers = _grouped(scope)
+            refusal = None if called_back else self._refusal(scope, headers)
+            if refusal is None:
+                await self.app(self._behind(called_back or scope, headers), receive, send)
+            else:
+                await _send(refusal, send)
         elif scope["type"] == "websocket":
             # MLflow has no websocket. Closing before accepting is a 403.
             await send({"type": "websocket.close", "code": 1008})
         else:
             raise ValueError(f"refused a scope of type {scope['type']}")
 
-    def _refusal(self, scope: Scope) -> "Refusal | None":
+    def _refusal(self, scope: Scope, headers: Headers) -> "Refusal | None":
         if self._failed.untold:
             self._tell_of_failures()
         # The path as it was sent: an encoded or doubled slash is another path.
         if scope["raw_path"] == b"/health" and scope["method"] in _SAFE_METHODS:
             return None
-        headers: Headers = {}
-        for name, value in scope["headers"]:
-            headers.setdefault(name, []).append(value)
         host = _single(headers, b"host").lower()
         if not self._host.fullmatch(host):
             return WRONG_HOST
-        given = _credentials_digest(headers)
+        given = _credentials_digest(headers, _login_header(scope, headers))
         is_user = hmac.compare_digest(given, self._user)
         is_viewer = hmac.compare_digest(given, self._viewer)
         if not (is_user or is_viewer):
@@ -93,18 +132,61 @@ class Gate:
         if _is_cross_site(scope["method"], host, headers):
             return CROSS_SITE
         LOOKING.set(not is_user)
-        return None if is_user or may_view(scope["method"], scope["path"]) else ONLY_VIEWER
+        if not is_user and not may_view(scope["method"], scope["path"]):
+            return ONLY_VIEWER
+        if _ASSISTANT.fullmatch(scope["path"]) and not self._may_assist(scope, host):
+            return NO_ASSISTANT
+        return None
+
+    def _may_assist(self, scope: Scope, host: str) -> bool:
+        """Whether MLflow's Assistant, which runs programs, may serve this request.
+
+        Only where it would run them on the caller's own computer. Its page asks everywhere whether
+        that is so.
+        """
+        if scope["method"] in _SAFE_METHODS and _ASSISTANT_CONFIG.fullmatch(scope["path"]):
+            return True
+        return (
+            self._on_this_computer
+            and not self._trusted_proxies
+            and is_direct_and_local(scope)
+            and _LOOPBACK.fullmatch(host) is not None
+        )
+
+    def _behind(self, scope: Scope, headers: Headers) -> Scope:
+        """The request as the code behind the gate sees it."""
+        login = _login_header(scope, headers)
+        # A provider's own key; ours came in another header.
+        kept = b"authorization" if login == GATEWAY_LOGIN else None
+        host = _single(headers, b"host").lower()
+        behind: Scope = {
+            **scope,
+            "scheme": "http" if _LOOPBACK.fullmatch(host) else "https",
+            "client": (self._client(scope, headers), 0),
+            "headers": [
+                (name, value)
+                for name, value in scope["headers"]
+                if name == kept or not (name in _CONSUMED or name.startswith(_CONSUMED_PREFIXES))
+            ],
+        }
+        calls_back = scope["path"].startswith(GATEWAY) and scope["method"] == "POST"
+        if calls_back:
+            self._callbacks.offer(behind)
+        CALLS_BACK.set(calls_back)
+        if DEPTH in scope:
+            LOOKING.set(False)
+        return behind
+
+    def _client(self, scope: Scope, headers: Headers) -> str:
+        peer = scope.get("client") or ("unknown",)
+        forwarded_for = headers.get(b"x-forwarded-for", ())
+        return address_of(peer[0], forwarded_for, trusted_proxies=self._trusted_proxies)
 
     def _refused_login(self, scope: Scope, headers: Headers) -> "Refusal":
-        # Who gives none hasn't guessed: a browser before it asks its user, a scanner.
-        if b"authorization" not in headers:
+        # A request without credentials isn't a guess: browsers send one before they prompt.
+        if _login_header(scope, headers) not in headers:
             return UNAUTHORIZED
-        peer = scope.get("client") or ("unknown",)
-        client = client_of(
-            peer[0],
-            headers.get(b"x-forwarded-for", ()),
-            trusted_proxies=self._trusted_proxies,
-        )
+        client = network_of(self._client(scope, headers))
         wait = self._failed.add(client, self._clock())
         if not wait:
             return UNAUTHORIZED
@@ -165,6 +247,11 @@ ONLY_VIEWER = Refusal(
     "This username may look at everything and change nothing. For this request the other one is "
     "needed: the stack's outputs tracking_username and tracking_password.\n",
 )
+NO_ASSISTANT = Refusal(
+    403,
+    "MLflow's Assistant runs programs on the server's computer, so it answers only to a browser on "
+    "that computer: start the stack there with make local, and open http://localhost:8080.\n",
+)
 CROSS_SITE = Refusal(
     403,
     "This request comes from another site's page and is refused. Open this server's own address "
@@ -194,12 +281,26 @@ def _single(headers: Headers, name: bytes) -> str:
     return values[0].decode("latin-1") if len(values) == 1 else ""
 
 
-def _credentials_digest(headers: Headers) -> bytes:
+def _grouped(scope: Scope) -> Headers:
+    headers: Headers = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name, []).append(value)
+    return headers
+
+
+def _login_header(scope: Scope, headers: Headers) -> bytes:
+    """The header that the login is in."""
+    if scope["path"].startswith(GATEWAY) and any(headers.get(GATEWAY_LOGIN, ())):
+        return GATEWAY_LOGIN
+    return b"authorization"
+
+
+def _credentials_digest(headers: Headers, login: bytes) -> bytes:
     """SHA-256 of `user:password`, of nothing where the header is not one of HTTP Basic.
 
     One comparison of digests takes as long whether the user or the password is wrong.
     """
-    scheme, _, token = _single(headers, b"authorization")[:MAX_AUTHORIZATION].partition(" ")
+    scheme, _, token = _single(headers, login)[:MAX_AUTHORIZATION].partition(" ")
     try:
         given = b64decode(token.strip(), validate=True) if scheme.lower() == "basic" else b""
     except (binascii.Error, ValueError):

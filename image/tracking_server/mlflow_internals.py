@@ -7,14 +7,16 @@ moves one fails there.
 import base64
 import os
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import cache
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from io import BytesIO
 from pathlib import Path
+from time import monotonic
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -22,10 +24,21 @@ from sqlalchemy import Connection, Table
 
 from tracking_server import lazy_pandas, plugins
 
+R = TypeVar("R")
+
+READABLE_SCHEMES = frozenset({"gs", "mlflow-artifacts", "runs", "models"})
+"""Of addresses of artifacts; those of the last two lead to one of the others."""
+
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import aiohttp
+    import requests
     from fastapi import FastAPI
     from flask import Flask, Response
     from google.protobuf.message import Message
+    from mlflow.entities import GatewayModelDefinition, GatewaySecretInfo
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.utils.crypto import KEKManager
 
     MakeMessage = Callable[[], Message]
@@ -83,6 +96,7 @@ def import_flask() -> "Flask":
     repositories: Mapping[str, object] = get_registered_artifact_repositories()
     if repositories.get("gs") is not plugins.gcs_artifact_repository:
         raise RuntimeError("MLflow did not take the artifact repository of this package for gs://")
+    close_artifact_schemes(READABLE_SCHEMES)
     flask: Flask = app
     return flask
 
@@ -131,11 +145,146 @@ def run_messages() -> "dict[object, MakeMessage]":
     return {handlers._get_run: get, handlers._search_runs: search}
 
 
-def error_answers(view: "Callable[..., Response]") -> "Callable[..., Response]":
+def gateway_change(view: object) -> "tuple[str, Any] | None":
+    """What a request to this view changes in the gateway, and its message as MLflow parses it."""
+    from mlflow.protos import service_pb2
+    from mlflow.server import handlers
+
+    for kind, name in (
+        ("create_secret", "CreateGatewaySecret"),
+        ("update_secret", "UpdateGatewaySecret"),
+        ("create_model_definition", "CreateGatewayModelDefinition"),
+        ("update_model_definition", "UpdateGatewayModelDefinition"),
+    ):
+        message = getattr(service_pb2, name)
+        if handlers.HANDLERS[message] is view:
+            return kind, handlers._get_request_message(message())
+    return None
+
+
+def gateway_secret(secret_id: str) -> "GatewaySecretInfo":
+    """A stored secret without its value.
+
+    Raises:
+        MlflowException: if there is none.
+    """
+    from mlflow.server.handlers import _get_tracking_store
+
+    secret: GatewaySecretInfo = _get_tracking_store().get_secret_info(secret_id)
+    return secret
+
+
+def gateway_model_definition(model_definition_id: str) -> "GatewayModelDefinition":
+    """Raises:
+    MlflowException: if there is none.
+    """
+    from mlflow.server.handlers import _get_tracking_store
+
+    store = _get_tracking_store()
+    definition: GatewayModelDefinition = store.get_gateway_model_definition(model_definition_id)
+    return definition
+
+
+def same_provider(one: str, other: str) -> bool:
+    """Whether two names are of one provider for MLflow."""
+    from mlflow.utils.provider_filter import normalize_provider_name
+
+    return bool(normalize_provider_name(one) == normalize_provider_name(other))
+
+
+def bound_webhooks(*, largest: int, seconds: float) -> None:
+    """Have webhooks read no more than so many bytes of an answer, for so many seconds.
+
+    And not heed its Retry-After, which may hold a thread for hours.
+    """
+    from mlflow.webhooks import delivery
+    from requests.adapters import HTTPAdapter
+
+    def bounded(response: "requests.Response", *_: object, **__: object) -> None:
+        until = monotonic() + seconds
+        pieces, size = [], 0
+        while size <= largest and monotonic() < until:
+            piece = response.raw.read1(largest, decode_content=True)
+            if not piece:
+                break
+            pieces.append(piece)
+            size += len(piece)
+        response.raw.close()
+        response.raw = BytesIO(b"".join(pieces)[:largest])
+
+    session = delivery._create_webhook_session()
+    session.hooks["response"].append(bounded)
+    for adapter in session.adapters.values():
+        assert isinstance(adapter, HTTPAdapter)  # noqa: S101
+        adapter.max_retries.respect_retry_after_header = False
+    delivery._webhook_session = session
+
+
+def bound_providers(*, largest: int) -> None:
+    """Have the gateway end a provider's answer after so many bytes."""
+    from mlflow.gateway.providers import utils
+
+    post = utils._aiohttp_post
+    if getattr(post, "bounded", False):
+        return
+
+    @asynccontextmanager
+    async def bounded_post(*args: Any, **kwargs: Any) -> "AsyncIterator[Any]":
+        async with post(*args, **kwargs) as response:
+            response.content = _BoundedStream(response.content, largest)
+            yield response
+
+    bounded_post.bounded = True  # type: ignore[attr-defined]
+    utils._aiohttp_post = bounded_post
+
+
+class _BoundedStream:
+    """An answer's body that raises an error after so many bytes."""
+
+    def __init__(self, stream: "aiohttp.StreamReader", largest: int) -> None:
+        self._stream, self._left = stream, largest
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def __aiter__(self) -> "AsyncIterator[bytes]":
+        async for line in self._stream:
+            yield self._counted(line)
+
+    async def read(self, _: int = -1) -> bytes:
+        return b"".join([self._counted(piece) async for piece in self._stream.iter_any()])
+
+    def _counted(self, piece: bytes) -> bytes:
+        from aiohttp import ClientPayloadError
+
+        self._left -= len(piece)
+        if self._left < 0:
+            raise ClientPayloadError("The provider's answer is larger than this server takes")
+        return piece
+
+
+def close_artifact_schemes(allowed: Collection[str]) -> None:
+    """Have MLflow refuse every artifact repository of another scheme."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact import artifact_repository_registry as registry
+
+    def refuse(artifact_uri: str, **_: object) -> "ArtifactRepository":
+        scheme = artifact_uri.partition(":")[0][:20] if ":" in artifact_uri else "no scheme"
+        raise MlflowException.invalid_parameter_value(
+            f"The artifacts are at an address with {scheme!r}, which this server doesn't read: it "
+            f"reads {', '.join(sorted(allowed))}"
+        )
+
+    for scheme in registry.get_registered_artifact_repositories():
+        if scheme not in allowed:
+            registry._artifact_repository_registry.register(scheme, refuse)
+
+
+def error_answers(view: "Callable[..., R]") -> "Callable[..., R | Response]":
     """A view whose exceptions are answered as those of MLflow's own."""
     from mlflow.server.handlers import catch_mlflow_exception
 
-    wrapped: Callable[..., Response] = catch_mlflow_exception(view)
+    wrapped: Callable[..., R | Response] = catch_mlflow_exception(view)
     return wrapped
 
 

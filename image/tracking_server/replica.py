@@ -20,7 +20,6 @@ from pg8000.exceptions import (  # type: ignore[import-untyped]
     InterfaceError,
 )
 from sqlalchemy.pool import PoolProxiedConnection
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tracking_server import driver, mlflow_internals
 from tracking_server.outage import DatabaseUnavailable
@@ -140,19 +139,6 @@ class ReplicaPool(NestingPool):
                 log.warning("the viewer reads from the primary: the replica is away (%s)", error)
             self._away, self._ask_at = True, monotonic() + AWAY
         replica.turn_away()
-
-
-class ViewersApart:
-    """Sends a viewer's requests to threads of their own.
-
-    Those who train would else queue behind viewers that wait for the replica.
-    """
-
-    def __init__(self, *, users: ASGIApp, viewers: ASGIApp) -> None:
-        self._users, self._viewers = users, viewers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (self._viewers if LOOKING.get() else self._users)(scope, receive, send)
 
 
 def _open_another(replica: NestingPool) -> None:

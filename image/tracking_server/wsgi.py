@@ -6,9 +6,10 @@ part, a2wsgi, awaits `receive` from another thread, which granian's can't be.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from threading import Lock, get_ident
 from typing import Any
 from wsgiref.types import WSGIApplication
 
@@ -16,26 +17,54 @@ from starlette.middleware.wsgi import build_environ
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
+from tracking_server.viewing import LOOKING
+
+GRACE = 1.0
+"""Seconds that a request may go on before it is looked whether its client is still there. What a
+client sends just before it ends is logged all the same."""
+
 
 class FlaskThreads:
-    """Takes HTTP requests; a body is read whole before a thread is taken for it."""
+    """Takes HTTP requests; a body is read whole before a thread is taken for it.
 
-    def __init__(self, app: WSGIApplication, *, threads: int) -> None:
+    `cut` ends what a thread, named by its number, waits for: it is called when the client has gone
+    away. Viewers have their own threads, `viewers_threads`, so that they keep nobody else waiting.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        threads: int,
+        viewers_threads: int,
+        cut: Callable[[int], None],
+    ) -> None:
         self.app = app
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="flask")
+        self._users = ThreadPoolExecutor(threads, thread_name_prefix="flask")
+        self._viewers = ThreadPoolExecutor(viewers_threads, thread_name_prefix="viewers-flask")
+        self._cut = cut
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         messages = self._messages(build_environ(scope, await _whole(receive)))
         loop = asyncio.get_running_loop()
         # In this request's context, for what is logged with its trace.
         context = copy_context()
+        threads = self._viewers if LOOKING.get() else self._users
+        at_work = _AtWork()
 
         def batch() -> list[Message]:
-            return context.run(next, messages, [])
+            with at_work:
+                return context.run(next, messages, [])
 
-        while ready := await loop.run_in_executor(self._threads, batch):
-            for message in ready:
-                await send(message)
+        watch = _Watch(receive, lambda: at_work.interrupt(self._cut))
+        grace = loop.call_later(GRACE, watch.start)
+        try:
+            while ready := await loop.run_in_executor(threads, batch):
+                for message in ready:
+                    await send(message)
+        finally:
+            grace.cancel()
+            watch.stop()
 
     def _messages(self, environ: dict[str, Any]) -> Iterator[list[Message]]:
         """Run the application. Almost every answer is one chunk, and so one batch."""
@@ -58,6 +87,48 @@ class FlaskThreads:
         finally:
             if callable(close := getattr(chunks, "close", None)):
                 close()
+
+
+class _AtWork:
+    """Which thread works for a request right now, if any does."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._thread: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._thread = get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._thread = None
+
+    def interrupt(self, cut: Callable[[int], None]) -> None:
+        # The thread can't begin with another request's work meanwhile.
+        with self._lock:
+            if self._thread is not None:
+                cut(self._thread)
+
+
+class _Watch:
+    """Calls `gone` once if the client goes away."""
+
+    def __init__(self, receive: Receive, gone: Callable[[], None]) -> None:
+        self._receive, self._gone = receive, gone
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._wait())
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone()
 
 
 def _body(chunk: bytes, *, more: bool) -> Message:

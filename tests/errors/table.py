@@ -565,6 +565,15 @@ REQUESTS = (
         "address in the browser, and do it there.",
     ),
     Request(
+        name="MLflow's Assistant from elsewhere",
+        path="/ajax-api/3.0/mlflow/assistant/providers",
+        headers={"X-Forwarded-For": "203.0.113.7"},
+        status=403,
+        said="MLflow's Assistant runs programs on the server's computer, so it answers only to a "
+        "browser on that computer: start the stack there with make local, and open "
+        "http://localhost:8080.",
+    ),
+    Request(
         name="a viewer who writes",
         login="viewer",
         method="POST",
@@ -642,12 +651,6 @@ BOOTS = (
         "character: add a version that does, and deploy with it; "
         "secret viewer_username/versions/1 must hold another name than the tracking_username: add "
         "a version that does, and deploy with it",
-    ),
-    Boot(
-        name="no account",
-        environment={"GCE_METADATA_HOST": "127.0.0.1:9", "GCE_METADATA_IP": "127.0.0.1:9"},
-        said="No Google identity: the metadata server can't be reached. On Cloud Run the service "
-        "needs a service account; elsewhere run gcloud auth application-default login",
     ),
     Boot(
         name="no database",

@@ -18,6 +18,11 @@ from tracking_server.wsgi import FlaskThreads
 from tests.server.process import HOST
 from tests.server.test_routes import every_route
 
+
+def no_cut(_: int) -> None:
+    """For requests whose clients stay."""
+
+
 pytestmark = pytest.mark.anyio
 
 
@@ -41,7 +46,7 @@ async def both(
     )
     fastapi, flask = mlflow_internals.import_fastapi(), mlflow_internals.import_flask()
     composed = Composition(
-        flask=FlaskThreads(flask, threads=4),
+        flask=FlaskThreads(flask, threads=4, viewers_threads=1, cut=no_cut),
         has_flask_route=flask.url_map.bind("").test,
         import_native=lambda: fastapi,
     )
@@ -265,7 +270,7 @@ async def test_a_wsgi_answer_of_any_number_of_chunks(chunks: list[bytes]) -> Non
         "query_string": b"", "headers": [], "server": ("127.0.0.1", 1), "client": None,
         "scheme": "http",
     }  # fmt: skip
-    await FlaskThreads(app, threads=1)(scope, receive, send)
+    await FlaskThreads(app, threads=1, viewers_threads=1, cut=no_cut)(scope, receive, send)
     assert sent[0]["status"] == 201
     assert b"".join(message["body"] for message in sent[1:]) == b"".join(chunks)
     assert [message["more_body"] for message in sent[1:]][-1] is False

@@ -10,7 +10,8 @@ from tracking_server.failed_logins import (
     MAX_CLIENTS,
     PATIENCE,
     FailedLogins,
-    client_of,
+    address_of,
+    network_of,
 )
 
 from tests.server.conftest import StartServer
@@ -51,7 +52,7 @@ def test_who_fails_rarely_never_waits(pauses: list[float]) -> None:
 
 @given(st.binary(max_size=100), st.integers(0, 3))
 def test_any_header_names_somebody(header: bytes, proxies: int) -> None:
-    client = client_of("peer", [header], trusted_proxies=proxies)
+    client = network_of(address_of("peer", [header], trusted_proxies=proxies))
     assert 0 < len(client) <= len(header) + 64
 
 
@@ -82,11 +83,11 @@ def test_the_server_counts_as_its_environment_says(
         (1, [b"203.0.113.7", b"192.0.2.80"], "203.0.113.7"),
         # Past the load balancer.
         (1, [b"203.0.113.7"], "203.0.113.7"),
-        (1, [b"nonsense, 192.0.2.80"], "peer"),
+        (1, [b"nonsense, 192.0.2.80"], "unknown"),
         (1, [], "peer"),
     ],
 )
 def test_the_client_is_before_the_proxies(
     proxies: int, forwarded_for: list[bytes], client: str
 ) -> None:
-    assert client_of("peer", forwarded_for, trusted_proxies=proxies) == client
+    assert network_of(address_of("peer", forwarded_for, trusted_proxies=proxies)) == client

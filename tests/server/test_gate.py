@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tracking_server.callbacks import Callbacks
 from tracking_server.credentials import Credentials
 from tracking_server.failed_logins import PATIENCE
 from tracking_server.gate import MAX_AUTHORIZATION, Gate
@@ -41,7 +42,10 @@ class Application:
 
 
 def new_gate(**more: Any) -> Gate:
-    return Gate(Application(), user=Credentials(USER, PASSWORD), hosts=HOSTS, **more)
+    callbacks = Callbacks(port=8080)
+    return Gate(
+        Application(), user=Credentials(USER, PASSWORD), hosts=HOSTS, callbacks=callbacks, **more
+    )
 
 
 def call(

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 from tracking_server import mlflow_internals
+from tracking_server.callbacks import Callbacks
 from tracking_server.credentials import Credentials
 from tracking_server.gate import Gate
 
@@ -36,7 +37,13 @@ def every_route() -> list[Route]:
 async def client(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
     # An hour from one failed login to the next, so that none is told to wait.
     hours = count(0, 3600)
-    gate = Gate(app, user=Credentials("u", "p"), hosts=[HOST], clock=lambda: next(hours))
+    gate = Gate(
+        app,
+        user=Credentials("u", "p"),
+        hosts=[HOST],
+        callbacks=Callbacks(port=1),
+        clock=lambda: next(hours),
+    )
     transport = httpx.ASGITransport(gate)
     async with httpx.AsyncClient(transport=transport, base_url=f"https://{HOST}") as client:
         yield client

@@ -26,9 +26,9 @@ SETTINGS = {
     # Else MLflow fetches a catalog of models from the internet.
     "MLFLOW_MODEL_CATALOG_URI": "",
     # The model provider and the receiver of webhooks are on this computer.
-    "MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES": "http",
+    "MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES": "http,https",
     "MLFLOW_GATEWAY_API_BASE_ALLOW_PRIVATE_IPS": "true",
-    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
+    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
     "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
 }
 
@@ -118,6 +118,7 @@ def environment_of(
         "GCP_PROJECT": PROJECT,
         "ARTIFACTS": "proxied",
         "MLFLOW_SERVER_ALLOWED_HOSTS": "127.0.0.1",
+        "INTERNAL_NETWORKS": "127.0.0.0/8",
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "4",
         "CLOUDSQL_ROOT": str(cloudsql_root),
         "BOOT_PATIENCE": "5",

@@ -1,0 +1,269 @@
+"""No caller takes the server's memory, time, places or database from the others."""
+
+import json
+import socket
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import httpx
+import pg8000.native  # type: ignore[import-untyped]
+import pytest
+
+from local.postgres import Postgres
+from tests.server.conftest import DATABASE_PASSWORD, DATABASE_USER, made_database
+from tests.server.parity.servers import our_environment, ours
+from tests.server.process import AUTHORIZATION, Server
+
+VIEWER = ("viewer", "canary-viewer-password")
+DATABASE = "resources"
+MIB = 1024 * 1024
+MEMORY = 512 * MIB
+"""Of the smallest instance that the settings allow."""
+
+SEARCH = "/api/2.0/mlflow/runs/search"
+READ = "/api/2.0/mlflow/experiments/get?experiment_id=0"
+ARTIFACT = "/api/2.0/mlflow-artifacts/artifacts/large.bin"
+JSON = {"Content-Type": "application/json"}
+PATIENCE = 60.0
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, cloudsql_root: Path
+) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("resources")
+    with (
+        our_environment(
+            folder, made_database(postgres, DATABASE), cloudsql_root, viewer=VIEWER
+        ) as environment,
+        ours(environment | {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "8"}, folder) as running,
+    ):
+        yield running.ready()
+
+
+def viewer_of(server: Server) -> httpx.Client:
+    limits = httpx.Limits(max_connections=None)
+    return httpx.Client(base_url=server.url, auth=VIEWER, timeout=PATIENCE, limits=limits)
+
+
+def peak(server: Server) -> int:
+    """Bytes that were resident at most, as the kernel counted."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
+def eventually(holds: Callable[[], bool], *, seconds: float = PATIENCE) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if holds():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def connection_to(postgres: Postgres) -> pg8000.native.Connection:
+    return pg8000.native.Connection(
+        DATABASE_USER,
+        unix_sock=str(postgres.socket()),
+        password=DATABASE_PASSWORD,
+        database=DATABASE,
+    )
+
+
+@contextmanager
+def locked(postgres: Postgres) -> Iterator[Callable[[], int]]:
+    """The table of runs, so that every search waits. Yields how many statements wait now."""
+    with closing(connection_to(postgres)) as holder, closing(connection_to(postgres)) as seen:
+
+        def waiting() -> int:
+            [[count]] = seen.run(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = :name AND wait_event_type = 'Lock'",
+                name=DATABASE,
+            )
+            return int(count)
+
+        holder.run("BEGIN")
+        holder.run("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE")
+        try:
+            yield waiting
+        finally:
+            holder.run("ROLLBACK")
+
+
+def test_the_session_has_its_limits(server: Server, postgres: Postgres) -> None:
+    """What Postgres itself ends: read where a statement of each caller waits."""
+    search = {"experiment_ids": ["0"]}
+    with ExitStack() as stack, ThreadPoolExecutor(2) as threads, locked(postgres) as waiting:
+        clients = [stack.enter_context(client) for client in (server.client(), viewer_of(server))]
+        asked = [threads.submit(client.post, SEARCH, json=search) for client in clients]
+        assert eventually(lambda: waiting() == 2)
+        # The viewer's ends first, and as an error that isn't tried again.
+        assert eventually(lambda: waiting() == 1)
+        assert not asked[0].done()
+        assert asked[1].result(PATIENCE).status_code == 400
+    assert asked[0].result(PATIENCE).status_code == 200
+
+
+def test_who_leaves_takes_the_statement_along(server: Server, postgres: Postgres) -> None:
+    body = json.dumps({"experiment_ids": ["0"]}).encode()
+    head = (
+        f"POST {SEARCH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {AUTHORIZATION}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    with locked(postgres) as waiting:
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(head + body)
+            assert eventually(lambda: waiting() == 1)
+        # Long before the statement's own time is over.
+        assert eventually(lambda: waiting() == 0, seconds=15)
+    with server.client() as client:
+        assert client.get(READ).status_code == 200
+
+
+def test_a_viewers_searches_leave_the_user_connections(server: Server, postgres: Postgres) -> None:
+    search = {"experiment_ids": ["0"]}
+    with (
+        viewer_of(server) as viewer,
+        server.client() as user,
+        ThreadPoolExecutor(30) as threads,
+        locked(postgres) as waiting,
+    ):
+        asked = [threads.submit(viewer.post, SEARCH, json=search) for _ in range(30)]
+        assert eventually(lambda: waiting() > 0)
+        for _ in range(20):
+            assert user.get(READ).status_code == 200
+        assert not any(one.done() for one in asked)
+        assert waiting() <= 4
+    assert {one.result(PATIENCE).status_code for one in asked} <= {200, 400, 503}
+
+
+@pytest.fixture(scope="module")
+def large(server: Server) -> int:
+    """Bytes of an artifact in the bucket."""
+    with server.client() as client:
+        answer = client.put(ARTIFACT, content=iter([bytes(MIB)] * 24))
+        assert answer.status_code == 200, answer.text
+    return 24 * MIB
+
+
+def test_downloads_that_nobody_reads_leave_the_user_places(server: Server, large: int) -> None:
+    login = httpx.BasicAuth(*VIEWER)._auth_header
+    request = (
+        f"GET {ARTIFACT} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {login}\r\n\r\n"
+    ).encode()
+    with ExitStack() as stack, server.client() as user, viewer_of(server) as viewer:
+        for _ in range(100):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(request)
+        assert eventually(lambda: viewer.get(READ).status_code == 503)
+        for _ in range(20):
+            assert user.get(READ).status_code == 200
+    with viewer_of(server) as viewer:
+        assert eventually(lambda: viewer.get(READ).status_code == 200)
+
+
+# ---- memory ----------------------------------------------------------------------------------
+
+
+def bomb(size: int) -> bytes:
+    compress = zlib.compressobj(wbits=31)
+    pieces = [compress.compress(bytes(MIB)) for _ in range(size // MIB)]
+    return b"".join([*pieces, compress.flush()])
+
+
+def filled(start: bytes, filling: bytes, end: bytes, size: int) -> bytes:
+    return start + filling * ((size - len(start) - len(end)) // len(filling)) + end
+
+
+TRACES = {"Content-Type": "application/x-protobuf", "X-MLflow-Experiment-Id": "0"}
+
+
+def attacks() -> dict[str, tuple[str, str, dict[str, str], bytes]]:
+    """Method, path, headers and body of each."""
+    upload = "/api/2.0/mlflow-artifacts/mpu/create/x"
+    return {
+        "a filter of 60 MB": (
+            *("POST", SEARCH, JSON),
+            filled(b'{"filter":"', b"metrics.x > 1 and ", b'"}', 60 * MIB),
+        ),
+        "a filter of 30 MB": (
+            *("POST", SEARCH, JSON),
+            filled(b'{"filter":"', b"metrics.x > 1 and ", b'"}', 30 * MIB),
+        ),
+        "empty objects": (*("POST", SEARCH, JSON), filled(b"[", b"{},", b"{}]", 31 * MIB)),
+        "numbers": (
+            *("POST", SEARCH, JSON),
+            filled(b'{"experiment_ids":[', b"1,", b"1]}", 31 * MIB),
+        ),
+        "one long string": (*("POST", SEARCH, JSON), filled(b'{"x":"', b"a", b'"}', 31 * MIB)),
+        "escapes": (*("POST", SEARCH, JSON), filled(b'"', b'\\"', b"", 31 * MIB)),
+        "brackets": (*("POST", SEARCH, JSON), b"[" * (31 * MIB)),
+        "gzip": ("POST", "/v1/traces", TRACES | {"Content-Encoding": "gzip"}, bomb(300 * MIB)),
+        "gzip of gzip's smallest": (
+            *("POST", "/v1/traces", TRACES | {"Content-Encoding": "gzip"}),
+            zlib.compress(b"", wbits=31) * 100_000,
+        ),
+        "empty spans": (
+            *("POST", "/v1/traces", TRACES),
+            b"\x0a\xff\xff\xff\x0e\x12\xfb\xff\xff\x0e" + b"\x12\x00" * (15 * MIB),
+        ),
+        "parts": ("POST", upload, JSON, b'{"path":"x","num_parts":1500000}'),
+        "a GET with a body": ("GET", READ, JSON, bytes(60 * MIB)),
+        "a GraphQL query": (
+            *("POST", "/graphql", JSON),
+            filled(b'{"query":"{', b"a ", b'}"}', 31 * MIB),
+        ),
+        "a form": (
+            *("POST", SEARCH, {"Content-Type": "application/x-www-form-urlencoded"}),
+            filled(b"", b"a=b&", b"", 31 * MIB),
+        ),
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells it in /proc there")
+def test_memory_stays_within_the_smallest_instance(server: Server) -> None:
+    """All attacks, by both callers, one after another and together; a client logs meanwhile."""
+    done = threading.Event()
+    logged: list[int] = []
+
+    def log() -> None:
+        with server.client() as client:
+            fields = {"experiment_id": "0"}
+            run = client.post("/api/2.0/mlflow/runs/create", json=fields).json()["run"]
+            metric = {"run_id": run["info"]["run_id"], "key": "m", "value": 1.0, "timestamp": 1}
+            while not done.is_set():
+                metric["timestamp"] += 1
+                answer = client.post("/api/2.0/mlflow/runs/log-metric", json=metric)
+                logged.append(answer.status_code)
+
+    def attack(client: httpx.Client, name: str) -> int:
+        method, path, headers, body = made[name]
+        return client.request(method, path, headers=headers, content=body).status_code
+
+    made = attacks()
+    with ThreadPoolExecutor(12) as threads, server.client() as user, viewer_of(server) as viewer:
+        user.timeout = viewer.timeout = httpx.Timeout(5 * PATIENCE)
+        logging = threads.submit(log)
+        found: dict[str, int] = {}
+        for name in made:
+            for who, client in (("user", user), ("viewer", viewer)):
+                found[f"{who}: {name}"] = attack(client, name)
+            assert peak(server) < MEMORY, f"{name}: {peak(server) // MIB} MiB"
+        together = [threads.submit(attack, user, name) for name in made]
+        together += [threads.submit(attack, viewer, name) for name in made]
+        found |= {f"together {n}": one.result() for n, one in enumerate(together)}
+        done.set()
+        logging.result()
+    assert set(found.values()) <= {200, 400, 403, 413, 503}, found
+    assert logged
+    assert set(logged) == {200}
+    assert peak(server) < MEMORY, f"{peak(server) // MIB} MiB"
