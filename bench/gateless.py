@@ -11,9 +11,9 @@ from tracking_server.gate import Gate
 def main() -> None:
     logs.configure(os.environ.get("GCP_PROJECT"))
     config = settings.load(os.environ)
-    flask, values = prepare(config)
+    flask, values, callbacks = prepare(config)
     gc.freeze()
-    logged, close = assemble(config, flask, values)
+    logged, close = assemble(config, flask, values, callbacks)
     assert isinstance(logged, logs.AccessLog)
     assert isinstance(logged.app, Gate)
     logged.app = logged.app.app
