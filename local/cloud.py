@@ -280,7 +280,7 @@ class Cloud:
 
     def grant(self, member: str, role: str, resource: Resource | None, condition: Any) -> None:
         self.policy.add(_grant(member, role, resource, condition))
-        if role not in iam.ROLES:
+        if role not in iam.ROLES and role not in self.policy.roles:
             self.say(f"{role} is not known here and grants {member} nothing")
 
     def revoke(self, member: str, role: str, resource: Resource | None, condition: Any) -> None:

@@ -33,25 +33,16 @@ ROLES: dict[str, frozenset[str]] = {
     ),
     "roles/run.invoker": frozenset({"run.routes.invoke"}),
     "roles/iap.httpsResourceAccessor": frozenset({"iap.webServiceVersions.accessViaIAP"}),
-    # Of who builds and deploys: nothing here asks for them.
-    **dict.fromkeys(
-        (
-            "roles/artifactregistry.writer",
-            "roles/browser",
-            "roles/cloudbuild.builds.editor",
-            "roles/cloudsql.editor",
-            "roles/cloudsql.viewer",
-            "roles/iam.serviceAccountUser",
-            "roles/iam.workloadIdentityUser",
-            "roles/logging.logWriter",
-            "roles/monitoring.alertPolicyEditor",
-            "roles/run.developer",
-            "roles/secretmanager.secretVersionAdder",
-            "roles/secretmanager.viewer",
-            "roles/serviceusage.serviceUsageConsumer",
-        ),
-        frozenset[str](),
+    "roles/iam.workloadIdentityUser": frozenset({"iam.serviceAccounts.getAccessToken"}),
+    "roles/iam.serviceAccountUser": frozenset({"iam.serviceAccounts.actAs"}),
+    "roles/artifactregistry.writer": frozenset(
+        {
+            "artifactregistry.repositories.downloadArtifacts",
+            "artifactregistry.repositories.uploadArtifacts",
+        }
     ),
+    # Nothing here asks for what it permits.
+    "roles/logging.logWriter": frozenset(),
 }
 
 EVERYONE = "allUsers"
@@ -117,6 +108,8 @@ class Grant:
 @dataclass
 class Policy:
     grants: list[Grant] = field(default_factory=list)
+    # The project's own, by their full names.
+    roles: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def add(self, grant: Grant) -> None:
         self.grants.append(grant)
@@ -126,7 +119,10 @@ class Policy:
             self.grants.remove(grant)
 
     def unknown_roles(self) -> list[str]:
-        return sorted({grant.role for grant in self.grants} - ROLES.keys())
+        return sorted({grant.role for grant in self.grants} - ROLES.keys() - self.roles.keys())
+
+    def permissions(self, role: str) -> frozenset[str]:
+        return ROLES.get(role) or self.roles.get(role, frozenset())
 
     def allowed(self, identity: str | None, permission: str, resource: Resource) -> bool:
         """Identity: an e-mail address, or None for a caller without credentials."""
@@ -140,7 +136,7 @@ class Policy:
         return [
             grant.member
             for grant in self.grants
-            if permission in ROLES.get(grant.role, frozenset()) and grant.covers(resource)
+            if permission in self.permissions(grant.role) and grant.covers(resource)
         ]
 
 

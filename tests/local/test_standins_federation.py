@@ -1,4 +1,4 @@
-"""What Google refuses of workload identity pools and their providers."""
+"""What Google refuses of workload identity pools, of tokens and of a project's own roles."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from local import cel
 from local.errors import NotFound, Refused
-from local.federation import POOL
+from local.federation import POOL, exchange
+from local.policy import run_service
 from tests.local.standins import Project, project
 
 PROVIDER = "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider"
@@ -65,3 +67,184 @@ def test_what_a_provider_must_ask(google: Project, changed: dict[str, Any], said
         google.cloud.create(PROVIDER, "github", {**PROVIDER_INPUTS, **changed})
     _, outputs = google.cloud.create(PROVIDER, "github", PROVIDER_INPUTS)
     assert outputs["name"] == f"{pool}/providers/actions"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"attributeCondition": "assertion.repository = 'x'"}, "compiling the CEL expression"),
+        ({"attributeCondition": "assertion.repository == 'x' &&"}, "compiling"),
+        ({"attributeCondition": f"assertion.repository == '{'x' * 4096}'"}, "over 4096"),
+        ({"attributeMapping": {"google.subject": "assertion.sub +"}}, "compiling"),
+        ({"attributeMapping": {"google.subject": f"'{'x' * 2048}'"}}, "over 2048"),
+        (
+            {"attributeMapping": {"google.subject": "assertion.sub", "attribute.Job": "'x'"}},
+            "Invalid mapped attribute key",
+        ),
+    ],
+)
+def test_what_a_provider_may_not_say(google: Project, changed: dict[str, Any], said: str) -> None:
+    google.cloud.create(POOL, "github", POOL_INPUTS)
+    with pytest.raises(Refused, match=said):
+        google.cloud.create(PROVIDER, "github", {**PROVIDER_INPUTS, **changed})
+
+
+CLAIMS = {
+    "iss": "https://token.actions.githubusercontent.com",
+    "aud": "https://iam.googleapis.com/my-pool/providers/actions",
+    "sub": "repo:my-org/mlflow-gcp:ref:refs/heads/main",
+    "repository": "my-org/mlflow-gcp",
+    "event_name": "push",
+}
+
+
+def test_an_accepted_token_stands_for_its_attributes() -> None:
+    mapping = {"google.subject": "assertion.sub", "attribute.event": "assertion.event_name"}
+    provider = {**PROVIDER_INPUTS, "attributeMapping": mapping}
+    start = "://iam.googleapis.com/my-pool/"
+    assert exchange("my-pool", provider, CLAIMS).members == {
+        f"principal{start}subject/{CLAIMS['sub']}",
+        f"principalSet{start}*",
+        f"principalSet{start}attribute.event/push",
+    }
+
+
+@pytest.mark.parametrize(
+    ("claims", "changed", "said"),
+    [
+        ({"iss": "https://example.com"}, {}, "issuer"),
+        ({"aud": "https://github.com/my-org"}, {}, "audience"),
+        ({"aud": None}, {}, "audience"),
+        ({"repository": "my-org/another"}, {}, "rejected by the attribute condition"),
+        ({"repository": None}, {}, "condition could not be evaluated: no such key: repository"),
+        ({"sub": None}, {}, "mapping of google.subject could not be evaluated"),
+        ({"sub": "x" * 128}, {}, "more than 127 bytes"),
+        ({"sub": ""}, {}, "or none"),
+        ({"sub": 7}, {}, "a string"),
+        ({}, {"attributeCondition": "assertion.sub"}, "rejected"),
+        ({}, {"attributeCondition": "attribute.event == 'push'"}, "no such key: event"),
+    ],
+)
+def test_a_token_that_does_not_fit_is_refused(
+    claims: dict[str, Any], changed: dict[str, Any], said: str
+) -> None:
+    given = {claim: value for claim, value in {**CLAIMS, **claims}.items() if value is not None}
+    with pytest.raises(Refused, match=said):
+        exchange("my-pool", {**PROVIDER_INPUTS, **changed}, given)
+
+
+VALUES = {"a": {"yes": True, "no": False, "word": "push", "list": ["x", "push"], "map": {"k": "v"}}}
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("a.word == 'push'", True),
+        ('a.word != "push"', False),
+        ("a.word in ['pull', 'push']", True),
+        ("a.word in a.list", True),
+        ("'k' in a.map && !('word' in a.map)", True),
+        ("a.word + ':' + a.word", "push:push"),
+        ("a.word.startsWith('pu') && a.word.endsWith('sh')", True),
+        # && binds more tightly than ||, and both more than ?:
+        ("a.yes || a.yes && a.no", True),
+        ("(a.yes || a.yes) && a.no", False),
+        ("a.no ? 'x' : a.yes ? 'y' : 'z'", "y"),
+        ("a.word == 'push' ? 'x' : 'y'", "x"),
+        # An error doesn't matter if the other side alone decides.
+        ("a.gone == 'x' || a.yes", True),
+        ("a.yes || a.gone == 'x'", True),
+        ("a.gone == 'x' && a.no", False),
+        ("a.no && a.gone == 'x'", False),
+        # What isn't of the same type isn't equal.
+        ("a.yes == 'true'", False),
+    ],
+)
+def test_expressions(expression: str, value: object) -> None:
+    assert cel.parse(expression)(VALUES) == value
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "a.gone",
+        "b.word",
+        "a.word.deeper",
+        "!a.gone",
+        "a.gone != 'x'",
+        "a.gone in ['x']",
+        "a.gone == 'x' || a.no",
+        "a.yes && a.gone == 'x'",
+        "a.gone ? 'x' : 'x'",
+        "a.word && a.yes",
+        "a.word ? 'x' : 'y'",
+        "!a.word",
+        "a.word + a.yes",
+        "'x' in a.word",
+        "a.yes.startsWith('t')",
+    ],
+)
+def test_expressions_without_a_value(expression: str) -> None:
+    with pytest.raises(cel.Failed):
+        cel.parse(expression)(VALUES)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "",
+        "a.word =",
+        "a.word == ",
+        "a..word",
+        "(a.word",
+        "a.word)",
+        "['x'",
+        "a.word == 'x' 'y'",
+        "a ? 'x'",
+        "'x",
+        "'x\\'y'",
+        "a.word.matches('p.*')",
+        "a.word < 'x'",
+        "1 == 1",
+    ],
+)
+def test_expressions_that_are_none(expression: str) -> None:
+    with pytest.raises(cel.Malformed):
+        cel.parse(expression)
+
+
+ROLE = "gcp:projects/iAMCustomRole:IAMCustomRole"
+ROLE_INPUTS = {"roleId": "mlflow_deploy", "permissions": ["run.services.update"]}
+MEMBER = "gcp:projects/iAMMember:IAMMember"
+
+
+def test_a_role_of_the_projects_own_grants_what_it_says(google: Project) -> None:
+    cloud = google.cloud
+    grant = {"role": f"projects/{cloud.project}/roles/mlflow_deploy", "member": "user:ada@x.com"}
+    with pytest.raises(NotFound, match="does not exist"):
+        cloud.create(MEMBER, "ada", grant)
+    made, _ = cloud.create(ROLE, "deploy", ROLE_INPUTS)
+    assert made == grant["role"]
+    cloud.create(MEMBER, "ada", grant)
+    service = run_service(cloud.project, "us-central1", "mlflow")
+    assert cloud.policy.allowed("ada@x.com", "run.services.update", service)
+    assert not cloud.policy.allowed("ada@x.com", "run.services.delete", service)
+    cloud.delete(ROLE, made, olds={})
+    assert not cloud.policy.allowed("ada@x.com", "run.services.update", service)
+    # Its id stays taken.
+    with pytest.raises(Refused, match="deleted state"):
+        cloud.create(ROLE, "deploy", ROLE_INPUTS)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"roleId": "mlflow-deploy"}, "3 to 64"),
+        ({"roleId": "x" * 65}, "3 to 64"),
+        ({"permissions": ["run.services"]}, "not valid"),
+        ({"permissions": ["run.services.*"]}, "not valid"),
+    ],
+)
+def test_what_is_no_role(google: Project, changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(Refused, match=said):
+        google.cloud.create(ROLE, "deploy", {**ROLE_INPUTS, **changed})
