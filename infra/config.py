@@ -261,7 +261,14 @@ def _github(read: Reader) -> GitHubRepository | None:
             wanted="nothing without githubRepository, whose number it is",
             example="pulumi config rm githubRepositoryId",
         )
-    return GitHubRepository(name=name, number=number) if name else None
+    review = read.boolean("githubReview", False)
+    if review and not name and read.ok("githubRepository"):
+        read.problem(
+            full("githubReview"),
+            wanted="false without githubRepository, whose pull requests it is about",
+            example="pulumi config rm githubReview",
+        )
+    return GitHubRepository(name=name, number=number, review=review) if name else None
 
 
 def _bucket_location(read: Reader, region: str) -> str:

@@ -35,6 +35,8 @@ class Database(Component):
     # The read replica's connection name, if there is one.
     replica: pulumi.Output[str] | None
     url: pulumi.Output[str]
+    # The names of the stack's own instances: "primary" and "replica".
+    instances: dict[str, pulumi.Output[str]]
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class Database(Component):
         # In an instance of its own it is alone.
         self._database = prefix if self._existing else DATABASE
         self.replica = None
+        self.instances = {}
         if settings.existing_instance:
             connection_name = pulumi.Output.from_input(settings.existing_instance)
             instance = pulumi.Output.from_input(settings.existing_instance.rpartition(":")[2])
@@ -68,11 +71,13 @@ class Database(Component):
                 kms_key=kms_key,
             )
             connection_name, instance = made.connection_name, made.name
+            self.instances["primary"] = instance
             if settings.replica:
                 replica = self._replica(
                     made, region=region, prefix=prefix, settings=settings, network=network
                 )
                 self.replica = replica.connection_name
+                self.instances["replica"] = replica.name
                 self._connects("server-connects-replica", project, prefix, replica.name, server)
         version = settings.password_version
         users = [

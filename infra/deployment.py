@@ -188,12 +188,13 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
             region=region,
             prefix=name,
             repository=settings.github,
+            service=service.service,
+            instances=database.instances,
             secret_ids=secrets.ids,
             accounts=accounts,
             images=built.repository if built else None,
             source_bucket=built.source_bucket if built else None,
             watched=bool(settings.alerts.email),
-            existing_instance=settings.database.existing_instance is not None,
             opts=enabled,
         )
 
@@ -209,7 +210,8 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
     if deployer:
         outputs["github_provider"] = deployer.provider
         outputs["github_deploy_account"] = deployer.deploy_account
-        outputs["github_review_account"] = deployer.review_account
+        if deployer.review_account is not None:
+            outputs["github_review_account"] = deployer.review_account
     if balancer:
         outputs["load_balancer_address"] = balancer.address
     return {

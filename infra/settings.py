@@ -89,6 +89,8 @@ class GitHubRepository:
 
     name: str
     number: int
+    # Whether its pull requests are previewed.
+    review: bool
 
 
 @dataclass(frozen=True, kw_only=True)

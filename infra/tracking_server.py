@@ -36,6 +36,7 @@ class Arguments(TypedDict, total=False):
     builder: str
     github_repository: str
     github_repository_id: int
+    github_review: bool
     network: str
     existing_network: str
     existing_subnetwork: str

@@ -206,13 +206,17 @@ def test_a_bucket_with_artifacts_is_kept(fresh: Deployment) -> None:
 
 def test_the_dev_stack_leaves_nothing(fresh: Deployment) -> None:
     fresh.init(
-        "dev", builder="cloud-build", githubRepository="my-org/mlflow-gcp", githubRepositoryId=74
+        "dev",
+        builder="cloud-build",
+        githubRepository="my-org/mlflow-gcp",
+        githubRepositoryId=74,
+        githubReview=True,
     )
     fresh.up("dev")
     fresh.destroy("dev")
     assert not fresh.cloud.live
     assert not fresh.cloud.databases
-    # And it can be made again: the identity pool has another name, as the old one stays taken.
+    # It can be made again: the identity pool and the roles get other names, as theirs stay taken.
     fresh.up("dev")
 
 

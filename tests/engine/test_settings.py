@@ -35,6 +35,7 @@ INVOKER = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
 ACCESSOR = "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember"
 AGENT = "gcp:projects/serviceIdentity:ServiceIdentity"
 PROJECT_MEMBER = "gcp:projects/iAMMember:IAMMember"
+ROLE = "gcp:projects/iAMCustomRole:IAMCustomRole"
 IMAGES_MEMBER = "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember"
 SECRET = "gcp:secretmanager/secret:Secret"
 SECRET_MEMBER = "gcp:secretmanager/secretIamMember:SecretIamMember"
@@ -140,6 +141,7 @@ ELSEWHERE = {
     # Together: below
     "githubRepository",
     "githubRepositoryId",
+    "githubReview",
     "existingNetwork",
     "existingSubnetwork",
     "trackingPasswordSecret",
@@ -180,8 +182,13 @@ def test_a_read_replica_leaves_the_database_as_it_is(shared: Deployment) -> None
     }
 
 
-def test_who_deploys_comes_beside_what_runs(shared: Deployment) -> None:
-    settings = {"githubRepository": "my-org/mlflow-gcp", "githubRepositoryId": 74}
+@pytest.mark.parametrize("review", [False, True])
+def test_who_deploys_comes_beside_what_runs(shared: Deployment, review: bool) -> None:
+    settings = {
+        "githubRepository": "my-org/mlflow-gcp",
+        "githubRepositoryId": 74,
+        "githubReview": review,
+    }
     assert kinds(ahead(shared, settings).touched) == dict.fromkeys(
         (
             "random:index/randomId:RandomId",
@@ -189,6 +196,8 @@ def test_who_deploys_comes_beside_what_runs(shared: Deployment) -> None:
             "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider",
             ACCOUNT,
             "gcp:serviceaccount/iAMMember:IAMMember",
+            ROLE,
+            INVOKER,
             PROJECT_MEMBER,
             IMAGES_MEMBER,
             SECRET_MEMBER,

@@ -296,6 +296,14 @@ SETTINGS = (
         example="pulumi config rm githubRepositoryId",
     ),
     Setting(
+        name="a review without its repository",
+        config={"githubReview": "true"},
+        key="githubReview",
+        given="true",
+        wanted="false without githubRepository, whose pull requests it is about",
+        example="pulumi config rm githubReview",
+    ),
+    Setting(
         name="bucket with its scheme",
         config={"existingBucket": "gs://my-artifacts"},
         key="existingBucket",

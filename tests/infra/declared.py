@@ -199,6 +199,8 @@ class _Cloud(mocks.Mocks):
                 service = inputs["service"].partition(".")[0]
                 email = f"service-{NUMBER}@gcp-sa-{service}.iam.gserviceaccount.com"
                 return {"email": email, "member": f"serviceAccount:{email}"}
+            case "gcp:projects/iAMCustomRole:IAMCustomRole":
+                return {"name": f"projects/{PROJECT}/roles/{inputs['roleId']}"}
             case "gcp:iam/workloadIdentityPool:WorkloadIdentityPool":
                 return {"name": POOL}
             case "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider":

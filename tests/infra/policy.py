@@ -23,6 +23,7 @@ from tests.infra.declared import (
 )
 
 API = "gcp:projects/service:Service"
+CUSTOM = "gcp:projects/iAMCustomRole:IAMCustomRole"
 ACCOUNT_MEMBER = "gcp:serviceaccount/iAMMember:IAMMember"
 PROJECT_MEMBER = "gcp:projects/iAMMember:IAMMember"
 INSTANCE = "gcp:sql/databaseInstance:DatabaseInstance"
@@ -75,19 +76,19 @@ BUILDS = {
     (IMAGES_MEMBER, "roles/artifactregistry.writer"),
     (PROJECT_MEMBER, "roles/logging.logWriter"),
 }
+CUSTOM_ROLE = f"projects/{PROJECT}/roles/mlflow"
 DEPLOYS = {
     (ACCOUNT_MEMBER, "roles/iam.serviceAccountUser"),
-    (BUCKET_MEMBER, "roles/storage.admin"),
+    (BUCKET_MEMBER, f"{CUSTOM_ROLE}_deploy_source_ab12cd"),
     (IMAGES_MEMBER, "roles/artifactregistry.writer"),
-    (PROJECT_MEMBER, "roles/cloudbuild.builds.editor"),
-    (PROJECT_MEMBER, "roles/cloudsql.editor"),
-    (PROJECT_MEMBER, "roles/monitoring.alertPolicyEditor"),
-    (PROJECT_MEMBER, "roles/run.developer"),
-    (PROJECT_MEMBER, "roles/serviceusage.serviceUsageConsumer"),
-    (SECRET_MEMBER, "roles/secretmanager.secretAccessor"),
-    (SECRET_MEMBER, "roles/secretmanager.secretVersionAdder"),
-    (SECRET_MEMBER, "roles/secretmanager.viewer"),
+    (INVOKER, f"{CUSTOM_ROLE}_deploy_service_ab12cd"),
+    (PROJECT_MEMBER, f"{CUSTOM_ROLE}_deploy_database_ab12cd"),
+    (PROJECT_MEMBER, f"{CUSTOM_ROLE}_deploy_project_ab12cd"),
+    (SECRET_MEMBER, f"{CUSTOM_ROLE}_deploy_secrets_ab12cd"),
 }
+REVIEWS = {(PROJECT_MEMBER, f"{CUSTOM_ROLE}_review_project_ab12cd")}
+# Permissions that no custom role may have.
+TOO_MUCH = re.compile(r".*\.(delete|destroy|disable|setIamPolicy|actAs|signBlob|getAccessToken)")
 CALLS = {(INVOKER, "roles/run.invoker")}
 PASSES_IAP = {(ACCESSOR, "roles/iap.httpsResourceAccessor")}
 
@@ -173,14 +174,26 @@ def roles_are_those_of_the_list(stack: Stack) -> Iterator[str]:
     if stack.setting("builder", "docker") == "cloud-build":
         allowed[BUILDER] = BUILDS
     if stack.setting("githubRepository", ""):
-        allowed |= {DEPLOYER: DEPLOYS, REVIEWER: {(PROJECT_MEMBER, "roles/browser")}}
-        for what in ("deploy", "review"):
-            member = f"principalSet://iam.googleapis.com/{POOL}/attribute.job/{what}"
+        allowed[DEPLOYER] = DEPLOYS
+        jobs = ["deploy"]
+        if stack.setting("githubReview", False):
+            allowed[REVIEWER] = REVIEWS
+            jobs.append("review")
+        for what in jobs:
+            member = f"principalSet://iam.googleapis.com/{POOL}/attribute.environment/{what}"
             allowed[member] = {(ACCOUNT_MEMBER, "roles/iam.workloadIdentityUser")}
     for grant in stack.grants:
         role, member = grant.inputs["role"], grant.inputs["member"]
         listed = (grant.type, role) in allowed.get(member, set())
         yield from _unless(listed, grant, f"{member} is given {role}")
+
+
+def custom_roles_are_small(stack: Stack) -> Iterator[str]:
+    """No deletion, but of the copies that Cloud Build takes, and no right to give."""
+    for role in stack.program.all(CUSTOM):
+        for permission in role.inputs["permissions"]:
+            small = permission == "storage.objects.delete" or not TOO_MUCH.fullmatch(permission)
+            yield from _unless(small, role, f"has {permission}")
 
 
 def grants_leave_others_alone(stack: Stack) -> Iterator[str]:
@@ -291,9 +304,8 @@ def only_one_repositorys_workflows_are_let_in(stack: Stack) -> Iterator[str]:
     for provider in providers:
         condition = provider.inputs.get("attributeCondition")
         number = stack.setting("githubRepositoryId", 0)
-        asked = condition == (
-            f"assertion.repository_id == '{number}' && assertion.repository == '{repository}'"
-        )
+        start = f"assertion.repository_id == '{number}' && assertion.repository == '{repository}' "
+        asked = str(condition).startswith(f"{start}&& ((assertion.environment == 'deploy' && ")
         yield from _unless(asked, provider, f"lets in whoever fits {condition}")
 
 
@@ -427,6 +439,7 @@ RULES = [
     buckets_are_private,
     nobody_has_a_basic_role,
     roles_are_those_of_the_list,
+    custom_roles_are_small,
     grants_leave_others_alone,
     everybody_is_let_in_once_at_most,
     nobody_gets_past_the_load_balancer,

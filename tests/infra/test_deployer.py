@@ -1,4 +1,4 @@
-"""Deploying from GitHub: who is let in for which job, and what each may do."""
+"""Deploying from GitHub: which runs are let in, and what each account may do."""
 
 from __future__ import annotations
 
@@ -10,192 +10,349 @@ from typing import Any
 import pytest
 
 from infra.config import load
-from infra.deployer import job, trusted
+from infra.deployer import condition
+from infra.limits import MAX_GITHUB_ID
 from infra.reader import SettingsError
 from infra.settings import GitHubRepository
-from tests.infra.declared import POOL, PROJECT, Program, run
+from local import policy as iam
+from local.errors import Refused
+from local.federation import exchange
+from local.policy import Condition, Grant, Policy, Resource
+from tests.infra.declared import POOL, PROJECT, REGION, Program, run
 
 REPOSITORY, NUMBER = "my-org/mlflow-gcp", 1332519958
-OURS = GitHubRepository(name=REPOSITORY, number=NUMBER)
 CONFIG = {"githubRepository": REPOSITORY, "githubRepositoryId": NUMBER}
 WORKFLOW = f"{REPOSITORY}/.github/workflows/deploy.yml"
+OTHER_WORKFLOW = f"{REPOSITORY}/.github/workflows/ci.yml"
 MAIN = "refs/heads/main"
 
 ACCOUNT = "gcp:serviceaccount/account:Account"
+ROLE = "gcp:projects/iAMCustomRole:IAMCustomRole"
 PROVIDER = "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider"
 
 # What GitHub says of a run: https://docs.github.com/en/actions/reference/security/oidc
-PUSH = {
-    "repository": REPOSITORY,
-    "repository_id": str(NUMBER),
-    "event_name": "push",
-    "ref": MAIN,
-    "workflow_ref": f"{WORKFLOW}@{MAIN}",
-}
-PULL = {
-    **PUSH,
-    "event_name": "pull_request",
-    "ref": "refs/pull/7/merge",
-    "workflow_ref": f"{WORKFLOW}@refs/pull/7/merge",
-}
+Claims = Mapping[str, str | None]
+
+
+def claims(event: str, ref: str, environment: str | None, **changed: str | None) -> Claims:
+    """Of a job of this repository's workflow; None: GitHub leaves the claim out."""
+    return {
+        "iss": "https://token.actions.githubusercontent.com",
+        "aud": f"https://iam.googleapis.com/{POOL}/providers/actions",
+        "sub": f"repo:{REPOSITORY}:environment:{environment}"
+        if environment
+        else f"repo:{REPOSITORY}:ref:{ref}",
+        "repository": REPOSITORY,
+        "repository_id": str(NUMBER),
+        "repository_owner": "my-org",
+        "repository_owner_id": "74",
+        "repository_visibility": "private",
+        "actor": "ada",
+        "event_name": event,
+        "ref": ref,
+        "ref_type": "tag" if ref.startswith("refs/tags/") else "branch",
+        "workflow_ref": f"{WORKFLOW}@{ref}",
+        "job_workflow_ref": f"{WORKFLOW}@{ref}",
+        "runner_environment": "github-hosted",
+        "environment": environment,
+        **changed,
+    }
+
+
+PUSH = claims("push", MAIN, "deploy")
+PULL = claims("pull_request", "refs/pull/7/merge", "review", head_ref="feature", base_ref="main")
+BRANCH = claims("push", "refs/heads/feature", "deploy")
 
 
 @cache
-def declared(builder: str = "docker", *, watched: bool = False) -> Program:
+def declared(builder: str = "docker", *, watched: bool = False, review: bool = False) -> Program:
     email = {"alertEmail": "oncall@example.com"} if watched else {}
-    return run({**CONFIG, "builder": builder, **email})
+    previews = {"githubReview": True} if review else {}
+    return run({**CONFIG, "builder": builder, **email, **previews})
 
 
-def _holds(condition: str, assertion: Mapping[str, str]) -> bool:
-    """The part of CEL that is used here: terms that all hold, each of alternatives."""
-
-    def equal(comparison: str) -> bool:
-        match = re.fullmatch(r"[( ]*assertion\.(\w+) == '([^']*)'[) ]*", comparison)
-        assert match, comparison
-        return assertion[match[1]] == match[2]
-
-    return all(
-        any(equal(alternative) for alternative in term.split("||"))
-        for term in condition.split("&&")
-    )
-
-
-def _job(assertion: Mapping[str, str]) -> str:
-    match = re.fullmatch(r"\((.*)\) \? '(\w+)' : \((.*) \? '(\w+)' : '(\w+)'\)", job(REPOSITORY))
-    assert match
-    if _holds(match[1], assertion):
-        return match[2]
-    return match[4] if _holds(match[3], assertion) else match[5]
+def policy(program: Program) -> Policy:
+    """All that the program grants."""
+    found = Policy()
+    for role in program.all(ROLE):
+        name = f"projects/{PROJECT}/roles/{role.inputs['roleId']}"
+        found.roles[name] = frozenset(role.inputs["permissions"])
+    for each in program.created:
+        if "member" in each.inputs:
+            condition = each.inputs.get("condition")
+            found.add(
+                Grant(
+                    each.inputs["role"],
+                    each.inputs["member"],
+                    _resource(each.inputs),
+                    Condition.parse(condition["expression"]) if condition else None,
+                )
+            )
+    return found
 
 
-@pytest.mark.parametrize(
-    ("changed", "expected"),
-    [
-        ({}, "deploy"),
-        ({"event_name": "workflow_dispatch"}, "deploy"),
-        (PULL, "review"),
-        # Another branch, and the main branch's name elsewhere.
-        ({"workflow_ref": f"{WORKFLOW}@refs/heads/feature"}, "neither"),
-        ({"workflow_ref": f"{WORKFLOW}@refs/tags/main"}, "neither"),
-        ({"workflow_ref": f"{WORKFLOW}@refs/heads/main-2"}, "neither"),
-        # Another workflow of the main branch, which may run what a stranger wrote.
-        ({"workflow_ref": f"{REPOSITORY}/.github/workflows/ci.yml@{MAIN}"}, "neither"),
-        (
-            {
-                "workflow_ref": f"{REPOSITORY}/.github/workflows/ci.yml@{MAIN}",
-                "event_name": "pull_request_target",
-            },
-            "neither",
-        ),
-        ({"event_name": "pull_request_target"}, "neither"),
-        ({"event_name": "issue_comment"}, "neither"),
-        ({"event_name": "schedule"}, "neither"),
-        # A reusable workflow's own place is in another claim.
-        ({"workflow_ref": f"other/repo/.github/workflows/deploy.yml@{MAIN}"}, "neither"),
-    ],
-)
-def test_a_run_is_for_one_job(changed: dict[str, str], expected: str) -> None:
-    assert _job({**PUSH, **changed}) == expected
+def _resource(inputs: dict[str, Any]) -> Resource | None:
+    match inputs:
+        case {"serviceAccountId": name}:
+            return Resource("iam.googleapis.com", name)
+        case {"secretId": name}:
+            return iam.secret(PROJECT, name.removesuffix("-id"))
+        case {"bucket": name}:
+            return iam.bucket(name)
+        case {"repository": name, "location": location}:
+            return iam.image_repository(PROJECT, location, name)
+        case {"name": name, "location": location}:
+            return iam.run_service(PROJECT, location, name)
+        case {"project": _}:
+            return None
+    raise LookupError(str(inputs))
 
 
-@pytest.mark.parametrize(
-    ("changed", "trust"),
-    [
-        ({}, True),
-        ({"repository": "my-org/mlflow-gcp-2"}, False),
-        ({"repository": "evil/mlflow-gcp"}, False),
-        # Somebody else under a name that has become free, and this one under another's.
-        ({"repository_id": str(NUMBER + 1)}, False),
-        ({"repository_id": f"{NUMBER}0"}, False),
-    ],
-)
-def test_another_repository_is_nobody(changed: dict[str, str], trust: bool) -> None:
-    assert _holds(trusted(OURS), {**PUSH, **changed}) is trust
-
-
-def test_the_provider_asks_both() -> None:
-    provider = declared().one(PROVIDER).inputs
-    assert provider["oidc"] == {"issuerUri": "https://token.actions.githubusercontent.com"}
-    assert provider["attributeCondition"] == trusted(OURS)
-    assert provider["attributeMapping"] == {
-        "google.subject": "assertion.repository_id + ':' + assertion.event_name",
-        "attribute.job": job(REPOSITORY),
-    }
-
-
-def _grants(program: Program, account: str) -> set[tuple[str, Any]]:
-    """Each role, and on what."""
-    member = f"serviceAccount:mlflow-{account}@{PROJECT}.iam.gserviceaccount.com"
-    keys = ("serviceAccountId", "secretId", "bucket", "repository", "project")
+def accounts(program: Program, token: Claims) -> set[str]:
+    """The accounts that a job with these claims may become."""
+    given = {claim: value for claim, value in token.items() if value is not None}
+    try:
+        federated = exchange(POOL, program.one(PROVIDER).inputs, given)
+    except Refused:
+        return set()
+    granted = policy(program)
+    names = [each.inputs["accountId"] for each in program.all(ACCOUNT)]
     return {
-        (r.inputs["role"], next(r.inputs[key] for key in keys if key in r.inputs).split("@")[0])
-        for r in program.created
-        if r.inputs.get("member") == member
+        name.removeprefix("mlflow-")
+        for name in names
+        if federated.members
+        & {
+            *granted.holders(
+                "iam.serviceAccounts.getAccessToken",
+                iam.service_account(PROJECT, f"{name}@{PROJECT}.iam.gserviceaccount.com"),
+            )
+        }
     }
 
 
-DEPLOYS = {
-    ("roles/run.developer", PROJECT),
-    ("roles/cloudsql.editor", PROJECT),
-    ("roles/artifactregistry.writer", "mlflow"),
-    ("roles/iam.serviceAccountUser", f"projects/{PROJECT}/serviceAccounts/mlflow-server"),
-    *(
-        (role, f"mlflow_{key}")
-        for key in (
-            "artifact_url",
-            "database_url",
-            "tracking_username",
-            "tracking_password",
-            "kek_passphrase",
-        )
-        for role in (
-            "roles/secretmanager.secretVersionAdder",
-            "roles/secretmanager.viewer",
-            "roles/secretmanager.secretAccessor",
-        )
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        (PUSH, {"deploy"}),
+        ({**PUSH, "event_name": "workflow_dispatch"}, {"deploy"}),
+        # The subject's form is the repository's own choice, and is not looked at.
+        ({**PUSH, "sub": f"repo:my-org@74/mlflow-gcp@{NUMBER}:environment:deploy"}, {"deploy"}),
+        (PULL, {"review"}),
+    ],
+)
+def test_a_run_is_one_account(token: Claims, expected: set[str]) -> None:
+    assert accounts(declared(review=True), token) == expected
+
+
+@pytest.mark.parametrize("review", [False, True], ids=["alone", "with review"])
+@pytest.mark.parametrize(
+    "token",
+    [
+        # Another branch, and the main branch's name elsewhere.
+        BRANCH,
+        {**BRANCH, "event_name": "workflow_dispatch"},
+        claims("push", "refs/tags/main", "deploy"),
+        claims("push", "refs/heads/main-2", "deploy"),
+        claims("push", "refs/heads/refs/heads/main", "deploy"),
+        # Its workflow, started for another ref, and the other way round.
+        {**PUSH, "ref": "refs/heads/feature"},
+        {**PUSH, "workflow_ref": f"{WORKFLOW}@refs/heads/feature"},
+        {**PUSH, "job_workflow_ref": f"{WORKFLOW}@refs/heads/feature"},
+        # Other events. Some run a stranger's code with the main branch's ref.
+        *(
+            {**PUSH, "event_name": event}
+            for event in ("pull_request", "pull_request_target", "issue_comment", "schedule")
+        ),
+        *({**PULL, "event_name": event} for event in ("push", "pull_request_target")),
+        # A job without an environment, in another one, or in the other job's.
+        *({**PUSH, "environment": each} for each in (None, "", "Deploy", "deploy-2", "production")),
+        {**PUSH, "environment": "review"},
+        {**PULL, "environment": "deploy"},
+        {**PULL, "environment": None},
+        claims("push", "refs/heads/feature", "review"),
+        # Another workflow, and a reusable one that it calls.
+        {**PUSH, "workflow_ref": f"{OTHER_WORKFLOW}@{MAIN}"},
+        {**PUSH, "job_workflow_ref": f"{OTHER_WORKFLOW}@{MAIN}"},
+        {**PUSH, "job_workflow_ref": f"evil/x/.github/workflows/deploy.yml@{MAIN}"},
+        {**PULL, "job_workflow_ref": f"{OTHER_WORKFLOW}@refs/pull/7/merge"},
+        {**PULL, "job_workflow_ref": f"evil/{WORKFLOW}@refs/pull/7/merge"},
+        *(
+            {**token, **changed}
+            for token in (PUSH, PULL)
+            for changed in (
+                # A fork, another repository, this one under another name, and somebody else
+                # under this one's name.
+                {"repository": "eve/mlflow-gcp", "repository_id": "666"},
+                {"repository": "my-org/mlflow-gcp-2"},
+                {"repository": "my-org/renamed"},
+                {"repository": REPOSITORY.upper()},
+                {"repository_id": str(NUMBER + 1)},
+                {"repository_id": f"{NUMBER}0"},
+                # Another issuer, and a token for somebody else.
+                {"iss": "https://token.actions.example.com"},
+                {"aud": "https://github.com/my-org"},
+                # What isn't said is an error.
+                *({claim: None} for claim in ("repository", "repository_id", "event_name")),
+                {"job_workflow_ref": None},
+            )
+        ),
+        {**PUSH, "ref": None},
+        {**PUSH, "workflow_ref": None},
+    ],
+)
+def test_no_other_run_is_anyone(token: Claims, review: bool) -> None:
+    assert accounts(declared(review=review), token) == set()
+
+
+def test_without_review_a_pull_request_is_nobody() -> None:
+    assert accounts(declared(), PULL) == set()
+
+
+ON_PROJECT = ("cloudresourcemanager.googleapis.com", f"projects/{PROJECT}")
+OURS = {
+    "service": iam.run_service(PROJECT, REGION, "mlflow"),
+    "instance": iam.sql_instance(PROJECT, "mlflow-ab12cd"),
+    "replica": iam.sql_instance(PROJECT, "mlflow-replica-ab12cd"),
+    "secret": iam.secret(PROJECT, "mlflow_database_url"),
+    "images": iam.image_repository(PROJECT, REGION, "mlflow"),
+    "source": iam.bucket(f"{PROJECT}-mlflow-source-ab12cd"),
+    "artifacts": iam.bucket(f"{PROJECT}-mlflow-artifacts-ab12cd"),
+    "server": iam.service_account(PROJECT, f"mlflow-server@{PROJECT}.iam.gserviceaccount.com"),
+    "builder": iam.service_account(PROJECT, f"mlflow-build@{PROJECT}.iam.gserviceaccount.com"),
+    "project": Resource(*ON_PROJECT),
+}
+THEIRS = {
+    "service": iam.run_service(PROJECT, REGION, "others"),
+    "instance": iam.sql_instance(PROJECT, "others"),
+    "secret": iam.secret(PROJECT, "others"),
+    "images": iam.image_repository(PROJECT, REGION, "others"),
+    "source": iam.bucket("others"),
+    "server": iam.service_account(PROJECT, f"others@{PROJECT}.iam.gserviceaccount.com"),
+}
+# What `pulumi up` asks for, by what it changes.
+NEEDED: dict[str, tuple[str, ...]] = {
+    "service": ("run.services.get", "run.services.update"),
+    "instance": ("cloudsql.instances.get", "cloudsql.instances.update"),
+    "secret": tuple(
+        f"secretmanager.versions.{verb}" for verb in ("access", "add", "enable", "get")
     ),
+    "images": tuple(
+        f"artifactregistry.repositories.{what}Artifacts" for what in ("download", "upload")
+    ),
+    "server": ("iam.serviceAccounts.actAs",),
+    # Of the project's number, and how far a change has come.
+    "project": ("resourcemanager.projects.get", "run.operations.get", "cloudsql.instances.get"),
 }
-IN_CLOUD_BUILD = {
-    ("roles/cloudbuild.builds.editor", PROJECT),
-    ("roles/serviceusage.serviceUsageConsumer", PROJECT),
-    ("roles/storage.admin", f"{PROJECT}-mlflow-source-ab12cd"),
-    ("roles/iam.serviceAccountUser", f"projects/{PROJECT}/serviceAccounts/mlflow-build"),
+ALSO: dict[str, dict[str, tuple[str, ...]]] = {
+    "watched": {
+        "project": ("monitoring.alertPolicies.get", "monitoring.alertPolicies.update"),
+    },
+    "cloud-build": {
+        "project": (
+            "cloudbuild.builds.create",
+            "cloudbuild.builds.get",
+            "serviceusage.services.use",
+        ),
+        "source": ("storage.buckets.get", "storage.objects.create"),
+        "builder": ("iam.serviceAccounts.actAs",),
+    },
+}
+# Permissions to take something away, copy it out or pass on a right.
+NEVER = re.compile(
+    r".*\.(delete|destroy|disable|setIamPolicy|create|export|connect|getAccessToken|signBlob)"
+)
+# New versions, builds and copies of the source aside.
+MADE = {
+    "cloudbuild.builds.create",
+    "storage.objects.create",
+    "storage.objects.delete",
 }
 
 
-def test_each_account_may_do_exactly_this() -> None:
-    assert _grants(declared(), "deploy") == DEPLOYS
-    assert _grants(declared(), "review") == {("roles/browser", PROJECT)}
-    watched = declared(watched=True)
-    assert _grants(watched, "deploy") - DEPLOYS == {("roles/monitoring.alertPolicyEditor", PROJECT)}
-    assert _grants(declared("cloud-build"), "deploy") == DEPLOYS | IN_CLOUD_BUILD
-    # An instance that isn't the stack's is not its to change.
-    theirs = run({**CONFIG, "existingDatabaseInstance": f"{PROJECT}:us-central1:everybodys"})
-    assert DEPLOYS ^ _grants(theirs, "deploy") == {
-        ("roles/cloudsql.editor", PROJECT),
-        ("roles/cloudsql.viewer", PROJECT),
-    }
-
-
-@pytest.mark.parametrize("account", ["deploy", "review"])
-def test_github_is_an_account_for_its_job_alone(account: str) -> None:
+def _may(program: Program, permission: str, resource: Resource, *, account: str) -> bool:
     email = f"mlflow-{account}@{PROJECT}.iam.gserviceaccount.com"
-    federated = [
-        (r.inputs["role"], r.inputs["member"])
-        for r in declared().created
-        if r.inputs.get("serviceAccountId") == f"projects/{PROJECT}/serviceAccounts/{email}"
+    return policy(program).allowed(email, permission, resource)
+
+
+@pytest.mark.parametrize("shape", ["plain", *ALSO])
+def test_the_deploy_account_may_do_what_up_needs(shape: str) -> None:
+    program = declared(
+        "cloud-build" if shape == "cloud-build" else "docker", watched=shape == "watched"
+    )
+    for needed in (NEEDED, ALSO.get(shape, {})):
+        for thing, permissions in needed.items():
+            for permission in permissions:
+                assert _may(program, permission, OURS[thing], account="deploy"), permission
+    others = [also for name, also in ALSO.items() if name != shape]
+    for also in others:
+        for permission in also["project"]:
+            assert not _may(program, permission, OURS["project"], account="deploy"), permission
+
+
+def test_the_deploy_account_changes_nothing_of_others() -> None:
+    program = declared("cloud-build", watched=True)
+    for thing, resource in THEIRS.items():
+        asked = {*NEEDED.get(thing, ()), *ALSO["cloud-build"].get(thing, ())}
+        allowed = {each for each in asked if _may(program, each, resource, account="deploy")}
+        # The settings of other instances can be read, as changes of ours are followed.
+        assert allowed == ({"cloudsql.instances.get"} if thing == "instance" else set()), thing
+
+
+def test_the_deploy_account_deletes_nothing_and_grants_nothing() -> None:
+    program = declared("cloud-build", watched=True)
+    granted = policy(program)
+    deploy = f"serviceAccount:mlflow-deploy@{PROJECT}.iam.gserviceaccount.com"
+    has = {
+        permission
+        for grant in granted.grants
+        if grant.member == deploy
+        for permission in granted.permissions(grant.role)
+    }
+    assert {each for each in has if NEVER.fullmatch(each)} == MADE
+    assert not _may(program, "storage.objects.delete", OURS["artifacts"], account="deploy")
+
+
+def test_a_replica_is_changed_too() -> None:
+    program = run({**CONFIG, "viewerUsername": "viewer", "readReplica": True})
+    names = [
+        each.inputs["name"] for each in program.all("gcp:sql/databaseInstance:DatabaseInstance")
     ]
-    member = f"principalSet://iam.googleapis.com/{POOL}/attribute.job/{account}"
-    assert federated == [("roles/iam.workloadIdentityUser", member)]
+    assert len(names) == 2
+    for name in names:
+        resource = iam.sql_instance(PROJECT, name)
+        assert _may(program, "cloudsql.instances.update", resource, account="deploy")
+
+
+def test_an_instance_of_others_is_not_seen() -> None:
+    theirs = run({**CONFIG, "existingDatabaseInstance": f"{PROJECT}:us-central1:others"})
+    for permission in NEEDED["instance"]:
+        for resource in (THEIRS["instance"], OURS["project"]):
+            assert not _may(theirs, permission, resource, account="deploy")
+
+
+def test_the_review_account_sees_the_project_alone() -> None:
+    program = declared(review=True)
+    review = f"serviceAccount:mlflow-review@{PROJECT}.iam.gserviceaccount.com"
+    [grant] = [each for each in policy(program).grants if each.member == review]
+    assert grant.resource is None
+    assert policy(program).permissions(grant.role) == {"resourcemanager.projects.get"}
 
 
 def test_outputs_are_what_the_workflow_is_told() -> None:
-    outputs = declared().outputs
-    assert {key: outputs[key] for key in outputs if key.startswith("github_")} == {
+    told = {
         "github_provider": f"{POOL}/providers/actions",
         "github_deploy_account": f"mlflow-deploy@{PROJECT}.iam.gserviceaccount.com",
-        "github_review_account": f"mlflow-review@{PROJECT}.iam.gserviceaccount.com",
     }
+    for review in (False, True):
+        outputs = declared(review=review).outputs
+        if review:
+            told["github_review_account"] = f"mlflow-review@{PROJECT}.iam.gserviceaccount.com"
+        assert {key: outputs[key] for key in outputs if key.startswith("github_")} == told
+
+
+def test_without_a_request_there_is_no_review_account() -> None:
+    named = [each.name for each in declared().created if "review" in each.name]
+    assert named == []
 
 
 def test_without_a_repository_nobody_is_federated() -> None:
@@ -217,7 +374,7 @@ def test_a_repository_on_github(given: str) -> None:
             "mlflow-gcp:githubRepositoryId": str(NUMBER),
         }
     )
-    assert settings.github == GitHubRepository(name=given, number=NUMBER)
+    assert settings.github == GitHubRepository(name=given, number=NUMBER, review=False)
 
 
 @pytest.mark.parametrize("given", ["-1", "1.5", "my-org/mlflow-gcp", "9" * 17, "９"])
@@ -235,6 +392,13 @@ def test_a_long_name_fits_the_pool() -> None:
     program = run({**CONFIG, "name": "a" * 23})
     [pool] = program.all("gcp:iam/workloadIdentityPool:WorkloadIdentityPool")
     assert len(pool.inputs["displayName"]) == 32
+
+
+def test_the_longest_name_fits_the_condition() -> None:
+    """Google accepts at most 4096 characters."""
+    longest = f"{'a' * 39}/{'b' * 100}"
+    repository = GitHubRepository(name=longest, number=MAX_GITHUB_ID, review=True)
+    assert len(condition(repository)) <= 4096
 
 
 @pytest.mark.parametrize(
@@ -274,12 +438,13 @@ def test_what_is_no_repository_is_refused(given: str) -> None:
             'pulumi config set githubRepositoryId "$(gh api repos/my-org/mlflow-gcp --jq .id)"',
         ),
         ({"githubRepositoryId": 74}, "nothing without", "pulumi config rm githubRepositoryId"),
+        ({"githubReview": True}, "false without", "pulumi config rm githubReview"),
     ],
 )
-def test_name_and_number_go_together(config: dict[str, Any], wanted: str, example: str) -> None:
+def test_what_goes_together(config: dict[str, Any], wanted: str, example: str) -> None:
     with pytest.raises(SettingsError) as refused:
         load({"gcp:project": PROJECT, **{f"mlflow-gcp:{key}": v for key, v in config.items()}})
     [problem] = refused.value.problems
-    assert problem.key == "mlflow-gcp:githubRepositoryId"
+    assert problem.key == f"mlflow-gcp:{example.split()[3]}"
     assert wanted in problem.wanted
     assert problem.example == example

@@ -91,6 +91,11 @@ SHAPES: dict[str, dict[str, Any]] = {
     "deployed from GitHub": {
         "githubRepository": "my-org/mlflow-gcp",
         "githubRepositoryId": 74,
+    },
+    "previewed and deployed from GitHub": {
+        "githubRepository": "my-org/mlflow-gcp",
+        "githubRepositoryId": 74,
+        "githubReview": True,
         "builder": "cloud-build",
         "alertEmail": "oncall@example.com",
     },
@@ -354,6 +359,11 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
             ("roles/cloudbuild.builds.builder", "cloud-build"),
             ("roles/resourcemanager.projectIamAdmin", "deployed from GitHub"),
         )
+    ),
+    (
+        policy.custom_roles_are_small,
+        with_(PROJECTS, "IAMCustomRole", permissions=["run.services.delete"]),
+        "deployed from GitHub",
     ),
     *(
         (
