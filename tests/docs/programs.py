@@ -55,11 +55,16 @@ PULUMI: Table = {
     "login": ("", 1),
     "preview": ("", 0),
     "stack": ("--show-name", 0),
+    "stack change-secrets-provider": ("", 1),
     "stack init": ("", 1),
     "stack output": ("--show-secrets", 1),
     "up": ("--refresh", 0),
 }
-GH: Table = {"api": ("--jq=", 1), "secret set": ("", 1), "variable set": ("--body=", 1)}
+GH: Table = {
+    "api": ("--field= --input= --jq= --method=", 1),
+    "secret set": ("--env=", 1),
+    "variable set": ("--body= --env=", 1),
+}
 MLFLOW: Table = {
     "db prepopulate-trace-analytics": ("", 1),
     "db upgrade": ("", 1),

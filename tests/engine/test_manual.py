@@ -61,13 +61,19 @@ def test_the_manual_from_the_first_deployment_on(reader: Reader) -> None:
     assert cloud.one(SERVICE)["iapEnabled"] is True
     assert said.splitlines().count(reader.deployment.output("load_balancer_address", "dev")) == 1
 
-    reader.types(
-        names,
-        commands("docs/runbooks.md", "An incident"),
-        commands("docs/deploying.md", "From GitHub"),
-    )
+    deploys, reviews = commands("docs/deploying.md", "From GitHub")
+    reader.types(names, commands("docs/runbooks.md", "An incident"), [deploys])
+    reader.types([reviews])
     assert reader.deployment.output("tracking_password", "dev") != first
     assert not cloud.one(SERVICE).get("iapEnabled")
-    told = {argv[3]: argv[-1] for argv in reader.started() if argv[1:3] == ["variable", "set"]}
-    assert told["DEPLOY_PROVIDER"] == reader.deployment.output("github_provider", "dev")
-    assert told["PULUMI_STACK"] == "dev"
+    told = {
+        (argv[5], argv[3]): argv[-1]
+        for argv in reader.started()
+        if argv[1:3] == ["variable", "set"] and argv[4] == "--env"
+    }
+    for environment in ("deploy", "review"):
+        account = reader.deployment.output(f"github_{environment}_account", "dev")
+        assert told[environment, "DEPLOY_ACCOUNT"] == account
+        provider = reader.deployment.output("github_provider", "dev")
+        assert told[environment, "DEPLOY_PROVIDER"] == provider
+        assert told[environment, "PULUMI_STACK"] == "dev"

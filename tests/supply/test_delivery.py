@@ -1,5 +1,6 @@
 """What runs on GitHub: the workflows, what they are trusted with, and Dependabot."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,18 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.deployer import BRANCH, WORKFLOW
+from infra.deployer import BRANCH, DEPLOY, EVENTS, REVIEW, WORKFLOW
+from tests.engine.engine import VERSION as ENGINE
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 PINNED = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 VERSION = re.compile(r"- uses: \S+ # v\d+\.\d+\.\d+$")
+# By job of the workflow that deploys.
+ENVIRONMENTS = {"up": DEPLOY, "preview": REVIEW}
+# They switch the jobs on. GitHub reads them before it looks at a job's environment.
+SWITCHES = {"DEPLOY_ENABLED", "REVIEW_ENABLED"}
 
 # Kept behind on purpose: what chaos upgrades from.
 LEFT_OUT = {"/tests/chaos"}
@@ -92,8 +98,9 @@ def test_a_preview_is_for_pull_requests_and_up_for_the_main_branch() -> None:
     assert "github.event_name != 'pull_request'" in up["if"]
     assert f"github.ref == '{BRANCH}'" in up["if"]
     assert [_pulumi(job) for job in (preview, up)] == ["pulumi preview", "pulumi up"]
-    assert _account(preview) == "${{ vars.DEPLOY_REVIEW_ACCOUNT }}"
-    assert _account(up) == "${{ vars.DEPLOY_ACCOUNT }}"
+    assert triggers(path) == {*EVENTS, "pull_request"}
+    for job in (preview, up):
+        assert _account(job) == "${{ vars.DEPLOY_ACCOUNT }}"
     # One `up` at a time, and none is stopped halfway.
     assert up["concurrency"] == {"group": "up", "cancel-in-progress": False}
 
@@ -109,12 +116,78 @@ def _account(job: dict[str, Any]) -> Any:
     return auth["service_account"]
 
 
-def test_the_manual_sets_every_variable_that_the_workflow_reads() -> None:
-    text = (ROOT / WORKFLOW).read_text()
+def _read(job: dict[str, Any], kind: str) -> set[str]:
+    return set(re.findall(rf"\b{kind}\.(\w+)", yaml.safe_dump(job)))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_secrets_are_those_of_an_environment(path: Path) -> None:
+    """A workflow in any branch can read the repository's."""
+    for name, job in jobs(path).items():
+        trusted = _read(job, "secrets") or job["permissions"].get("id-token")
+        assert job.get("environment") == (ENVIRONMENTS[name] if trusted else None)
+
+
+def test_the_manual_sets_everything_where_the_workflow_reads_it() -> None:
     manual = (ROOT / "docs" / "deploying.md").read_text()
-    for kind, command in (("vars", "variable"), ("secrets", "secret")):
-        read = set(re.findall(rf"\b{kind}\.(\w+)", text))
-        assert read == set(re.findall(rf"gh {command} set (\w+)", manual))
+    told = {
+        (kind, environment, name)
+        for kind, name, environment in re.findall(
+            r"gh (variable|secret) set (\w+)(?: --env (\w+))?", manual
+        )
+    }
+    read = {("variable", "", name) for name in SWITCHES}
+    for name, job in jobs(ROOT / WORKFLOW).items():
+        for kind, context in (("variable", "vars"), ("secret", "secrets")):
+            for key in _read(job, context) - SWITCHES:
+                read.add((kind, ENVIRONMENTS[name], key))
+    # Pulumi Cloud's token is said once, for the one environment.
+    assert read - told == {("secret", REVIEW, "PULUMI_ACCESS_TOKEN")}
+    assert told - read == set()
+
+
+def test_the_manual_restricts_both_environments() -> None:
+    manual = (ROOT / "docs" / "deploying.md").read_text()
+    repository = "repos/my-org/mlflow-gcp/environments"
+    rules = dict(
+        re.findall(
+            rf"gh api {repository}/(\w+)/deployment-branch-policies --method POST \\\n"
+            r"  --field '?name=([^' ]+)'? --field type=branch\n",
+            manual,
+        )
+    )
+    assert rules == {DEPLOY: BRANCH.removeprefix("refs/heads/"), REVIEW: "refs/pull/*/merge"}
+    made = re.findall(
+        rf"gh api {repository}/(\w+) --method PUT --input - <<'?END'?\n(.*?)^END$",
+        manual,
+        re.M | re.S,
+    )
+    bodies = {name: json.loads(re.sub(r"\$\(.*?\)", "74", body)) for name, body in made}
+    assert bodies.keys() == {DEPLOY, REVIEW}
+    for body in bodies.values():
+        assert body["deployment_branch_policy"] == {
+            "protected_branches": False,
+            "custom_branch_policies": True,
+        }
+    assert bodies[REVIEW]["reviewers"] == [{"type": "User", "id": 74}]
+    assert bodies[REVIEW]["prevent_self_review"] is True
+
+
+def test_pulumi_is_as_old_as_its_sdk_and_no_older_than_the_engine_that_is_tested() -> None:
+    [sdk] = re.findall(r"^pulumi==([\d.]+)", (ROOT / "requirements.txt").read_text(), re.M)
+    installs = [
+        step["with"]["pulumi-version"]
+        for path in WORKFLOWS
+        for job in jobs(path).values()
+        for step in job["steps"]
+        if step.get("uses", "").startswith("pulumi/actions@")
+    ]
+    assert installs == [sdk] * len(ENVIRONMENTS)
+    assert _parts(sdk) >= _parts(ENGINE.removeprefix("v"))
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def _holds(path: Path) -> str:
