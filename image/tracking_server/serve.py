@@ -5,7 +5,10 @@ granian's embedded server: its own command starts a second process, the worker.
 
 import asyncio
 import logging
+import os
 import signal
+import socket
+import sys
 from collections.abc import Awaitable, Callable
 
 import uvloop
@@ -30,6 +33,10 @@ WINDOW = 512 * 1024
 SEND_BUFFER = 128 * 1024
 """Bytes of an answer over HTTP/2 that are written before the client takes them."""
 
+UNREAD = 60
+"""Seconds after which the kernel ends a connection whose client takes nothing of what was sent.
+Until then the connection holds up to a megabyte, also after its request has ended."""
+
 log = logging.getLogger(__name__)
 
 
@@ -40,6 +47,38 @@ def run(app: ASGIApp, *, address: str, port: int, close: Callable[[], Awaitable[
         RuntimeError: if the server ends by itself.
     """
     uvloop.run(_serve(app, address, port, close))
+
+
+async def _end_unread_connections(port: int) -> None:
+    """Set TCP_USER_TIMEOUT for the connections to come, which have it from the socket that listens.
+
+    https://man7.org/linux/man-pages/man7/tcp.7.html
+    """
+    for _ in range(100 if sys.platform == "linux" else 0):
+        if listening := _listening(port):
+            with listening:
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD * 1000)
+            return
+        await asyncio.sleep(0.01)
+
+
+def _listening(port: int) -> socket.socket | None:
+    """This process's socket that listens there. granian doesn't show it."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            duplicate = os.dup(int(name))
+        except OSError:
+            continue
+        try:
+            opened = socket.socket(fileno=duplicate)
+        except OSError:
+            os.close(duplicate)
+            continue
+        listens = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if listens and opened.getsockname()[1] == port:
+            return opened
+        opened.close()
+    return None
 
 
 async def _serve(
@@ -70,6 +109,7 @@ async def _serve(
         loop.add_signal_handler(number, stopped.set)
     serving = asyncio.create_task(server.serve())
     stopping = asyncio.create_task(stopped.wait())
+    await _end_unread_connections(port)
     log.info("serving on %s:%d", address, port)
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():

@@ -1,6 +1,12 @@
 """Who stops in the middle of a request loses its place."""
 
 import asyncio
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 from tracking_server.stalls import PROGRESS, Stalls
 
+from local.ports import free_port
 from tests.server.exchange import Exchange
 
 PATIENCE = 0.2
@@ -94,3 +101,62 @@ def test_a_request_that_is_cancelled_is_cancelled() -> None:
             await exchange.task
 
     asyncio.run(run())
+
+
+SERVING = """
+import sys
+from tracking_server import serve
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(64 * 1024 * 1024)})
+
+async def close():
+    pass
+
+serve.UNREAD = 1
+serve.run(app, address="127.0.0.1", port=int(sys.argv[1]), close=close)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no TCP_USER_TIMEOUT")
+def test_a_connection_that_is_not_read_ends_though_its_request_has_ended() -> None:
+    port = free_port()
+    with subprocess.Popen([sys.executable, "-c", SERVING, str(port)]) as server:
+        try:
+            connected(port).close()
+            time.sleep(1)  # those that come before the option is set don't have it
+            with connected(port) as connection:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert eventually(lambda: established(port) == 1)
+                assert eventually(lambda: established(port) == 0)
+        finally:
+            server.terminate()
+
+
+def established(port: int) -> int:
+    """Connections that the kernel has for the server. The client isn't told of their end."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    ends = [line.split()[1:4] for line in lines]
+    return sum(local.endswith(f":{port:04X}") and state == "01" for local, _, state in ends)
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if holds():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def connected(port: int) -> socket.socket:
+    until = time.monotonic() + 60
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port))
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)

@@ -20,8 +20,11 @@ _HEADERS = (
 
 # In this order: the longer ones hold what the shorter ones would match.
 _CHANCE = (
-    # The driver and the statement are told, and ours isn't stock's.
-    (re.compile(r"\((?:psycopg2|pg8000)\..*", re.DOTALL), "<the database's error>"),
+    # Stock tells the driver's words and the statement, ours where they are in the log.
+    (
+        re.compile(r"\((?:psycopg2|pg8000)\..*|The database refused this: .*", re.DOTALL),
+        "<the database's error>",
+    ),
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<uuid>"),
     (re.compile(r"[0-9a-f]{32,64}|^[0-9a-f]{8}$"), "<hex>"),
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)?"), "<time>"),
