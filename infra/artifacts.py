@@ -1,4 +1,4 @@
-"""The bucket of artifacts, and the server's right to use it."""
+"""The bucket of artifacts, and the rights of the server and its signer to use it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Artifacts(Component):
         force_destroy: bool,
         kms_key: str | None,
         server: pulumi.Input[str],
+        signer: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
@@ -44,14 +45,16 @@ class Artifacts(Component):
                 force_destroy=force_destroy,
                 kms_key=kms_key,
             )
-        # Objects only: the server can neither change the bucket nor who may use it.
-        gcp.storage.BucketIAMMember(
-            self.named("server-uses-artifacts"),
-            bucket=self.bucket,
-            role="roles/storage.objectUser",
-            member=server,
-            opts=self.child(),
-        )
+        # Objects only: neither account can change the bucket or its permissions. A signed address
+        # has the rights of the account that signed it.
+        for who, member in (("server", server), ("signer", signer)):
+            gcp.storage.BucketIAMMember(
+                self.named(f"{who}-uses-artifacts"),
+                bucket=self.bucket,
+                role="roles/storage.objectUser",
+                member=member,
+                opts=self.child(),
+            )
         self.url = pulumi.Output.concat("gs://", self.bucket)
         self.register_outputs({"bucket": self.bucket})
 

@@ -22,6 +22,16 @@ def account_id(prefix: str, what: str = "server") -> str:
     return f"{prefix}-{what}"
 
 
+def role_id_prefix(prefix: str, what: str = "signer") -> str:
+    """Returns a custom role's id without its suffix.
+
+    Role ids can't contain hyphens, and names no underscores, so two names never share an id. A
+    name that fits an account's id fits a role's, which may have 64 characters:
+    https://cloud.google.com/iam/docs/reference/rest/v1/projects.roles/create
+    """
+    return f"{prefix.replace('-', '_')}_{what}"
+
+
 def secret_id(prefix: str, what: str) -> str:
     return f"{prefix}_{what}"
 

@@ -64,6 +64,7 @@ class Service(Component):
         settings: ServiceSettings,
         image: pulumi.Input[str],
         server: pulumi.Input[str],
+        signer: pulumi.Input[str],
         connection_name: pulumi.Input[str],
         replica: pulumi.Input[str] | None,
         secrets: Mapping[str, pulumi.Output[str]],
@@ -78,6 +79,7 @@ class Service(Component):
             "GCP_PROJECT": project,
             **{f"{key.upper()}_SECRET": reference for key, reference in secrets.items()},
             "ARTIFACTS": settings.artifacts,
+            "ARTIFACT_SIGNER": signer,
             "MLFLOW_SERVER_ALLOWED_HOSTS": pulumi.Output.from_input(project_number).apply(
                 lambda number: allowed_hosts(
                     name=prefix,

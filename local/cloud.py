@@ -12,6 +12,7 @@ import secrets as random
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ class Cloud:
         self.agents: set[str] = set()
         # Deleted identity pools, whose ids stay taken for a month.
         self.retired: set[str] = set()
+        # Deleted custom roles, by full name, and when each was deleted.
+        self.deleted_roles: dict[str, datetime] = {}
         # Networks that are peered with Google's own, and those that Cloud SQL has used.
         self.peered: set[str] = set()
         self.produced: set[str] = set()
@@ -280,7 +283,7 @@ class Cloud:
 
     def grant(self, member: str, role: str, resource: Resource | None, condition: Any) -> None:
         self.policy.add(_grant(member, role, resource, condition))
-        if role not in iam.ROLES and role not in self.policy.roles:
+        if role not in iam.ROLES and role not in self.policy.custom_roles:
             self.say(f"{role} is not known here and grants {member} nothing")
 
     def revoke(self, member: str, role: str, resource: Resource | None, condition: Any) -> None:

@@ -1,6 +1,9 @@
 """IAM's signBlob: a signature by a service account that has no key anyone could download.
 
-https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts/signBlob
+https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts
+
+Its neighbours, which create tokens, are refused as Google refuses them. Nothing here may call them:
+with the right to, the answer is that they aren't imitated.
 """
 
 from __future__ import annotations
@@ -19,7 +22,13 @@ from local.metadata import Identities
 from local.policy import Policy, service_account
 from local.state import State
 
-_SIGN = re.compile(r"/v1/projects/-/serviceAccounts/([^/:]+):signBlob")
+_CALL = re.compile(r"/v1/projects/-/serviceAccounts/([^/:]+):(\w+)")
+_PERMISSIONS = {
+    "generateAccessToken": "iam.serviceAccounts.getAccessToken",
+    "generateIdToken": "iam.serviceAccounts.getOpenIdToken",
+    "signBlob": "iam.serviceAccounts.signBlob",
+    "signJwt": "iam.serviceAccounts.signJwt",
+}
 
 
 class Keys:
@@ -66,22 +75,28 @@ class Keys:
         return True
 
 
+def _not_imitated(request: web.Request) -> web.Response:
+    return refusal(404, f"{request.method} {request.path} is not imitated here.")
+
+
 def iam_credentials(*, keys: Keys, policy: Policy, identities: Identities, project: str) -> Handler:
     async def handle(request: web.Request) -> web.Response:
-        match = _SIGN.fullmatch(request.path)
-        if match is None or request.method != "POST":
-            return refusal(404, f"{request.method} {request.path} is not imitated here.")
+        match = _CALL.fullmatch(request.path)
+        if match is None or request.method != "POST" or match[2] not in _PERMISSIONS:
+            return _not_imitated(request)
         caller = identities.caller(request)
         if caller is None:
             return unauthenticated(request)
         email = match[1]
-        permission = "iam.serviceAccounts.signBlob"
+        permission = _PERMISSIONS[match[2]]
         if email not in keys or not policy.allowed(
             caller, permission, service_account(project, email)
         ):
             return refusal(
                 403, f"Permission '{permission}' denied on resource (or it may not exist)."
             )
+        if match[2] != "signBlob":
+            return _not_imitated(request)
         try:
             payload = base64.b64decode((await request.json())["payload"], validate=True)
         except (ValueError, KeyError, TypeError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 _OBJECTS = "storage.objects."
 _UPLOADS = "storage.multipartUploads."
+_ACCOUNTS = "iam.serviceAccounts."
 _OBJECT_USER = frozenset(
     {_OBJECTS + verb for verb in ("create", "delete", "get", "list", "update")}
     | {_UPLOADS + verb for verb in ("abort", "create", "list", "listParts")}
@@ -27,7 +28,9 @@ ROLES: dict[str, frozenset[str]] = {
     "roles/storage.objectAdmin": _OBJECT_USER,
     "roles/storage.admin": _OBJECT_USER | {"storage.buckets.get", "storage.objects.restore"},
     "roles/cloudsql.client": frozenset({"cloudsql.instances.connect", "cloudsql.instances.get"}),
-    "roles/iam.serviceAccountTokenCreator": frozenset({"iam.serviceAccounts.signBlob"}),
+    "roles/iam.serviceAccountTokenCreator": frozenset(
+        _ACCOUNTS + verb for verb in ("getAccessToken", "getOpenIdToken", "signBlob", "signJwt")
+    ),
     "roles/cloudkms.cryptoKeyEncrypterDecrypter": frozenset(
         {"cloudkms.cryptoKeyVersions.useToDecrypt", "cloudkms.cryptoKeyVersions.useToEncrypt"}
     ),
@@ -108,8 +111,8 @@ class Grant:
 @dataclass
 class Policy:
     grants: list[Grant] = field(default_factory=list)
-    # The project's own, by their full names.
-    roles: dict[str, frozenset[str]] = field(default_factory=dict)
+    # By full name, projects/PROJECT/roles/ID: those of the project that aren't deleted.
+    custom_roles: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def add(self, grant: Grant) -> None:
         self.grants.append(grant)
@@ -119,10 +122,11 @@ class Policy:
             self.grants.remove(grant)
 
     def unknown_roles(self) -> list[str]:
-        return sorted({grant.role for grant in self.grants} - ROLES.keys() - self.roles.keys())
+        known = ROLES.keys() | self.custom_roles.keys()
+        return sorted({grant.role for grant in self.grants} - known)
 
     def permissions(self, role: str) -> frozenset[str]:
-        return ROLES.get(role) or self.roles.get(role, frozenset())
+        return self.custom_roles.get(role) or ROLES.get(role, frozenset())
 
     def allowed(self, identity: str | None, permission: str, resource: Resource) -> bool:
         """Identity: an e-mail address, or None for a caller without credentials."""

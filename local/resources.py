@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 import secrets as random
 import string
 from collections.abc import Callable
@@ -18,7 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra.regions import MULTI_REGIONS, REGIONS
-from local import cloud_run, cloud_sql, federation, load_balancing, monitoring, network
+from local import (
+    cloud_run,
+    cloud_sql,
+    custom_roles,
+    federation,
+    load_balancing,
+    monitoring,
+    network,
+)
 from local import policy as iam
 from local.errors import ApiNotEnabled, NotFound, Refused
 from local.kind import PROJECT_NUMBER, Inputs, Kind, Outputs, last
@@ -92,7 +99,20 @@ def _email(cloud: Cloud, inputs: Inputs) -> str:
 
 
 def _delete_account(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
-    cloud.keys.forget(_email(cloud, inputs))
+    """Another account of the same name has none of its rights.
+
+    https://cloud.google.com/iam/docs/service-accounts-delete-undelete
+    """
+    email = _email(cloud, inputs)
+    cloud.keys.forget(email)
+    member, suffix = f"serviceAccount:{email}", f"/serviceAccounts/{email}"
+    for token, resource_id in [
+        key
+        for key, live in cloud.live.items()
+        if live.inputs.get("member") == member
+        or str(live.inputs.get("serviceAccountId", "")).endswith(suffix)
+    ]:
+        cloud.delete(token, resource_id, {})
 
 
 def _exists(cloud: Cloud, email: str) -> bool:
@@ -122,8 +142,7 @@ def _member(resource: Callable[[Cloud, Inputs], Resource | None], *, api: str = 
         kind, _, email = member.partition(":")
         if kind == "serviceAccount" and not _exists(cloud, email):
             raise NotFound(f"Error 400: Service account {email} does not exist.")
-        if role.startswith("projects/") and role not in cloud.policy.roles:
-            raise NotFound(f"Error 400: Role {role} does not exist in the resource's hierarchy.")
+        custom_roles.check_exists(cloud, role)
         target = resource(cloud, inputs)
         cloud.grant(member, role, target, inputs.get("condition"))
         where = target.name if target else f"projects/{cloud.project}"
@@ -134,38 +153,6 @@ def _member(resource: Callable[[Cloud, Inputs], Resource | None], *, api: str = 
         cloud.revoke(inputs["member"], inputs["role"], target, inputs.get("condition"))
 
     return Kind(make, delete=delete, immutable=None, api=api)
-
-
-_ROLE_ID = re.compile(r"[A-Za-z0-9_.]{3,64}")
-_PERMISSION = re.compile(r"[a-z]+\.[A-Za-z]+\.[A-Za-z]+")
-
-
-def _role_name(cloud: Cloud, inputs: Inputs) -> str:
-    return f"projects/{cloud.project}/roles/{inputs['roleId']}"
-
-
-def _role(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    """https://cloud.google.com/iam/docs/creating-custom-roles"""
-    name = _role_name(cloud, inputs)
-    if not _ROLE_ID.fullmatch(inputs["roleId"]):
-        raise Refused(f"Error 400: {inputs['roleId']}: 3 to 64 letters, digits, periods and _.")
-    # Up to 37 days.
-    if name in cloud.retired:
-        raise Refused(
-            f"Error 400: You can't create a role with role_id ({name}) where there is an "
-            "existing role with that role_id in a deleted state."
-        )
-    for permission in inputs["permissions"]:
-        if not _PERMISSION.fullmatch(permission):
-            raise Refused(f"Error 400: Permission {permission} is not valid.")
-    cloud.policy.roles[name] = frozenset(inputs["permissions"])
-    return name, {"name": name, "deleted": False}
-
-
-def _delete_role(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
-    name = _role_name(cloud, inputs)
-    cloud.policy.roles.pop(name, None)
-    cloud.retired.add(name)
 
 
 # Secrets
@@ -331,6 +318,13 @@ KINDS: dict[str, Kind] = {
     "gcp:projects/iAMMember:IAMMember": _member(
         lambda cloud, inputs: None, api="cloudresourcemanager"
     ),
+    "gcp:projects/iAMCustomRole:IAMCustomRole": Kind(
+        custom_roles.make_role,
+        delete=custom_roles.delete_role,
+        taken=custom_roles.role_name,
+        immutable=frozenset({"roleId", "project"}),
+        api="iam",
+    ),
     "gcp:serviceaccount/account:Account": Kind(
         _account,
         delete=_delete_account,
@@ -402,13 +396,6 @@ KINDS: dict[str, Kind] = {
             cloud.project, inputs.get("location") or cloud.region, last(inputs["repository"])
         ),
         api="artifactregistry",
-    ),
-    "gcp:projects/iAMCustomRole:IAMCustomRole": Kind(
-        _role,
-        delete=_delete_role,
-        taken=_role_name,
-        immutable=frozenset({"roleId", "project"}),
-        api="iam",
     ),
     federation.POOL: Kind(
         federation.make_pool,

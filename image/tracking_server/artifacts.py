@@ -21,7 +21,7 @@ from google.api_core.exceptions import NotFound
 from google.auth import compute_engine
 from google.auth.credentials import Signing
 from google.auth.exceptions import TransportError
-from google.auth.transport.requests import AuthorizedSession, Request
+from google.auth.transport.requests import AuthorizedSession
 from google.cloud import storage
 from google.resumable_media import InvalidResponse
 from google.resumable_media.requests import XMLMPUContainer
@@ -51,48 +51,53 @@ _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _SIGNERS = 16
 
 
-class KeylessCredentials(compute_engine.Credentials, Signing):
-    """The service account's credentials, signing through IAM's signBlob.
+class UrlSigner(Signing):
+    """Signs as another service account, through IAM's signBlob and with the server's own token.
 
-    Needs roles/iam.serviceAccountTokenCreator of the account on itself:
+    Another one, because an account that may sign as itself can sign itself new access tokens.
+    Requires iam.serviceAccounts.signBlob of the server's account on that account:
     https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts/signBlob
     """
 
+    def __init__(self, email: str, server: compute_engine.Credentials) -> None:
+        self._email = email
+        self._server = server
+        self._session = AuthorizedSession(server)
+
     @property
-    def signer(self) -> "KeylessCredentials":
+    def signer(self) -> "UrlSigner":
         return self
 
     @property
     def signer_email(self) -> str:
-        if not self.valid:
-            self.refresh(Request())  # the metadata server tells the address with the token
-        return str(self.service_account_email)
+        return self._email
 
     def sign_bytes(self, message: bytes) -> bytes:
         endpoint = os.environ.get(
             "IAM_CREDENTIALS_ENDPOINT", "https://iamcredentials.googleapis.com"
         )
-        email = self.signer_email
-        response = self._session().post(
-            f"{endpoint}/v1/projects/-/serviceAccounts/{email}:signBlob",
+        response = self._session.post(
+            f"{endpoint}/v1/projects/-/serviceAccounts/{self._email}:signBlob",
             json={"payload": base64.b64encode(message).decode()},
             timeout=30,
         )
         if response.status_code != 200:
             raise TransportError(
-                f"signBlob for {email} answers {response.status_code}: has the account "
-                "roles/iam.serviceAccountTokenCreator on itself?"
+                f"signBlob for {self._email} answers {response.status_code}: has "
+                f"{self._server.service_account_email} a role on that account with the permission "
+                "iam.serviceAccounts.signBlob? `pulumi up --refresh` grants it"
             )
         return base64.b64decode(response.json()["signedBlob"])
 
-    @cache  # noqa: B019 (lives as long as the process, like its one instance)
-    def _session(self) -> AuthorizedSession:
-        return AuthorizedSession(self)
+
+@cache
+def credentials() -> compute_engine.Credentials:
+    return compute_engine.Credentials(scopes=[_SCOPE])
 
 
 @cache
-def credentials() -> KeylessCredentials:
-    return KeylessCredentials(scopes=[_SCOPE])
+def url_signer() -> UrlSigner:
+    return UrlSigner(os.environ["ARTIFACT_SIGNER"], credentials())
 
 
 @cache
@@ -199,6 +204,7 @@ class KeylessGCSArtifactRepository(
         name = quote(posixpath.basename(artifact_path), safe="")
         url = blob.generate_signed_url(
             version="v4",
+            credentials=url_signer(),
             method="GET",
             expiration=timedelta(seconds=expiration),
             response_disposition=f"attachment; filename*=UTF-8''{name}",
@@ -209,7 +215,10 @@ class KeylessGCSArtifactRepository(
         self, artifact_path: str, expiration: int = 900
     ) -> CreatePresignedUploadResponse:
         url = self.blob(artifact_path).generate_signed_url(
-            version="v4", method="PUT", expiration=timedelta(seconds=expiration)
+            version="v4",
+            credentials=url_signer(),
+            method="PUT",
+            expiration=timedelta(seconds=expiration),
         )
         return CreatePresignedUploadResponse(presigned_url=url)
 
@@ -222,9 +231,12 @@ class KeylessGCSArtifactRepository(
         upload = XMLMPUContainer(arguments.url, local_file, headers=arguments.headers)
         upload.initiate(transport=arguments.transport, content_type=arguments.content_type)
 
+        signing = url_signer()  # once, before the threads ask for it
+
         def part(number: int) -> MultipartUploadCredential:
             url = blob.generate_signed_url(
                 version="v4",
+                credentials=signing,
                 method="PUT",
                 expiration=PART_LIFETIME,
                 query_parameters={"partNumber": number, "uploadId": upload.upload_id},

@@ -13,6 +13,10 @@ Network = IPv4Network | IPv6Network
 
 _SECRET_VERSION = re.compile(r"[A-Za-z0-9_-]{1,255}/versions/[1-9][0-9]*")
 _CONNECTION_NAME = re.compile(r"[a-z0-9.:-]+:[a-z0-9-]+:[a-z0-9-]+")
+# A domain-scoped project's accounts have its domain too: name@project.example.com.iam...
+_SERVICE_ACCOUNT = re.compile(
+    r"[a-z][a-z0-9-]{4,28}[a-z0-9]@[a-z0-9][a-z0-9.-]*\.iam\.gserviceaccount\.com"
+)
 _HOST_PATTERN = re.compile(r"[a-z0-9*]([a-z0-9.*-]*[a-z0-9])?")
 
 MAX_PROCESSES = 8
@@ -48,6 +52,8 @@ class SecretVersions:
 class Settings:
     """The server's settings, checked.
 
+    `artifact_signer` is the service account that artifact URLs are signed as.
+
     `pool_size` are the database connections of all `processes` together, `max_concurrency` the
     requests that each of them answers at a time; `database_replica` is the connection name of the
     read replica that a viewer reads from, if there is one; `trusted_proxies` is how many addresses
@@ -62,6 +68,7 @@ class Settings:
     bind_address: str
     port: int
     artifacts: Artifacts
+    artifact_signer: str
     allowed_hosts: tuple[str, ...]
     pool_size: int
     processes: int
@@ -155,6 +162,11 @@ def load(env: Mapping[str, str]) -> Settings:
         bind_address=env.get("BIND_ADDRESS", "0.0.0.0"),
         port=number("PORT", "8080", 1, 65535),
         artifacts="direct" if artifacts == "direct" else "proxied",
+        artifact_signer=text(
+            "ARTIFACT_SIGNER",
+            "mlflow-signer@my-project.iam.gserviceaccount.com",
+            _SERVICE_ACCOUNT,
+        ),
         allowed_hosts=allowed_hosts,
         pool_size=pool_size,
         processes=processes,

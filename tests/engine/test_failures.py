@@ -14,6 +14,7 @@ TYPES = (
     "gcp:projects/service:Service",
     "random:index/randomId:RandomId",
     "gcp:serviceaccount/account:Account",
+    "gcp:projects/iAMCustomRole:IAMCustomRole",
     "gcp:secretmanager/secret:Secret",
     "gcp:artifactregistry/repository:Repository",
     "gcp:serviceaccount/iAMMember:IAMMember",
@@ -87,6 +88,8 @@ def test_a_missing_docker_daemon_is_said_in_one_line(fresh: Deployment) -> None:
 # Random values are in the state alone.
 EVERYTHING = {token: 1 for token in TYPES if not token.startswith("random:")} | {
     "gcp:projects/service:Service": 8,
+    "gcp:serviceaccount/account:Account": 2,
+    "gcp:storage/bucketIAMMember:BucketIAMMember": 2,
     "gcp:secretmanager/secret:Secret": 5,
     "gcp:secretmanager/secretVersion:SecretVersion": 5,
     MEMBER: 5,

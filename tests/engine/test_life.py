@@ -19,6 +19,12 @@ from tests.engine.deployment import (
 
 MEMBER = "gcp:secretmanager/secretIamMember:SecretIamMember"
 API = "gcp:projects/service:Service"
+ACCOUNT = "gcp:serviceaccount/account:Account"
+OF_THE_SIGNER = (
+    ACCOUNT,
+    "gcp:serviceaccount/iAMMember:IAMMember",
+    "gcp:storage/bucketIAMMember:BucketIAMMember",
+)
 
 
 def test_preview_creates_nothing(fresh: Deployment) -> None:
@@ -39,6 +45,19 @@ def test_a_second_up_changes_nothing(deployed: Deployment) -> None:
     assert deployed.cloud.live == before
     # The registry token was another one each time, so nothing depends on it.
     assert len(set(deployed.cloud.given)) >= 3
+
+
+def test_a_deleted_signer_comes_back_with_its_rights(deployed: Deployment) -> None:
+    """After a theft it is deleted by hand: what was signed as it is worth nothing then."""
+    cloud = deployed.cloud
+    everything = cloud.counts()
+    signer = f"mlflow-signer@{cloud.project}.iam.gserviceaccount.com"
+    signature = cloud.keys.sign(signer, b"signed before")
+    cloud.delete(ACCOUNT, f"projects/{cloud.project}/serviceAccounts/{signer}", {})
+    assert kinds(deployed.refresh().touched) == {token: {"delete"} for token in OF_THE_SIGNER}
+    assert kinds(deployed.up().touched) == {token: {"create"} for token in OF_THE_SIGNER}
+    assert cloud.counts() == everything
+    assert not cloud.keys.verify(signer, b"signed before", signature)
 
 
 @pytest.mark.parametrize("builder", ["docker", "cloud-build"])

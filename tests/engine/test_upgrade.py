@@ -28,8 +28,19 @@ def test_the_previous_release_is_upgraded_in_place(fresh: Deployment) -> None:
     outputs = {name: fresh.output(name) for name in OUTPUTS}
     before = {key: live for key, live in fresh.cloud.live.items() if key[0] in HOLDS_DATA}
     assert {token for token, _ in before} == set(HOLDS_DATA)
-    # A release is another image, with which the service starts another revision.
-    assert kinds(fresh.up().touched) == {IMAGE: {"update"}, SERVICE: {"update"}}
+    # A release is another image, with which the service starts another revision. This one signs
+    # as another account, and loses its right on itself.
+    assert kinds(fresh.up().touched) == {
+        IMAGE: {"update"},
+        SERVICE: {"update"},
+        "random:index/randomId:RandomId": {"create"},
+        "gcp:serviceaccount/account:Account": {"create"},
+        "gcp:projects/iAMCustomRole:IAMCustomRole": {"create"},
+        "gcp:storage/bucketIAMMember:BucketIAMMember": {"create"},
+        "gcp:serviceaccount/iAMMember:IAMMember": {"create", "delete"},
+    }
+    roles = {grant.role for grant in fresh.cloud.policy.grants}
+    assert "roles/iam.serviceAccountTokenCreator" not in roles
     assert {name: fresh.output(name) for name in OUTPUTS} == outputs
     assert all(fresh.cloud.live[key] is live for key, live in before.items())
     assert fresh.up().touched == set()

@@ -99,6 +99,7 @@ def boot(row: Boot, google: Project, folder: Path) -> tuple[Ended, str]:
         "HOME": str(folder),
         "GCP_PROJECT": "local-project",
         "ARTIFACTS": "proxied",
+        "ARTIFACT_SIGNER": "mlflow-signer@local-project.iam.gserviceaccount.com",
         "MLFLOW_SERVER_ALLOWED_HOSTS": "mlflow-1.us-central1.run.app",
         "BIND_ADDRESS": "127.0.0.1",
         "PORT": str(free_port()),

@@ -593,6 +593,7 @@ BOOTS = (
         environment={
             "GCP_PROJECT": "",
             "ARTIFACTS": "local",
+            "ARTIFACT_SIGNER": "",
             "MLFLOW_SERVER_ALLOWED_HOSTS": "https://mlflow.example.com",
             "PORT": "http",
             "WEB_CONCURRENCY": "4",
@@ -603,8 +604,9 @@ BOOTS = (
         "without scheme or port, separated by commas; MLFLOW_SQLALCHEMYSTORE_POOL_SIZE is 8, "
         "wanted 16 at least: 4, which one request may take, for each of the 4 processes that "
         "WEB_CONCURRENCY asks for; GCP_PROJECT is not set (example: my-project); PORT is 'http', "
-        "wanted a number from 1 to 65535; TRACKING_PASSWORD_SECRET is not a secret's version, "
-        "wanted something like mlflow_tracking_password/versions/1",
+        "wanted a number from 1 to 65535; ARTIFACT_SIGNER is not set (example: "
+        "mlflow-signer@my-project.iam.gserviceaccount.com); TRACKING_PASSWORD_SECRET is not a "
+        "secret's version, wanted something like mlflow_tracking_password/versions/1",
     ),
     Boot(
         name="secrets that can't be had",

@@ -195,12 +195,12 @@ class _Cloud(mocks.Mocks):
             case "gcp:serviceaccount/account:Account":
                 email = f"{inputs['accountId']}@{PROJECT}.iam.gserviceaccount.com"
                 return {"email": email, "name": f"projects/{PROJECT}/serviceAccounts/{email}"}
+            case "gcp:projects/iAMCustomRole:IAMCustomRole":
+                return {"name": f"projects/{PROJECT}/roles/{inputs['roleId']}"}
             case "gcp:projects/serviceIdentity:ServiceIdentity":
                 service = inputs["service"].partition(".")[0]
                 email = f"service-{NUMBER}@gcp-sa-{service}.iam.gserviceaccount.com"
                 return {"email": email, "member": f"serviceAccount:{email}"}
-            case "gcp:projects/iAMCustomRole:IAMCustomRole":
-                return {"name": f"projects/{PROJECT}/roles/{inputs['roleId']}"}
             case "gcp:iam/workloadIdentityPool:WorkloadIdentityPool":
                 return {"name": POOL}
             case "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider":

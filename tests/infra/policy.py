@@ -23,8 +23,8 @@ from tests.infra.declared import (
 )
 
 API = "gcp:projects/service:Service"
-CUSTOM = "gcp:projects/iAMCustomRole:IAMCustomRole"
 ACCOUNT_MEMBER = "gcp:serviceaccount/iAMMember:IAMMember"
+CUSTOM_ROLE = "gcp:projects/iAMCustomRole:IAMCustomRole"
 PROJECT_MEMBER = "gcp:projects/iAMMember:IAMMember"
 INSTANCE = "gcp:sql/databaseInstance:DatabaseInstance"
 BUCKET = "gcp:storage/bucket:Bucket"
@@ -49,14 +49,27 @@ URL_MAP = "gcp:compute/uRLMap:URLMap"
 EVERYBODY = {"allUsers", "allAuthenticatedUsers"}
 BASIC_ROLES = {"roles/owner", "roles/editor", "roles/viewer"}
 
-SERVER = f"serviceAccount:mlflow-server@{PROJECT}.iam.gserviceaccount.com"
+SERVER, SIGNER = (
+    f"serviceAccount:mlflow-{what}@{PROJECT}.iam.gserviceaccount.com"
+    for what in ("server", "signer")
+)
+SIGN_ROLE = f"projects/{PROJECT}/roles/mlflow_signer_ab12cd"
+SIGN_BLOB = "iam.serviceAccounts.signBlob"
+# Roles that mint credentials of an account, or let their holder be given such a role.
+MINT_CREDENTIALS = {
+    "roles/iam.serviceAccountAdmin",
+    "roles/iam.serviceAccountKeyAdmin",
+    "roles/iam.serviceAccountOpenIdTokenCreator",
+    "roles/iam.serviceAccountTokenCreator",
+}
 # All that anybody may be given, and on what kind of thing.
 OF_THE_SERVER = {
-    (ACCOUNT_MEMBER, "roles/iam.serviceAccountTokenCreator"),
+    (ACCOUNT_MEMBER, SIGN_ROLE),
     (PROJECT_MEMBER, "roles/cloudsql.client"),
     (BUCKET_MEMBER, "roles/storage.objectUser"),
     (SECRET_MEMBER, "roles/secretmanager.secretAccessor"),
 }
+OF_THE_SIGNER = {(BUCKET_MEMBER, "roles/storage.objectUser")}
 # Google's own, which keep the data, and what they may do with a key of the user's.
 AGENTS = {
     f"service-{NUMBER}@gcp-sa-sqladmin.iam.gserviceaccount.com",
@@ -162,7 +175,7 @@ def nobody_has_a_basic_role(stack: Stack) -> Iterator[str]:
 
 
 def roles_are_those_of_the_list(stack: Stack) -> Iterator[str]:
-    allowed = {SERVER: OF_THE_SERVER}
+    allowed = {SERVER: OF_THE_SERVER, SIGNER: OF_THE_SIGNER}
     if stack.access == "public" and stack.setting("publicThrough", "allUsers") == "allUsers":
         allowed["allUsers"] = CALLS
     if stack.access == "iap":
@@ -190,10 +203,33 @@ def roles_are_those_of_the_list(stack: Stack) -> Iterator[str]:
 
 def custom_roles_are_small(stack: Stack) -> Iterator[str]:
     """No deletion, but of the copies that Cloud Build takes, and no right to give."""
-    for role in stack.program.all(CUSTOM):
+    for role in stack.all(CUSTOM_ROLE):
         for permission in role.inputs["permissions"]:
             small = permission == "storage.objects.delete" or not TOO_MUCH.fullmatch(permission)
             yield from _unless(small, role, f"has {permission}")
+
+
+def nobody_creates_tokens(stack: Stack) -> Iterator[str]:
+    """A stolen token could be renewed for as long as the thief likes."""
+    for grant in stack.grants:
+        role = grant.inputs["role"]
+        yield from _unless(role not in MINT_CREDENTIALS, grant, f"may mint credentials: {role}")
+
+
+def no_account_has_a_right_on_itself(stack: Stack) -> Iterator[str]:
+    """Even signBlob alone would do: a signed JWT is exchanged for an access token."""
+    for grant in stack.all(ACCOUNT_MEMBER):
+        account = grant.inputs["serviceAccountId"].rpartition("/")[2]
+        itself = grant.inputs["member"] == f"serviceAccount:{account}"
+        yield from _unless(not itself, grant, f"{account} has {grant.inputs['role']} on itself")
+
+
+def custom_roles_only_sign(stack: Stack) -> Iterator[str]:
+    """Of all that IAM permits with an account."""
+    for role in stack.all(CUSTOM_ROLE):
+        held = role.inputs["permissions"]
+        about_accounts = any(permission.startswith("iam.") for permission in held)
+        yield from _unless(not about_accounts or held == [SIGN_BLOB], role, f"holds {held}")
 
 
 def grants_leave_others_alone(stack: Stack) -> Iterator[str]:
@@ -415,6 +451,9 @@ def the_server_is_its_own_account(stack: Stack) -> Iterator[str]:
     account = stack.program.service.inputs["template"].get("serviceAccount")
     own = f"serviceAccount:{account}" == SERVER
     yield from _unless(own, stack.program.service, f"runs as {account}")
+    signer = stack.program.env.get("ARTIFACT_SIGNER")
+    other = f"serviceAccount:{signer}" == SIGNER
+    yield from _unless(other, stack.program.service, f"signs as {signer}")
 
 
 def everything_waits_for_what_it_needs(stack: Stack) -> Iterator[str]:
@@ -426,7 +465,8 @@ def everything_waits_for_what_it_needs(stack: Stack) -> Iterator[str]:
     service = program.service
     boots_with = re.compile(
         r"gcp:(secretmanager|sql|storage|serviceaccount|artifactregistry|kms"
-        r"|servicenetworking)/.*|gcp:compute/(sub)?network:.*|docker:.*|command:.*|gcp:projects/iAMMember:IAMMember"
+        r"|servicenetworking)/.*|gcp:compute/(sub)?network:.*|docker:.*|command:.*"
+        r"|gcp:projects/iAM(Member:IAMMember|CustomRole:IAMCustomRole)"
     )
     for resource in program.created:
         deploys = resource.parent.endswith("Deployer::deployer")
@@ -440,6 +480,9 @@ RULES = [
     nobody_has_a_basic_role,
     roles_are_those_of_the_list,
     custom_roles_are_small,
+    nobody_creates_tokens,
+    no_account_has_a_right_on_itself,
+    custom_roles_only_sign,
     grants_leave_others_alone,
     everybody_is_let_in_once_at_most,
     nobody_gets_past_the_load_balancer,

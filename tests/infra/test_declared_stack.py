@@ -32,6 +32,7 @@ from tests.infra.declared import (
 
 API = "gcp:projects/service:Service"
 ACCOUNT = "gcp:serviceaccount/account:Account"
+CUSTOM_ROLE = "gcp:projects/iAMCustomRole:IAMCustomRole"
 ACCOUNT_MEMBER = "gcp:serviceaccount/iAMMember:IAMMember"
 PROJECT_MEMBER = "gcp:projects/iAMMember:IAMMember"
 INSTANCE = "gcp:sql/databaseInstance:DatabaseInstance"
@@ -52,7 +53,10 @@ RANDOM_PASSWORD = "random:index/randomPassword:RandomPassword"
 
 TOKEN_CALL = "gcp:organizations/getClientConfig:getClientConfig"
 
-SERVER = f"serviceAccount:mlflow-server@{PROJECT}.iam.gserviceaccount.com"
+SERVER, SIGNER = (
+    f"serviceAccount:mlflow-{what}@{PROJECT}.iam.gserviceaccount.com"
+    for what in ("server", "signer")
+)
 BUCKET_NAME = f"{PROJECT}-mlflow-artifacts-ab12cd"
 CONNECTION = f"{PROJECT}:{REGION}:mlflow-ab12cd"
 READY_IMAGE = f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server@{DIGEST}"
@@ -68,14 +72,15 @@ SECRET_VALUES = {
 
 INVENTORY = {
     API: 8,
-    ACCOUNT: 1,
+    ACCOUNT: 2,
+    CUSTOM_ROLE: 1,
     ACCOUNT_MEMBER: 1,
     PROJECT_MEMBER: 1,
     INSTANCE: 1,
     DATABASE: 1,
     USER: 1,
     BUCKET: 1,
-    BUCKET_MEMBER: 1,
+    BUCKET_MEMBER: 2,
     SECRET: 5,
     VERSION: 5,
     SECRET_MEMBER: 5,
@@ -83,7 +88,7 @@ INVENTORY = {
     IMAGE: 1,
     SERVICE: 1,
     INVOKER: 1,
-    RANDOM_ID: 2,
+    RANDOM_ID: 3,
     RANDOM_PASSWORD: 3,
 }
 
@@ -107,17 +112,20 @@ def check_grants(program: Program) -> None:
         for r in program.created
         if "role" in r.inputs
     }
-    account = f"projects/{PROJECT}/serviceAccounts/{SERVER.removeprefix('serviceAccount:')}"
+    signer = f"projects/{PROJECT}/serviceAccounts/{SIGNER.removeprefix('serviceAccount:')}"
+    role = f"projects/{PROJECT}/roles/mlflow_signer_ab12cd"
     assert grants == {
-        (ACCOUNT_MEMBER, "roles/iam.serviceAccountTokenCreator", SERVER, account),
+        (ACCOUNT_MEMBER, role, SERVER, signer),
         (PROJECT_MEMBER, "roles/cloudsql.client", SERVER, PROJECT),
         (BUCKET_MEMBER, "roles/storage.objectUser", SERVER, BUCKET_NAME),
+        (BUCKET_MEMBER, "roles/storage.objectUser", SIGNER, BUCKET_NAME),
         *(
             (SECRET_MEMBER, "roles/secretmanager.secretAccessor", SERVER, f"{key}-id")
             for key in SECRET_VALUES
         ),
         (INVOKER, "roles/run.invoker", "allUsers", "mlflow"),
     }
+    assert program.one(CUSTOM_ROLE).inputs["permissions"] == ["iam.serviceAccounts.signBlob"]
     assert not [r for r in program.created if "Binding" in r.kind or "Policy" in r.kind]
     assert program.one(PROJECT_MEMBER).inputs["condition"]["expression"] == (
         f'resource.name == "projects/{PROJECT}/instances/mlflow-ab12cd" && '
@@ -345,10 +353,11 @@ def test_database_and_user_go_with_their_instance() -> None:
 
 def test_names_that_must_not_come_back_follow_what_replaces_them() -> None:
     program = run({"bucketLocation": "eu", "gcp:region": "europe-west1"})
-    keepers = {r.name: r.inputs["keepers"] for r in program.all(RANDOM_ID)}
+    keepers = {r.name: r.inputs.get("keepers") for r in program.all(RANDOM_ID)}
     assert keepers == {
         "instance-suffix": {"region": "europe-west1"},
         "bucket-suffix": {"location": "EU"},
+        "signer-role-suffix": None,
     }
 
 
@@ -414,6 +423,7 @@ def test_env_is_exactly_the_contract() -> None:
         "GCP_PROJECT": PROJECT,
         **{f"{key.upper()}_SECRET": f"mlflow_{key}/versions/1" for key in SECRET_VALUES},
         "ARTIFACTS": "proxied",
+        "ARTIFACT_SIGNER": SIGNER.removeprefix("serviceAccount:"),
         "MLFLOW_SERVER_ALLOWED_HOSTS": f"mlflow-{NUMBER}.{REGION}.run.app,mlflow-*.a.run.app",
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "8",
         "MAX_CONCURRENCY": "80",
@@ -466,6 +476,7 @@ def test_a_preview_of_a_first_deployment_works_with_everything_unknown() -> None
     program = run(preview=True)
     assert program.counts() == dict(sorted(INVENTORY.items()))
     assert program.env["DATABASE_URL_SECRET"] == UNKNOWN
+    assert program.env["ARTIFACT_SIGNER"] == UNKNOWN
     assert program.env["MLFLOW_SERVER_ALLOWED_HOSTS"] == UNKNOWN
     assert program.container["image"] == UNKNOWN
     assert shown(program.outputs["tracking_uri"]) == UNKNOWN
@@ -576,13 +587,13 @@ def test_another_name_shares_no_name_with_the_first() -> None:
         for resource in program.created:
             if resource.type == API or "role" in resource.inputs:
                 continue
-            for key in ("name", "secretId", "accountId", "repositoryId", "imageName"):
+            for key in ("name", "secretId", "accountId", "roleId", "repositoryId", "imageName"):
                 # Database and user lie inside an instance of the stack's own.
                 if key in resource.inputs and resource.type not in {DATABASE, USER}:
                     yield f"{resource.type} {resource.inputs[key]}"
 
     first, second = set(names(default())), set(names(run({"name": "ml-two"})))
-    assert len(first) == len(second) == 11
+    assert len(first) == len(second) == 13
     assert not first & second
     assert "gcp:secretmanager/secret:Secret ml-two_database_url" in second
 

@@ -15,6 +15,7 @@ from tests.infra.policy import (
     SECRET,
     SECRET_MEMBER,
     SERVER,
+    SIGNER,
 )
 
 USER = "gcp:sql/user:User"
@@ -81,10 +82,9 @@ def test_who_has_the_instance_watches_it() -> None:
 def test_an_existing_bucket_gets_a_grant() -> None:
     program = run({"existingBucket": "my.artifacts"})
     assert less(program, run()) == {BUCKET: 1, RANDOM_ID: 1}
-    assert program.one(BUCKET_MEMBER).inputs == {
-        "bucket": "my.artifacts",
-        "role": "roles/storage.objectUser",
-        "member": SERVER,
+    granted = program.all(BUCKET_MEMBER)
+    assert {(r.inputs["bucket"], r.inputs["role"], r.inputs["member"]) for r in granted} == {
+        ("my.artifacts", "roles/storage.objectUser", member) for member in (SERVER, SIGNER)
     }
     assert program.one(VERSION, "artifact_url").inputs["secretData"] == "gs://my.artifacts"
     assert program.outputs["artifact_bucket"] == "my.artifacts"

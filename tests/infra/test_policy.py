@@ -205,6 +205,7 @@ FROM_ANYWHERE = STORAGE.BucketIpFilterArgs(
     ),
 )
 SERVER = policy.SERVER
+ACCOUNTS = gcp.serviceaccount
 SECRETS = gcp.secretmanager
 EVERYWHERE = SECRETS.SecretReplicationArgs(auto=SECRETS.SecretReplicationAutoArgs())
 
@@ -248,6 +249,34 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
         policy.roles_are_those_of_the_list,
         with_(RUN, "ServiceIamMember", member=INVOKERS[0]),
         "iap",
+    ),
+    (
+        policy.nobody_creates_tokens,
+        with_(ACCOUNTS, "IAMMember", role="roles/iam.serviceAccountTokenCreator"),
+        "defaults",
+    ),
+    (
+        policy.nobody_creates_tokens,
+        and_(
+            PROJECTS,
+            "IAMMember",
+            project=PROJECT,
+            role="roles/iam.serviceAccountKeyAdmin",
+            member="user:eve@example.com",
+        ),
+        "defaults",
+    ),
+    (
+        policy.no_account_has_a_right_on_itself,
+        with_(ACCOUNTS, "IAMMember", member=policy.SIGNER),
+        "defaults",
+    ),
+    *(
+        (policy.custom_roles_only_sign, with_(PROJECTS, "IAMCustomRole", permissions=held), shape)
+        for held, shape in (
+            ([policy.SIGN_BLOB, "iam.serviceAccounts.getAccessToken"], "defaults"),
+            (["iam.serviceAccounts.signJwt"], "direct"),
+        )
     ),
     (policy.grants_leave_others_alone, as_(STORAGE, "BucketIAMMember", binding), "defaults"),
     (

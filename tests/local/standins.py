@@ -16,6 +16,7 @@ from local.state import State
 
 PROJECT = "local-project"
 SERVER = f"mlflow-server@{PROJECT}.iam.gserviceaccount.com"
+SIGNER = f"mlflow-signer@{PROJECT}.iam.gserviceaccount.com"
 STRANGER = f"stranger@{PROJECT}.iam.gserviceaccount.com"
 BUCKET = "local-project-artifacts"
 
@@ -91,6 +92,23 @@ class Project:
         name, _ = self.declare("serviceaccount/account:Account", accountId=email.partition("@")[0])
         return name
 
+    def role(self, role_id: str, *permissions: str, title: str = "A role") -> str:
+        name, _ = self.declare(
+            "projects/iAMCustomRole:IAMCustomRole",
+            roleId=role_id,
+            title=title,
+            permissions=permissions,
+        )
+        return name
+
+    def may_sign(self, email: str, *, as_: str) -> None:
+        self.declare(
+            "serviceaccount/iAMMember:IAMMember",
+            serviceAccountId=f"projects/{PROJECT}/serviceAccounts/{as_}",
+            role=self.role("mlflow_signer", "iam.serviceAccounts.signBlob"),
+            member=f"serviceAccount:{email}",
+        )
+
     def object(self, name: str) -> str:
         return f"{self.cloud.storage_endpoint}/{BUCKET}/{name}"
 
@@ -100,21 +118,17 @@ def project(root: Path) -> Iterator[Project]:
     made = Project(root)
     try:
         made.enable("cloudresourcemanager", "iam", "secretmanager", "storage", "run", "sqladmin")
-        for email in (SERVER, STRANGER):
+        for email in (SERVER, SIGNER, STRANGER):
             made.account(email)
         made.declare("storage/bucket:Bucket", name=BUCKET, location="us-central1")
-        made.declare(
-            "storage/bucketIAMMember:BucketIAMMember",
-            bucket=BUCKET,
-            role="roles/storage.objectUser",
-            member=f"serviceAccount:{SERVER}",
-        )
-        made.declare(
-            "serviceaccount/iAMMember:IAMMember",
-            serviceAccountId=f"projects/{PROJECT}/serviceAccounts/{SERVER}",
-            role="roles/iam.serviceAccountTokenCreator",
-            member=f"serviceAccount:{SERVER}",
-        )
+        for email in (SERVER, SIGNER):
+            made.declare(
+                "storage/bucketIAMMember:BucketIAMMember",
+                bucket=BUCKET,
+                role="roles/storage.objectUser",
+                member=f"serviceAccount:{email}",
+            )
+        made.may_sign(SERVER, as_=SIGNER)
         yield made
     finally:
         made.cloud.close()

@@ -11,7 +11,6 @@ import pytest
 from local import cel
 from local.errors import NotFound, Refused
 from local.federation import POOL, exchange
-from local.policy import run_service
 from tests.local.standins import Project, project
 
 PROVIDER = "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider"
@@ -211,40 +210,3 @@ def test_expressions_without_a_value(expression: str) -> None:
 def test_expressions_that_are_none(expression: str) -> None:
     with pytest.raises(cel.Malformed):
         cel.parse(expression)
-
-
-ROLE = "gcp:projects/iAMCustomRole:IAMCustomRole"
-ROLE_INPUTS = {"roleId": "mlflow_deploy", "permissions": ["run.services.update"]}
-MEMBER = "gcp:projects/iAMMember:IAMMember"
-
-
-def test_a_role_of_the_projects_own_grants_what_it_says(google: Project) -> None:
-    cloud = google.cloud
-    grant = {"role": f"projects/{cloud.project}/roles/mlflow_deploy", "member": "user:ada@x.com"}
-    with pytest.raises(NotFound, match="does not exist"):
-        cloud.create(MEMBER, "ada", grant)
-    made, _ = cloud.create(ROLE, "deploy", ROLE_INPUTS)
-    assert made == grant["role"]
-    cloud.create(MEMBER, "ada", grant)
-    service = run_service(cloud.project, "us-central1", "mlflow")
-    assert cloud.policy.allowed("ada@x.com", "run.services.update", service)
-    assert not cloud.policy.allowed("ada@x.com", "run.services.delete", service)
-    cloud.delete(ROLE, made, olds={})
-    assert not cloud.policy.allowed("ada@x.com", "run.services.update", service)
-    # Its id stays taken.
-    with pytest.raises(Refused, match="deleted state"):
-        cloud.create(ROLE, "deploy", ROLE_INPUTS)
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"roleId": "mlflow-deploy"}, "3 to 64"),
-        ({"roleId": "x" * 65}, "3 to 64"),
-        ({"permissions": ["run.services"]}, "not valid"),
-        ({"permissions": ["run.services.*"]}, "not valid"),
-    ],
-)
-def test_what_is_no_role(google: Project, changed: dict[str, Any], said: str) -> None:
-    with pytest.raises(Refused, match=said):
-        google.cloud.create(ROLE, "deploy", {**ROLE_INPUTS, **changed})

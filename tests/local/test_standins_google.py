@@ -11,7 +11,7 @@ import pytest
 
 from local.cloud import Cloud
 from local.errors import ApiNotEnabled, NotFound, Unsupported
-from tests.local.standins import PROJECT, SERVER, STRANGER, Project, call, project
+from tests.local.standins import PROJECT, SERVER, SIGNER, STRANGER, Project, call, project
 
 
 @pytest.fixture
@@ -123,22 +123,68 @@ def test_metadata_is_refused_without_its_header(google: Project, headers: dict[s
     assert _metadata(google, f"{ACCOUNT}/default/token", headers)[0] == 403
 
 
-def _sign(google: Project, account: str, headers: dict[str, str], payload: str = "eA==") -> int:
-    url = (
-        f"{google.cloud.iam_credentials_endpoint}/v1/projects/-/serviceAccounts/{account}:signBlob"
+def _ask(
+    google: Project, call_: str, headers: dict[str, str], payload: str = "eA=="
+) -> tuple[int, str]:
+    url = f"{google.cloud.iam_credentials_endpoint}/v1/projects/-/serviceAccounts/{call_}"
+    answer = call("POST", url, body=json.dumps({"payload": payload}).encode(), headers=headers)
+    return answer.status, answer.json.get("error", {}).get("message", "")
+
+
+NOBODY = f"nobody@{PROJECT}.iam.gserviceaccount.com"
+
+
+@pytest.mark.parametrize(
+    ("who", "account", "status"),
+    [
+        (SERVER, SIGNER, 200),
+        (SERVER, SERVER, 403),
+        (SERVER, STRANGER, 403),
+        (SERVER, NOBODY, 403),
+        (SIGNER, SIGNER, 403),
+        (STRANGER, SIGNER, 403),
+        (STRANGER, STRANGER, 403),
+        (None, SIGNER, 401),
+    ],
+)
+def test_only_the_server_signs_and_only_as_the_signer(
+    google: Project, who: str | None, account: str, status: int
+) -> None:
+    headers = google.bearer(who) if who else {}
+    assert _ask(google, f"{account}:signBlob", headers)[0] == status
+
+
+def test_what_is_no_base64_is_not_signed(google: Project) -> None:
+    assert _ask(google, f"{SIGNER}:signBlob", google.bearer(SERVER), "not base64!")[0] == 400
+
+
+@pytest.mark.parametrize("account", [SERVER, SIGNER])
+@pytest.mark.parametrize(
+    ("method", "permission"),
+    [
+        ("generateAccessToken", "iam.serviceAccounts.getAccessToken"),
+        ("generateIdToken", "iam.serviceAccounts.getOpenIdToken"),
+        ("signJwt", "iam.serviceAccounts.signJwt"),
+    ],
+)
+def test_a_stolen_token_creates_no_other(
+    google: Project, account: str, method: str, permission: str
+) -> None:
+    for who in (SERVER, SIGNER):
+        status, message = _ask(google, f"{account}:{method}", google.bearer(who))
+        assert (status, permission in message) == (403, True)
+
+
+def test_who_may_create_tokens_is_told_that_none_are_made_here(google: Project) -> None:
+    google.declare(
+        "serviceaccount/iAMMember:IAMMember",
+        serviceAccountId=f"projects/{PROJECT}/serviceAccounts/{STRANGER}",
+        role="roles/iam.serviceAccountTokenCreator",
+        member=f"serviceAccount:{SERVER}",
     )
-    return call("POST", url, body=json.dumps({"payload": payload}).encode(), headers=headers).status
-
-
-def test_only_whoever_may_create_tokens_signs(google: Project) -> None:
-    server, stranger = google.bearer(SERVER), google.bearer(STRANGER)
-    assert _sign(google, SERVER, server) == 200
-    assert _sign(google, SERVER, server, payload="not base64!") == 400
-    assert _sign(google, SERVER, stranger) == 403
-    assert _sign(google, STRANGER, server) == 403
-    assert _sign(google, STRANGER, stranger) == 403
-    assert _sign(google, f"nobody@{PROJECT}.iam.gserviceaccount.com", server) == 403
-    assert _sign(google, SERVER, {}) == 401
+    assert _ask(google, f"{STRANGER}:signBlob", google.bearer(SERVER))[0] == 200
+    status, message = _ask(google, f"{STRANGER}:generateAccessToken", google.bearer(SERVER))
+    assert (status, "not imitated" in message) == (404, True)
 
 
 def test_an_api_that_is_off_refuses(google: Project) -> None:

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlparse
 
 import pytest
 
-from tests.local.standins import BUCKET, SERVER, STRANGER, Answer, Project, call, project
+from tests.local.standins import BUCKET, SERVER, SIGNER, STRANGER, Answer, Project, call, project
 
 MEBIBYTE = 1 << 20
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +35,7 @@ def signed(
     method: str,
     name: str,
     *,
-    signer: str = SERVER,
+    signer: str = SIGNER,
     age: int = 0,
     lifetime: int = 300,
     signed_headers: str = "host",
@@ -110,7 +110,7 @@ def test_a_signed_url_is_accepted(google: Project) -> None:
             "SignatureDoesNotMatch",
         ),
         (
-            lambda google: signed(google, "GET", "a").replace("mlflow-server%40", "nobody%40"),
+            lambda google: signed(google, "GET", "a").replace("mlflow-signer%40", "nobody%40"),
             403,
             "SignatureDoesNotMatch",
         ),

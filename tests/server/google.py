@@ -32,6 +32,7 @@ class Google:
     """
 
     account = "mlflow-server@my-project.iam.gserviceaccount.com"
+    signer = "mlflow-signer@my-project.iam.gserviceaccount.com"
 
     def __init__(self, folder: Path) -> None:
         self._endpoints = Endpoints()
@@ -81,6 +82,7 @@ class Google:
 
         self.environment = {
             "GCP_PROJECT": PROJECT,
+            "ARTIFACT_SIGNER": self.signer,
             "GCE_METADATA_HOST": metadata,
             "GCE_METADATA_IP": metadata,
             "SECRET_MANAGER_ENDPOINT": self.secret_manager,
@@ -124,6 +126,7 @@ class Google:
             bind_address="127.0.0.1",
             port=8080,
             artifacts="proxied",
+            artifact_signer=self.signer,
             allowed_hosts=("localhost",),
             pool_size=8,
             processes=1,

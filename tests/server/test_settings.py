@@ -8,6 +8,7 @@ COMPLETE = {
     "GCP_PROJECT": "my-project",
     "PORT": "8080",
     "ARTIFACTS": "proxied",
+    "ARTIFACT_SIGNER": "mlflow-signer@my-project.iam.gserviceaccount.com",
     "MLFLOW_SERVER_ALLOWED_HOSTS": "mlflow-1.us-central1.run.app, mlflow-*.a.run.app",
     "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "8",
     "ARTIFACT_URL_SECRET": "mlflow_artifact_url/versions/1",
@@ -22,6 +23,7 @@ def test_a_complete_environment() -> None:
     found = settings.load(COMPLETE)
     assert found.allowed_hosts == ("mlflow-1.us-central1.run.app", "mlflow-*.a.run.app")
     assert found.secrets.tracking_password == "mlflow_tracking_password/versions/3"
+    assert found.artifact_signer == "mlflow-signer@my-project.iam.gserviceaccount.com"
     assert found.database_replica is None
     assert (found.cloudsql_root, found.pool_size, found.artifacts) == ("/cloudsql", 8, "proxied")
 
@@ -46,6 +48,10 @@ def test_each_missing_variable_is_named(key: str) -> None:
         ("PORT", "٣"),
         ("ARTIFACTS", "Proxied"),
         ("ARTIFACTS", "s3"),
+        ("ARTIFACT_SIGNER", "mlflow-signer"),
+        ("ARTIFACT_SIGNER", "serviceAccount:mlflow-signer@my-project.iam.gserviceaccount.com"),
+        ("ARTIFACT_SIGNER", "mlflow-signer@example.com"),
+        ("ARTIFACT_SIGNER", "mlflow-signer@x/y?z.iam.gserviceaccount.com"),
         ("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "3"),
         ("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "many"),
         ("WEB_CONCURRENCY", "0"),

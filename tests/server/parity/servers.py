@@ -16,7 +16,7 @@ from aiohttp import web
 from local.endpoints import Endpoints
 from local.policy import Grant, secret
 from local.ports import free_port
-from tests.local.standins import BUCKET, PROJECT, SERVER, Project, project
+from tests.local.standins import BUCKET, PROJECT, SERVER, SIGNER, Project, project
 from tests.server.process import BOOT_SECONDS, PASSWORD, USER, Server
 
 SETTINGS = {
@@ -117,6 +117,7 @@ def environment_of(
         **{key: _granted(made, key.lower(), value) for key, value in secrets.items()},
         "GCP_PROJECT": PROJECT,
         "ARTIFACTS": "proxied",
+        "ARTIFACT_SIGNER": SIGNER,
         "MLFLOW_SERVER_ALLOWED_HOSTS": "127.0.0.1",
         "INTERNAL_NETWORKS": "127.0.0.0/8",
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "4",

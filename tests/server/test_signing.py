@@ -1,0 +1,83 @@
+"""Artifact URLs are signed as the signer, an account that the server itself isn't."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from local.policy import Resource, bucket
+from local.postgres import Postgres
+from tests.local.standins import BUCKET, SERVER, SIGNER, Project, project
+from tests.server.conftest import made_database
+from tests.server.parity.servers import environment_of, ours
+from tests.server.process import Server
+
+_ARTIFACTS = "/api/2.0/mlflow-artifacts"
+
+
+@dataclass
+class Served:
+    server: Server
+    client: httpx.Client
+    project: Project
+
+    def download(self) -> httpx.Response:
+        return self.client.get(f"{_ARTIFACTS}/presigned/x.txt")
+
+    def parts(self) -> httpx.Response:
+        return self.client.post(
+            f"{_ARTIFACTS}/mpu/create/big", json={"path": "big/part.bin", "num_parts": 2}
+        )
+
+
+@pytest.fixture
+def served(tmp_path: Path, postgres: Postgres, cloudsql_root: Path) -> Iterator[Served]:
+    url = made_database(postgres, f"signing_{tmp_path.name}")
+    with (
+        project(tmp_path / "google") as made,
+        ours(environment_of(made, tmp_path, url, cloudsql_root), tmp_path) as server,
+        server.ready().client() as client,
+    ):
+        assert client.put(f"{_ARTIFACTS}/artifacts/x.txt", content=b"x").status_code == 200
+        yield Served(server, client, made)
+
+
+def signed_by(url: str) -> str:
+    return parse_qs(urlsplit(url).query)["X-Goog-Credential"][0].partition("/")[0]
+
+
+def revoke(made: Project, email: str, resource: Resource) -> None:
+    grants = made.cloud.policy.grants
+    grants[:] = [
+        grant
+        for grant in grants
+        if (grant.member, grant.resource) != (f"serviceAccount:{email}", resource)
+    ]
+
+
+def test_addresses_have_the_signers_rights(served: Served) -> None:
+    download = served.download().json()["url"]
+    parts = [each["url"] for each in served.parts().json()["credentials"]]
+    assert {signed_by(url) for url in (download, *parts)} == {SIGNER}
+    # An address doesn't have the server's rights.
+    revoke(served.project, SERVER, bucket(BUCKET))
+    assert httpx.get(download).content == b"x"
+    assert httpx.put(parts[0], content=b"part").status_code == 200
+    revoke(served.project, SIGNER, bucket(BUCKET))
+    assert httpx.get(download).status_code == 403
+    assert httpx.put(parts[1], content=b"part").status_code == 403
+
+
+def test_a_refused_signature_names_accounts_and_permission(served: Served) -> None:
+    served.project.cloud.policy.custom_roles.clear()
+    refused = served.download()
+    assert refused.status_code == 500
+    assert served.parts().status_code == 500
+    said = refused.text + served.server.log()
+    for name in (SERVER, SIGNER, "iam.serviceAccounts.signBlob"):
+        assert name in said
+    # Everything that takes no address still works.
+    assert served.client.get(f"{_ARTIFACTS}/artifacts/x.txt").content == b"x"
