@@ -40,6 +40,10 @@ NEEDED: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "gcp:serviceaccount/account:Account": (
         ("iam.serviceAccountAdmin", ("iam.serviceAccounts.create", "iam.serviceAccounts.get")),
     ),
+    # The provider looks first whether there is a deleted one to undelete.
+    "gcp:projects/iAMCustomRole:IAMCustomRole": (
+        ("iam.roleAdmin", ("iam.roles.create", "iam.roles.get")),
+    ),
     "gcp:serviceaccount/iAMMember:IAMMember": (
         (
             "iam.serviceAccountAdmin",
