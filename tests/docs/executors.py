@@ -37,6 +37,8 @@ STAND_INS = {
     ("docs/deploying.md", "With what is there already"),
     ("docs/operating.md", "Deleting for good"),
     ("docs/runbooks.md", "Roll back"),
+    # What Pulumi does about a deleted signer: tests/engine/test_life.py.
+    ("docs/runbooks.md", "A stolen token of the server's account"),
     ("docs/runbooks.md", "Upgrade MLflow"),
     ("docs/runbooks.md", "Restore the database"),
     ("docs/runbooks.md", "Restore artifacts"),
