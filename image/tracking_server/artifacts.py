@@ -21,7 +21,6 @@ from google.api_core.exceptions import NotFound
 from google.auth import compute_engine
 from google.auth.credentials import Signing
 from google.auth.exceptions import TransportError
-from google.auth.transport.requests import AuthorizedSession
 from google.cloud import storage
 from google.resumable_media import InvalidResponse
 from google.resumable_media.requests import XMLMPUContainer
@@ -43,12 +42,18 @@ from mlflow.store.artifact.artifact_repo import MultipartDownloadMixin, Presigne
 from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository, GCSMPUArguments
 
 from tracking_server import handover
+from tracking_server.google_api import SCOPE, own_session
+from tracking_server.leaving import has_left
 
 PART_LIFETIME = timedelta(hours=1)
 """For which a client may send the parts of a large file, as in MLflow's own repository."""
 
-_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+MAX_LISTED = 100_000
+"""Files and folders of one folder that are listed, in some 50 MB."""
+
 _SIGNERS = 16
+_SLICE = 128
+"""Parts that are signed before it is asked whether the client is still there."""
 
 
 class UrlSigner(Signing):
@@ -62,7 +67,7 @@ class UrlSigner(Signing):
     def __init__(self, email: str, server: compute_engine.Credentials) -> None:
         self._email = email
         self._server = server
-        self._session = AuthorizedSession(server)
+        self._session = own_session(server)
 
     @property
     def signer(self) -> "UrlSigner":
@@ -92,7 +97,7 @@ class UrlSigner(Signing):
 
 @cache
 def credentials() -> compute_engine.Credentials:
-    return compute_engine.Credentials(scopes=[_SCOPE])
+    return compute_engine.Credentials(scopes=[SCOPE])
 
 
 @cache
@@ -103,7 +108,10 @@ def url_signer() -> UrlSigner:
 @cache
 def _client() -> storage.Client:
     """One client for the process: MLflow makes a repository for many of its requests."""
-    return storage.Client(project=os.environ["GCP_PROJECT"], credentials=credentials())
+    own = credentials()
+    return storage.Client(
+        project=os.environ["GCP_PROJECT"], credentials=own, _http=own_session(own)
+    )
 
 
 class KeylessGCSArtifactRepository(
@@ -159,11 +167,16 @@ class KeylessGCSArtifactRepository(
         listed = self._get_bucket(bucket).list_blobs(
             prefix=prefix, delimiter="/", timeout=self._GCS_DEFAULT_TIMEOUT
         )
-        infos = [
-            FileInfo(blob.name.removeprefix(above), False, blob.size)
-            for blob in listed
-            if blob.name != prefix
-        ]
+        infos: list[FileInfo] = []
+        for blob in listed:
+            if blob.name != prefix:
+                infos.append(FileInfo(blob.name.removeprefix(above), False, blob.size))
+            if len(infos) + len(listed.prefixes) > MAX_LISTED:
+                raise MlflowException(
+                    f"{path or 'The folder'} has more than {MAX_LISTED} files and folders: list "
+                    "its folders one by one, or the bucket itself with gcloud storage ls",
+                    INVALID_PARAMETER_VALUE,
+                )
         infos += [
             FileInfo(name.removeprefix(above).removesuffix("/"), True, None)
             for name in listed.prefixes
@@ -243,8 +256,14 @@ class KeylessGCSArtifactRepository(
             )
             return MultipartUploadCredential(url=url, part_number=number, headers={})
 
+        credentials: list[MultipartUploadCredential] = []
         with ThreadPoolExecutor(_SIGNERS, thread_name_prefix="sign") as signers:
-            credentials = list(signers.map(part, range(1, num_parts + 1)))
+            for first in range(1, num_parts + 1, _SLICE):
+                if has_left():
+                    self.abort_multipart_upload(local_file, upload.upload_id, artifact_path)
+                    raise MlflowException("The client has left", INVALID_PARAMETER_VALUE)
+                after = min(first + _SLICE, num_parts + 1)
+                credentials += signers.map(part, range(first, after))
         return CreateMultipartUploadResponse(upload_id=upload.upload_id, credentials=credentials)
 
     def complete_multipart_upload(

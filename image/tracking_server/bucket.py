@@ -24,10 +24,11 @@ import anyio.to_thread
 import certifi
 from google.auth.credentials import Credentials, TokenState
 from google.auth.exceptions import GoogleAuthError
-from google.auth.transport.requests import Request
 from yarl import URL
 
+from tracking_server.egress import own_connection
 from tracking_server.errors import BucketError
+from tracking_server.google_api import own_request
 
 READ_AHEAD = 64 * 1024
 """Bytes read before the client takes them; aiohttp holds up to twice as many, and one read."""
@@ -212,7 +213,7 @@ class Bucket:
         else:
             try:
                 await anyio.to_thread.run_sync(
-                    self._credentials.before_request, Request(), method, address, sent
+                    self._credentials.before_request, own_request(), method, address, sent
                 )
             except GoogleAuthError as error:
                 raise no_token(error) from error
@@ -220,14 +221,15 @@ class Bucket:
         if method in ("PUT", "POST"):
             sent["Content-Length"] = str(sum(map(len, body)))
             data = _each(body)
-        return await self._http.request(
-            # As it is: what it encodes belongs to the object's name.
-            method,
-            URL(address, encoded=True),
-            headers=sent,
-            data=data,
-            allow_redirects=False,
-        )
+        with own_connection():
+            return await self._http.request(
+                # As it is: what it encodes belongs to the object's name.
+                method,
+                URL(address, encoded=True),
+                headers=sent,
+                data=data,
+                allow_redirects=False,
+            )
 
 
 def no_token(error: GoogleAuthError) -> BucketError:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from threading import Lock, get_ident
+from threading import Event, Lock, get_ident
 from typing import Any
 from wsgiref.types import WSGIApplication
 
@@ -17,6 +17,7 @@ from starlette.middleware.wsgi import build_environ
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
+from tracking_server.leaving import LEFT
 from tracking_server.viewing import LOOKING
 
 GRACE = 1.0
@@ -49,6 +50,8 @@ class FlaskThreads:
         loop = asyncio.get_running_loop()
         # In this request's context, for what is logged with its trace.
         context = copy_context()
+        left = Event()
+        context.run(LEFT.set, left)
         threads = self._viewers if LOOKING.get() else self._users
         at_work = _AtWork()
 
@@ -56,7 +59,11 @@ class FlaskThreads:
             with at_work:
                 return context.run(next, messages, [])
 
-        watch = _Watch(receive, lambda: at_work.interrupt(self._cut))
+        def gone() -> None:
+            left.set()
+            at_work.interrupt(self._cut)
+
+        watch = _Watch(receive, gone)
         grace = loop.call_later(GRACE, watch.start)
         try:
             while ready := await loop.run_in_executor(threads, batch):

@@ -50,9 +50,6 @@ NEEDED: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
             ("iam.serviceAccounts.getIamPolicy", "iam.serviceAccounts.setIamPolicy"),
         ),
     ),
-    "gcp:projects/iAMCustomRole:IAMCustomRole": (
-        ("iam.roleAdmin", ("iam.roles.create", "iam.roles.get")),
-    ),
     "gcp:secretmanager/secret:Secret": (
         ("secretmanager.admin", ("secretmanager.secrets.create", "secretmanager.secrets.get")),
     ),

@@ -1,0 +1,12 @@
+"""Whether the client of the request at hand has gone away, for work that goes on for long."""
+
+from contextvars import ContextVar
+from threading import Event
+
+LEFT: ContextVar[Event | None] = ContextVar("left", default=None)
+"""Set by whoever watches the client."""
+
+
+def has_left() -> bool:
+    event = LEFT.get()
+    return event is not None and event.is_set()
