@@ -42,7 +42,7 @@ from mlflow.store.artifact.artifact_repo import MultipartDownloadMixin, Presigne
 from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository, GCSMPUArguments
 
 from tracking_server import handover
-from tracking_server.google_api import SCOPE, own_session
+from tracking_server.google_api import own_session, server_credentials
 from tracking_server.leaving import has_left
 
 PART_LIFETIME = timedelta(hours=1)
@@ -97,7 +97,7 @@ class UrlSigner(Signing):
 
 @cache
 def credentials() -> compute_engine.Credentials:
-    return compute_engine.Credentials(scopes=[SCOPE])
+    return server_credentials()
 
 
 @cache

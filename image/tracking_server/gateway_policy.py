@@ -41,8 +41,9 @@ def check() -> None:
     if change is None:
         return
     kind, message = change
+    # Where something else is missing MLflow says so.
     if kind == "create_secret":
-        if not message.provider:
+        if not message.provider and message.secret_name and message.secret_value:
             raise _refused(
                 "provider is missing: name the provider that the key is for, for example openai"
             )
@@ -54,7 +55,7 @@ def check() -> None:
         _check_unmoved(message.secret_id, message.auth_config, bool(message.secret_value))
     elif kind == "create_model_definition":
         _check_provider(message.secret_id, message.provider)
-    else:
+    elif message.model_definition_id:
         definition = mlflow_internals.gateway_model_definition(message.model_definition_id)
         _check_provider(
             message.secret_id or definition.secret_id or "",

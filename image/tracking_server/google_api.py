@@ -32,6 +32,14 @@ def hide_from_mlflow() -> None:
     os.environ["NO_GCE_CHECK"] = "true"
 
 
+def server_credentials() -> Credentials:
+    """Of the service account that the container runs as, from the metadata server.
+
+    Its universe is given, or google-auth would ask for it over a connection that isn't ours.
+    """
+    return Credentials(scopes=[SCOPE], universe_domain="googleapis.com")
+
+
 class OwnAdapter(HTTPAdapter):
     """Connects wherever Google's APIs are, which may be in a private network."""
 

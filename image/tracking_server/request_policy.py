@@ -87,14 +87,14 @@ def enforce(flask: Flask) -> None:
 
     @mlflow_internals.error_answers
     def check() -> Response | None:
+        if request.method == "OPTIONS":  # which Flask answers without the view
+            return None
         fields = given_fields()
         if request.path.endswith("/graphql"):
             check_graphql(fields)
         check_fields(fields)
-        if request.path.endswith("/traces/batchGet") and len(fields.get("trace_ids", ())) > (
-            MAX_TRACES if isinstance(fields["trace_ids"], list) else MAX_TOKEN
-        ):
-            raise _refused(f"trace_ids has more than {MAX_TRACES} ids: ask in several requests")
+        if request.path.endswith("/traces/batchGet"):
+            check_traces(fields.get("trace_ids"))
         gateway_policy.check()
         if _WAITS.fullmatch(request.path):
             if not _WAITING.acquire(blocking=False):
@@ -194,6 +194,19 @@ def check_location(name: str, location: str) -> None:
             f"{name} is {location[:200]!r}: this server keeps no files of its own. Leave it out, "
             "and artifacts are kept in the stack's bucket; or name a folder in that, for example "
             "mlflow-artifacts:/my-folder"
+        )
+
+
+def check_traces(trace_ids: Any) -> None:
+    """Refuse to read more traces whole than fit.
+
+    Raises:
+        MlflowException: saying how many there may be.
+    """
+    if isinstance(trace_ids, list) and len(trace_ids) > MAX_TRACES:
+        raise _refused(
+            f"trace_ids has {len(trace_ids)} ids, and at most {MAX_TRACES} are possible: ask in "
+            "several requests"
         )
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError
 from tracking_server.backoff import Backoff
 from tracking_server.credentials import Credentials
 from tracking_server.errors import BootError
-from tracking_server.google_api import SCOPE, own_request
+from tracking_server.google_api import own_request, server_credentials
 from tracking_server.settings import SecretVersions, Settings
 
 DEADLINE = 60.0
@@ -165,7 +165,7 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
 
 def _credentials(until: float) -> ServiceAccountCredentials:
     """The service account's credentials with a token, so that the calls share one."""
-    credentials = ServiceAccountCredentials(scopes=[SCOPE])
+    credentials = server_credentials()
     request = own_request()
     backoff = Backoff(first=0.2, longest=3.0)
     while True:

@@ -415,6 +415,18 @@ def test_the_servers_own_identity_is_not_found(open_server: Server) -> None:
     assert any("DefaultCredentialsError" in trace for trace in raised)
 
 
+def test_the_bucket_is_reached_all_the_same(user: httpx.Client) -> None:
+    """By the server's own connections: streamed, listed, and signed in parts."""
+    path = "/api/2.0/mlflow-artifacts/artifacts/logged-in.txt"
+    assert user.put(path, content=b"text").status_code == 200
+    assert user.get(path).content == b"text"
+    listed = user.get("/api/2.0/mlflow-artifacts/artifacts", params={"path": ""})
+    assert "logged-in.txt" in listed.text
+    parts = {"path": "large.bin", "num_parts": 3}
+    signed = user.post("/api/2.0/mlflow-artifacts/mpu/create/large.bin", json=parts)
+    assert [part["part_number"] for part in signed.json()["credentials"]] == [1, 2, 3]
+
+
 def test_a_guardrail_calls_back_without_a_password(open_server: Server) -> None:
     with receiver() as judge, receiver() as model, open_server.client() as client:
         made_endpoint(client, "judge", f"{judge.url}/v1")
