@@ -89,17 +89,17 @@ BUILDS = {
     (IMAGES_MEMBER, "roles/artifactregistry.writer"),
     (PROJECT_MEMBER, "roles/logging.logWriter"),
 }
-CUSTOM_ROLE = f"projects/{PROJECT}/roles/mlflow"
+ROLES_OF_DEPLOYING = f"projects/{PROJECT}/roles/mlflow"
 DEPLOYS = {
     (ACCOUNT_MEMBER, "roles/iam.serviceAccountUser"),
-    (BUCKET_MEMBER, f"{CUSTOM_ROLE}_deploy_source_ab12cd"),
+    (BUCKET_MEMBER, f"{ROLES_OF_DEPLOYING}_deploy_source_ab12cd"),
     (IMAGES_MEMBER, "roles/artifactregistry.writer"),
-    (INVOKER, f"{CUSTOM_ROLE}_deploy_service_ab12cd"),
-    (PROJECT_MEMBER, f"{CUSTOM_ROLE}_deploy_database_ab12cd"),
-    (PROJECT_MEMBER, f"{CUSTOM_ROLE}_deploy_project_ab12cd"),
-    (SECRET_MEMBER, f"{CUSTOM_ROLE}_deploy_secrets_ab12cd"),
+    (INVOKER, f"{ROLES_OF_DEPLOYING}_deploy_service_ab12cd"),
+    (PROJECT_MEMBER, f"{ROLES_OF_DEPLOYING}_deploy_database_ab12cd"),
+    (PROJECT_MEMBER, f"{ROLES_OF_DEPLOYING}_deploy_project_ab12cd"),
+    (SECRET_MEMBER, f"{ROLES_OF_DEPLOYING}_deploy_secrets_ab12cd"),
 }
-REVIEWS = {(PROJECT_MEMBER, f"{CUSTOM_ROLE}_review_project_ab12cd")}
+REVIEWS = {(PROJECT_MEMBER, f"{ROLES_OF_DEPLOYING}_review_project_ab12cd")}
 # Permissions that no custom role may have.
 TOO_MUCH = re.compile(r".*\.(delete|destroy|disable|setIamPolicy|actAs|signBlob|getAccessToken)")
 CALLS = {(INVOKER, "roles/run.invoker")}

@@ -76,7 +76,7 @@ def policy(program: Program) -> Policy:
     found = Policy()
     for role in program.all(ROLE):
         name = f"projects/{PROJECT}/roles/{role.inputs['roleId']}"
-        found.roles[name] = frozenset(role.inputs["permissions"])
+        found.custom_roles[name] = frozenset(role.inputs["permissions"])
     for each in program.created:
         if "member" in each.inputs:
             condition = each.inputs.get("condition")
