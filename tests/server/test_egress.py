@@ -161,12 +161,10 @@ def test_no_library_connects_inside(way: str, port: int, hits: list[str]) -> Non
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback has one address")
-@pytest.mark.parametrize(
-    "way", [way for name, way in WAYS.items() if name != "urllib3"], ids=WAYS.keys() - {"urllib3"}
-)
+@pytest.mark.parametrize("way", [name for name in WAYS if name != "urllib3"])
 def test_a_redirect_does_not_lead_inside(way: str, port: int, hits: list[str]) -> None:
     hits.clear()
-    assert run(way, url=f"http://127.0.0.2:{port}/away", opened=("127.0.0.2/32",))
+    assert run(WAYS[way], url=f"http://127.0.0.2:{port}/away", opened=("127.0.0.2/32",))
     assert hits == ["/away"]
 
 
