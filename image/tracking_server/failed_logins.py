@@ -7,7 +7,7 @@ of the password (`infra/limits.py` asks for 15 characters).
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 
 PATIENCE = 10
@@ -77,6 +77,8 @@ def address_of(peer: str, forwarded_for: Sequence[bytes], *, trusted_proxies: in
         address = ip_address(client)
     except ValueError:
         return "unknown"
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
     # Nobody on this computer needs a proxy to say so.
     return "unknown" if address.is_loopback else str(address)
 

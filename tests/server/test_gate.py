@@ -460,3 +460,126 @@ def test_without_a_viewer_there_is_none() -> None:
     for nobody in ("", ":", "None:None", "viewer:"):
         header = (b"authorization", b"Basic " + base64.b64encode(nobody.encode()))
         assert call(header)[0] == 401
+
+
+# ---- what the code behind the gate sees ------------------------------------------------------
+
+
+class Seen:
+    """Stands behind the gate and keeps the request as it comes."""
+
+    scope: dict[str, Any]
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scope = dict(scope)
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def behind(*headers: tuple[bytes, bytes], peer: str = "169.254.1.1", **more: Any) -> dict[str, Any]:
+    """The request as MLflow gets it."""
+    seen = Seen()
+    path = more.get("path", b"/version")
+    scope = {
+        "type": "http",
+        "method": more.get("method", "GET"),
+        "scheme": "http",
+        "path": path.decode(),
+        "raw_path": path,
+        "headers": [(b"host", more.get("host", HOST).encode()), *headers],
+        "client": (peer, 1),
+    }
+    gate = new_gate(trusted_proxies=more.get("proxies", 0))
+    gate.app = seen
+
+    async def send(_: Any) -> None:
+        pass
+
+    run = gate(scope, send, send)  # type: ignore[arg-type]
+    with pytest.raises(StopIteration):
+        run.send(None)
+    return seen.scope
+
+
+@pytest.mark.parametrize(
+    ("headers", "peer", "proxies", "client"),
+    [
+        ([], "203.0.113.9", 0, "203.0.113.9"),
+        ([(b"x-forwarded-for", b"203.0.113.7")], "169.254.1.1", 0, "203.0.113.7"),
+        ([(b"x-forwarded-for", b"10.0.0.1, 203.0.113.7")], "127.0.0.1", 0, "203.0.113.7"),
+        ([(b"x-forwarded-for", b"203.0.113.7, 192.0.2.1")], "169.254.1.1", 1, "203.0.113.7"),
+        ([(b"x-forwarded-for", b"2001:db8::1")], "169.254.1.1", 0, "2001:db8::1"),
+        # Nobody on this computer comes by a proxy that says so.
+        ([(b"x-forwarded-for", b"127.0.0.1")], "169.254.1.1", 0, "unknown"),
+        ([(b"x-forwarded-for", b"::1")], "127.0.0.1", 0, "unknown"),
+        ([(b"x-forwarded-for", b"::ffff:127.0.0.1")], "127.0.0.1", 0, "unknown"),
+        ([(b"x-forwarded-for", b"nonsense")], "127.0.0.1", 0, "unknown"),
+        ([(b"x-forwarded-for", b"")], "127.0.0.1", 0, "unknown"),
+    ],
+)
+def test_the_address_is_the_clients(
+    headers: list[tuple[bytes, bytes]], peer: str, proxies: int, client: str
+) -> None:
+    scope = behind(RIGHT, *headers, peer=peer, proxies=proxies)
+    assert scope["client"] == (client, 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme"),
+    [
+        (HOST, "https"),
+        ("ml.example.com:8080", "https"),
+        ("localhost:8080", "http"),
+        ("127.0.0.1", "http"),
+    ],
+)
+def test_the_scheme_is_the_hosts(host: str, scheme: str) -> None:
+    assert behind(RIGHT, host=host)["scheme"] == scheme
+
+
+def test_credentials_and_what_proxies_say_stay_in_the_gate() -> None:
+    ours = [
+        (b"cookie", b"a=b"),
+        (b"proxy-authorization", b"Bearer x"),
+        (b"x-serverless-authorization", b"Bearer x"),
+        (b"x-goog-iap-jwt-assertion", b"x"),
+        (b"x-goog-authenticated-user-email", b"x"),
+        (b"x-forwarded-for", b"203.0.113.7"),
+        (b"x-forwarded-proto", b"https"),
+        (b"x-forwarded-host", b"evil.example"),
+        (b"x-forwarded-prefix", b"/x"),
+        (b"forwarded", b"for=1.2.3.4"),
+        (b"x-real-ip", b"1.2.3.4"),
+        (b"via", b"1.1 proxy"),
+    ]
+    theirs = (b"user-agent", b"curl")
+    scope = behind(RIGHT, *ours, theirs)
+    assert scope["headers"] == [(b"host", HOST.encode()), theirs]
+
+
+@pytest.mark.parametrize(
+    ("headers", "reached"),
+    [
+        ([(b"x-mlflow-authorization", RIGHT[1])], True),
+        ([(b"x-mlflow-authorization", RIGHT[1]), (b"authorization", b"Bearer own")], True),
+        ([(b"x-mlflow-authorization", b""), RIGHT], True),
+        ([(b"x-mlflow-authorization", RIGHT[1])] * 2, False),
+        ([(b"x-mlflow-authorization", b""), (b"x-mlflow-authorization", RIGHT[1])], False),
+        ([(b"x-mlflow-authorization", b"Bearer own"), RIGHT], False),
+        ([(b"x_mlflow_authorization", RIGHT[1])], False),
+    ],
+)
+def test_the_gateways_own_header_for_the_login(
+    headers: list[tuple[bytes, bytes]], reached: bool
+) -> None:
+    assert call(*headers, method="POST", path=b"/gateway/x/mlflow/invocations")[2] is reached
+    elsewhere = RIGHT in headers
+    assert call(*headers, method="POST", path=b"/version")[2] is elsewhere
+
+
+def test_only_the_gateway_is_told_how_to_call_back() -> None:
+    assert "app_root_path" not in behind(RIGHT)
+    assert "app_root_path" not in behind(RIGHT, path=b"/gateway/x")
+    called = behind(RIGHT, path=b"/gateway/x", method="POST")
+    assert called["app_root_path"].startswith("/callback/")
+    assert (b"host", b"127.0.0.1:8080") in called["headers"]
