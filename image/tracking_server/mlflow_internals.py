@@ -192,6 +192,17 @@ def same_provider(one: str, other: str) -> bool:
     return bool(normalize_provider_name(one) == normalize_provider_name(other))
 
 
+def history_exceeds(run_id: str, key: str, values: int) -> bool:
+    """Whether a run's metric has more values than that."""
+    from mlflow.server.handlers import _get_tracking_store
+    from mlflow.store.tracking.dbmodels.models import SqlMetric
+
+    store: Any = _get_tracking_store()
+    with store.ManagedSessionMaker() as session:
+        found = session.query(SqlMetric.key).filter_by(run_uuid=run_id, key=key)
+        return found.offset(values).limit(1).first() is not None
+
+
 def bound_webhooks(*, largest: int, seconds: float) -> None:
     """Have webhooks read no more than so many bytes of an answer, for so many seconds.
 

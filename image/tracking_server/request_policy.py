@@ -51,6 +51,9 @@ MAX_ITEMS = 10_000
 MAX_RESULTS = 50_000
 """Results of one page, as MLflow has it for runs; its client asks for 10,000 at most."""
 
+MAX_HISTORY = 25_000
+"""Values of a metric in one answer, as many as MLflow's client asks for at a time."""
+
 MAX_GRAPHQL_RESULTS = 1000
 """Results of a search by GraphQL, each of which may ask the database again."""
 
@@ -95,6 +98,8 @@ def enforce(flask: Flask) -> None:
         check_fields(fields)
         if request.path.endswith("/traces/batchGet"):
             check_traces(fields.get("trace_ids"))
+        if request.path.endswith("/metrics/get-history") and not fields.get("max_results"):
+            check_history(fields)
         gateway_policy.check()
         if _WAITS.fullmatch(request.path):
             if not _WAITING.acquire(blocking=False):
@@ -194,6 +199,24 @@ def check_location(name: str, location: str) -> None:
             f"{name} is {location[:200]!r}: this server keeps no files of its own. Leave it out, "
             "and artifacts are kept in the stack's bucket; or name a folder in that, for example "
             "mlflow-artifacts:/my-folder"
+        )
+
+
+def check_history(fields: Mapping[str, Any]) -> None:
+    """Refuse to read a long history whole; MLflow's client asks for pages.
+
+    Raises:
+        MlflowException: saying how to ask for a page.
+    """
+    run_id, key = fields.get("run_id") or fields.get("run_uuid"), fields.get("metric_key")
+    if (
+        isinstance(run_id, str)
+        and isinstance(key, str)
+        and mlflow_internals.history_exceeds(run_id, key, MAX_HISTORY)
+    ):
+        raise _refused(
+            f"The metric has more than {MAX_HISTORY} values: ask for pages with max_results, for "
+            f"example max_results={MAX_HISTORY}, and page_token"
         )
 
 

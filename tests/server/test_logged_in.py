@@ -625,3 +625,21 @@ def test_empty_spans_are_counted(user: httpx.Client) -> None:
     answer = user.post("/v1/traces", content=many, headers=headers)
     assert answer.status_code == 413
     assert answer.json()["message"]
+
+
+def test_a_long_history_is_read_in_pages(user: httpx.Client) -> None:
+    from tracking_server.request_policy import MAX_HISTORY
+
+    created = user.post("/api/2.0/mlflow/runs/create", json={"experiment_id": "0"})
+    run_id = created.json()["run"]["info"]["run_id"]
+    for first in range(0, MAX_HISTORY + 1, 1000):
+        steps = range(first, min(first + 1000, MAX_HISTORY + 1))
+        metrics = [{"key": "m", "value": 1.0, "timestamp": 1, "step": step} for step in steps]
+        batch = {"run_id": run_id, "metrics": metrics}
+        assert user.post("/api/2.0/mlflow/runs/log-batch", json=batch).status_code == 200
+    asked = {"run_id": run_id, "metric_key": "m"}
+    history = "/api/2.0/mlflow/metrics/get-history"
+    assert user.get(history, params=asked).status_code == 400
+    page = user.get(history, params={**asked, "max_results": MAX_HISTORY})
+    assert len(page.json()["metrics"]) == MAX_HISTORY
+    assert page.json()["next_page_token"]
