@@ -11,13 +11,18 @@ MLFLOW_TRACKING_AUTH is
 
 Who calls is whom google-auth finds: GOOGLE_APPLICATION_CREDENTIALS, the login of
 `gcloud auth application-default login`, or the account that the machine runs as.
+
+A token is sent to the server it was made for and to no other: only over https, or over http to this
+computer, and not to where another server redirects to.
 """
 
+import ipaddress
 import json
 import threading
 import time
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import google.auth
 from google.auth import impersonated_credentials, jwt
@@ -25,7 +30,7 @@ from google.auth.transport.requests import AuthorizedSession, Request
 from google.oauth2 import credentials as user_credentials
 from google.oauth2 import id_token
 from mlflow.tracking.request_auth.abstract_request_auth_provider import RequestAuthProvider
-from requests import PreparedRequest
+from requests import PreparedRequest, Response
 from requests.auth import AuthBase
 
 IAM_CREDENTIALS = "https://iamcredentials.googleapis.com"
@@ -33,6 +38,7 @@ SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 LIFETIME = 3600
 # A token is renewed while it still holds for the request that it goes with.
 RENEWED_BEFORE = 300
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class LoginProblem(Exception):
@@ -86,6 +92,24 @@ def identity_aware_proxy_token(server: str) -> str:
     return str(answer.json()["signedJwt"])
 
 
+def server_of(url: str) -> str:
+    """Scheme, host and port of an address, without a password that may be in it."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    is_default = parts.port in (None, DEFAULT_PORTS.get(parts.scheme))
+    return f"{parts.scheme}://{host}" + ("" if is_default else f":{parts.port}")
+
+
+def is_safe(server: str) -> bool:
+    """Whether nobody between here and there can read what is sent."""
+    parts = urlsplit(server)
+    try:
+        is_here = ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        is_here = parts.hostname == "localhost"
+    return parts.scheme == "https" or (parts.scheme == "http" and is_here)
+
+
 class GoogleLogin(AuthBase):
     """Puts a token into a header of each request, and keeps it until it is nearly over."""
 
@@ -96,10 +120,32 @@ class GoogleLogin(AuthBase):
         self._lock = threading.Lock()
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        address = urlsplit(str(request.url))
-        token = self._token(f"{address.scheme}://{address.netloc}")
-        request.headers[self._header] = f"Bearer {token}"
+        server = server_of(str(request.url))
+        if not is_safe(server):
+            raise LoginProblem(
+                f"{server} is plain http, which anyone on the way can read, so no Google token is "
+                "sent there. Set MLFLOW_TRACKING_URI to the stack's output tracking_uri, for "
+                "example https://mlflow-123456789012.us-central1.run.app; http is only for this "
+                "computer, for example http://localhost:8080"
+            )
+        request.headers[self._header] = f"Bearer {self._token(server)}"
+        request.register_hook("response", self._drop_before_another_server)
         return request
+
+    def _drop_before_another_server(self, response: Response, **_: Any) -> None:
+        """Remove the token from a request that another server will get a copy of.
+
+        requests calls this before it follows a redirect. It copies all headers of the request that
+        was redirected, and removes only `Authorization` for another server.
+        """
+        if not response.is_redirect:
+            return
+        try:
+            target = server_of(urljoin(response.url, response.headers["location"]))
+        except ValueError:  # not an address
+            target = ""
+        if target != server_of(response.url):
+            response.request.headers.pop(self._header, None)
 
     def _token(self, server: str) -> str:
         with self._lock:

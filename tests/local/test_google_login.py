@@ -5,15 +5,20 @@ Unmodified MLflow with the sample client's plug-in, through a front that asks, t
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from tests.local.conftest import CLIENT, ROOT, Stack
 from tests.local.google_front import Front, front
+from tests.local.recorder import Recorder, recorder
 
 PLUGIN = ROOT / "sample_client" / "google_login"
 CHECK = str(ROOT / "sample_client" / "check_tracking.py")
@@ -121,3 +126,105 @@ def test_a_login_that_is_not_enough_says_what_is() -> None:
     no_id_token, no_account = ran.stdout.splitlines()
     assert no_id_token.startswith("The Google login here has no ID token. Run gcloud auth")
     assert "lets programs in as a service account, and the Google login" in no_account
+
+
+REDIRECTS = str(Path(__file__).with_name("redirect_session.py"))
+# Which of two servers each address leads to. The others are addresses of this computer.
+MLFLOW, OTHER = 0, 1
+NAMES = {
+    "https://mlflow.example.com/": MLFLOW,
+    "https://mlflow.example.com:443/": MLFLOW,
+    "https://user:secret@mlflow.example.com/": MLFLOW,
+    "http://mlflow.example.com/": OTHER,
+    "https://mlflow.example.com:8443/": OTHER,
+    "https://other.example.com/": OTHER,
+    "https://mlflow.example.com@other.example.com/": OTHER,
+}
+SERVER_1, SERVER_2 = "http://127.0.0.1:PORT0", "http://127.0.0.1:PORT1"
+SAME_PORT = "http://localhost:PORT0"
+HOME = "https://mlflow.example.com"
+BOTH, NEITHER = {"token", "password"}, set[str]()
+
+
+def via(*hops: str) -> str:
+    """An address that redirects to the next, and so on."""
+    *before, address = hops
+    for hop in reversed(before):
+        status = 302 if len(before) > 1 else 307
+        address = f"{hop}?status={status}&to={quote(address, safe='')}"
+    return address
+
+
+CASES = [
+    # what is asked for; what each request of it has that somebody could use
+    (via(f"{HOME}/a"), [BOTH]),
+    (via(f"{HOME}:443/a"), [BOTH]),
+    (via("https://user:secret@mlflow.example.com/a"), [BOTH]),
+    (via(f"{SERVER_1}/a"), [BOTH]),
+    (via(f"{SAME_PORT}/a"), [BOTH]),
+    (via(f"{HOME}/a", "/b"), [BOTH, BOTH]),
+    (via(f"{HOME}/a", f"{HOME}:443/b"), [BOTH, BOTH]),
+    (via(f"{SERVER_1}/a", f"{SERVER_1}/b", "/c"), [BOTH, BOTH, BOTH]),
+    # to another host, port or scheme
+    (via(f"{SERVER_1}/a", f"{SERVER_2}/b"), [BOTH, NEITHER]),
+    (via(f"{SERVER_1}/a", f"{SAME_PORT}/b"), [BOTH, NEITHER]),
+    (via(f"{HOME}/a", "https://other.example.com/b"), [BOTH, NEITHER]),
+    (via(f"{HOME}/a", "//other.example.com/b"), [BOTH, NEITHER]),
+    (via(f"{HOME}/a", "https://mlflow.example.com@other.example.com/b"), [BOTH, NEITHER]),
+    (via(f"{HOME}/a", "https://mlflow.example.com:8443/b"), [BOTH, NEITHER]),
+    (via(f"{HOME}/a", "http://mlflow.example.com/b"), [BOTH, NEITHER]),
+    (via(f"{HOME}/a", f"{SERVER_2}/b"), [BOTH, NEITHER]),
+    # there and back, where it isn't sent again either
+    (via(f"{SERVER_1}/a", "/b", f"{SERVER_2}/c", "/d"), [BOTH, BOTH, NEITHER, NEITHER]),
+    (via(f"{SERVER_1}/a", f"{SERVER_2}/b", f"{SERVER_1}/c"), [BOTH, NEITHER, NEITHER]),
+    # not sent at all
+    ("http://mlflow.example.com/a", []),
+    ("http://mlflow.example.com:443/a", []),
+    ("http://localhost.example.com/a", []),
+    ("http://user:secret@mlflow.example.com/a", []),
+    ("http://localhost:80@mlflow.example.com/a", []),
+]
+
+
+def has(headers: dict[str, str], header: str) -> set[str]:
+    return {
+        what for what, name in (("token", header), ("password", "Authorization")) if name in headers
+    }
+
+
+@pytest.fixture
+def servers() -> Iterator[list[Recorder]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(recorder()) for _ in range(2)]
+
+
+@pytest.mark.parametrize("login", HEADERS)
+def test_a_token_is_sent_to_its_own_server_only(servers: list[Recorder], login: str) -> None:
+    def addressed(text: str) -> str:
+        for number, server in enumerate(servers):
+            text = text.replace(f"PORT{number}", str(server.port))
+        return text
+
+    ports = {name: servers[number].port for name, number in NAMES.items()}
+    addresses = [addressed(address) for address, _ in CASES]
+    ran = subprocess.run(
+        [CLIENT, REDIRECTS], env={"PYTHONPATH": str(PLUGIN), "MLFLOW_DISABLE_TELEMETRY": "true"},
+        input=json.dumps([HEADERS[login], ports, addresses]),
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    said = ran.stdout.splitlines()
+    seen = sorted((request for server in servers for request in server.seen), key=lambda it: it[0])
+    for case, (address, wanted) in enumerate(CASES):
+        found = [
+            has(headers, HEADERS[login]) for _, headers in seen if headers["X-Case"] == str(case)
+        ]
+        # requests itself removes Proxy-Authorization from whatever it redirects.
+        kept = NEITHER if login == "google-iam" else {"token"}
+        assert found == [*wanted[:1], *(sent - kept for sent in wanted[1:])], address
+        if wanted:
+            made_for = next((it for it in (SERVER_1, SAME_PORT) if address.startswith(it)), HOME)
+            assert said[case] == f"200 {addressed(made_for)}"
+        else:
+            assert "is plain http, which anyone on the way can read" in said[case]
+            assert "secret" not in said[case]
