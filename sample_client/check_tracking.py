@@ -6,6 +6,7 @@ logged, with 1 and a line that says what is wrong otherwise.
 """
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -35,10 +36,12 @@ def check_variables() -> None:
             + "\n".join(missing)
         )
     uri = os.environ["MLFLOW_TRACKING_URI"]
-    if not uri.startswith(("https://", "http://")):
+    # The password would be readable on its way over http.
+    if not re.match(r"https://|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/|$)", uri):
         raise Problem(
-            f"MLFLOW_TRACKING_URI is {uri!r}, wanted a web address such as "
-            "https://mlflow-123456789012.us-central1.run.app"
+            f"MLFLOW_TRACKING_URI is {uri!r}, wanted an address with https:// such as "
+            "https://mlflow-123456789012.us-central1.run.app; http:// is only for this computer, "
+            "for example http://127.0.0.1:8080"
         )
 
 

@@ -5,6 +5,7 @@ here by hand, the loss of each epoch, these log by themselves.
 """
 
 import os
+import re
 import sys
 from unittest.mock import patch
 
@@ -20,8 +21,8 @@ def connect() -> None:
     for name in names:
         if not os.getenv(name):
             sys.exit(f"{name} is not set: ask who runs the server, or source .local/env")
-    if "://" not in os.environ[names[0]]:
-        sys.exit(f"{names[0]}={os.environ[names[0]]} lacks https:// (http:// on this computer)")
+    if not re.match(r"https://|http://(localhost|127\.0\.0\.1)(:\d+)?(/|$)", os.environ[names[0]]):
+        sys.exit(f"{names[0]}={os.environ[names[0]]} lacks https:// (http:// only on localhost)")
     try:
         with patch.dict(os.environ, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"):
             mlflow.set_experiment(os.getenv("MLFLOW_EXPERIMENT_NAME", "gallery"))

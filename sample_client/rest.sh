@@ -7,10 +7,9 @@ for name in MLFLOW_TRACKING_URI MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWOR
     eval "value=\${$name:-}"
     [ -n "$value" ] || stop "$name is not set: ask who runs the server, or source .local/env"
 done
-case $MLFLOW_TRACKING_URI in
-    http://* | https://*) ;;
-    *) stop "MLFLOW_TRACKING_URI=$MLFLOW_TRACKING_URI lacks https:// (http:// on this computer)" ;;
-esac
+printf '%s\n' "$MLFLOW_TRACKING_URI" |
+    grep -Eq '^(https://|http://(localhost|127\.0\.0\.1)(:[0-9]+)?(/|$))' ||
+    stop "MLFLOW_TRACKING_URI=$MLFLOW_TRACKING_URI lacks https:// (http:// only on localhost)"
 api=$MLFLOW_TRACKING_URI/api/2.0
 experiment=${MLFLOW_EXPERIMENT_NAME:-gallery}
 

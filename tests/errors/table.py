@@ -459,8 +459,16 @@ These variables are not set (on this computer: source .local/env):
     Client(
         name="no address of the web",
         changed={"MLFLOW_TRACKING_URI": "mlflow.db"},
-        said="MLFLOW_TRACKING_URI is 'mlflow.db', wanted a web address such as "
-        "https://mlflow-123456789012.us-central1.run.app",
+        said="MLFLOW_TRACKING_URI is 'mlflow.db', wanted an address with https:// such as "
+        "https://mlflow-123456789012.us-central1.run.app; http:// is only for this computer, for "
+        "example http://127.0.0.1:8080",
+    ),
+    Client(
+        name="plain http to another computer",
+        changed={"MLFLOW_TRACKING_URI": "http://mlflow.example.com"},
+        said="MLFLOW_TRACKING_URI is 'http://mlflow.example.com', wanted an address with https:// "
+        "such as https://mlflow-123456789012.us-central1.run.app; http:// is only for this "
+        "computer, for example http://127.0.0.1:8080",
     ),
     Client(
         name="wrong password",
@@ -943,6 +951,13 @@ ELSEWHERE = (
         said="Identity-Aware Proxy lets programs in as a service account, and the Google login "
         "here is not one's. Run gcloud auth application-default login "
         "--impersonate-service-account=train@my-project.iam.gserviceaccount.com",
+    ),
+    Elsewhere(
+        test=f"{GOOGLE_LOGIN}test_a_token_is_sent_to_its_own_server_only",
+        said="http://mlflow.example.com is plain http, which anyone on the way can read, so no "
+        "Google token is sent there. Set MLFLOW_TRACKING_URI to the stack's output tracking_uri, "
+        "for example https://mlflow-123456789012.us-central1.run.app; http is only for this "
+        "computer, for example http://localhost:8080",
     ),
     Elsewhere(
         test="tests/local/test_prepare.py::test_a_store_becomes_the_servers",

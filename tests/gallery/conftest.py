@@ -174,6 +174,14 @@ def workflow(env: dict[str, str], tools: Path) -> tuple[list[str], dict[str, str
 # takes from one address, and the other stack has nine.
 DIRECT = {("direct_bucket", "right"), ("direct_bucket", "wrong"), ("rest", "wrong")}
 
+# Addresses to which the password would be sent as plain text.
+UNSAFE = {
+    "bare": "mlflow-1.us-central1.run.app",
+    "http": "http://mlflow.example.com",
+    "lookalike": "http://localhost.example.com",
+    "disguised": "http://localhost:80@mlflow.example.com",
+}
+
 
 def jobs(stacks: dict[str, Stack], folder: Path, *, moved: str) -> Iterator[dict[str, Any]]:
     """`moved`: the address of a server that sends everybody elsewhere."""
@@ -196,7 +204,8 @@ def jobs(stacks: dict[str, Stack], folder: Path, *, moved: str) -> Iterator[dict
             yield job(sample, "unset", home)
     yield job("rest", "moved", proxied | {"MLFLOW_TRACKING_URI": moved})
     for sample in ("plain", "rest"):
-        yield job(sample, "bare", proxied | {"MLFLOW_TRACKING_URI": "mlflow-1.us-central1.run.app"})
+        for variant, address in UNSAFE.items():
+            yield job(sample, variant, proxied | {"MLFLOW_TRACKING_URI": address})
         yield job(sample, "unreachable", direct | {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
     nobody = {"GCE_METADATA_HOST": "", "GCE_METADATA_IP": "", "NO_GCE_CHECK": "true"}
     yield job("direct_bucket", "unknown", direct | nobody)

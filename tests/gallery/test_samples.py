@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from tests.gallery.conftest import COMMIT, MEBIBYTE, SAMPLES, Ended, Moved, Server, require
+from tests.gallery.conftest import (
+    COMMIT,
+    MEBIBYTE,
+    SAMPLES,
+    UNSAFE,
+    Ended,
+    Moved,
+    Server,
+    require,
+)
 
 FORKED = [sample for sample in SAMPLES if sample not in ("notebook", "rest")]
 
@@ -185,10 +194,13 @@ def test_without_variables(ended: dict[str, Ended], sample: str) -> None:
 
 
 @pytest.mark.parametrize("sample", ["plain", "rest"])
-def test_an_address_that_begins_with_the_host(ended: dict[str, Ended], sample: str) -> None:
-    """MLflow would take it for a folder, and curl for http, where the password is read by all."""
-    assert the_one_line(ended[f"{sample}-bare"]) == (
-        "MLFLOW_TRACKING_URI=mlflow-1.us-central1.run.app lacks https:// (http:// on this computer)"
+@pytest.mark.parametrize("variant", UNSAFE)
+def test_no_password_is_sent_as_plain_text(
+    ended: dict[str, Ended], sample: str, variant: str
+) -> None:
+    """Without a scheme MLflow would take the address for a folder, and curl for http."""
+    assert the_one_line(ended[f"{sample}-{variant}"]) == (
+        f"MLFLOW_TRACKING_URI={UNSAFE[variant]} lacks https:// (http:// only on localhost)"
     )
 
 

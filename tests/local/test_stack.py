@@ -39,7 +39,7 @@ def test_the_sample_client_logs_everything_and_reads_it_back(stack: Stack) -> No
         ({"MLFLOW_TRACKING_PASSWORD": ""}, "MLFLOW_TRACKING_PASSWORD: pulumi stack output"),
         ({"MLFLOW_EXPERIMENT_NAME": ""}, "MLFLOW_EXPERIMENT_NAME: a name of your choice"),
         ({"MLFLOW_TRACKING_URI": ""}, "MLFLOW_TRACKING_URI: pulumi stack output"),
-        ({"MLFLOW_TRACKING_URI": "mlflow.db"}, "wanted a web address such as https://"),
+        ({"MLFLOW_TRACKING_URI": "mlflow.db"}, "wanted an address with https://"),
         ({"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, "http://127.0.0.1:9 can't be reached"),
     ],
 )
