@@ -122,6 +122,7 @@ def assemble(
     from tracking_server import request_policy
     from tracking_server.admission import Admission
     from tracking_server.bodies import Bodies
+    from tracking_server.response_headers import ResponseHeaders
     from tracking_server.runs import answer_at_once
     from tracking_server.stalls import Stalls
     from tracking_server.transfers import ProxiedTransfers
@@ -156,7 +157,14 @@ def assemble(
         own_port=config.port,
         may_start_programs=config.on_this_computer,
     )
-    return logs.AccessLog(gate, pool_use=database.pool_use), transfers.close
+    access_log = logs.AccessLog(gate, pool_use=database.pool_use)
+    # Outermost: the access log responds as well, when everything inside has failed.
+    headers = ResponseHeaders(
+        access_log,
+        page=mlflow_internals.page_file(flask),
+        embeddable=mlflow_internals.embeddable_page(),
+    )
+    return headers, transfers.close
 
 
 def _mlflow_settings(config: settings.Settings) -> Mapping[str, str]:

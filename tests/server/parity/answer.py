@@ -16,6 +16,11 @@ _HEADERS = (
     "cache-control",
     "x-content-type-options",
     "x-frame-options",
+    "content-security-policy",
+    "cross-origin-opener-policy",
+    "cross-origin-resource-policy",
+    "referrer-policy",
+    "strict-transport-security",
 )
 
 # In this order: the longer ones hold what the shorter ones would match.

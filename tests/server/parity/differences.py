@@ -35,6 +35,17 @@ class Difference:
 
 BY_DESIGN = (
     Difference(
+        ".*",
+        r"(content-security-policy|cross-origin-(opener|resource)-policy|referrer-policy|"
+        r"strict-transport-security): None != ['\"].*['\"]",
+        "Stock has none of them: tracking_server/response_headers.py.",
+    ),
+    Difference(
+        ".*",
+        r"cache-control: (None != 'private'|'(public, )?(?P<kept>.*)' != 'private, (?P=kept)')",
+        "Everything is behind a login, so no shared cache may keep it.",
+    ),
+    Difference(
         rf"POST {_ARTIFACTS}/mpu/create/.*|(GET|HEAD) {_ARTIFACTS}/presigned/.*",
         rf"status: 501 != (200|404)|{_ERROR}|"
         r"body\.(credentials|upload_id|url|headers|file_size): .*",
