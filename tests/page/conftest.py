@@ -101,6 +101,20 @@ def seeded(stack: Stack) -> Seeded:
 
 
 @pytest.fixture(scope="session")
+def everything(stack: Stack) -> dict[str, str]:
+    """What seed_everything.py has logged: ids by name."""
+    ran = stack.client(
+        str(Path(__file__).with_name("seed_everything.py")),
+        MODEL=str(ROOT / "sample_client" / "doubler.py"),
+        MLFLOW_LOGGING_LEVEL="ERROR",
+        MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true",
+    )
+    assert ran.returncode == 0, ran.stderr
+    made: dict[str, str] = json.loads(ran.stdout.splitlines()[-1])
+    return made
+
+
+@pytest.fixture(scope="session")
 def credentials(stack: Stack) -> tuple[str, str]:
     env = stack.environment()
     return env["MLFLOW_TRACKING_USERNAME"], env["MLFLOW_TRACKING_PASSWORD"]
