@@ -129,7 +129,7 @@ def test_a_login_that_is_not_enough_says_what_is() -> None:
 
 
 REDIRECTS = str(Path(__file__).with_name("redirect_session.py"))
-# Which of two servers each address leads to. The others are addresses of this computer.
+# The server that each address leads to. All other addresses are this computer's.
 MLFLOW, OTHER = 0, 1
 NAMES = {
     "https://mlflow.example.com/": MLFLOW,
