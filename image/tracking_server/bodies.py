@@ -7,7 +7,6 @@ requests together, and MLflow gets one that is whole and plain. The exception ar
 """
 
 import asyncio
-import re
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tracking_server import spans
+from tracking_server.json_shape import json_problem
 from tracking_server.refusals import COME_BACK, refuse, swallow
 from tracking_server.viewing import LOOKING
 
@@ -36,17 +36,11 @@ DROPPED, DROPPING = 64 * MIB, 10.0
 """Bytes and seconds of a refused body that are read all the same, so that the client, which sends
 it whole before it looks for an answer, gets one."""
 
-MAX_DEPTH = 64
-"""Levels of nested JSON; MLflow's own requests have about ten."""
-
 MAX_MEMBERS = 100
 """Parts of a gzip body, each of which is a file to the format; exporters send one."""
 
 _INLINE = 64 * 1024
 """Bytes up to which a body is examined on the event loop; a thread takes longer to begin."""
-
-_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
-"""JSON's strings and structure. The possessive quantifiers keep it linear, in time and memory."""
 
 
 _threads = ThreadPoolExecutor(2, thread_name_prefix="bodies")
@@ -218,21 +212,20 @@ class _Reading:
         return {**self._scope, "headers": [*headers, (b"content-length", b"%d" % len(body))]}
 
     async def _read(self) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
-        more = True
-        while more:
+        # Not a list of pieces: a client may send a byte in each.
+        body = bytearray()
+        while not self.complete:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            self._check_size(size)
-            self._cover(size)
-            chunks.append(chunk)
-            more = message.get("more_body", False)
-            self.complete = not more
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            piece: bytes = message.get("body", b"")
+            self._check_size(len(body) + len(piece))
+            self._cover(len(body) + len(piece))
+            self.complete = not message.get("more_body", False)
+            if self.complete and not body:
+                return piece
+            body += piece
+        return bytes(body)
 
     async def _reserve(self, size: int) -> None:
         if size:
@@ -254,7 +247,8 @@ class _Reading:
             )
 
     def _examined(self, body: bytes) -> bytes:
-        if spans.is_protobuf(_header(self._scope, b"content-type")):
+        is_protobuf = spans.is_protobuf(_header(self._scope, b"content-type"))
+        if is_protobuf and self._scope["path"].endswith(spans.PATH):
             problem = spans.problem(body)
         else:
             problem = json_problem(body, values=self._limits.values)
@@ -283,33 +277,6 @@ class _Reading:
             if not body:
                 return b"".join(pieces)
         raise TooMuch(400, f"The gzip body has more than {MAX_MEMBERS} members: send it as one.")
-
-
-def json_problem(body: bytes, *, values: int, depth: int = MAX_DEPTH) -> str:
-    """Why this text is too much for a JSON parser, nothing if it isn't.
-
-    It need not be JSON: what isn't, MLflow refuses.
-    """
-    opened = body.count(b"[") + body.count(b"{")
-    # The characters inside of strings count here too; most bodies are far below all the same.
-    if opened <= depth and opened + body.count(b",") <= values:
-        return ""
-    level = deepest = count = 0
-    for token in _TOKENS.finditer(body):
-        first = token[0][0]
-        if first in b"[{":
-            level += 1
-            count += 1
-            deepest = max(deepest, level)
-        elif first in b"]}":
-            level -= 1
-        elif first in b",":
-            count += 1
-        if count > values:
-            return f"The body has more than {values} values: send them in several requests."
-        if deepest > depth:
-            return f"The body's JSON is nested more than {depth} levels deep: send it flatter."
-    return ""
 
 
 async def _in_thread(work: Callable[[Unpack[Ts]], R], *args: *Ts) -> R:

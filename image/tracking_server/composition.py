@@ -8,7 +8,7 @@ gateway, assistant, jobs, MCP) is imported when the first request needs it.
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from starlette.applications import Starlette
 from starlette.routing import Match, Mount
@@ -16,6 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _REMEMBERED = 4096
 """Paths of which it is known where they go; most of MLflow's have nothing variable in them."""
+
+_LONGEST = 512
+"""Characters of a path that is remembered; MLflow's own are shorter."""
 
 
 class Composition:
@@ -34,7 +37,7 @@ class Composition:
         import_native: Callable[[], Starlette],
     ) -> None:
         self._flask = flask
-        self._has_flask_route = lru_cache(_REMEMBERED)(has_flask_route)
+        self._has_flask_route = _remembering(has_flask_route)
         self._native = _Native(import_native)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,7 +64,7 @@ class _Native:
         self._import = import_app
         self._importing: asyncio.Task[Starlette] | None = None
         self._lifespan = AsyncExitStack()
-        self._matches = lru_cache(_REMEMBERED)(_matches)
+        self._matches: Callable[[str, str], bool] | None = None
 
     async def app(self) -> Starlette:
         if self._importing is None:
@@ -70,7 +73,9 @@ class _Native:
         return await asyncio.shield(self._importing)
 
     async def has_route(self, path: str, method: str) -> bool:
-        return self._matches(await self.app(), path, method)
+        if self._matches is None:
+            self._matches = _remembering(partial(_matches, await self.app()))
+        return self._matches(path, method)
 
     async def live(self, receive: Receive, send: Send) -> None:
         """The server's lifespan; the half's own begins when it is imported."""
@@ -84,6 +89,16 @@ class _Native:
         app = await asyncio.to_thread(self._import)
         await self._lifespan.enter_async_context(app.router.lifespan_context(app))
         return app
+
+
+def _remembering(look: Callable[[str, str], bool]) -> Callable[[str, str], bool]:
+    """The same function of path and method, which remembers what it found for short paths."""
+    remembered = lru_cache(_REMEMBERED)(look)
+
+    def found(path: str, method: str) -> bool:
+        return (remembered if len(path) <= _LONGEST else look)(path, method)
+
+    return found
 
 
 def _fits_mount(path: str) -> bool:

@@ -22,6 +22,10 @@ PLUGIN_URL = "postgresql+pg8000:///?plugin=tracking_server"
 CONNECT_TIMEOUT = 10.0
 """Seconds for each step of opening a connection."""
 
+REMEMBERED_STATEMENTS = 64
+"""Compiled statements that are kept, and half as many more before the oldest go. MLflow's own are
+fewer; each filter of another shape is one more, of up to a megabyte."""
+
 ANSWER_TIMEOUT = 100.0
 """Seconds for a statement: less than MLflow's client waits for a request, which are 120, or one
 that has given up would go on holding a connection, and come again for another."""
@@ -90,6 +94,7 @@ class SharedPool(CreateEnginePlugin):
         kwargs["module"] = driver
         # What a caller sent is in them; an error's text goes to the log and to the caller.
         kwargs["hide_parameters"] = True
+        kwargs["query_cache_size"] = REMEMBERED_STATEMENTS
         if _shared_pool is None:
             kwargs.update(_pool_arguments(), poolclass=ReplicaPool if _replica else NestingPool)
         else:

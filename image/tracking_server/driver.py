@@ -13,6 +13,8 @@ an upgrade which changes it fails there.
 import select
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from socket import SHUT_RDWR
 from struct import Struct
@@ -70,6 +72,19 @@ IDLE_IN_TRANSACTION = 120
 PIPELINED_ROWS = 250
 """Rows sent before the answers are read. Those must fit in the socket's buffer: who waits for it
 to be emptied doesn't read."""
+
+TOO_LARGE = "54000"
+"""Postgres' own code for what exceeds a limit of the program."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """Bytes that the database may still answer to the request at hand."""
+
+    left: int
+
+
+ANSWERS: ContextVar[Budget | None] = ContextVar("answers", default=None)
 
 _READ_SIZE = 32 * 1024
 _int, _short = Struct("!i"), Struct("!H")
@@ -294,6 +309,10 @@ class Connection(legacy.Connection):  # type: ignore[misc]
             raise InterfaceError("network error") from error
         if not received:
             raise InterfaceError("network error")
+        if (budget := ANSWERS.get()) is not None:
+            budget.left -= len(received)
+            if budget.left < 0:
+                raise DatabaseError({"C": TOO_LARGE, "M": "the answer is larger than allowed"})
         return received
 
 

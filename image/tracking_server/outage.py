@@ -15,7 +15,7 @@ from pg8000.exceptions import Error, InterfaceError  # type: ignore[import-untyp
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import OperationalError, StatementError
 
-from tracking_server.driver import STATEMENT_TIMEOUT, VIEWERS_STATEMENT_TIMEOUT
+from tracking_server.driver import STATEMENT_TIMEOUT, TOO_LARGE, VIEWERS_STATEMENT_TIMEOUT
 from tracking_server.logs import request_id
 from tracking_server.viewing import LOOKING
 
@@ -68,6 +68,8 @@ def _conceal(error: StatementError) -> None:
     seconds = VIEWERS_STATEMENT_TIMEOUT if LOOKING.get() else STATEMENT_TIMEOUT
     if state == CANCELED:
         text = f"The database stopped this after {seconds} s: ask for less, with a narrower filter."
+    elif state == TOO_LARGE:
+        text = "The answer is larger than this server takes: ask for less, with max_results."
     elif state == READ_ONLY:
         text = "The viewer changes nothing."
     else:

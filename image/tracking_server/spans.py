@@ -14,8 +14,10 @@ MAX_SPANS = 10_000
 """Spans of one request; OpenTelemetry's exporter sends 512 at a time by default:
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#batch-span-processor"""
 
-MAX_PARTS = 200_000
-"""Messages of one request: spans, attributes, events, links, and values in lists."""
+MAX_PARTS = 500_000
+"""Fields of one request; a span has some ten, and each of its attributes four."""
+
+PATH = "/v1/traces"
 
 MAX_DEPTH = 64
 
@@ -33,7 +35,7 @@ def is_protobuf(content_type: str) -> bool:
 def problem(body: bytes) -> str:
     """Why this request is too much, nothing if it isn't or if it isn't valid, as the parser says.
 
-    Only the messages are walked through; what else is in them is skipped.
+    Only the messages are walked through; the content of other fields is skipped.
     """
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -48,17 +50,11 @@ def problem(body: bytes) -> str:
             while at < end:
                 key, at = _varint(body, at)
                 kind = key & 7
+                parts += 1
                 if kind == _BYTES:
                     size, at = _varint(body, at)
                     if inner := nested.get(key >> 3):
-                        parts += 1
                         spans += inner.full_name == _SPAN
-                        if spans > MAX_SPANS or parts > MAX_PARTS:
-                            return (
-                                f"The request has more than {MAX_SPANS} spans, or more than "
-                                f"{MAX_PARTS} spans, attributes and events together: export in "
-                                "smaller batches, for example OTEL_BSP_MAX_EXPORT_BATCH_SIZE=512."
-                            )
                         if level > MAX_DEPTH:
                             return f"Attributes are nested more than {MAX_DEPTH} levels deep."
                         open_messages.append((inner, at, min(at + size, end)))
@@ -70,6 +66,12 @@ def problem(body: bytes) -> str:
                     at += 8 if kind == _FIXED64 else 4
                 else:
                     return ""
+                if spans > MAX_SPANS or parts > MAX_PARTS:
+                    return (
+                        f"The request has more than {MAX_SPANS} spans, or more than {MAX_PARTS} "
+                        "values in them: export in smaller batches, for example "
+                        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE=512."
+                    )
     except IndexError:
         return ""
     return ""
