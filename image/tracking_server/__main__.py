@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 LARGEST_ANSWER, LONGEST_ANSWER = 64 * 1024, 30.0
 """Bytes and seconds of what a webhook's address answers."""
 
-LARGEST_PROVIDERS_ANSWER = 16 * 1024 * 1024
-"""Bytes of what a model's provider answers."""
+LARGEST_PROVIDERS_ANSWER, PROVIDERS_VALUES = 8 * 1024 * 1024, 50_000
+"""Bytes and JSON values of what a model's provider answers. Embeddings have a value for each
+dimension."""
 
 FREE_THREADS = 8
 """Beside one for each database connection: for what waits for the bucket, or for a connection."""
@@ -129,7 +130,8 @@ def assemble(
     from tracking_server.wsgi import FlaskThreads
 
     mlflow_internals.bound_webhooks(largest=LARGEST_ANSWER, seconds=LONGEST_ANSWER)
-    mlflow_internals.bound_providers(largest=LARGEST_PROVIDERS_ANSWER)
+    mlflow_internals.bound_providers(largest=LARGEST_PROVIDERS_ANSWER, values=PROVIDERS_VALUES)
+    mlflow_internals.mark_calls_back()
     request_policy.enforce(flask)
     answer_at_once(flask)
     threads = config.pool_share + FREE_THREADS

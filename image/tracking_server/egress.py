@@ -5,11 +5,13 @@ end in a connection of this process, so the policy is enforced there, after name
 redirects followed. Python raises an audit event before each connection:
 https://docs.python.org/3/library/audit_events.html
 That covers requests, urllib, aiohttp (which connects a socket itself, also under uvloop) and every
-other library that opens Python's sockets. It doesn't cover connections that C code makes, such as
-gRPC's or those of uvloop's own `create_connection`, which nothing on this server uses for a caller.
+other library that opens Python's sockets. There is no such event for what C code does by itself:
+gRPC's connections, uvloop's `create_connection` and `subprocess_exec`, and `multiprocessing`.
+MLflow uses none of them for a caller.
 """
 
 import errno
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -48,13 +50,15 @@ _PROGRAMS = frozenset(
 )
 """Audit events of starting another program."""
 
+_SENDS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
+"""Audit events with the address that something is sent to."""
+
 _DEVICES = ("/proc/", "/sys/", "/dev/")
 _HARMLESS_DEVICES = frozenset({"/dev/null", "/dev/urandom"})
 
 _own: ContextVar[bool] = ContextVar("own_connection", default=False)
 
-CALLS_BACK: ContextVar[bool] = ContextVar("calls_back", default=False)
-"""Whether the request at hand may call this server itself, as the gateway's guardrails do."""
+_calls_back: ContextVar[bool] = ContextVar("calls_back", default=False)
 
 
 class EgressRefused(PermissionError):
@@ -62,6 +66,16 @@ class EgressRefused(PermissionError):
 
     An `OSError`, so that HTTP libraries treat it as a connection that couldn't be made.
     """
+
+
+@contextmanager
+def call_back() -> Iterator[None]:
+    """For a guardrail's call of this server itself."""
+    token = _calls_back.set(True)
+    try:
+        yield
+    finally:
+        _calls_back.reset(token)
 
 
 @contextmanager
@@ -85,7 +99,7 @@ def enforce(
     networks = tuple(internal_networks)
 
     def check(event: str, args: tuple[Any, ...]) -> None:
-        if event == "socket.connect":
+        if event in _SENDS:
             _check_connection(args[1], networks, own_port)
         elif event == "open":
             _check_file(args[0])
@@ -118,7 +132,7 @@ def _check_connection(target: Any, networks: tuple[Network, ...], own_port: int)
     except ValueError:
         # A name that the socket would resolve by itself, unseen.
         raise EgressRefused(errno.EACCES, f"{host!r} is not an address.") from None
-    if CALLS_BACK.get() and port == own_port and address.is_loopback:
+    if _calls_back.get() and port == own_port and address.is_loopback:
         return
     if not is_reachable(address, networks):
         raise EgressRefused(
@@ -130,13 +144,12 @@ def _check_connection(target: Any, networks: tuple[Network, ...], own_port: int)
 
 def _check_file(path: Any) -> None:
     """Devices and kernel files hold the environment, and some never end."""
-    if (
-        isinstance(path, str)
-        and path.startswith(_DEVICES)
-        and path not in _HARMLESS_DEVICES
-        and not _own.get()
-    ):
-        raise EgressRefused(errno.EACCES, f"This server doesn't open {path}.")
+    if not isinstance(path, str | bytes) or _own.get():
+        return  # the number of a file that is open already
+    text = os.path.normpath(os.path.join("/", os.getcwd(), os.fsdecode(path)))
+    text = f"/{text.lstrip('/')}"
+    if text.startswith(_DEVICES) and text not in _HARMLESS_DEVICES:
+        raise EgressRefused(errno.EACCES, f"This server doesn't open {text}.")
 
 
 def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:

@@ -18,7 +18,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tracking_server.callbacks import DEPTH, GATEWAY, Callbacks, is_direct_and_local
 from tracking_server.credentials import Credentials
-from tracking_server.egress import CALLS_BACK
 from tracking_server.failed_logins import FailedLogins, address_of, network_of
 from tracking_server.logs import NOT_LOGGED
 from tracking_server.viewing import LOOKING, may_view
@@ -105,7 +104,10 @@ class Gate:
             called_back = self._callbacks.accepted(scope)
             headers = _grouped(scope)
             refusal = None if called_back else self._refusal(scope, headers)
-            if refusal is None:
+            if refusal is None and _is_probe(scope):
+                # Without a login nobody's body is read.
+                await self.app(self._behind(scope, headers), _no_body, send)
+            elif refusal is None:
                 await self.app(self._behind(called_back or scope, headers), receive, send)
             else:
                 await _send(refusal, send)
@@ -118,8 +120,7 @@ class Gate:
     def _refusal(self, scope: Scope, headers: Headers) -> "Refusal | None":
         if self._failed.untold:
             self._tell_of_failures()
-        # The path as it was sent: an encoded or doubled slash is another path.
-        if scope["raw_path"] == b"/health" and scope["method"] in _SAFE_METHODS:
+        if _is_probe(scope):
             return None
         host = _single(headers, b"host").lower()
         if not self._host.fullmatch(host):
@@ -156,8 +157,9 @@ class Gate:
     def _behind(self, scope: Scope, headers: Headers) -> Scope:
         """The request as the code behind the gate sees it."""
         login = _login_header(scope, headers)
-        # A provider's own key; ours came in another header.
-        kept = b"authorization" if login == GATEWAY_LOGIN else None
+        # A provider's own key; ours came in another header, and isn't repeated here.
+        theirs = login == GATEWAY_LOGIN and not self._is_ours(headers)
+        kept = b"authorization" if theirs else None
         host = _single(headers, b"host").lower()
         behind: Scope = {
             **scope,
@@ -169,13 +171,17 @@ class Gate:
                 if name == kept or not (name in _CONSUMED or name.startswith(_CONSUMED_PREFIXES))
             ],
         }
-        calls_back = scope["path"].startswith(GATEWAY) and scope["method"] == "POST"
-        if calls_back:
+        if _is_probe(scope):
+            behind["headers"] = [header for header in behind["headers"] if header[0] == b"host"]
+        if scope["path"].startswith(GATEWAY) and scope["method"] == "POST":
             self._callbacks.offer(behind)
-        CALLS_BACK.set(calls_back)
         if DEPTH in scope:
             LOOKING.set(False)
         return behind
+
+    def _is_ours(self, headers: Headers) -> bool:
+        digest = _credentials_digest(headers, b"authorization")
+        return hmac.compare_digest(digest, self._user) or hmac.compare_digest(digest, self._viewer)
 
     def _client(self, scope: Scope, headers: Headers) -> str:
         peer = scope.get("client") or ("unknown",)
@@ -279,6 +285,15 @@ def _single(headers: Headers, name: bytes) -> str:
     """A header's value, empty where it is missing or there are several."""
     values = headers.get(name, [])
     return values[0].decode("latin-1") if len(values) == 1 else ""
+
+
+def _is_probe(scope: Scope) -> bool:
+    """The path as it was sent: an encoded or doubled slash is another path."""
+    return bool(scope["raw_path"] == b"/health" and scope["method"] in _SAFE_METHODS)
+
+
+async def _no_body() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 def _grouped(scope: Scope) -> Headers:

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from functools import cache
+from functools import cache, wraps
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from io import BytesIO
@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Connection, Table
 
 from tracking_server import lazy_pandas, plugins
+from tracking_server.egress import call_back
+from tracking_server.json_shape import json_problem
 
 R = TypeVar("R")
 
@@ -203,6 +205,28 @@ def history_exceeds(run_id: str, key: str, values: int) -> bool:
         return found.offset(values).limit(1).first() is not None
 
 
+def mark_calls_back() -> None:
+    """Have the gateway's guardrails say when they call this server itself."""
+    from mlflow.gateway.guardrails import JudgeGuardrail
+
+    judge, sanitize = JudgeGuardrail._invoke_judge, JudgeGuardrail._sanitize
+    if hasattr(judge, "__wrapped__"):
+        return
+
+    @wraps(judge)
+    def invoke_judge(*args: Any, **kwargs: Any) -> Any:
+        with call_back():
+            return judge(*args, **kwargs)
+
+    @wraps(sanitize)
+    async def sanitized(*args: Any, **kwargs: Any) -> Any:
+        with call_back():
+            return await sanitize(*args, **kwargs)
+
+    JudgeGuardrail._invoke_judge = invoke_judge  # type: ignore[method-assign]
+    JudgeGuardrail._sanitize = sanitized  # type: ignore[method-assign]
+
+
 def bound_webhooks(*, largest: int, seconds: float) -> None:
     """Have webhooks read no more than so many bytes of an answer, for so many seconds.
 
@@ -231,8 +255,8 @@ def bound_webhooks(*, largest: int, seconds: float) -> None:
     delivery._webhook_session = session
 
 
-def bound_providers(*, largest: int) -> None:
-    """Have the gateway end a provider's answer after so many bytes."""
+def bound_providers(*, largest: int, values: int) -> None:
+    """Have the gateway end a provider's answer after so many bytes, or refuse so many values."""
     from mlflow.gateway.providers import utils
 
     post = utils._aiohttp_post
@@ -242,7 +266,7 @@ def bound_providers(*, largest: int) -> None:
     @asynccontextmanager
     async def bounded_post(*args: Any, **kwargs: Any) -> "AsyncIterator[Any]":
         async with post(*args, **kwargs) as response:
-            response.content = _BoundedStream(response.content, largest)
+            response.content = _BoundedStream(response.content, largest=largest, values=values)
             yield response
 
     bounded_post.bounded = True  # type: ignore[attr-defined]
@@ -252,8 +276,8 @@ def bound_providers(*, largest: int) -> None:
 class _BoundedStream:
     """An answer's body that raises an error after so many bytes."""
 
-    def __init__(self, stream: "aiohttp.StreamReader", largest: int) -> None:
-        self._stream, self._left = stream, largest
+    def __init__(self, stream: "aiohttp.StreamReader", *, largest: int, values: int) -> None:
+        self._stream, self._left, self._values = stream, largest, values
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -263,7 +287,13 @@ class _BoundedStream:
             yield self._counted(line)
 
     async def read(self, _: int = -1) -> bytes:
-        return b"".join([self._counted(piece) async for piece in self._stream.iter_any()])
+        from aiohttp import ClientPayloadError
+
+        body = b"".join([self._counted(piece) async for piece in self._stream.iter_any()])
+        # It is parsed on the event loop.
+        if problem := json_problem(body, values=self._values):
+            raise ClientPayloadError(f"The provider's answer: {problem}")
+        return body
 
     def _counted(self, piece: bytes) -> bytes:
         from aiohttp import ClientPayloadError

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from threading import BoundedSemaphore
 from typing import Any
+from urllib.parse import unquote
 
 from flask import Flask, Response, g, request
 from mlflow.exceptions import MlflowException
@@ -27,10 +28,11 @@ MAX_GRAPHQL = 8 * 1024
 """Characters of a GraphQL query, of which a thousand take 40 ms to parse; the page's have up to
 four thousand."""
 
-MAX_CLAUSES = 100
-"""Conditions of a filter; each on a metric, parameter or tag is a join."""
+MAX_CLAUSES = 20
+"""Conditions of a filter; each on a metric, parameter or tag is a join, and SQLAlchemy keeps a
+statement of 60 of them in 7 MiB."""
 
-MAX_TERMS = 20
+MAX_TERMS = 10
 """Terms of an order, each of which may be a join."""
 
 MAX_TRACES = 100
@@ -64,8 +66,11 @@ https://cloud.google.com/storage/quotas#requests"""
 MAX_GRAPHQL_BRACKETS = 200
 """Levels, lists and arguments of a GraphQL query, which is parsed recursively."""
 
-ARTIFACT_SCHEMES = ("gs", "mlflow-artifacts")
-"""Where artifacts may be: what the server can reach, and what outlives it."""
+_ARTIFACTS = re.compile(
+    r"mlflow-artifacts:/(?:[^/].*)?|gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](?:/.*)?"
+)
+"""Where artifacts may be: what the server can reach, and what outlives it. The names of buckets:
+https://cloud.google.com/storage/docs/buckets#naming"""
 
 _FILTERS = frozenset({"filter", "filterstring"})
 _TEXTS = {"filter": MAX_TEXT, "filterstring": MAX_TEXT, "pagetoken": MAX_TOKEN}
@@ -193,8 +198,8 @@ def check_location(name: str, location: str) -> None:
     Raises:
         MlflowException: saying what to use.
     """
-    scheme = re.match(r"\s*([A-Za-z][A-Za-z0-9+.-]*):", location)
-    if scheme is None or scheme[1].lower() not in ARTIFACT_SCHEMES:
+    inside = ".." not in unquote(unquote(location)).replace("\\", "/").split("/")
+    if not (inside and location.isprintable() and _ARTIFACTS.fullmatch(location)):
         raise _refused(
             f"{name} is {location[:200]!r}: this server keeps no files of its own. Leave it out, "
             "and artifacts are kept in the stack's bucket; or name a folder in that, for example "
@@ -248,7 +253,8 @@ def check_graphql(fields: Mapping[str, Any]) -> None:
             f"The query has more than {MAX_GRAPHQL} characters, or more than "
             f"{MAX_GRAPHQL_BRACKETS} selections, lists and arguments: ask in several requests"
         )
-    asked = re.findall(r"max_?results\W{0,5}(\d+)", query + json.dumps(fields), re.IGNORECASE)
+    asked = re.findall(r"max_?results\W*(\d+)", query, re.IGNORECASE)
+    asked += re.findall(r"(?<![\w\"])\d+(?![\w\"])", json.dumps(fields.get("variables")))
     if any(int(number[:30]) > MAX_GRAPHQL_RESULTS for number in asked):
         raise _refused(f"maxResults may be {MAX_GRAPHQL_RESULTS} at most: ask for several pages")
 

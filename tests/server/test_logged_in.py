@@ -4,11 +4,12 @@ One server as it runs in the cloud: nothing of this computer is open to it but w
 """
 
 import json
+import socket
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -437,6 +438,20 @@ def test_the_bucket_is_reached_all_the_same(user: httpx.Client) -> None:
     assert [part["part_number"] for part in signed.json()["credentials"]] == [1, 2, 3]
 
 
+def test_a_provider_cannot_be_this_server_itself(open_server: Server) -> None:
+    """Though all of this computer is open, with a second copy of the login too."""
+    path = "/gateway/proxy/itself/api/2.0/mlflow/experiments/search"
+    login = basic(USER, PASSWORD)
+    with open_server.client() as client:
+        made_endpoint(client, "itself", f"{open_server.url}/v1")
+        client.auth = None
+        headers = {"X-MLflow-Authorization": login, "User-Agent": AGENTS[1]}
+        for more in ({}, {"Authorization": login}):
+            answer = client.post(path, json={"max_results": 1}, headers={**headers, **more})
+            assert answer.status_code >= 400, answer.text
+            assert "experiments" not in answer.text
+
+
 def test_a_guardrail_calls_back_without_a_password(open_server: Server) -> None:
     with receiver() as judge, receiver() as model, open_server.client() as client:
         made_endpoint(client, "judge", f"{judge.url}/v1")
@@ -534,6 +549,8 @@ def gzipped(size: int) -> bytes:
         ("POST", "/graphql", {"query": "{" + "a " * 10_000 + "}"}, 400),
         ("POST", "/graphql", {"query": "{" * 300 + "a" + "}" * 300}, 400),
         ("POST", "/graphql", [], 400),
+        ("POST", "/graphql", {"query": "query($n:Int){a}", "variables": {"n": 50_000}}, 400),
+        ("POST", "/graphql", {"query": "{a(input:{maxResults:,,,,,,,50000}){b}}"}, 400),
         ("GET", f"/api/2.0/mlflow/experiments/search?max_results={10**9}", None, 400),
         ("GET", "/api/2.0/mlflow/registered-models/search?filter=" + "x" * 40_000, None, 400),
     ],
@@ -560,6 +577,21 @@ def test_a_viewer_asks_for_no_more_than_is_sensible(
         ("/api/2.0/mlflow/experiments/create", {"name": "l", "artifact_location": " FILE:/x"}),
         ("/api/2.0/mlflow/experiments/create", {"name": "l", "artifact_location": "s3://b/x"}),
         ("/api/2.0/mlflow/experiments/create", {"name": "l", "artifact_location": "RUNS:/x/y"}),
+        ("/api/2.0/mlflow/experiments/create", {"name": "l", "artifact_location": "gs:x"}),
+        ("/api/2.0/mlflow/experiments/create", {"name": "l", "artifact_location": "gs://"}),
+        ("/api/2.0/mlflow/experiments/create", {"name": "l", "artifact_location": "gs://b/../c"}),
+        (
+            "/api/2.0/mlflow/experiments/create",
+            {"name": "l", "artifact_location": "mlflow-artifacts:/../x"},
+        ),
+        (
+            "/api/2.0/mlflow/experiments/create",
+            {"name": "l", "artifact_location": "mlflow-artifacts:/%2e%2e/x"},
+        ),
+        (
+            "/api/2.0/mlflow/experiments/create",
+            {"name": "l", "artifact_location": "mlflow-artifacts://evil.example/x"},
+        ),
     ],
     ids=str,
 )
@@ -615,13 +647,20 @@ def test_what_cannot_be_decompressed_is_refused(
 
 
 def test_json_is_neither_deep_nor_of_countless_values(user: httpx.Client) -> None:
+    protobuf = {"Content-Type": "application/x-protobuf"}
     for body in (b"[" * 100_000, b'{"a":' * 5000, b"[" + b"{}," * 300_000 + b"{}]"):
-        answer = user.post(SEARCH, content=body, headers=JSON)
-        assert answer.status_code == 413, answer.text[:300]
+        # Also where another type is claimed, and where it is encoded twice.
+        for content, headers in (
+            (body, JSON),
+            (body, protobuf),
+            (json.dumps(body.decode()).encode(), JSON),
+        ):
+            answer = user.post(SEARCH, content=content, headers=headers)
+            assert answer.status_code == 413, answer.text[:300]
 
 
 def test_empty_spans_are_counted(user: httpx.Client) -> None:
-    from tracking_server.spans import MAX_SPANS
+    from tracking_server.spans import MAX_PARTS, MAX_SPANS
 
     def field(number: int, content: bytes) -> bytes:
         size, length = len(content), b""
@@ -630,11 +669,14 @@ def test_empty_spans_are_counted(user: httpx.Client) -> None:
             size >>= 7
         return bytes([number << 3 | 2]) + length + bytes([size]) + content
 
-    many = field(1, field(2, field(2, b"") * (MAX_SPANS + 1)))
+    spans = field(1, field(2, field(2, b"") * (MAX_SPANS + 1)))
+    # Strings in a list, of what a resource is about.
+    strings = field(1, field(1, field(3, field(3, b"") * MAX_PARTS)))
     headers = {"Content-Type": "application/x-protobuf", "X-MLflow-Experiment-Id": "0"}
-    answer = user.post("/v1/traces", content=many, headers=headers)
-    assert answer.status_code == 413
-    assert answer.json()["message"]
+    for many in (spans, strings):
+        answer = user.post("/v1/traces", content=many, headers=headers)
+        assert answer.status_code == 413
+        assert answer.json()["message"]
 
 
 def test_a_long_history_is_read_in_pages(user: httpx.Client) -> None:
@@ -653,6 +695,17 @@ def test_a_long_history_is_read_in_pages(user: httpx.Client) -> None:
     page = user.get(history, params={**asked, "max_results": MAX_HISTORY})
     assert len(page.json()["metrics"]) == MAX_HISTORY
     assert page.json()["next_page_token"]
+
+
+def test_a_probes_body_takes_nobodys_room(server: Server, user: httpx.Client) -> None:
+    """/health needs no login, so a body that is announced there counts nowhere."""
+    announced = "GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 33554432\r\n\r\n"
+    chunked = "GET /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with ExitStack() as stack:
+        for request in [announced, chunked] * 20:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            connection.sendall(request.encode())
+        assert user.post(SEARCH, json={"experiment_ids": ["0"]}).status_code == 200
 
 
 @pytest.mark.parametrize("place", ["file://{}", "{}", "FILE:{}", "C:{}"])
@@ -676,3 +729,21 @@ def test_a_stored_local_location_is_not_read(
     read = user.get("/ajax-api/3.0/mlflow/get-trace-artifact", params={"request_id": trace_id})
     assert read.status_code in (400, 404), read.text
     assert "canary-file" not in read.text
+
+
+def test_an_answer_has_a_limit(user: httpx.Client, viewer: httpx.Client) -> None:
+    """Of bytes from the database, for the viewer a smaller one."""
+    tags = [{"key": f"t{number}", "value": "x" * 5000} for number in range(1200)]
+    created = user.post("/api/2.0/mlflow/experiments/create", json={"name": "large answers"})
+    experiment = created.json()["experiment_id"]
+    for _ in range(4):
+        made = user.post(
+            "/api/2.0/mlflow/runs/create", json={"experiment_id": experiment, "tags": tags}
+        )
+        assert made.status_code == 200, made.text[:300]
+    search = {"experiment_ids": [experiment]}
+    assert user.post(SEARCH, json=search).status_code == 200
+    answer = viewer.post(SEARCH, json=search)
+    assert answer.status_code == 400
+    assert "max_results" in answer.json()["message"]
+    assert viewer.post(SEARCH, json={**search, "max_results": 1}).status_code == 200

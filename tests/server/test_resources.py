@@ -229,6 +229,30 @@ def attacks() -> dict[str, tuple[str, str, dict[str, str], bytes]]:
     }
 
 
+def resident(server: Server) -> int:
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    [line] = [line for line in status.splitlines() if line.startswith("VmRSS:")]
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells it in /proc there")
+def test_nothing_that_a_viewer_varies_is_kept_for_long(server: Server) -> None:
+    """Statements of ever other shapes, and ever other paths."""
+    operators = ("<", ">", "<=", ">=", "=", "!=")
+    with viewer_of(server) as viewer:
+        viewer.post(SEARCH, json={"experiment_ids": ["0"]})
+        before = resident(server)
+        for number in range(150):
+            terms = [
+                f"metrics.m{n} {operators[(number * 7 + n * number) % 6]} 1" for n in range(18)
+            ]
+            search = {"experiment_ids": ["0"], "filter": " and ".join(terms)}
+            assert viewer.post(SEARCH, json=search).status_code == 200
+        for number in range(500):
+            viewer.get(f"/{number}-{'x' * 30_000}")
+        assert resident(server) - before < 128 * MIB
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells it in /proc there")
 def test_memory_stays_within_the_smallest_instance(server: Server) -> None:
     """All attacks, by both callers, one after another and together; a client logs meanwhile."""
