@@ -41,7 +41,7 @@ class ServiceSettings:
     max_instances: int
     request_timeout: int
     custom_domains: tuple[str, ...]
-    # What users may have the server connect to as well as the internet.
+    # Private ranges that users may have the server connect to.
     internal_networks: tuple[str, ...]
     telemetry: bool
 

@@ -173,7 +173,7 @@ def _mlflow_settings(config: settings.Settings) -> Mapping[str, str]:
     """MLflow's own checks behind the gate, set so that they let by what the gate lets by."""
     # The last one is of calls back.
     hosts = [*config.allowed_hosts, "127.0.0.1"]
-    # Where some networks inside are allowed, `egress` decides which, and HTTPS is rare there.
+    # With internal networks `egress` decides which addresses are allowed. HTTPS is rare in them.
     inside = "true" if config.internal_networks else "false"
     schemes = "http,https" if config.internal_networks else "https"
     return {

@@ -11,7 +11,7 @@ from tracking_server.refusals import COME_BACK, refuse, swallow
 from tracking_server.viewing import LOOKING
 
 SWALLOWED = 64 * 1024
-"""Bytes of a refused request's body that are read all the same, mostly here already."""
+"""Bytes of a refused request's body that are still read; mostly they are here already."""
 
 SWALLOWING = 1.0
 """Seconds for that."""

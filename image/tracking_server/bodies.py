@@ -37,7 +37,7 @@ DROPPED, DROPPING = 64 * MIB, 10.0
 it whole before it looks for an answer, gets one."""
 
 MAX_MEMBERS = 100
-"""Parts of a gzip body, each of which is a file to the format; exporters send one."""
+"""Members of a gzip body, as RFC 1952 calls its parts; exporters send one."""
 
 _INLINE = 64 * 1024
 """Bytes up to which a body is examined on the event loop; a thread takes longer to begin."""
@@ -52,7 +52,7 @@ Ts = TypeVarTuple("Ts")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one caller may send: bytes and values of one body, bytes of all at a time."""
+    """Bounds for one caller: bytes and values of one body, and bytes of all bodies at a time."""
 
     size: int
     values: int
@@ -109,7 +109,7 @@ class Room:
         """Take more for a body that is being read; it must not wait while it holds some.
 
         Raises:
-            TooMuch: if there is no room.
+            TooMuch: if the room is full.
         """
         if size > self._free:
             raise _full()

@@ -92,7 +92,7 @@ class SharedPool(CreateEnginePlugin):
         for key in _MLFLOW_POOL_SETTINGS:
             kwargs.pop(key, None)
         kwargs["module"] = driver
-        # What a caller sent is in them; an error's text goes to the log and to the caller.
+        # Parameters hold what callers sent, and the text of an error goes to the log.
         kwargs["hide_parameters"] = True
         kwargs["query_cache_size"] = REMEMBERED_STATEMENTS
         if _shared_pool is None:

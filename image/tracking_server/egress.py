@@ -35,7 +35,7 @@ _NEVER = tuple(
         "fd20:ce::254/128",  # the metadata server: cloud.google.com/compute/docs/metadata
     )
 )
-"""What no setting opens."""
+"""Ranges that no setting opens."""
 
 _PROGRAMS = frozenset(
     {

@@ -1,10 +1,11 @@
 """Who may come in: a user and a viewer, by HTTP Basic, from our own hosts and our own pages.
 
 Wraps the whole ASGI application and refuses by default. Waits for nothing; knows its settings and
-who was refused lately. What it has found out, the code behind it is told as if there were no proxy:
-the client's address and the scheme. The credentials stay here.
+who was refused lately. The code behind it gets the client's address and scheme as if there were no
+proxy, and never a credential.
 """
 
+import asyncio
 import binascii
 import hmac
 import logging
@@ -37,7 +38,7 @@ _CONSUMED = frozenset(
         b"proxy-authorization",
         b"x-serverless-authorization",
         b"cookie",
-        # What a proxy says about the client; the scope has the truth of it.
+        # Proxies name the client in these; the scope has the address that the gate believes.
         b"forwarded",
         b"via",
         b"x-real-ip",
@@ -106,7 +107,7 @@ class Gate:
             refusal = None if called_back else self._refusal(scope, headers)
             if refusal is None and _is_probe(scope):
                 # Without a login nobody's body is read.
-                await self.app(self._behind(scope, headers), _no_body, send)
+                await self.app(self._behind(scope, headers), _no_body(), send)
             elif refusal is None:
                 await self.app(self._behind(called_back or scope, headers), receive, send)
             else:
@@ -142,8 +143,8 @@ class Gate:
     def _may_assist(self, scope: Scope, host: str) -> bool:
         """Whether MLflow's Assistant, which runs programs, may serve this request.
 
-        Only where it would run them on the caller's own computer. Its page asks everywhere whether
-        that is so.
+        It may where it runs them on the caller's own computer. MLflow's page asks for the config
+        everywhere, to find out whether it may.
         """
         if scope["method"] in _SAFE_METHODS and _ASSISTANT_CONFIG.fullmatch(scope["path"]):
             return True
@@ -292,8 +293,16 @@ def _is_probe(scope: Scope) -> bool:
     return bool(scope["raw_path"] == b"/health" and scope["method"] in _SAFE_METHODS)
 
 
-async def _no_body() -> Message:
-    return {"type": "http.request", "body": b"", "more_body": False}
+def _no_body() -> Receive:
+    """An empty body, after which nothing comes."""
+    bodies = iter([b""])
+
+    async def receive() -> Message:
+        if (body := next(bodies, None)) is None:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
 
 
 def _grouped(scope: Scope) -> Headers:

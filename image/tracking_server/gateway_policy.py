@@ -41,7 +41,7 @@ def check() -> None:
     if change is None:
         return
     kind, message = change
-    # Where something else is missing MLflow says so.
+    # MLflow itself reports other missing fields.
     if kind == "create_secret":
         if not message.provider and message.secret_name and message.secret_value:
             raise _refused(

@@ -28,7 +28,7 @@ def hide_from_mlflow() -> None:
     https://google-auth.readthedocs.io/en/stable/reference/google.auth.html#google.auth.default
     """
     os.environ["GOOGLE_APPLICATION_CREDENTIALS"] = _NO_SUCH_FILE
-    # Where somebody removes the first again, the metadata server isn't asked all the same.
+    # If that variable is removed again, google-auth still doesn't ask the metadata server.
     os.environ["NO_GCE_CHECK"] = "true"
 
 
@@ -49,7 +49,7 @@ class OwnAdapter(HTTPAdapter):
 
 
 def own_request() -> Request:
-    """What credentials are refreshed with."""
+    """The transport that credentials are refreshed with."""
     return Request(_with_own_adapter(requests.Session()))
 
 

@@ -22,7 +22,7 @@ def json_problem(body: bytes, *, values: int, depth: int = MAX_DEPTH) -> str:
             inner = json.loads(body)
             return json_problem(inner.encode("utf-8", "surrogatepass"), values=values, depth=depth)
     opened = body.count(b"[") + body.count(b"{")
-    # The characters inside of strings count here too; most bodies are far below all the same.
+    # Characters inside strings count here too; even so, most bodies are far below the limits.
     if opened <= depth and opened + body.count(b",") <= values:
         return ""
     level = deepest = count = 0

@@ -4,7 +4,7 @@ from contextvars import ContextVar
 from threading import Event
 
 LEFT: ContextVar[Event | None] = ContextVar("left", default=None)
-"""Set by whoever watches the client."""
+"""Set by the code that watches the client."""
 
 
 def has_left() -> bool:

@@ -148,7 +148,7 @@ def run_messages() -> "dict[object, MakeMessage]":
 
 
 def gateway_change(view: object) -> "tuple[str, Any] | None":
-    """What a request to this view changes in the gateway, and its message as MLflow parses it."""
+    """Returns which change of the gateway a view makes, and the request as MLflow parses it."""
     from mlflow.protos import service_pb2
     from mlflow.server import handlers
 

@@ -4,8 +4,8 @@ MLflow answers SQLAlchemy's OperationalError with 503, which its client tries ag
 error with 400, which it does not. pg8000 has no error of that kind: a database that restarts, has
 no connection left or no disk would be the client's fault, and what it logs would be lost.
 
-It also answers with an error's whole text, which holds the statement and what another caller has
-stored. Callers get one sentence here, and the log has the rest.
+It also responds with an error's whole text, which holds the statement and values of other callers.
+Callers get one sentence here, and the log has the rest.
 """
 
 import logging

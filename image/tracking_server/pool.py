@@ -37,8 +37,8 @@ class NestingPool(QueuePool):
 
     Whoever takes their nth leaves what it takes to get from n to `DEEPEST`. So when everyone
     waits, the last to be served, who holds the most, has left enough for itself: it never waits.
-    Viewers' requests get half of the connections and have a queue of their own, so that they keep
-    nobody waiting who trains.
+    Viewers' requests get half of the connections and wait in a separate queue, so that they don't
+    delay the user's.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

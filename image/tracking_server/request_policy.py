@@ -25,15 +25,15 @@ MAX_TOKEN = 8 * 1024
 """Characters of a page token."""
 
 MAX_GRAPHQL = 8 * 1024
-"""Characters of a GraphQL query, of which a thousand take 40 ms to parse; the page's have up to
-four thousand."""
+"""Characters of a GraphQL query. A thousand take 40 ms to parse; the page's queries have up to four
+thousand."""
 
 MAX_CLAUSES = 20
 """Conditions of a filter; each on a metric, parameter or tag is a join, and SQLAlchemy keeps a
 statement of 60 of them in 7 MiB."""
 
 MAX_TERMS = 10
-"""Terms of an order, each of which may be a join."""
+"""Terms of an order; each may be a join."""
 
 MAX_TRACES = 100
 """Traces that are read whole in one request; MLflow's client asks for 10."""
@@ -57,7 +57,7 @@ MAX_HISTORY = 25_000
 """Values of a metric in one answer, as many as MLflow's client asks for at a time."""
 
 MAX_GRAPHQL_RESULTS = 1000
-"""Results of a search by GraphQL, each of which may ask the database again."""
+"""Results of a search by GraphQL; each may lead to another query of the database."""
 
 MAX_PARTS = 10_000
 """Parts of an upload, as many as Cloud Storage takes:

@@ -103,7 +103,7 @@ class FlaskThreads:
 
 
 class _AtWork:
-    """Which thread works for a request right now, if any does."""
+    """The thread that works for a request right now, if any."""
 
     def __init__(self) -> None:
         self._lock = Lock()

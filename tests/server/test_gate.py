@@ -1,5 +1,6 @@
 """Who may come in: credentials × path × method × scope, none of them trusted."""
 
+import asyncio
 import base64
 import re
 from collections.abc import Iterable
@@ -583,3 +584,33 @@ def test_only_the_gateway_is_told_how_to_call_back() -> None:
     called = behind(RIGHT, path=b"/gateway/x", method="POST")
     assert called["app_root_path"].startswith("/callback/")
     assert (b"host", b"127.0.0.1:8080") in called["headers"]
+
+
+def test_a_probe_has_an_empty_body_and_then_nothing() -> None:
+    taken: list[Any] = []
+
+    async def reader(_: Any, receive: Any, send: Any) -> None:
+        taken.append(await receive())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(receive(), 0.05)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def unread() -> Any:
+        raise AssertionError("nobody's body is read without a login")
+
+    async def send(_: Any) -> None:
+        pass
+
+    gate = new_gate()
+    gate.app = reader
+    announced = [(b"content-length", b"33554432"), (b"transfer-encoding", b"chunked")]
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/health",
+        "raw_path": b"/health",
+        "headers": announced,
+        "client": None,
+    }
+    asyncio.run(gate(scope, unread, send))
+    assert taken == [{"type": "http.request", "body": b"", "more_body": False}]
