@@ -202,10 +202,14 @@ def roles_are_those_of_the_list(stack: Stack) -> Iterator[str]:
 
 
 def custom_roles_are_small(stack: Stack) -> Iterator[str]:
-    """No deletion, but of the copies that Cloud Build takes, and no right to give."""
+    """No deletion, except of the copies that Cloud Build takes, and no rights on accounts or grants.
+
+    The rule below is about signing.
+    """
     for role in stack.all(CUSTOM_ROLE):
         for permission in role.inputs["permissions"]:
-            small = permission == "storage.objects.delete" or not TOO_MUCH.fullmatch(permission)
+            excepted = permission in {"storage.objects.delete", SIGN_BLOB}
+            small = excepted or not TOO_MUCH.fullmatch(permission)
             yield from _unless(small, role, f"has {permission}")
 
 
