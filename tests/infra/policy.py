@@ -202,7 +202,7 @@ def roles_are_those_of_the_list(stack: Stack) -> Iterator[str]:
 
 
 def custom_roles_are_small(stack: Stack) -> Iterator[str]:
-    """No deletion, except of the copies that Cloud Build takes, and no rights on accounts or grants.
+    """No deletion, except of the copies that Cloud Build takes, and no rights to give rights.
 
     The rule below is about signing.
     """
