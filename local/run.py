@@ -7,13 +7,13 @@ https://cloud.google.com/run/docs/configuring/healthchecks
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
 import subprocess
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +60,8 @@ class Probe:
         try:
             with _DIRECT.open(request, timeout=self.timeout) as answer:
                 return 200 <= int(answer.status) < 400
-        except (OSError, urllib.error.HTTPError):
+        except (OSError, http.client.HTTPException):
+            # What isn't HTTP is another program's, which had the port a moment ago.
             return False
 
 

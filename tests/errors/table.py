@@ -603,13 +603,16 @@ BOOTS = (
             "ARTIFACTS": "local",
             "ARTIFACT_SIGNER": "",
             "MLFLOW_SERVER_ALLOWED_HOSTS": "https://mlflow.example.com",
+            "INTERNAL_NETWORKS": "10.8.0.1/24",
             "PORT": "http",
             "WEB_CONCURRENCY": "4",
             "TRACKING_PASSWORD_SECRET": CANARY,
         },
         said="The environment is not complete: ARTIFACTS is 'local', wanted something like "
         "proxied; MLFLOW_SERVER_ALLOWED_HOSTS has 'https://mlflow.example.com', wanted host names "
-        "without scheme or port, separated by commas; MLFLOW_SQLALCHEMYSTORE_POOL_SIZE is 8, "
+        "without scheme or port, separated by commas; INTERNAL_NETWORKS has '10.8.0.1/24', wanted "
+        "address ranges such as 10.8.0.0/24, separated by commas; "
+        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE is 8, "
         "wanted 16 at least: 4, which one request may take, for each of the 4 processes that "
         "WEB_CONCURRENCY asks for; GCP_PROJECT is not set (example: my-project); PORT is 'http', "
         "wanted a number from 1 to 65535; ARTIFACT_SIGNER is not set (example: "

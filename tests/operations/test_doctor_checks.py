@@ -166,6 +166,7 @@ def service(*, cpu: int = 1, memory: str = "1Gi", instances: int = 20) -> Servic
     return ServiceSettings(
         artifacts="proxied", memory=memory, cpu=cpu, concurrency=80, min_instances=0,
         max_instances=instances, request_timeout=3600, custom_domains=(), telemetry=False,
+        internal_networks=(),
     )  # fmt: skip
 
 
