@@ -36,6 +36,7 @@ from tracking_server.errors import BootError  # noqa: E402
 from tracking_server.gate import Gate  # noqa: E402
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from flask import Flask
 
 LARGEST_ANSWER, LONGEST_ANSWER = 64 * 1024, 30.0
@@ -130,8 +131,6 @@ def assemble(
     from tracking_server.wsgi import FlaskThreads
 
     mlflow_internals.bound_webhooks(largest=LARGEST_ANSWER, seconds=LONGEST_ANSWER)
-    mlflow_internals.bound_providers(largest=LARGEST_PROVIDERS_ANSWER, values=PROVIDERS_VALUES)
-    mlflow_internals.mark_calls_back()
     request_policy.enforce(flask)
     answer_at_once(flask)
     threads = config.pool_share + FREE_THREADS
@@ -141,7 +140,7 @@ def assemble(
     app = Composition(
         flask=answering,
         has_flask_route=flask.url_map.bind("").test,
-        import_native=mlflow_internals.import_fastapi,
+        import_native=_import_native,
     )
     transfers = ProxiedTransfers(Bodies(app), values.artifact_url)
     admission = Admission(Stalls(transfers), limit=config.max_concurrency)
@@ -167,6 +166,14 @@ def assemble(
         embeddable=mlflow_internals.embeddable_page(),
     )
     return headers, transfers.close
+
+
+def _import_native() -> "FastAPI":
+    """MLflow's FastAPI half, with the gateway in its limits."""
+    app = mlflow_internals.import_fastapi()
+    mlflow_internals.bound_providers(largest=LARGEST_PROVIDERS_ANSWER, values=PROVIDERS_VALUES)
+    mlflow_internals.mark_calls_back()
+    return app
 
 
 def _mlflow_settings(config: settings.Settings) -> Mapping[str, str]:

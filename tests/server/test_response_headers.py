@@ -13,6 +13,7 @@ import pytest
 from starlette.types import Message
 from tracking_server import mlflow_internals
 from tracking_server.admission import Admission
+from tracking_server.callbacks import Callbacks
 from tracking_server.credentials import Credentials
 from tracking_server.failed_logins import PATIENCE
 from tracking_server.gate import Gate
@@ -73,6 +74,7 @@ def client(application: Application, page: Path) -> httpx.AsyncClient:
         user=Credentials("u", "p"),
         viewer=Credentials("viewer", "v"),
         hosts=[HOST, "localhost", "127.0.0.1"],
+        callbacks=Callbacks(port=1),
     )
     app = ResponseHeaders(AccessLog(gate, pool_use=dict), page=page, embeddable=EMBEDDABLE)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=f"https://{HOST}")
