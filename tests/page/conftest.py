@@ -51,6 +51,8 @@ FLAGS = [
 
 # What each of stock MLflow's pages logs as an error too, seen on `mlflow server` with SQLite.
 STOCK_ERRORS = (
+    # The page asks whether the Assistant is there, and the gate refuses it elsewhere.
+    "/mlflow/assistant/providers>",
     # Asks who is logged in; only the app of MLflow's own basic-auth has the route.
     "/ajax-api/2.0/mlflow/users/current",
     # The browser's note that a layout took two rounds: panels that slide in, charts that are drawn.
