@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,3 +105,13 @@ class Server:
             self.process.kill()
             self.process.wait()
             raise AssertionError("the server did not stop within 10 s") from None
+
+
+def eventually(holds: Callable[[], bool], *, seconds: float = 60.0) -> bool:
+    """Whether that comes true within so many seconds."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if holds():
+            return True
+        time.sleep(0.1)
+    return False

@@ -109,7 +109,7 @@ exec(CODE)
 
 
 def run(code: str, *, url: str = "", opened: tuple[str, ...] = ()) -> str:
-    """What a process with the policy in force says of its end, nothing if it ended well."""
+    """Returns the last line of a process under the policy, nothing if it ended well."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, url, json.dumps(opened), code],
         capture_output=True,

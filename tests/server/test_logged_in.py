@@ -6,9 +6,8 @@ One server as it runs in the cloud: nothing of this computer is open to it but w
 import json
 import socket
 import threading
-import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +20,7 @@ import pytest
 from local.postgres import Postgres
 from tests.server.conftest import made_database
 from tests.server.parity.servers import our_environment, ours
-from tests.server.process import PASSWORD, USER, Server
+from tests.server.process import PASSWORD, USER, Server, eventually
 
 VIEWER = ("viewer", "canary-viewer-password")
 REMOTE = {"X-Forwarded-For": "203.0.113.7"}
@@ -374,15 +373,6 @@ def test_a_tool_with_its_own_key_logs_in_beside_it(
         assert tool.get("/version", headers=headers).status_code == 401
     sent = [headers.get("authorization", "") for _, headers, _ in provider.received]
     assert sent == ([provider_gets] if provider_gets else [])
-
-
-def eventually(holds: Callable[[], bool]) -> bool:
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        if holds():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 # ---- what the server connects to -------------------------------------------------------------

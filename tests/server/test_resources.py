@@ -4,7 +4,6 @@ import json
 import socket
 import sys
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ import pytest
 from local.postgres import Postgres
 from tests.server.conftest import DATABASE_PASSWORD, DATABASE_USER, made_database
 from tests.server.parity.servers import our_environment, ours
-from tests.server.process import AUTHORIZATION, Server
+from tests.server.process import AUTHORIZATION, Server, eventually
 
 VIEWER = ("viewer", "canary-viewer-password")
 DATABASE = "resources"
@@ -52,20 +51,11 @@ def viewer_of(server: Server) -> httpx.Client:
     return httpx.Client(base_url=server.url, auth=VIEWER, timeout=PATIENCE, limits=limits)
 
 
-def peak(server: Server) -> int:
-    """Bytes that were resident at most, as the kernel counted."""
+def memory(server: Server, field: str) -> int:
+    """Bytes of a field of the kernel's status: VmRSS is resident now, VmHWM was at most."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
-    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    [line] = [line for line in status.splitlines() if line.startswith(f"{field}:")]
     return int(line.split()[1]) * 1024
-
-
-def eventually(holds: Callable[[], bool], *, seconds: float = PATIENCE) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if holds():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def connection_to(postgres: Postgres) -> pg8000.native.Connection:
@@ -229,19 +219,13 @@ def attacks() -> dict[str, tuple[str, str, dict[str, str], bytes]]:
     }
 
 
-def resident(server: Server) -> int:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    [line] = [line for line in status.splitlines() if line.startswith("VmRSS:")]
-    return int(line.split()[1]) * 1024
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells it in /proc there")
 def test_nothing_that_a_viewer_varies_is_kept_for_long(server: Server) -> None:
     """Statements of ever other shapes, and ever other paths."""
     operators = ("<", ">", "<=", ">=", "=", "!=")
     with viewer_of(server) as viewer:
         viewer.post(SEARCH, json={"experiment_ids": ["0"]})
-        before = resident(server)
+        before = memory(server, "VmRSS")
         for number in range(150):
             terms = [
                 f"metrics.m{n} {operators[(number * 7 + n * number) % 6]} 1" for n in range(18)
@@ -250,7 +234,7 @@ def test_nothing_that_a_viewer_varies_is_kept_for_long(server: Server) -> None:
             assert viewer.post(SEARCH, json=search).status_code == 200
         for number in range(500):
             viewer.get(f"/{number}-{'x' * 30_000}")
-        assert resident(server) - before < 128 * MIB
+        assert memory(server, "VmRSS") - before < 128 * MIB
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells it in /proc there")
@@ -281,7 +265,7 @@ def test_memory_stays_within_the_smallest_instance(server: Server) -> None:
         for name in made:
             for who, client in (("user", user), ("viewer", viewer)):
                 found[f"{who}: {name}"] = attack(client, name)
-            assert peak(server) < MEMORY, f"{name}: {peak(server) // MIB} MiB"
+            assert memory(server, "VmHWM") < MEMORY, f"{name}: {memory(server, 'VmHWM') // MIB} MiB"
         together = [threads.submit(attack, user, name) for name in made]
         together += [threads.submit(attack, viewer, name) for name in made]
         found |= {f"together {n}": one.result() for n, one in enumerate(together)}
@@ -290,4 +274,4 @@ def test_memory_stays_within_the_smallest_instance(server: Server) -> None:
     assert set(found.values()) <= {200, 400, 403, 413, 503}, found
     assert logged
     assert set(logged) == {200}
-    assert peak(server) < MEMORY, f"{peak(server) // MIB} MiB"
+    assert memory(server, "VmHWM") < MEMORY, f"{memory(server, 'VmHWM') // MIB} MiB"

@@ -1,11 +1,10 @@
-"""Who stops in the middle of a request loses its place."""
+"""A client that stops in the middle of a request loses its place."""
 
 import asyncio
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from tracking_server.stalls import PROGRESS, Stalls
 
 from local.ports import free_port
 from tests.server.exchange import Exchange
+from tests.server.process import eventually
 
 PATIENCE = 0.2
 
@@ -140,15 +140,6 @@ def established(port: int) -> int:
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     ends = [line.split()[1:4] for line in lines]
     return sum(local.endswith(f":{port:04X}") and state == "01" for local, _, state in ends)
-
-
-def eventually(holds: Callable[[], bool]) -> bool:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        if holds():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def connected(port: int) -> socket.socket:
