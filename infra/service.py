@@ -9,6 +9,7 @@ import pulumi_gcp as gcp
 
 from .access import audiences, grant, ingress, invoker_check_off
 from .component import Component
+from .limits import mebibytes
 from .network import Place
 from .settings import AccessSettings, ServiceSettings
 
@@ -93,6 +94,7 @@ class Service(Component):
             "MAX_CONCURRENCY": str(settings.concurrency),
             # One process uses one CPU.
             "WEB_CONCURRENCY": str(settings.cpu),
+            "MEMORY_MIB": str(mebibytes(settings.memory)),
             "MLFLOW_DISABLE_TELEMETRY": "false" if settings.telemetry else "true",
         }
         if replica is not None:

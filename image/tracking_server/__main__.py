@@ -30,21 +30,22 @@ from tracking_server import (  # noqa: E402
     settings,
     workers,
 )
+from tracking_server.answers import Answers  # noqa: E402
 from tracking_server.callbacks import Callbacks  # noqa: E402
 from tracking_server.composition import Composition  # noqa: E402
 from tracking_server.errors import BootError  # noqa: E402
 from tracking_server.gate import Gate  # noqa: E402
+from tracking_server.outgoing_limits import ProviderAnswers  # noqa: E402
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from flask import Flask
 
-LARGEST_ANSWER, LONGEST_ANSWER = 64 * 1024, 30.0
+LARGEST_ANSWER, LONGEST_ANSWER = 64 * 1024, 60.0
 """Bytes and seconds of what a webhook's address answers."""
 
-LARGEST_PROVIDERS_ANSWER, PROVIDERS_VALUES = 8 * 1024 * 1024, 50_000
-"""Bytes and JSON values of what a model's provider answers. Embeddings have a value for each
-dimension."""
+PROVIDERS_VALUES = 50_000
+"""JSON values of what a model's provider answers. Embeddings have one for each dimension."""
 
 FREE_THREADS = 8
 """Beside one for each database connection: for what waits for the bucket, or for a connection."""
@@ -134,13 +135,22 @@ def assemble(
     request_policy.enforce(flask)
     answer_at_once(flask)
     threads = config.pool_share + FREE_THREADS
+    shares = memory.shares(config.memory, config.processes)
     answering = FlaskThreads(
-        flask, threads=threads, viewers_threads=max(1, threads // 4), cut=database.cut
+        flask,
+        threads=threads,
+        viewers_threads=max(1, threads // 4),
+        answers=Answers(shares.answers),
+        viewers_answers=Answers(shares.viewers_answers),
+        cut=database.cut,
+    )
+    providers = ProviderAnswers(
+        largest=shares.providers // 2, together=shares.providers, values=PROVIDERS_VALUES
     )
     app = Composition(
         flask=answering,
         has_flask_route=flask.url_map.bind("").test,
-        import_native=_import_native,
+        import_native=lambda: _import_native(providers),
     )
     transfers = ProxiedTransfers(Bodies(app), values.artifact_url)
     admission = Admission(Stalls(transfers), limit=config.max_concurrency)
@@ -168,10 +178,10 @@ def assemble(
     return headers, transfers.close
 
 
-def _import_native() -> "FastAPI":
+def _import_native(providers: ProviderAnswers) -> "FastAPI":
     """MLflow's FastAPI half, with the gateway in its limits."""
     app = mlflow_internals.import_fastapi()
-    mlflow_internals.bound_providers(largest=LARGEST_PROVIDERS_ANSWER, values=PROVIDERS_VALUES)
+    mlflow_internals.bound_providers(providers)
     mlflow_internals.mark_calls_back()
     return app
 

@@ -13,8 +13,6 @@ an upgrade which changes it fails there.
 import select
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import lru_cache
 from socket import SHUT_RDWR
 from struct import Struct
@@ -52,6 +50,7 @@ from pg8000.exceptions import (  # type: ignore[import-untyped]
 # is one parameter then. Postgres compares GROUP BY with SELECT before it knows the values, and
 # refuses the statements of MLflow's trace charts otherwise:
 # https://github.com/sqlalchemy/sqlalchemy/issues/8204
+from tracking_server.answers import ANSWER, Answer, Full, TooLarge
 from tracking_server.egress import own_connection
 from tracking_server.viewing import LOOKING
 
@@ -73,18 +72,9 @@ PIPELINED_ROWS = 250
 """Rows sent before the answers are read. Those must fit in the socket's buffer: who waits for it
 to be emptied doesn't read."""
 
-TOO_LARGE = "54000"
-"""Postgres' own code for what exceeds a limit of the program."""
+TOO_LARGE, TOO_MANY = "54000", "53200"
+"""Postgres' own codes for exceeding a limit of the program, and for being out of memory now."""
 
-
-@dataclass(slots=True)
-class Budget:
-    """Bytes that the database may still answer to the request at hand."""
-
-    left: int
-
-
-ANSWERS: ContextVar[Budget | None] = ContextVar("answers", default=None)
 
 _READ_SIZE = 32 * 1024
 _int, _short = Struct("!i"), Struct("!H")
@@ -157,6 +147,18 @@ def _row(buffer: bytes, at: int, decoders: Iterable[Any], encoding: str) -> list
         row.append(decode(str(buffer[at : at + size], encoding)))
         at += size
     return row
+
+
+def _count(answer: Answer, received: int, rows: int) -> None:
+    """Raises Postgres' own errors, for which `outage` has the sentences."""
+    try:
+        answer.add(received, rows)
+    except TooLarge:
+        told = {"C": TOO_LARGE, "M": "the answer is larger than allowed"}
+        raise DatabaseError(told) from None
+    except Full:
+        told = {"C": TOO_MANY, "M": "the answers to other requests take all the memory"}
+        raise DatabaseError(told) from None
 
 
 class Connection(legacy.Connection):  # type: ignore[misc]
@@ -275,12 +277,18 @@ class Connection(legacy.Connection):  # type: ignore[misc]
         buffer, start = self._unread, 0
         encoding = self._client_encoding
         decoders = context.input_funcs
+        answer, counted = ANSWER.get(), 0
         while True:
             available = len(buffer) - start
             # The type, and the length of what follows it with its own four bytes.
             code, length = _unpack_header(buffer, start) if available >= 5 else (b"", 4)
             if (missing := 1 + length - available) > 0:
-                buffer, start = buffer[start:] + self._receive(missing), 0
+                received = self._receive(missing)
+                if answer is not None:
+                    rows = len(context.rows or ())
+                    _count(answer, len(received), rows - counted)
+                    counted = rows
+                buffer, start = buffer[start:] + received, 0
                 continue
             data, end = start + 5, start + 1 + length
             if code == DATA_ROW:
@@ -293,6 +301,8 @@ class Connection(legacy.Connection):  # type: ignore[misc]
             elif code == READY_FOR_QUERY:
                 self._transaction_status = buffer[data:end]
                 self._unread = buffer[end:]
+                if answer is not None:
+                    _count(answer, 0, len(context.rows or ()) - counted)
                 return
             elif code not in _GOES_WELL:
                 self.message_types[code](buffer[data:end], context)
@@ -309,10 +319,6 @@ class Connection(legacy.Connection):  # type: ignore[misc]
             raise InterfaceError("network error") from error
         if not received:
             raise InterfaceError("network error")
-        if (budget := ANSWERS.get()) is not None:
-            budget.left -= len(received)
-            if budget.left < 0:
-                raise DatabaseError({"C": TOO_LARGE, "M": "the answer is larger than allowed"})
         return received
 
 

@@ -1,7 +1,8 @@
-"""Has the C library give back memory that large requests took."""
+"""Gives freed memory back to the system, and divides the memory that callers can make it hold."""
 
 import ctypes
 from contextlib import suppress
+from dataclasses import dataclass
 
 LARGE = 1024 * 1024
 """Bytes of a block that is taken from the system for itself, and given back when it is freed."""
@@ -19,3 +20,34 @@ def give_back_large_blocks() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(_MMAP_THRESHOLD, LARGE)
         library.mallopt(_TRIM_THRESHOLD, LARGE)
+
+
+MIB = 1024 * 1024
+
+AT_REST = 220 * MIB
+"""Memory of a server that has been in use for a while."""
+
+FOR_BODIES = 100 * MIB
+"""Memory for the largest request bodies; `bodies` limits them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Bytes of what may be held for callers at a time: the database's answers, and providers'."""
+
+    answers: int
+    viewers_answers: int
+    providers: int
+
+
+def shares(memory: int, processes: int) -> Shares:
+    """Divide an instance's memory among what callers can make a process hold.
+
+    With 1 GiB the user's share is a page of 10,000 runs with 20 values each; see `answers.ROW`.
+    """
+    eighth = max(memory // processes - AT_REST - FOR_BODIES, 64 * MIB) // 8
+    return Shares(
+        answers=5 * eighth,
+        viewers_answers=2 * eighth,
+        providers=eighth,
+    )

@@ -12,9 +12,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import cache, wraps
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from io import BytesIO
 from pathlib import Path
-from time import monotonic
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,9 +20,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Connection, Table
 
-from tracking_server import lazy_pandas, plugins
+from tracking_server import lazy_pandas, outgoing_limits, plugins
 from tracking_server.egress import call_back
-from tracking_server.json_shape import json_problem
 
 R = TypeVar("R")
 
@@ -34,8 +31,6 @@ READABLE_SCHEMES = frozenset({"gs", "mlflow-artifacts", "runs", "models"})
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    import aiohttp
-    import requests
     from fastapi import FastAPI
     from flask import Flask, Response
     from google.protobuf.message import Message
@@ -228,35 +223,16 @@ def mark_calls_back() -> None:
 
 
 def bound_webhooks(*, largest: int, seconds: float) -> None:
-    """Have webhooks read no more than so many bytes of an answer, for so many seconds.
-
-    And not heed its Retry-After, which may hold a thread for hours.
-    """
+    """Limit the answers of webhooks' addresses, as `outgoing_limits.bound_session` does."""
     from mlflow.webhooks import delivery
-    from requests.adapters import HTTPAdapter
-
-    def bounded(response: "requests.Response", *_: object, **__: object) -> None:
-        until = monotonic() + seconds
-        pieces, size = [], 0
-        while size <= largest and monotonic() < until:
-            piece = response.raw.read1(largest, decode_content=True)
-            if not piece:
-                break
-            pieces.append(piece)
-            size += len(piece)
-        response.raw.close()
-        response.raw = BytesIO(b"".join(pieces)[:largest])
 
     session = delivery._create_webhook_session()
-    session.hooks["response"].append(bounded)
-    for adapter in session.adapters.values():
-        assert isinstance(adapter, HTTPAdapter)  # noqa: S101
-        adapter.max_retries.respect_retry_after_header = False
+    outgoing_limits.bound_session(session, largest=largest, seconds=seconds)
     delivery._webhook_session = session
 
 
-def bound_providers(*, largest: int, values: int) -> None:
-    """Have the gateway end a provider's answer after so many bytes, or refuse so many values."""
+def bound_providers(answers: outgoing_limits.ProviderAnswers) -> None:
+    """Limit the answers of models' providers."""
     from mlflow.gateway.providers import utils
 
     post = utils._aiohttp_post
@@ -266,42 +242,12 @@ def bound_providers(*, largest: int, values: int) -> None:
     @asynccontextmanager
     async def bounded_post(*args: Any, **kwargs: Any) -> "AsyncIterator[Any]":
         async with post(*args, **kwargs) as response:
-            response.content = _BoundedStream(response.content, largest=largest, values=values)
-            yield response
+            with answers.bounded(response.content) as content:
+                response.content = content
+                yield response
 
     bounded_post.bounded = True  # type: ignore[attr-defined]
     utils._aiohttp_post = bounded_post
-
-
-class _BoundedStream:
-    """An answer's body that raises an error after so many bytes."""
-
-    def __init__(self, stream: "aiohttp.StreamReader", *, largest: int, values: int) -> None:
-        self._stream, self._left, self._values = stream, largest, values
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    async def __aiter__(self) -> "AsyncIterator[bytes]":
-        async for line in self._stream:
-            yield self._counted(line)
-
-    async def read(self, _: int = -1) -> bytes:
-        from aiohttp import ClientPayloadError
-
-        body = b"".join([self._counted(piece) async for piece in self._stream.iter_any()])
-        # It is parsed on the event loop.
-        if problem := json_problem(body, values=self._values):
-            raise ClientPayloadError(f"The provider's answer: {problem}")
-        return body
-
-    def _counted(self, piece: bytes) -> bytes:
-        from aiohttp import ClientPayloadError
-
-        self._left -= len(piece)
-        if self._left < 0:
-            raise ClientPayloadError("The provider's answer is larger than this server takes")
-        return piece
 
 
 def close_artifact_schemes(allowed: Collection[str]) -> None:

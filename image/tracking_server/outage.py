@@ -69,7 +69,9 @@ def _conceal(error: StatementError) -> None:
     if state == CANCELED:
         text = f"The database stopped this after {seconds} s: ask for less, with a narrower filter."
     elif state == TOO_LARGE:
-        text = "The answer is larger than this server takes: ask for less, with max_results."
+        text = (
+            "The answer is larger than this server's memory allows: ask for less, with max_results."
+        )
     elif state == READ_ONLY:
         text = "The viewer changes nothing."
     else:

@@ -31,6 +31,9 @@ MAX_CONCURRENCY = 1000
 MAX_TRUSTED_PROXIES = 1
 """The load balancer, if there is one."""
 
+MIN_MEMORY, MAX_MEMORY = 512, 32 * 1024
+"""Mebibytes: https://cloud.google.com/run/docs/configuring/services/memory-limits"""
+
 MAX_POOL_SIZE = 1000
 """Cloud SQL's own highest default of max_connections, on its largest machines."""
 
@@ -55,10 +58,11 @@ class Settings:
     `artifact_signer` is the service account that artifact URLs are signed as.
 
     `pool_size` are the database connections of all `processes` together, `max_concurrency` the
-    requests that each of them answers at a time; `database_replica` is the connection name of the
-    read replica that a viewer reads from, if there is one; `trusted_proxies` is how many addresses
-    of ours come after the client's in X-Forwarded-For; `internal_networks` are the ranges that
-    callers may make the server connect to as well as the internet. The endpoint is for a private or
+    requests that each of them answers at a time, `memory` the instance's bytes; `database_replica`
+    is the connection name of the read replica that a viewer reads from, if there is one;
+    `trusted_proxies` is how many addresses of ours come after the client's in X-Forwarded-For;
+    `internal_networks` are the ranges that callers may make the server connect to as well as the
+    internet. The endpoint is for a private or
     a regional one and for `make local`, which also says where to listen; `cloudsql_root` is where
     Cloud Run mounts the connector's sockets; `boot_patience` are the seconds that a boot waits for
     a grant that isn't seen yet, and for the database.
@@ -73,6 +77,7 @@ class Settings:
     pool_size: int
     processes: int
     max_concurrency: int
+    memory: int
     secrets: SecretVersions
     database_replica: str | None
     trusted_proxies: int
@@ -173,6 +178,7 @@ def load(env: Mapping[str, str]) -> Settings:
         # Of each process: the kernel spreads connections, not requests, and a share of them would
         # refuse what one process could answer while another has nothing to do.
         max_concurrency=number("MAX_CONCURRENCY", "80", 1, MAX_CONCURRENCY),
+        memory=number("MEMORY_MIB", "512", MIN_MEMORY, MAX_MEMORY) * 1024 * 1024,
         secrets=SecretVersions(
             artifact_url=secret("artifact_url"),
             database_url=secret("database_url"),

@@ -428,6 +428,7 @@ def test_env_is_exactly_the_contract() -> None:
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "8",
         "MAX_CONCURRENCY": "80",
         "WEB_CONCURRENCY": "1",
+        "MEMORY_MIB": "1024",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
 

@@ -174,6 +174,7 @@ def test_what_was_declared_is_all_that_the_server_is_told(stack: Stack) -> None:
     assert names == {
         *("GCP_PROJECT", "ARTIFACTS", "MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_DISABLE_TELEMETRY"),
         *("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "WEB_CONCURRENCY", "MAX_CONCURRENCY"),
+        "MEMORY_MIB",
         *("ARTIFACT_SIGNER", "ARTIFACT_URL_SECRET", "DATABASE_URL_SECRET"),
         *("TRACKING_USERNAME_SECRET", "TRACKING_PASSWORD_SECRET", "KEK_PASSPHRASE_SECRET"),
         # what Cloud Run adds

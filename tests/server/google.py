@@ -131,6 +131,7 @@ class Google:
             pool_size=8,
             processes=1,
             max_concurrency=80,
+            memory=512 * 1024 * 1024,
             secrets=versions,
             database_replica=None,
             trusted_proxies=0,

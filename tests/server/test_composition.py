@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
+from wsgiref.types import WSGIApplication
 
 import anyio
 import httpx
@@ -12,6 +13,7 @@ from sqlalchemy.engine import make_url
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 from tracking_server import database, mlflow_internals, schema
+from tracking_server.answers import Answers
 from tracking_server.composition import Composition
 from tracking_server.wsgi import FlaskThreads
 
@@ -19,8 +21,16 @@ from tests.server.process import HOST
 from tests.server.test_routes import every_route
 
 
-def no_cut(_: int) -> None:
-    """For requests whose clients stay."""
+def threads_of(app: WSGIApplication, *, threads: int) -> FlaskThreads:
+    unlimited = Answers(1024**3)
+    return FlaskThreads(
+        app,
+        threads=threads,
+        viewers_threads=1,
+        answers=unlimited,
+        viewers_answers=unlimited,
+        cut=lambda _: None,
+    )
 
 
 pytestmark = pytest.mark.anyio
@@ -46,7 +56,7 @@ async def both(
     )
     fastapi, flask = mlflow_internals.import_fastapi(), mlflow_internals.import_flask()
     composed = Composition(
-        flask=FlaskThreads(flask, threads=4, viewers_threads=1, cut=no_cut),
+        flask=threads_of(flask, threads=4),
         has_flask_route=flask.url_map.bind("").test,
         import_native=lambda: fastapi,
     )
@@ -270,7 +280,7 @@ async def test_a_wsgi_answer_of_any_number_of_chunks(chunks: list[bytes]) -> Non
         "query_string": b"", "headers": [], "server": ("127.0.0.1", 1), "client": None,
         "scheme": "http",
     }  # fmt: skip
-    await FlaskThreads(app, threads=1, viewers_threads=1, cut=no_cut)(scope, receive, send)
+    await threads_of(app, threads=1)(scope, receive, send)
     assert sent[0]["status"] == 201
     assert b"".join(message["body"] for message in sent[1:]) == b"".join(chunks)
     assert [message["more_body"] for message in sent[1:]][-1] is False

@@ -723,10 +723,10 @@ def test_a_stored_local_location_is_not_read(
 
 def test_an_answer_has_a_limit(user: httpx.Client, viewer: httpx.Client) -> None:
     """Of bytes from the database, for the viewer a smaller one."""
-    tags = [{"key": f"t{number}", "value": "x" * 5000} for number in range(1200)]
+    tags = [{"key": f"t{number}", "value": "x" * 5000} for number in range(800)]
     created = user.post("/api/2.0/mlflow/experiments/create", json={"name": "large answers"})
     experiment = created.json()["experiment_id"]
-    for _ in range(4):
+    for _ in range(3):
         made = user.post(
             "/api/2.0/mlflow/runs/create", json={"experiment_id": experiment, "tags": tags}
         )

@@ -164,6 +164,34 @@ def test_downloads_that_nobody_reads_leave_the_user_places(server: Server, large
 # ---- memory ----------------------------------------------------------------------------------
 
 
+def test_a_page_that_would_take_the_memory_is_refused(server: Server, postgres: Postgres) -> None:
+    """The database's answers are limited for one request, whatever `max_results` allows."""
+    with closing(connection_to(postgres)) as database:
+        database.run(
+            "INSERT INTO runs (run_uuid, experiment_id, user_id, lifecycle_stage, status,"
+            " start_time, artifact_uri)"
+            " SELECT md5(n::text), 0, 'x', 'active', 'FINISHED', n, 'mlflow-artifacts:/0'"
+            " FROM generate_series(1, 6000) n"
+        )
+        database.run(
+            "INSERT INTO params (run_uuid, key, value) SELECT md5(n::text), 'key' || m, 'value'"
+            " FROM generate_series(1, 6000) n, generate_series(1, 20) m"
+        )
+    with server.client() as user, viewer_of(server) as viewer:
+        for client, fits in ((user, 500), (viewer, 200)):
+            search = {"experiment_ids": ["0"], "max_results": 6000}
+            refused = client.post(SEARCH, json=search)
+            assert refused.status_code == 400
+            assert "max_results" in refused.json()["message"]
+            # What was held is given back, so that the next one is served, and again.
+            for _ in range(3):
+                answer = client.post(SEARCH, json=search | {"max_results": fits})
+                assert answer.status_code == 200, answer.text
+    with closing(connection_to(postgres)) as database:
+        database.run("DELETE FROM params")
+        database.run("DELETE FROM runs")
+
+
 def bomb(size: int) -> bytes:
     compress = zlib.compressobj(wbits=31)
     pieces = [compress.compress(bytes(MIB)) for _ in range(size // MIB)]

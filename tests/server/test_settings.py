@@ -55,6 +55,8 @@ def test_each_missing_variable_is_named(key: str) -> None:
         ("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "3"),
         ("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "many"),
         ("WEB_CONCURRENCY", "0"),
+        ("MEMORY_MIB", "511"),
+        ("MEMORY_MIB", "1Gi"),
         ("WEB_CONCURRENCY", "9"),
         ("MAX_CONCURRENCY", "0"),
         ("MAX_CONCURRENCY", "1001"),
@@ -111,6 +113,7 @@ def test_no_proxy_is_trusted_that_is_not_named() -> None:
 
 def test_each_process_has_a_connection() -> None:
     assert settings.load(COMPLETE | {"WEB_CONCURRENCY": "2"}).processes == 2
+    assert settings.load(COMPLETE | {"MEMORY_MIB": "1024"}).memory == 1024**3
     assert settings.load(COMPLETE | {"MAX_CONCURRENCY": "9"}).max_concurrency == 9
     few = {"WEB_CONCURRENCY": "4", "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "15"}
     with pytest.raises(BootError, match="POOL_SIZE is 15, wanted 16 at least"):

@@ -1,0 +1,57 @@
+"""The database's answers that requests hold stay within one limit."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from tracking_server import answers
+from tracking_server.answers import BYTE, ROW, Answer, Answers, Full, TooLarge
+from tracking_server.memory import AT_REST, FOR_BODIES, MIB, shares
+
+from tests.server.process import eventually
+
+
+def test_one_answer_is_limited() -> None:
+    limit = Answers(10 * BYTE + 2 * ROW)
+    answer = Answer(limit)
+    answer.add(6, rows=1)
+    answer.add(4, rows=1)
+    for received, rows in ((1, 0), (0, 1)):
+        with pytest.raises(TooLarge):
+            answer.add(received, rows=rows)
+    answer.close()
+    Answer(limit).add(10, rows=2)
+
+
+def test_all_answers_together_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "WAITING", 0.01)
+    limit = Answers(10 * BYTE)
+    held, further = Answer(limit), Answer(limit)
+    held.add(6, rows=0)
+    with pytest.raises(Full):
+        further.add(5, rows=0)
+    further.add(4, rows=0)
+    # It holds no more than what was counted.
+    held.close()
+    further.add(6, rows=0)
+
+
+def test_an_answer_waits_for_others() -> None:
+    limit = Answers(10 * BYTE)
+    held, further = Answer(limit), Answer(limit)
+    held.add(10, rows=0)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(further.add, 10, rows=0)
+        assert not eventually(waiting.done, seconds=0.2)
+        held.close()
+        assert waiting.result(10) is None
+
+
+@pytest.mark.parametrize("memory", [512, 1024, 4096, 32 * 1024])
+@pytest.mark.parametrize("processes", [1, 2, 8])
+def test_the_shares_fit_in_the_instance(memory: int, processes: int) -> None:
+    share = shares(memory * MIB, processes)
+    assert min(share.answers, share.viewers_answers, share.providers) > MIB
+    held = share.answers + share.viewers_answers + share.providers
+    # Where the processes have less than one instance's least, Cloud Run wouldn't take the setting.
+    if memory // processes >= 512:
+        assert AT_REST + FOR_BODIES + held <= memory * MIB // processes
