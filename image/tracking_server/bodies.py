@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tracking_server import spans
-from tracking_server.json_shape import json_problem
+from tracking_server.json_shape import NOT_JSON, json_problem
 from tracking_server.refusals import COME_BACK, refuse, swallow
 from tracking_server.viewing import LOOKING
 
@@ -250,6 +250,8 @@ class _Reading:
         is_protobuf = spans.is_protobuf(_header(self._scope, b"content-type"))
         if is_protobuf and self._scope["path"].endswith(spans.PATH):
             problem = spans.problem(body)
+        elif self._scope["path"].endswith(NOT_JSON):
+            problem = ""
         else:
             problem = json_problem(body, values=self._limits.values)
         if problem:

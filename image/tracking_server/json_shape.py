@@ -1,8 +1,14 @@
-"""How deep a JSON text is nested and how many values it has, found out without parsing it."""
+"""How deep a JSON text is nested and how many values it has, found out without parsing it.
+
+MLflow parses the JSON in some strings of its requests too, such as a dataset's records, so a string
+that looks like JSON counts with what is in it.
+"""
 
 import json
 import re
-from contextlib import suppress
+
+NOT_JSON = "/upload-artifact"
+"""How the path ends of the only route that takes a small file as it is, whatever is in it."""
 
 MAX_DEPTH = 64
 """Levels of nested JSON; MLflow's own requests have about ten."""
@@ -10,34 +16,71 @@ MAX_DEPTH = 64
 _TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
 """JSON's strings and structure. The possessive quantifiers keep it linear, in time and memory."""
 
+_ESCAPED = re.compile(rb"\\u00(?:5b|7b|2c)", re.IGNORECASE)
+"""`[`, `{` and `,` in a string."""
+
+_LOOKS_LIKE_JSON = re.compile(
+    rb'"(?:\s|\\[nrt]|\\u00(?:20|09|0a|0d))*+(?:[\[{]|\\"|\\u00(?:5b|7b|22))', re.IGNORECASE
+)
+
+
+class _TooMuch(Exception):
+    pass
+
 
 def json_problem(body: bytes, *, values: int, depth: int = MAX_DEPTH) -> str:
     """Why this text is too much for a JSON parser, nothing if it isn't.
 
-    It need not be JSON: what isn't, MLflow refuses.
+    The text need not be JSON: MLflow refuses what isn't.
     """
-    if body.lstrip()[:1] == b'"':
-        # JSON within JSON, as MLflow's older clients send it.
-        with suppress(ValueError, RecursionError):
-            inner = json.loads(body)
-            return json_problem(inner.encode("utf-8", "surrogatepass"), values=values, depth=depth)
     opened = body.count(b"[") + body.count(b"{")
     # Characters inside strings count here too; even so, most bodies are far below the limits.
+    if b"\\u00" in body:
+        opened += len(_ESCAPED.findall(body))
     if opened <= depth and opened + body.count(b",") <= values:
         return ""
-    level = deepest = count = 0
+    if not json.detect_encoding(body).startswith("utf-8"):
+        return "A large body must be in UTF-8, and this is in UTF-16 or UTF-32"
+    try:
+        _count(body, values, depth)
+    except _TooMuch as error:
+        return str(error)
+    return ""
+
+
+def _count(body: bytes, values: int, depth: int) -> int:
+    """Returns how many values a text has.
+
+    Raises:
+        _TooMuch: if they, or their levels, exceed the limits.
+    """
+    level = count = 0
     for token in _TOKENS.finditer(body):
         first = token[0][0]
-        if first in b"[{":
+        if first in b'"':
+            if _LOOKS_LIKE_JSON.match(token[0]):
+                # Each string within a string has its quotes escaped once more, so there are few.
+                count += _count(_decoded(token[0]), values - count, depth - level)
+        elif first in b"[{":
             level += 1
             count += 1
-            deepest = max(deepest, level)
         elif first in b"]}":
             level -= 1
-        elif first in b",":
+        else:
             count += 1
         if count > values:
-            return f"The body has more than {values} values: send them in several requests."
-        if deepest > depth:
-            return f"The body's JSON is nested more than {depth} levels deep: send it flatter."
-    return ""
+            raise _TooMuch(f"The body has more than {values} values: send them in several requests")
+        if level > depth:
+            raise _TooMuch(
+                f"The body's JSON is nested more than {depth} levels deep: send it flatter"
+            )
+    return count
+
+
+def _decoded(string: bytes) -> bytes:
+    try:
+        text: str = json.loads(string)
+    except ValueError:
+        # MLflow's parser refuses the whole body.
+        return b""
+    return text.encode("utf-8", "surrogatepass")

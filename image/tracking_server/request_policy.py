@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
 from tracking_server import gateway_policy, mlflow_internals
+from tracking_server.json_shape import NOT_JSON
 
 MAX_TEXT = 32 * 1024
 """Characters of a filter, which takes 160 times as much memory while it is parsed; the page's
@@ -125,7 +126,7 @@ def enforce(flask: Flask) -> None:
 
 def given_fields() -> Mapping[str, Any]:
     """What MLflow takes for the request's fields: a GET's query, or JSON, even twice encoded."""
-    if request.method in ("GET", "HEAD") and request.args:
+    if request.path.endswith(NOT_JSON) or (request.method in ("GET", "HEAD") and request.args):
         return {
             name: values if len(values) > 1 else values[0] for name, values in request.args.lists()
         }

@@ -721,6 +721,21 @@ def test_a_stored_local_location_is_not_read(
     assert "canary-file" not in read.text
 
 
+def test_a_small_file_may_hold_anything(user: httpx.Client) -> None:
+    """The page uploads it as it is; elsewhere so many brackets would be too much."""
+    made = user.post("/api/2.0/mlflow/runs/create", json={"experiment_id": "0"})
+    run = made.json()["run"]["info"]["run_id"]
+    content = b"[{," * 500_000
+    answer = user.post(
+        "/ajax-api/2.0/mlflow/upload-artifact",
+        params={"run_uuid": run, "path": "file.bin"},
+        content=content,
+    )
+    assert answer.status_code == 200, answer.text
+    found = user.get("/get-artifact", params={"run_uuid": run, "path": "file.bin"})
+    assert found.content == content
+
+
 def test_an_answer_has_a_limit(user: httpx.Client, viewer: httpx.Client) -> None:
     """Of bytes from the database, for the viewer a smaller one."""
     tags = [{"key": f"t{number}", "value": "x" * 5000} for number in range(800)]

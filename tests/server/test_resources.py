@@ -225,6 +225,18 @@ def attacks() -> dict[str, tuple[str, str, dict[str, str], bytes]]:
         "one long string": (*("POST", SEARCH, JSON), filled(b'{"x":"', b"a", b'"}', 31 * MIB)),
         "escapes": (*("POST", SEARCH, JSON), filled(b'"', b'\\"', b"", 31 * MIB)),
         "brackets": (*("POST", SEARCH, JSON), b"[" * (31 * MIB)),
+        "JSON in a string": (
+            *("POST", "/api/3.0/mlflow/datasets/d-0/records", JSON),
+            filled(b'{"records":"[', b"{},", b'{}]"}', 31 * MIB),
+        ),
+        "escaped JSON in a string": (
+            *("POST", "/api/3.0/mlflow/datasets/d-0/records", JSON),
+            filled(b'{"records":"[', b"\\u007b\\u007d\\u002c", b'{}]"}', 31 * MIB),
+        ),
+        "JSON in UTF-16": (
+            *("POST", SEARCH, JSON),
+            ("[" + "{}," * (5 * MIB) + "{}]").encode("utf-16-le"),
+        ),
         "gzip": ("POST", "/v1/traces", TRACES | {"Content-Encoding": "gzip"}, bomb(300 * MIB)),
         "gzip of gzip's smallest": (
             *("POST", "/v1/traces", TRACES | {"Content-Encoding": "gzip"}),
