@@ -25,7 +25,6 @@ SLOW_SECONDS, SLOW_CALLS = 5, 20
 FAILED_LOGINS = 50
 CONNECTIONS_SHARE = 0.9
 DISK_SHARE = 0.85
-LAG_SECONDS = 60
 # Of what the uptime check's places found.
 UP_SHARE = 0.5
 
@@ -98,11 +97,6 @@ def disk_query(database_id: str, *, limit_gb: int) -> str:
         f"max({_of_database('disk_bytes_used', database_id)}) > "
         f"{int(DISK_SHARE * limit_gb * 1_000_000_000)}"
     )
-
-
-def lag_query(database_id: str) -> str:
-    """https://cloud.google.com/sql/docs/postgres/replication/replication-lag"""
-    return f"max({_of_database('replication_replica_lag', database_id)}) > {LAG_SECONDS}"
 
 
 def uptime_query(check_id: str) -> str:
@@ -225,24 +219,6 @@ def database_alerts(
             ),
         ),
     ]
-
-
-def replica_alert(console: Console, *, database_id: pulumi.Output[str]) -> Alert:
-    return Alert(
-        name="replica",
-        title="the viewer sees what is old",
-        severity="WARNING",
-        query=database_id.apply(lag_query),
-        seconds=300,
-        meaning=f"The read replica has been more than {LAG_SECONDS} s behind for five minutes. "
-        "Runs are logged as ever; only what the viewer is shown is late.",
-        steps=(
-            f"See in {console.database}, beside its replica, how much the server writes and the "
-            "replica's CPU: at its limit both need a larger `databaseTier`.",
-            "Until it has caught up, `readReplica` false lets the viewer read where everybody "
-            "writes.",
-        ),
-    )
 
 
 def uptime_alert(console: Console, *, check_id: pulumi.Output[str]) -> Alert:

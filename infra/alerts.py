@@ -8,13 +8,7 @@ from __future__ import annotations
 import pulumi
 import pulumi_gcp as gcp
 
-from .alert_rules import (
-    Alert,
-    database_alerts,
-    replica_alert,
-    service_alerts,
-    uptime_alert,
-)
+from .alert_rules import Alert, database_alerts, service_alerts, uptime_alert
 from .component import Component
 from .console import Console
 from .log_metrics import LOG_METRICS, LogMetric
@@ -41,7 +35,6 @@ class Alerts(Component):
         database: DatabaseSettings,
         max_instances: int,
         connection_name: pulumi.Output[str],
-        replica: pulumi.Output[str] | None,
         uri: pulumi.Output[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -71,8 +64,6 @@ class Alerts(Component):
                 max_instances=max_instances,
                 database_id=database_id(connection_name),
             )
-        if replica is not None:
-            alerts.append(replica_alert(console, database_id=database_id(replica)))
         if settings.uptime_check:
             alerts.append(uptime_alert(console, check_id=self._uptime_check(uri)))
         for alert in alerts:

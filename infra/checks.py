@@ -36,7 +36,6 @@ OF_AN_INSTANCE = (
     "databaseDiskLimitGb",
     "databaseAvailability",
     "backupRetention",
-    "readReplica",
 )
 OF_A_BUCKET = ("bucketLocation", "bucketForceDestroy")
 
@@ -212,14 +211,6 @@ def _check_password_secret(
 
 def _check_database(read: Reader, settings: Settings) -> None:
     database = settings.database
-    alone = not settings.viewer and not database.existing_instance
-    if database.replica and alone and read.ok("viewerUsername"):
-        read.problem(
-            full("readReplica"),
-            wanted="with it viewerUsername: nobody else reads from it, as who writes would miss "
-            "what is not there yet",
-            example="pulumi config set viewerUsername viewer",
-        )
     # An instance that isn't ours has its own; its tier says how many connections it accepts.
     if read.ok("databaseTier", "databaseEdition") and not database.existing_instance:
         tier = tiers.require(database.tier)

@@ -374,7 +374,6 @@ def _database(read: Reader) -> DatabaseSettings:
         connections=read.integer("databaseConnections", 8, low=CONNECTIONS_PER_PROCESS, high=200),
         password_version=_version(read, "databasePasswordVersion"),
         backup_retention=read.integer("backupRetention", 7, low=1, high=365, unit=" backups"),
-        replica=read.boolean("readReplica", False),
     )
 
 

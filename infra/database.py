@@ -32,11 +32,9 @@ def connection_url(user: str, password: str, database: str, connection_name: str
 
 class Database(Component):
     connection_name: pulumi.Output[str]
-    # The read replica's connection name, if there is one.
-    replica: pulumi.Output[str] | None
     url: pulumi.Output[str]
-    # The names of the stack's own instances: "primary" and "replica".
-    instances: dict[str, pulumi.Output[str]]
+    # The name of the stack's own instance, if there is one.
+    instance: pulumi.Output[str] | None
 
     def __init__(
         self,
@@ -56,8 +54,7 @@ class Database(Component):
         self._existing = settings.existing_instance is not None
         # In an instance of its own it is alone.
         self._database = prefix if self._existing else DATABASE
-        self.replica = None
-        self.instances = {}
+        self.instance = None
         if settings.existing_instance:
             connection_name = pulumi.Output.from_input(settings.existing_instance)
             instance = pulumi.Output.from_input(settings.existing_instance.rpartition(":")[2])
@@ -71,14 +68,7 @@ class Database(Component):
                 kms_key=kms_key,
             )
             connection_name, instance = made.connection_name, made.name
-            self.instances["primary"] = instance
-            if settings.replica:
-                replica = self._replica(
-                    made, region=region, prefix=prefix, settings=settings, network=network
-                )
-                self.replica = replica.connection_name
-                self.instances["replica"] = replica.name
-                self._connects("server-connects-replica", project, prefix, replica.name, server)
+            self.instance = instance
         version = settings.password_version
         users = [
             self._user(each, instance=instance)
@@ -95,7 +85,7 @@ class Database(Component):
             if self._existing
             else self.child(),
         )
-        self._connects("server-connects", project, prefix, instance, server)
+        self._connects(project, prefix, instance, server)
         self.connection_name = connection_name
         # Secret, because the password in it is.
         self.url = pulumi.Output.all(
@@ -108,7 +98,6 @@ class Database(Component):
 
     def _connects(
         self,
-        name: str,
         project: str,
         prefix: str,
         instance: pulumi.Input[str],
@@ -116,7 +105,7 @@ class Database(Component):
     ) -> None:
         """The role exists for a whole project only: the condition binds it to this instance."""
         gcp.projects.IAMMember(
-            self.named(name),
+            self.named("server-connects"),
             project=project,
             role="roles/cloudsql.client",
             member=server,
@@ -158,13 +147,27 @@ class Database(Component):
             encryption_key_name=kms_key,
             # The first stops Pulumi, the second also the console, gcloud and the API.
             deletion_protection=deletion_protection,
-            settings=self._machine(
-                settings,
-                network=network,
-                availability=settings.availability,
-                protected=deletion_protection,
-                disk_gb=settings.disk_gb,
-                backup=gcp.sql.DatabaseInstanceSettingsBackupConfigurationArgs(
+            settings=gcp.sql.DatabaseInstanceSettingsArgs(
+                deletion_protection_enabled=deletion_protection,
+                tier=settings.tier,
+                # From PostgreSQL 16 on the default is ENTERPRISE_PLUS, which has no small tier.
+                edition=settings.edition,
+                availability_type=settings.availability,
+                disk_type="PD_SSD",
+                # Growth is not drift: the provider drops a difference that is a larger disk.
+                disk_size=settings.disk_gb,
+                disk_autoresize=True,
+                disk_autoresize_limit=settings.disk_limit_gb,
+                # An address that answers to connectors only: they bring IAM and mutual TLS, so
+                # there are no authorized networks. In a network it is the only one: Cloud Run's
+                # socket would take a public one first.
+                connector_enforcement="REQUIRED",
+                ip_configuration=gcp.sql.DatabaseInstanceSettingsIpConfigurationArgs(
+                    ipv4_enabled=network is None,
+                    private_network=network,
+                    ssl_mode="ENCRYPTED_ONLY",
+                ),
+                backup_configuration=gcp.sql.DatabaseInstanceSettingsBackupConfigurationArgs(
                     enabled=True,
                     point_in_time_recovery_enabled=True,
                     start_time="03:00",
@@ -176,81 +179,6 @@ class Database(Component):
             ),
             # Also for Pulumi, which then refuses before it has taken anything else away.
             opts=self.child(protect=deletion_protection),
-        )
-
-    def _replica(
-        self,
-        primary: gcp.sql.DatabaseInstance,
-        *,
-        region: str,
-        prefix: str,
-        settings: DatabaseSettings,
-        network: pulumi.Input[str] | None,
-    ) -> gcp.sql.DatabaseInstance:
-        """Has nothing of its own, so it may go, and its key is the primary's.
-
-        So is the size of its disk, which has grown meanwhile: none may be smaller than its
-        primary's. https://github.com/terraform-google-modules/terraform-google-sql-db/issues/338
-        """
-        suffix = random.RandomId(
-            self.named("replica-suffix"),
-            byte_length=SUFFIX_BYTES,
-            keepers={"primary": primary.name},
-            opts=self.child(),
-        )
-        return gcp.sql.DatabaseInstance(
-            self.named("replica"),
-            name=pulumi.Output.concat(prefix, "-replica-", suffix.hex),
-            region=region,
-            database_version=f"POSTGRES_{settings.version}",
-            master_instance_name=primary.name,
-            deletion_protection=False,
-            settings=self._machine(
-                settings,
-                network=network,
-                availability="ZONAL",
-                protected=False,
-                disk_gb=None,
-                backup=None,
-            ),
-            opts=self.child(),
-        )
-
-    @staticmethod
-    def _machine(
-        settings: DatabaseSettings,
-        *,
-        network: pulumi.Input[str] | None,
-        availability: str,
-        protected: bool,
-        disk_gb: int | None,
-        backup: gcp.sql.DatabaseInstanceSettingsBackupConfigurationArgs | None,
-    ) -> gcp.sql.DatabaseInstanceSettingsArgs:
-        # Cloud SQL copies no instance that is in a network and answers to connectors alone:
-        # https://cloud.google.com/sql/docs/postgres/replication/create-replica
-        # It then asks everybody for a certificate as the connectors have one.
-        copied = settings.replica and network is not None
-        return gcp.sql.DatabaseInstanceSettingsArgs(
-            deletion_protection_enabled=protected,
-            tier=settings.tier,
-            # From PostgreSQL 16 on the default is ENTERPRISE_PLUS, which has no small tier.
-            edition=settings.edition,
-            availability_type=availability,
-            disk_type="PD_SSD",
-            # Growth is no drift: the provider drops a difference that is a larger disk.
-            disk_size=disk_gb,
-            disk_autoresize=True,
-            disk_autoresize_limit=settings.disk_limit_gb,
-            # An address that answers to connectors only: they bring IAM and mutual TLS, so there
-            # are no authorized networks. In a network it is the only one: Cloud Run's socket would
-            # take a public one first.
-            connector_enforcement="NOT_REQUIRED" if copied else "REQUIRED",
-            ip_configuration=gcp.sql.DatabaseInstanceSettingsIpConfigurationArgs(
-                ipv4_enabled=network is None,
-                private_network=network,
-                ssl_mode="TRUSTED_CLIENT_CERTIFICATE_REQUIRED" if copied else "ENCRYPTED_ONLY",
-            ),
-            backup_configuration=backup,
         )
 
     @property

@@ -132,7 +132,7 @@ class Deployer(Component):
         repository: GitHubRepository,
         # What it may change and act as, by a short name of each.
         service: pulumi.Input[str],
-        instances: Mapping[str, pulumi.Input[str]],
+        instance: pulumi.Input[str] | None,
         secret_ids: Mapping[str, pulumi.Input[str]],
         accounts: Mapping[str, pulumi.Input[str]],
         images: pulumi.Input[str] | None,
@@ -169,7 +169,8 @@ class Deployer(Component):
 
         deploy, self.deploy_account = self._account(DEPLOY, pool=pool)
         self._changes_service(service, region=region, member=deploy)
-        self._changes_instances(instances, member=deploy)
+        if instance is not None:
+            self._changes_instance(instance, member=deploy)
         self._changes_secrets(secret_ids, member=deploy)
         self._acts_as(accounts, member=deploy)
         if images is not None:
@@ -182,7 +183,7 @@ class Deployer(Component):
                 opts=self.child(),
             )
         on_project = [*ON_PROJECT]
-        if instances:
+        if instance is not None:
             on_project += OF_INSTANCES
         if watched:
             on_project += OF_ALERTS
@@ -241,32 +242,26 @@ class Deployer(Component):
             opts=self.child(),
         )
 
-    def _changes_instances(
-        self, instances: Mapping[str, pulumi.Input[str]], *, member: pulumi.Input[str]
-    ) -> None:
-        if not instances:
-            return
-        role = self._role("deploy-database", ON_INSTANCE)
-        for key, instance in instances.items():
-            gcp.projects.IAMMember(
-                self.named(f"deploy-database-{key}"),
-                project=self._project,
-                role=role,
-                member=member,
-                # Google has no policies on single instances:
-                # https://cloud.google.com/sql/docs/postgres/iam-conditions
-                condition=gcp.projects.IAMMemberConditionArgs(
-                    title=f"one instance, {key}",
-                    description=f"The database of the MLflow server {self._prefix}",
-                    expression=pulumi.Output.format(
-                        'resource.name == "projects/{0}/instances/{1}" && '
-                        'resource.service == "sqladmin.googleapis.com"',
-                        self._project,
-                        instance,
-                    ),
+    def _changes_instance(self, instance: pulumi.Input[str], *, member: pulumi.Input[str]) -> None:
+        gcp.projects.IAMMember(
+            self.named("deploy-database-primary"),
+            project=self._project,
+            role=self._role("deploy-database", ON_INSTANCE),
+            member=member,
+            # Google has no policies on single instances:
+            # https://cloud.google.com/sql/docs/postgres/iam-conditions
+            condition=gcp.projects.IAMMemberConditionArgs(
+                title="one instance, primary",
+                description=f"The database of the MLflow server {self._prefix}",
+                expression=pulumi.Output.format(
+                    'resource.name == "projects/{0}/instances/{1}" && '
+                    'resource.service == "sqladmin.googleapis.com"',
+                    self._project,
+                    instance,
                 ),
-                opts=self.child(),
-            )
+            ),
+            opts=self.child(),
+        )
 
     def _changes_secrets(
         self, secret_ids: Mapping[str, pulumi.Input[str]], *, member: pulumi.Input[str]

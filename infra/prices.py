@@ -95,17 +95,12 @@ def database(settings: Settings) -> list[Line]:
         hour = tier.cpus * VCPU_HOUR[tier.edition] + tier.gigabytes * GB_HOUR[tier.edition]
     machines = 2 if wanted.availability == "REGIONAL" else 1
     twice = ", with its standby" if machines == 2 else ""
-    replica = Line(
-        what=f"a read replica, {wanted.disk_gb} GB of SSD",
-        dollars=hour * HOURS + wanted.disk_gb * DISK_GB,
-    )
     return [
         Line(what=f"Cloud SQL {wanted.tier}{twice}", dollars=machines * hour * HOURS),
         Line(
             what=f"{wanted.disk_gb} GB of SSD{twice}", dollars=machines * wanted.disk_gb * DISK_GB
         ),
         Line(what=f"backups, {BACKED_UP_GB} GB", dollars=BACKED_UP_GB * BACKUP_GB),
-        *([replica] if wanted.replica else []),
     ]
 
 
@@ -161,7 +156,7 @@ def rest(settings: Settings, *, runs_a_day: float, run: Run) -> list[Line]:
             Line(what="images", dollars=_beyond(STORED_IMAGES_GB, FREE_IMAGE_GB) * IMAGE_GB)
         )
     if settings.alerts.email:
-        alerts = SERVICE_ALERTS + settings.alerts.uptime_check + settings.database.replica
+        alerts = SERVICE_ALERTS + settings.alerts.uptime_check
         if not settings.database.existing_instance:
             alerts += DATABASE_ALERTS
         lines.append(

@@ -17,6 +17,12 @@ NAMESPACE = "mlflow-gcp"
 # Characters of a value that was given.
 SHOWN = 200
 
+# Settings of former releases, and what holds in their place.
+REMOVED = {
+    "readReplica": "nothing: viewers read from the database itself, and the next `pulumi up` "
+    "deletes the read replica; docs/traps.md has more",
+}
+
 T = TypeVar("T")
 
 HOSTNAME = re.compile(
@@ -190,15 +196,15 @@ class Reader:
             if not key.startswith(f"{NAMESPACE}:") or key in self._read:
                 continue
             short = key.removeprefix(f"{NAMESPACE}:")
+            given = "a key that nothing reads"
             close = difflib.get_close_matches(short, known, n=1)
-            meant = f"; did you mean {close[0]}?" if close else ""
+            wanted = "a key that Pulumi.yaml lists"
+            if short in REMOVED:
+                given, wanted = "a setting that was removed", REMOVED[short]
+            elif close:
+                wanted += f"; did you mean {close[0]}?"
             self.problems.append(
-                Problem(
-                    key=key,
-                    given="a key that nothing reads",
-                    wanted=f"a key that Pulumi.yaml lists{meant}",
-                    example=f"pulumi config rm {key}",
-                )
+                Problem(key=key, given=given, wanted=wanted, example=f"pulumi config rm {key}")
             )
 
     def _noted(self, key: str, value: T, default: T) -> T:

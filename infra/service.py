@@ -67,7 +67,6 @@ class Service(Component):
         server: pulumi.Input[str],
         signer: pulumi.Input[str],
         connection_name: pulumi.Input[str],
-        replica: pulumi.Input[str] | None,
         secrets: Mapping[str, pulumi.Output[str]],
         pool_size: int,
         deletion_protection: bool,
@@ -97,8 +96,6 @@ class Service(Component):
             "MEMORY_MIB": str(mebibytes(settings.memory)),
             "MLFLOW_DISABLE_TELEMETRY": "false" if settings.telemetry else "true",
         }
-        if replica is not None:
-            env["DATABASE_REPLICA"] = replica
         if settings.internal_networks:
             env["INTERNAL_NETWORKS"] = ",".join(settings.internal_networks)
         if balanced:
@@ -135,7 +132,7 @@ class Service(Component):
                     gcp.cloudrunv2.ServiceTemplateVolumeArgs(
                         name="cloudsql",
                         cloud_sql_instance=gcp.cloudrunv2.ServiceTemplateVolumeCloudSqlInstanceArgs(
-                            instances=[connection_name, *([] if replica is None else [replica])]
+                            instances=[connection_name]
                         ),
                     )
                 ],

@@ -20,8 +20,6 @@ class DatabaseSettings:
     connections: int
     password_version: int
     backup_retention: int
-    # Whether the viewer reads from a read replica.
-    replica: bool
 
 
 @dataclass(frozen=True, kw_only=True)

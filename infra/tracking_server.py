@@ -51,7 +51,6 @@ class Arguments(TypedDict, total=False):
     database_connections: int
     database_password_version: int
     backup_retention: int
-    read_replica: bool
     memory: str
     cpu: int
     concurrency: int

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from local.cloud import Cloud
 
 
-# Where a primary declares no size.
-_DISK_GB = 10
-
-
 def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     instance = inputs["name"]
     declared = inputs.get("settings") or {}
@@ -40,7 +36,6 @@ def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
     if private:
         check_peered(cloud, private, instance)
     check_key(cloud, inputs.get("encryptionKeyName"), api="sqladmin", location=region)
-    primary = _primary_of(cloud, inputs)
     settings = Settings(
         connection_name=f"{cloud.project}:{region}:{instance}",
         major=int(last(inputs["databaseVersion"].replace("_", "/"))),
@@ -51,15 +46,12 @@ def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
             entry["value"] for entry in network.get("authorizedNetworks") or ()
         ),
         flags=tuple((flag["name"], flag["value"]) for flag in declared.get("databaseFlags") or ()),
-        primary=primary.settings.name if primary else None,
     )
     _check_tier(settings, declared.get("edition"))
     found = cloud.databases.get(instance)
     if found is None:
         made = Postgres if cloud.container else RecordedInstance
-        cloud.databases[instance] = made(
-            state=cloud.state, settings=settings, say=cloud.say, primary=primary
-        )
+        cloud.databases[instance] = made(state=cloud.state, settings=settings, say=cloud.say)
         cloud.databases[instance].start()
     elif settings != found.settings:
         if settings.major < found.settings.major:
@@ -78,41 +70,6 @@ def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
             {"ipAddress": address, "type": kind, "timeToRetire": ""} for _, kind in kinds
         ],
     }
-
-
-def _primary_of(cloud: Cloud, inputs: Inputs) -> Any:
-    """Of the one class that all instances are here.
-
-    https://cloud.google.com/sql/docs/postgres/replication/create-replica
-    """
-    if not (name := inputs.get("masterInstanceName")):
-        return None
-    primary, backup = instance_of(cloud, name), "backupConfiguration"
-    declared = inputs.get("settings") or {}
-    if (declared.get(backup) or {}).get("enabled"):
-        raise Refused("Error 400: Invalid request: Backups can't be enabled for read replicas.")
-    live = cloud.read("gcp:sql/databaseInstance:DatabaseInstance", name)
-    of_primary = (live.inputs.get("settings") or {}) if live else {}
-    if not (of_primary.get(backup) or {}).get("pointInTimeRecoveryEnabled"):
-        raise Refused(
-            f"Error 400: Invalid request: The primary instance {name} must have point-in-time "
-            "recovery enabled."
-        )
-    in_network = (of_primary.get("ipConfiguration") or {}).get("privateNetwork")
-    if in_network and of_primary.get("connectorEnforcement") == "REQUIRED":
-        raise Refused(
-            f"Error 400: Invalid request: {name} has a private IP and accepts connections from "
-            "Cloud SQL connectors only: read replicas can't be created for it."
-        )
-    # One that stands grows with its primary, whatever is declared; without a size it has the same.
-    least = int(of_primary.get("diskSize") or _DISK_GB)
-    disk = int(declared.get("diskSize") or least)
-    if inputs["name"] not in cloud.databases and disk < least:
-        raise Refused(
-            "Error 400: Invalid request: The disk size of a read replica can't be smaller than "
-            f"its primary instance's: {disk} GB, {name} has {least} GB."
-        )
-    return primary
 
 
 def _check_tier(settings: Settings, edition: str | None) -> None:
@@ -156,16 +113,6 @@ def delete_instance(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
         raise Refused(
             "Error, failed to delete instance: googleapi: Error 400: The instance is protected. "
             "Please disable the deletion protection and try again."
-        )
-    replicas = [
-        each.settings.name
-        for each in cloud.databases.values()
-        if each.settings.primary == inputs["name"]
-    ]
-    if replicas:
-        raise Refused(
-            "Error 400: Invalid request: The instance has read replicas, which have to be deleted "
-            f"first: {', '.join(replicas)}."
         )
     cloud.databases.pop(inputs["name"]).delete()
 

@@ -65,8 +65,6 @@ class Settings:
     connector_required: bool = False
     authorized_networks: tuple[str, ...] = ()
     flags: tuple[tuple[str, str], ...] = ()
-    # The instance that this one is a read replica of.
-    primary: str | None = None
 
     @property
     def name(self) -> str:
@@ -74,7 +72,7 @@ class Settings:
 
     def access(self) -> str:
         """`pg_hba.conf`. Cloud SQL's own connections and the connectors' come by the socket."""
-        lines = ["local all all scram-sha-256", f"local replication {ADMIN} scram-sha-256"]
+        lines = ["local all all scram-sha-256"]
         if not self.connector_required:
             plain = self.ssl_mode == "ALLOW_UNENCRYPTED_AND_ENCRYPTED"
             kind = "host" if plain else "hostssl"
@@ -197,22 +195,14 @@ def _reaches(user: User | None, directory: Path) -> bool:
 
 
 class Postgres:
-    """One instance, running. With a primary it is its standby, by streaming replication."""
+    """One instance, running."""
 
-    def __init__(
-        self,
-        *,
-        state: State,
-        settings: Settings,
-        say: Callable[[str], None],
-        primary: Postgres | None = None,
-    ) -> None:
+    def __init__(self, *, state: State, settings: Settings, say: Callable[[str], None]) -> None:
         self._state, self.settings, self._say = state, settings, say
-        self._primary = primary
         self._user = User.unprivileged()
         self._home = self._place(state.directory("postgres", settings.name))
         self._data = self._home / "data"
-        self._password: str = primary._password if primary else self._remembered_password()
+        self._password = self._remembered_password()
         self._child: subprocess.Popen[bytes] | None = None
         self.port = 0
         self._sockets = state.short_directory() / "pg"
@@ -268,8 +258,7 @@ class Postgres:
     # Life
 
     def start(self) -> None:
-        # A standby has nothing of its own and is copied anew.
-        stamp = (self._primary or self)._data / "PG_VERSION"
+        stamp = self._data / "PG_VERSION"
         data = self._made_by(stamp) if stamp.exists() else None
         installation = choose(installations(), wanted=self.settings.major, data=data)
         why = ""
@@ -278,9 +267,7 @@ class Postgres:
             why = f", though {self.settings.major} is declared: {reason}"
         programs = self._runnable(installation)
         self._say(f"starting PostgreSQL {installation.version}{why}")
-        if self._primary:
-            self._copy(self._primary, programs)
-        elif data is None:
+        if data is None:
             self._initialise(programs)
         self._configure()
         log = self._state.directory("log") / f"{self.settings.name}.log"
@@ -302,27 +289,7 @@ class Postgres:
             seconds=_STOP_SECONDS,
         )
         self._wait(log)
-        if self._primary is None:
-            self._create_roles()
-
-    def _copy(self, primary: Postgres, programs: Path) -> None:
-        shutil.rmtree(self._data, ignore_errors=True)
-        answer = subprocess.run(
-            [
-                *(programs / "pg_basebackup", "-D", self._data, "-U", ADMIN, "--no-sync"),
-                *("-h", primary._sockets, "-p", str(primary.port), "--checkpoint", "fast"),
-            ],
-            check=False,
-            capture_output=True,
-            text=True,
-            env={"PATH": os.defpath, "LC_ALL": "C", "PGPASSWORD": self._password},
-            **_as(self._user),
-        )
-        if answer.returncode:
-            raise LocalError(f"PostgreSQL could not copy its primary: {_reason(answer.stderr)}")
-        standby = self._data / "standby.signal"
-        standby.touch()
-        self._own(standby)
+        self._create_roles()
 
     def _made_by(self, stamp: Path) -> int:
         try:
@@ -357,7 +324,7 @@ class Postgres:
 
     def _configure(self) -> None:
         """Written at each start, so that what is declared now holds now."""
-        # The same again at a restart: standbys know it.
+        # The same again after a restart: it is part of the socket's name.
         if not self.port:
             self.port = free_port()
         certificate, key = self._data / "server.crt", self._data / "server.key"
@@ -382,12 +349,6 @@ class Postgres:
             "synchronous_commit": "off",
             "log_line_prefix": "%m [%p] ",
         }
-        if self._primary:
-            flags["wal_retrieve_retry_interval"] = "200ms"
-            flags["primary_conninfo"] = (
-                f"host={self._primary._sockets} port={self._primary.port} user={ADMIN} "
-                f"password={self._password}"
-            )
         lines = [
             f"{name} = '{value.replace(chr(39), chr(39) * 2)}'" for name, value in flags.items()
         ]
@@ -499,14 +460,7 @@ def _is_wrong_password(error: Exception) -> bool:
 class RecordedInstance:
     """An instance that nobody connects to, so that none has to run."""
 
-    def __init__(
-        self,
-        *,
-        state: State,
-        settings: Settings,
-        say: Callable[[str], None],
-        primary: RecordedInstance | None = None,
-    ) -> None:
+    def __init__(self, *, state: State, settings: Settings, say: Callable[[str], None]) -> None:
         self.settings = settings
         self.databases: set[str] = set()
         self.users: dict[str, str] = {}

@@ -34,16 +34,6 @@ def _cloud(stack: CloudStack) -> None:
         f"gcloud sql backups list --instance {instance} {where}",
         f"gcloud sql backups restore BACKUP_ID --restore-instance {instance} {where}",
     ]
-    if stack.setting("readReplica") == "true":
-        # Onto an instance that has one nothing is restored:
-        # https://cloud.google.com/sql/docs/postgres/backup-recovery/restoring
-        restore = [
-            f"pulumi config set readReplica false --stack {stack.name}",
-            f"pulumi up --stack {stack.name}",
-            *restore,
-            f"pulumi config set readReplica true --stack {stack.name}",
-            f"pulumi up --stack {stack.name}",
-        ]
     print("Done. It stays until you delete it. To restore, and lose what is logged from now on:")
     print("\n".join(f"  {command}" for command in restore))
     print('docs/runbooks.md, "Restore the database", has the rest.')

@@ -102,7 +102,6 @@ def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets, Callba
         values.database_url,
         pool_size=config.pool_share,
         cloudsql_root=config.cloudsql_root,
-        replica=config.database_replica,
     )
     engine = database.single_connection_engine()
     schema.ensure(engine, deadline=config.boot_patience)

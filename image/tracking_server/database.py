@@ -14,7 +14,6 @@ from sqlalchemy.exc import DisconnectionError
 
 from tracking_server import dialect, driver, outage
 from tracking_server.pool import NestingPool
-from tracking_server.replica import ReplicaPool, check_schema
 
 PLUGIN_URL = "postgresql+pg8000:///?plugin=tracking_server"
 """What MLflow is told: the address, user and password come from `connect_with`."""
@@ -33,24 +32,14 @@ that has given up would go on holding a connection, and come again for another."
 _MLFLOW_POOL_SETTINGS = ("poolclass", "pool_recycle", "max_overflow", "pool_pre_ping")
 
 _address: URL | None = None
-_replica: URL | None = None
 _pool_size = 1
 _shared_pool: Pool | None = None
 
 
-def connect_with(
-    url: URL, *, pool_size: int, cloudsql_root: str, replica: str | None = None
-) -> None:
-    """Say which database `PLUGIN_URL` means and how many connections this process may hold.
-
-    As many again to the `replica`, a connection name, from which a viewer reads.
-    """
-    global _address, _replica, _pool_size
-    # Users and passwords are the primary's there too.
-    socket = {"unix_sock": f"{cloudsql_root}/{replica}/.s.PGSQL.5432"}
-    address = _at_root(url, cloudsql_root)
-    there = address.update_query_dict(socket) if replica else None
-    _address, _replica, _pool_size = address, there, pool_size
+def connect_with(url: URL, *, pool_size: int, cloudsql_root: str) -> None:
+    """Say which database `PLUGIN_URL` means and how many connections this process may hold."""
+    global _address, _pool_size
+    _address, _pool_size = _at_root(url, cloudsql_root), pool_size
 
 
 def single_connection_engine() -> Engine:
@@ -59,7 +48,7 @@ def single_connection_engine() -> Engine:
     All of a boot shares it: where connections are scarce, the next one might not be had.
     """
     return create_engine(
-        _configured(_address),
+        _configured(),
         module=driver,
         pool_size=1,
         max_overflow=-1,
@@ -96,13 +85,13 @@ class SharedPool(CreateEnginePlugin):
         kwargs["hide_parameters"] = True
         kwargs["query_cache_size"] = REMEMBERED_STATEMENTS
         if _shared_pool is None:
-            kwargs.update(_pool_arguments(), poolclass=ReplicaPool if _replica else NestingPool)
+            kwargs.update(_pool_arguments(), poolclass=NestingPool)
         else:
             kwargs.pop("pool_size", None)
             kwargs["pool"] = _shared_pool
 
     def update_url(self, url: URL) -> URL:
-        return _configured(_address).set(drivername=dialect.DRIVER)
+        return _configured().set(drivername=dialect.DRIVER)
 
     def engine_created(self, engine: Engine) -> None:
         # No lock: the boot makes the first engine before anything else can make one.
@@ -112,8 +101,6 @@ class SharedPool(CreateEnginePlugin):
         if first:
             event.listen(engine, "connect", _limit_statements)
             event.listen(engine, "checkout", _replace_if_dead)
-            if isinstance(engine.pool, ReplicaPool):
-                engine.pool.replica = _replica_pool()
         else:
             # SQLAlchemy prepares a dialect at its pool's next new connection. A shared pool may
             # never open another, so the dialect is prepared on one that is open.
@@ -133,17 +120,6 @@ def _pool_arguments() -> dict[str, Any]:
     }
 
 
-def _replica_pool() -> NestingPool:
-    """Nothing is opened before a viewer comes."""
-    url = _configured(_replica).set(drivername=dialect.DRIVER)
-    engine = create_engine(url, module=driver, poolclass=NestingPool, **_pool_arguments())
-    event.listen(engine, "connect", _limit_statements)
-    event.listen(engine, "connect", check_schema)
-    event.listen(engine, "checkout", _replace_if_dead)
-    assert isinstance(engine.pool, NestingPool)  # noqa: S101
-    return engine.pool
-
-
 def _limit_statements(connection: driver.Connection, *_: object) -> None:
     connection.limit_statements()
 
@@ -154,16 +130,16 @@ def _replace_if_dead(connection: driver.Connection, *_: object) -> None:
         raise DisconnectionError("the database has ended this connection")
 
 
-def _configured(address: URL | None) -> URL:
+def _configured() -> URL:
     """The address without its password, which travels in the connect arguments alone."""
-    assert address is not None, "connect_with was not called"  # noqa: S101
+    assert _address is not None, "connect_with was not called"  # noqa: S101
     return URL.create(
-        address.drivername,
-        username=address.username,
-        host=address.host,
-        port=address.port,
-        database=address.database,
-        query=address.query,
+        _address.drivername,
+        username=_address.username,
+        host=_address.host,
+        port=_address.port,
+        database=_address.database,
+        query=_address.query,
     )
 
 

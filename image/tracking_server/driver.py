@@ -11,8 +11,8 @@ an upgrade which changes it fails there.
 """
 
 import select
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from socket import SHUT_RDWR
 from struct import Struct
@@ -191,8 +191,9 @@ class Connection(legacy.Connection):  # type: ignore[misc]
         if silent and monotonic() - self._answered < SURELY_ALIVE:
             return True
         try:
-            with self.answering_within(PING_TIMEOUT):
-                self.execute_simple(";")
+            self._usock.settimeout(PING_TIMEOUT)
+            self.execute_simple(";")
+            self._usock.settimeout(self._answer_timeout)
         except Error:
             return False
         return True
@@ -209,13 +210,6 @@ class Connection(legacy.Connection):  # type: ignore[misc]
         # Postgres on macOS can't look: https://www.postgresql.org/docs/current/runtime-config-connection.html
         with suppress(DatabaseError):
             self.execute_simple(f"set client_connection_check_interval to '{LEFT_CHECK}s'")
-
-    @contextmanager
-    def answering_within(self, seconds: float) -> Iterator[None]:
-        """Another limit than `answer_timeout`. It stays after an error, which ends the session."""
-        self._usock.settimeout(seconds)
-        yield
-        self._usock.settimeout(self._answer_timeout)
 
     def cut(self) -> None:
         """Give whichever thread waits for an answer an error at once, as closing would not."""

@@ -10,7 +10,6 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Condition, RLock, get_ident
-from time import monotonic
 from typing import Any
 
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -52,9 +51,6 @@ class NestingPool(QueuePool):
         self._most_taken = self._most_waiting = 0
         self._held: Counter[int] = Counter()
         self._uses: set[_Use] = set()
-        # Of each thread that holds connections or waits for its first, the oldest first.
-        self._since: dict[int, float] = {}
-        self._turned_away = 0
 
     def use(self) -> dict[str, int]:
         """The most connections in use and threads waiting at once since it was last asked.
@@ -65,24 +61,6 @@ class NestingPool(QueuePool):
         most = {"in_use": self._most_taken, "waiting": self._most_waiting}
         self._most_taken, self._most_waiting = self._taken, self._waiting
         return most
-
-    def busy_since(self) -> float | None:
-        """Since which moment of `time.monotonic` a thread has held or awaited its connections."""
-        with self._lock:
-            return next(iter(self._since.values()), None)
-
-    def in_use(self) -> list[Any]:
-        """Every connection that is handed out, without those that are still being opened."""
-        with self._lock:
-            return [use.connection for use in self._uses if use.connection is not None]
-
-    def turn_away(self) -> None:
-        """Let none of those who wait for a connection wait any longer: they get an error."""
-        with self._lock:
-            self._turned_away += 1
-            self._further.notify_all()
-            for turn in (*self._queue, *self._viewers_queue):
-                turn.notify()
 
     def cut(self, thread: int) -> None:
         """Give a thread that waits for the database an error at once."""
@@ -116,7 +94,6 @@ class NestingPool(QueuePool):
     def _take(self, thread: int) -> None:
         with self._lock:
             nth = self._held[thread] + 1
-            self._since.setdefault(thread, monotonic())
             leaves = max(0, min(DEEPEST, self.size()) - nth)
             looking = LOOKING.get()
             queue = self._viewers_queue if looking else self._queue
@@ -157,16 +134,10 @@ class NestingPool(QueuePool):
     def _wait(self, freed: Condition, room: Callable[[], bool]) -> bool:
         if room():
             return True
-        turned_away = self._turned_away
-
-        def may_go_on() -> bool:
-            return self._turned_away == turned_away
-
         self._waiting += 1
         self._most_waiting = max(self._most_waiting, self._waiting)
         try:
-            freed.wait_for(lambda: room() or not may_go_on(), self.timeout())
-            return room() and may_go_on()
+            return freed.wait_for(room, self.timeout())
         finally:
             self._waiting -= 1
 
@@ -181,5 +152,4 @@ class NestingPool(QueuePool):
     def _forget_if_idle(self, thread: int) -> None:
         if not self._held[thread]:
             self._held.pop(thread, None)
-            self._since.pop(thread, None)
             self._viewers.discard(thread)

@@ -12,7 +12,6 @@ Artifacts = Literal["proxied", "direct"]
 Network = IPv4Network | IPv6Network
 
 _SECRET_VERSION = re.compile(r"[A-Za-z0-9_-]{1,255}/versions/[1-9][0-9]*")
-_CONNECTION_NAME = re.compile(r"[a-z0-9.:-]+:[a-z0-9-]+:[a-z0-9-]+")
 # A domain-scoped project's accounts have its domain too: name@project.example.com.iam...
 _SERVICE_ACCOUNT = re.compile(
     r"[a-z][a-z0-9-]{4,28}[a-z0-9]@[a-z0-9][a-z0-9.-]*\.iam\.gserviceaccount\.com"
@@ -58,14 +57,12 @@ class Settings:
     `artifact_signer` is the service account that artifact URLs are signed as.
 
     `pool_size` are the database connections of all `processes` together, `max_concurrency` the
-    requests that each of them answers at a time, `memory` the instance's bytes; `database_replica`
-    is the connection name of the read replica that a viewer reads from, if there is one;
-    `trusted_proxies` is how many addresses of ours come after the client's in X-Forwarded-For;
-    `internal_networks` are the ranges that callers may make the server connect to as well as the
-    internet. The endpoint is for a private or
-    a regional one and for `make local`, which also says where to listen; `cloudsql_root` is where
-    Cloud Run mounts the connector's sockets; `boot_patience` are the seconds that a boot waits for
-    a grant that isn't seen yet, and for the database.
+    requests that each of them answers at a time, `memory` the instance's bytes; `trusted_proxies`
+    is how many addresses of ours come after the client's in X-Forwarded-For; `internal_networks`
+    are the ranges that callers may make the server connect to as well as the internet. The endpoint
+    is for a private or a regional one and for `make local`, which also says where to listen;
+    `cloudsql_root` is where Cloud Run mounts the connector's sockets; `boot_patience` are the
+    seconds that a boot waits for a grant that isn't seen yet, and for the database.
     """
 
     project: str
@@ -79,7 +76,6 @@ class Settings:
     max_concurrency: int
     memory: int
     secrets: SecretVersions
-    database_replica: str | None
     trusted_proxies: int
     internal_networks: tuple[Network, ...]
     cloudsql_root: str
@@ -187,11 +183,6 @@ def load(env: Mapping[str, str]) -> Settings:
             kek_passphrase=secret("kek_passphrase"),
             viewer_username=secret("viewer_username") if has_viewer else None,
             viewer_password=secret("viewer_password") if has_viewer else None,
-        ),
-        database_replica=(
-            text("DATABASE_REPLICA", "my-project:us-central1:mlflow-replica", _CONNECTION_NAME)
-            if "DATABASE_REPLICA" in env
-            else None
         ),
         trusted_proxies=number("TRUSTED_PROXIES", "0", 0, MAX_TRUSTED_PROXIES),
         internal_networks=tuple(internal_networks),

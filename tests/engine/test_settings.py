@@ -137,7 +137,6 @@ ELSEWHERE = {
     # test_reuse
     "existingDatabaseInstance",
     "existingBucket",
-    "readReplica",  # with viewerUsername: below
     # Together: below
     "githubRepository",
     "githubRepositoryId",
@@ -172,14 +171,6 @@ def ahead(shared: Deployment, settings: dict[str, Any], *, fails: bool = False) 
 def test_a_setting_touches_only_what_it_should(shared: Deployment, key: str) -> None:
     value, touched = TABLE[key]
     assert kinds(ahead(shared, {key: value}).touched) == touched
-
-
-def test_a_read_replica_leaves_the_database_as_it_is(shared: Deployment) -> None:
-    settings = {"viewerUsername": "viewer", "readReplica": True}
-    assert kinds(ahead(shared, settings).touched) == {
-        **TABLE["viewerUsername"][1],
-        **dict.fromkeys((INSTANCE, PROJECT_MEMBER, "random:index/randomId:RandomId"), NEW),
-    }
 
 
 @pytest.mark.parametrize("review", [False, True])
@@ -267,12 +258,8 @@ def test_a_key_that_comes_later_brings_an_empty_database(fresh: Deployment) -> N
 
 
 def test_a_database_in_a_network(fresh: Deployment) -> None:
-    fresh.init(network="private", viewerUsername="viewer")
+    fresh.init(network="private")
     fresh.up()
-    # Before it is copied, it gives up answering to connectors alone.
-    fresh.configure(readReplica=True)
-    assert kinds(fresh.up().touched)[INSTANCE] == UPDATED | NEW
-    assert fresh.up().touched == set()
     # It does not come out again.
     fresh.configure(network=None)
     refused = fresh.preview(fails=True)

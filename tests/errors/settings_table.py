@@ -565,17 +565,6 @@ SETTINGS = (
         example="pulumi config set databaseConnections 32",
     ),
     Setting(
-        name="replica for nobody",
-        config={"readReplica": "true"},
-        key="readReplica",
-        given="true",
-        wanted=(
-            "with it viewerUsername: nobody else reads from it, as who writes would miss what "
-            "is not there yet"
-        ),
-        example="pulumi config set viewerUsername viewer",
-    ),
-    Setting(
         name="memory",
         config={"memory": "1 GB"},
         key="memory",
@@ -762,5 +751,16 @@ SETTINGS = (
         given="a key that nothing reads",
         wanted="a key that Pulumi.yaml lists",
         example="pulumi config rm mlflow-gcp:colour",
+    ),
+    Setting(
+        name="key of a former release",
+        config={"readReplica": "true"},
+        key="readReplica",
+        given="a setting that was removed",
+        wanted=(
+            "nothing: viewers read from the database itself, and the next `pulumi up` deletes "
+            "the read replica; docs/traps.md has more"
+        ),
+        example="pulumi config rm mlflow-gcp:readReplica",
     ),
 )

@@ -10,7 +10,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -714,20 +714,15 @@ def _damaged_version() -> None:
         database.start()
 
 
-def _programs_that_fail(*, primary: bool) -> None:
-    with _database() as (state, database), TemporaryDirectory() as folder:
+def _programs_that_fail() -> None:
+    with _database() as (_, database), TemporaryDirectory() as folder:
         programs = Path(folder, "postgresql", "bin")
         programs.mkdir(parents=True)
-        for name in ("postgres", "initdb", "pg_basebackup"):
+        for name in ("postgres", "initdb"):
             (programs / name).write_text('#!/bin/sh\necho "the reason" >&2; exit 1\n')
             (programs / name).chmod(0o755)
-        if primary:
-            settings = replace(database.settings, connection_name="my-project:us-central1:copy")
-            failing = Postgres(state=state, settings=settings, say=print, primary=database)
-        else:
-            failing = database
         with patch("local.postgres.installations", lambda: [Installation(programs, 17, "17.1")]):
-            failing.start()
+            database.start()
 
 
 def _root_alone() -> None:
@@ -791,13 +786,8 @@ RAISED = (
     ),
     Raised(
         name="a database that can't be made",
-        cause=lambda: _programs_that_fail(primary=False),
+        cause=_programs_that_fail,
         said="PostgreSQL could not make its database: the reason…",
-    ),
-    Raised(
-        name="a replica that can't be made",
-        cause=lambda: _programs_that_fail(primary=True),
-        said="PostgreSQL could not copy its primary: the reason…",
     ),
     Raised(
         name="a database that has ended before it is looked at",

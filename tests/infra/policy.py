@@ -140,11 +140,6 @@ class Stack:
         return found
 
     @property
-    def primaries(self) -> list[Declared]:
-        """The instances that hold the data: replicas are copies, with their primary's key."""
-        return [r for r in self.all(INSTANCE) if "masterInstanceName" not in r.inputs]
-
-    @property
     def data(self) -> list[Declared]:
         """The buckets whose objects are nowhere else: not those of Cloud Build's source."""
         return [bucket for bucket in self.all(BUCKET) if bucket.name != "source"]
@@ -313,7 +308,7 @@ def data_is_encrypted_with_the_key_that_is_asked_for(stack: Stack) -> Iterator[s
     for resource in stack.program.created:
         inputs = resource.inputs
         match resource.type:
-            case "gcp:sql/databaseInstance:DatabaseInstance" if resource in stack.primaries:
+            case "gcp:sql/databaseInstance:DatabaseInstance":
                 key = inputs.get("encryptionKeyName")
             case "gcp:storage/bucket:Bucket":
                 key = inputs.get("encryption", {}).get("defaultKmsKeyName")
@@ -361,20 +356,12 @@ def connections_are_encrypted(stack: Stack) -> Iterator[str]:
         mode = settings["ipConfiguration"].get("sslMode")
         encrypted = mode in {"ENCRYPTED_ONLY", "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"}
         yield from _unless(encrypted, instance, f"sslMode {mode}")
-        connector = (
-            settings.get("connectorEnforcement") == "REQUIRED"
-            # Google copies no instance of a network that asks for it; nobody else has certificates.
-            or (
-                stack.setting("readReplica", False)
-                and stack.setting("network", "public") == "private"
-                and mode == "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"
-            )
-        )
+        connector = settings.get("connectorEnforcement") == "REQUIRED"
         yield from _unless(connector, instance, "answers without Cloud SQL's connector")
 
 
 def the_database_is_backed_up(stack: Stack) -> Iterator[str]:
-    for instance in stack.primaries:
+    for instance in stack.all(INSTANCE):
         backup = instance.inputs["settings"].get("backupConfiguration", {})
         yield from _unless(backup.get("enabled") is True, instance, "no backups")
         to_the_point = backup.get("pointInTimeRecoveryEnabled") is True
@@ -428,10 +415,10 @@ def the_container_is_told_where_its_secrets_are(stack: Stack) -> Iterator[str]:
 
 def protection_is_as_asked(stack: Stack) -> Iterator[str]:
     asked = stack.setting("deletionProtection", True)
-    for resource in [stack.program.service, *stack.primaries]:
+    for resource in [stack.program.service, *stack.all(INSTANCE)]:
         protected = resource.inputs.get("deletionProtection") is asked and resource.protect is asked
         yield from _unless(protected, resource, f"protection is not {asked}")
-    for instance in stack.primaries:
+    for instance in stack.all(INSTANCE):
         google = instance.inputs["settings"].get("deletionProtectionEnabled")
         yield from _unless(google is asked, instance, f"Google's own protection is not {asked}")
     if stack.setting("existingDatabaseInstance", ""):

@@ -154,22 +154,6 @@ def test_conditions() -> None:
     assert {condition["disableMetricValidation"] for condition in found.values()} == {True}
 
 
-def test_a_replica_that_falls_behind() -> None:
-    with_replica = {"viewerUsername": "viewer", "readReplica": True}
-    program = run({**EMAIL, **with_replica})
-    found = conditions(program)
-    assert found.keys() - QUERIES.keys() == {"replica"}
-    name = program.one(INSTANCE, "replica").inputs["name"]
-    assert found["replica"]["query"] == (
-        "max(cloudsql_googleapis_com:database_replication_replica_lag"
-        f'{{monitored_resource="cloudsql_database",database_id="{PROJECT}:{name}"}}) > 60'
-    )
-    assert found["replica"]["duration"] == "300s"
-    # Which of both is watched for the rest.
-    assert found["connections"]["query"] == QUERIES["connections"]
-    assert conditions(run({**UPTIME, **with_replica})).keys() == {*found, "uptime"}
-
-
 def test_a_query_that_waits_for_a_resource_is_unknown_before_it_exists() -> None:
     queries = {k: c["query"] for k, c in conditions(run(UPTIME, preview=True)).items()}
     unknown = {name for name, query in queries.items() if query == UNKNOWN}

@@ -212,7 +212,6 @@ ON_PROJECT = ("cloudresourcemanager.googleapis.com", f"projects/{PROJECT}")
 OURS = {
     "service": iam.run_service(PROJECT, REGION, "mlflow"),
     "instance": iam.sql_instance(PROJECT, "mlflow-ab12cd"),
-    "replica": iam.sql_instance(PROJECT, "mlflow-replica-ab12cd"),
     "secret": iam.secret(PROJECT, "mlflow_database_url"),
     "images": iam.image_repository(PROJECT, REGION, "mlflow"),
     "source": iam.bucket(f"{PROJECT}-mlflow-source-ab12cd"),
@@ -310,17 +309,6 @@ def test_the_deploy_account_deletes_nothing_and_grants_nothing() -> None:
     }
     assert {each for each in has if NEVER.fullmatch(each)} == MADE
     assert not _may(program, "storage.objects.delete", OURS["artifacts"], account="deploy")
-
-
-def test_a_replica_is_changed_too() -> None:
-    program = run({**CONFIG, "viewerUsername": "viewer", "readReplica": True})
-    names = [
-        each.inputs["name"] for each in program.all("gcp:sql/databaseInstance:DatabaseInstance")
-    ]
-    assert len(names) == 2
-    for name in names:
-        resource = iam.sql_instance(PROJECT, name)
-        assert _may(program, "cloudsql.instances.update", resource, account="deploy")
 
 
 def test_an_instance_of_others_is_not_seen() -> None:

@@ -75,13 +75,8 @@ SHAPES: dict[str, dict[str, Any]] = {
         "customDomains": ["mlflow.example.com"],
     },
     "a viewer": {"viewerUsername": "viewer"},
-    "a read replica": {
-        "viewerUsername": "viewer",
-        "readReplica": True,
-        "network": "private",
-        "kmsKey": KEY,
-    },
     "a private network": {"network": "private"},
+    "a private network and a key": {"network": "private", "kmsKey": KEY},
     "a key of the user's": {"kmsKey": KEY},
     "a ready image and a key": {
         "image": f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server@{DIGEST}",

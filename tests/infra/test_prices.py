@@ -111,13 +111,6 @@ def test_a_database_that_was_there_before_costs_nothing_more() -> None:
     assert total(estimate(settings())) - total(estimate(shared)) == pytest.approx(9.445)
 
 
-def test_a_read_replica_is_another_database_without_a_standby() -> None:
-    config = {"viewerUsername": "viewer", "databaseAvailability": "REGIONAL"}
-    # 0.0105 x 730 and 10 GB x 0.17
-    assert dollars("read replica", settings(**config, readReplica="true")) == pytest.approx(9.365)
-    assert not [line for line in estimate(settings(**config)) if "replica" in line.what]
-
-
 def test_secrets_images_and_artifacts() -> None:
     assert dollars("secrets", settings()) == 0
     # Seven, of which six are free.
@@ -139,7 +132,6 @@ def test_secrets_images_and_artifacts() -> None:
     [
         {},
         {"uptimeCheck": "true"},
-        {"viewerUsername": "viewer", "readReplica": "true"},
         {"existingDatabaseInstance": f"{PROJECT}:us-central1:everybodys"},
     ],
 )

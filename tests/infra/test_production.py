@@ -26,8 +26,6 @@ STORAGE_AGENT_CALL = "gcp:storage/getProjectServiceAccount:getProjectServiceAcco
 INSTANCE = "gcp:sql/databaseInstance:DatabaseInstance"
 IMAGE = f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server@sha256:{'d' * 64}"
 
-PROJECT_MEMBER = "gcp:projects/iAMMember:IAMMember"
-RANDOM = "random:index/randomId:RandomId"
 
 SHAPES: dict[str, dict[str, Any]] = {
     "public": {},
@@ -118,43 +116,6 @@ def test_the_database_is_in_the_network_alone_and_the_service_comes_to_it() -> N
     # By the same socket as ever: the URL is the same, and the server's own settings too.
     assert template["volumes"] == declared("public").service.inputs["template"]["volumes"]
     assert program.env == declared("public").env
-
-
-def test_a_read_replica_is_a_copy_of_the_database_for_the_viewer_to_read() -> None:
-    viewer = {"viewerUsername": "viewer", "network": "private", "databaseAvailability": "REGIONAL"}
-    before, program = run(viewer), run({**viewer, "readReplica": True})
-    more = {kind: n - before.counts()[kind] for kind, n in program.counts().items()}
-    assert {kind: n for kind, n in more.items() if n} == {INSTANCE: 1, PROJECT_MEMBER: 1, RANDOM: 1}
-    primary, replica = program.one(INSTANCE, "instance"), program.one(INSTANCE, "replica")
-    assert replica.inputs["masterInstanceName"] == primary.inputs["name"]
-    assert primary.urn in program.before(replica)
-    differs = {"availabilityType", "backupConfiguration", "deletionProtectionEnabled", "diskSize"}
-    ours, theirs = primary.inputs["settings"], replica.inputs["settings"]
-    assert {key for key in ours if ours[key] != theirs.get(key)} == differs
-    assert theirs["availabilityType"] == "ZONAL"
-    # Its primary's, which may have grown.
-    assert "diskSize" not in theirs
-    # No instance of a network that answers to connectors alone can be copied.
-    for settings in (ours, theirs):
-        assert settings["connectorEnforcement"] == "NOT_REQUIRED"
-        mode = settings["ipConfiguration"]["sslMode"]
-        assert mode == "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"
-    # It can be switched off again, without another `pulumi up` before.
-    assert replica.inputs["deletionProtection"] is False
-    assert not replica.protect
-    [volume] = program.service.inputs["template"]["volumes"]
-    names = [f"{PROJECT}:{REGION}:{each.inputs['name']}" for each in (primary, replica)]
-    assert volume["cloudSqlInstance"]["instances"] == names
-    assert program.env == {**before.env, "DATABASE_REPLICA": names[1]}
-    grant = program.one(PROJECT_MEMBER, "server-connects-replica")
-    assert f'/instances/{replica.inputs["name"]}"' in grant.inputs["condition"]["expression"]
-    assert grant.urn in program.before(program.service)
-
-
-def test_a_replica_on_the_internet_answers_to_connectors_alone() -> None:
-    program = run({"viewerUsername": "viewer", "readReplica": True})
-    for instance in program.all(INSTANCE):
-        assert instance.inputs["settings"]["connectorEnforcement"] == "REQUIRED"
 
 
 def test_each_service_that_keeps_data_may_use_the_key_and_nobody_else() -> None:

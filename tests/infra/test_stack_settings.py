@@ -96,8 +96,6 @@ def refused(config: Mapping[str, Any]) -> SettingsError:
         ("databaseDiskGb", "9", "from 10 to 65536 GB"),
         ("databaseAvailability", "GLOBAL", "one of ZONAL, REGIONAL"),
         ("databaseConnections", "3", "from 4 to"),
-        ("readReplica", "yes", "true or false"),
-        ("readReplica", "true", "with it viewerUsername"),
         ("backupRetention", "0", "from 1 to 365"),
         ("memory", "511Mi", "512Mi to 4096Mi"),
         ("memory", "5Gi", "512Mi to 4096Mi"),
@@ -210,7 +208,6 @@ def test_refused(key: str, value: Any, wanted: str) -> None:
                 ("databaseDiskLimitGb", 50),
                 ("databaseAvailability", "REGIONAL"),
                 ("backupRetention", 3),
-                ("readReplica", "true"),
             )
         ),
         (

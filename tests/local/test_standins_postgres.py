@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -169,42 +168,6 @@ def test_a_role_that_owns_objects_cannot_be_dropped(
             database.drop_user("mlflow")
         database.drop_database("mlflow")
         database.drop_user("mlflow")
-
-
-def test_a_replica_follows_its_primary_and_refuses_to_write(
-    start: Callable[[Settings], AbstractContextManager[Postgres]], tmp_path: Path
-) -> None:
-    state = State(tmp_path / ".local")
-    state.create()
-
-    def follows(count: int) -> bool:
-        with _connect(replica, by="socket") as connection:
-            [[found]] = connection.run("SELECT count(*) FROM pg_class WHERE relname ~ '^written_'")
-        return bool(found == count)
-
-    with start(DECLARED) as primary:
-        settings = replace(DECLARED, connection_name=f"{DECLARED.connection_name}-copy")
-        replica = Postgres(state=state, settings=settings, say=lambda line: None, primary=primary)
-        replica.start()
-        try:
-            for count in (1, 2):
-                with _connect(primary, by="socket") as connection:
-                    connection.run(f"CREATE TABLE written_{count} (id int)")
-                until = time.monotonic() + 30
-                while not follows(count) and time.monotonic() < until:
-                    time.sleep(0.05)
-                assert follows(count)
-                if count == 1:  # as a changed tier does
-                    primary.stop()
-                    primary.start()
-            with (
-                _connect(replica, by="socket") as connection,
-                pytest.raises(pg8000.exceptions.Error, match="25006"),
-            ):
-                connection.run("CREATE TABLE here (id int)")
-        finally:
-            replica.stop()
-            state.clean()
 
 
 def test_a_deleted_instance_leaves_nothing(tmp_path: Path) -> None:

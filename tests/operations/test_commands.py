@@ -430,7 +430,6 @@ def test_a_backup_is_taken_and_says_how_to_restore(deployed: Machine) -> None:
     assert deployed.calls("gcloud") == [[*BACKUP, "--quiet"]]
     restore = "gcloud sql backups restore BACKUP_ID --restore-instance mlflow-1a2b3c "
     assert f"{restore}--project my-project" in done.stdout
-    assert "readReplica" not in done.stdout
 
 
 def test_a_backup_of_somebody_elses_instance_says_so(machine: Machine) -> None:
@@ -438,22 +437,6 @@ def test_a_backup_of_somebody_elses_instance_says_so(machine: Machine) -> None:
     machine.gcloud(*BACKUP)
     done = machine.run("--stack", "dev", "backup")
     assert "isn't the stack's own: all that is in it is backed up, and restored" in done.stdout
-
-
-def test_a_replica_goes_before_a_restore_and_comes_again(machine: Machine) -> None:
-    machine.stands(readReplica="true")
-    machine.gcloud(*BACKUP)
-    told = machine.run("--stack", "dev", "backup").stdout
-    restore = [line.strip() for line in told.splitlines() if line.startswith("  ")]
-    where = "mlflow-1a2b3c --project my-project"
-    assert restore == [
-        "pulumi config set readReplica false --stack dev",
-        "pulumi up --stack dev",
-        f"gcloud sql backups list --instance {where}",
-        f"gcloud sql backups restore BACKUP_ID --restore-instance {where}",
-        "pulumi config set readReplica true --stack dev",
-        "pulumi up --stack dev",
-    ]
 
 
 # psql

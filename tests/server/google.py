@@ -133,7 +133,6 @@ class Google:
             max_concurrency=80,
             memory=512 * 1024 * 1024,
             secrets=versions,
-            database_replica=None,
             trusted_proxies=0,
             internal_networks=(),
             cloudsql_root="/cloudsql",

@@ -110,56 +110,6 @@ def test_those_who_wait_are_served_in_turn() -> None:
     assert served == list(range(9))
 
 
-def test_those_who_are_turned_away_wait_no_longer() -> None:
-    pool = make_pool(2)
-    with ThreadPoolExecutor(4) as executor:
-        held = pool.connect()
-        assert pool.in_use() == [held.dbapi_connection]
-        # One more is free, which who holds one may have.
-        waiting = [executor.submit(pool.connect) for _ in range(4)]
-        until = time.monotonic() + 5
-        while pool._waiting < 4 and time.monotonic() < until:
-            time.sleep(0.01)
-        started = time.monotonic()
-        # Nor does any of them take what becomes free just then.
-        with pool._lock:
-            pool.turn_away()
-            held.close()
-        for turn in waiting:
-            with pytest.raises(DatabaseUnavailable):
-                turn.result()
-        assert time.monotonic() - started < pool.timeout()
-        assert not pool.in_use()
-        # Whoever comes later waits as ever.
-        held = pool.connect()
-        later = executor.submit(lambda: pool.connect().close())
-        while not pool._waiting:
-            time.sleep(0.01)
-        held.close()
-        later.result()
-
-
-def test_since_when_somebody_waits_or_holds_a_connection() -> None:
-    pool = make_pool(1)
-    assert pool.busy_since() is None
-    before = time.monotonic()
-    with closing(pool.connect()), ThreadPoolExecutor(1) as executor:
-        first = pool.busy_since()
-        assert first is not None
-        assert before <= first <= time.monotonic()
-        later = executor.submit(lambda: pool.busy_since() if pool.connect() else None)
-        while not pool._waiting:
-            time.sleep(0.01)
-        after = time.monotonic()
-        assert pool.busy_since() == first
-        pool.turn_away()
-        with pytest.raises(DatabaseUnavailable):
-            later.result()
-    assert pool.busy_since() is None
-    with closing(pool.connect()):
-        assert (pool.busy_since() or 0) >= after
-
-
 def test_what_fails_or_ends_otherwise_takes_no_place() -> None:
     failing = True
 

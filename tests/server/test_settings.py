@@ -24,7 +24,6 @@ def test_a_complete_environment() -> None:
     assert found.allowed_hosts == ("mlflow-1.us-central1.run.app", "mlflow-*.a.run.app")
     assert found.secrets.tracking_password == "mlflow_tracking_password/versions/3"
     assert found.artifact_signer == "mlflow-signer@my-project.iam.gserviceaccount.com"
-    assert found.database_replica is None
     assert (found.cloudsql_root, found.pool_size, found.artifacts) == ("/cloudsql", 8, "proxied")
 
 
@@ -60,8 +59,6 @@ def test_each_missing_variable_is_named(key: str) -> None:
         ("WEB_CONCURRENCY", "9"),
         ("MAX_CONCURRENCY", "0"),
         ("MAX_CONCURRENCY", "1001"),
-        ("DATABASE_REPLICA", "mlflow-replica"),
-        ("DATABASE_REPLICA", "../../tmp:us-central1:replica"),
         ("TRUSTED_PROXIES", "2"),
         ("TRUSTED_PROXIES", "yes"),
         ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password"),
