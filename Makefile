@@ -157,7 +157,6 @@ lint-program: $(VENVS)/program.done
 	$(VENVS)/program/bin/ruff check .
 	$(VENVS)/program/bin/ruff format --check .
 	$(PROGRAM) tools/readme.py --check
-	$(PROGRAM) tools/recording.py --check
 	$(PROGRAM) -m mypy __main__.py infra local moving operations tools bench --exclude "bench/(gateless|gate_alone).py"
 
 lint-server: $(VENVS)/program.done $(VENVS)/server-test.done
@@ -195,10 +194,6 @@ cost: $(VENVS)/program.done ## What a stack costs a month, idle and in use (STAC
 .PHONY: install-local install-test install-bench lock docs
 docs: $(VENVS)/program.done ## Write the pages' settings, prices and measurements from their sources
 	$(PROGRAM) tools/readme.py
-
-.PHONY: recording
-recording: $(VENVS)/program.done ## Record the README's first commands anew, as the last commit runs them
-	$(PROGRAM) tools/recording.py
 
 install-local: $(VENVS)/program.done $(VENVS)/server.done
 
