@@ -16,8 +16,7 @@ _OBJECT_USER = frozenset(
     | {_UPLOADS + verb for verb in ("abort", "create", "list", "listParts")}
 )
 
-# Only what our program or its neighbours could sensibly grant. A role that is not here grants
-# nothing, and `Policy.unknown_roles` says so.
+# Only what our program or its neighbours could sensibly grant. Any other role grants nothing.
 ROLES: dict[str, frozenset[str]] = {
     "roles/secretmanager.secretAccessor": frozenset({"secretmanager.versions.access"}),
     "roles/storage.objectViewer": frozenset({_OBJECTS + "get", _OBJECTS + "list"}),
@@ -120,10 +119,6 @@ class Policy:
     def remove(self, grant: Grant) -> None:
         if grant in self.grants:
             self.grants.remove(grant)
-
-    def unknown_roles(self) -> list[str]:
-        known = ROLES.keys() | self.custom_roles.keys()
-        return sorted({grant.role for grant in self.grants} - known)
 
     def permissions(self, role: str) -> frozenset[str]:
         return self.custom_roles.get(role) or ROLES.get(role, frozenset())
