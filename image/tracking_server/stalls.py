@@ -20,6 +20,10 @@ PROGRESS = 4096
 """Bytes of a body that count as progress: with less in all that time, a client only holds its
 place."""
 
+PIECE = 64 * 1024
+"""Bytes of an answer that are given to the HTTP server at a time. It takes a whole body at once,
+and would hold it for a client that reads nothing, where no limit counts it."""
+
 
 class Stalls:
     """Ends a request that has waited for its client for `patience` seconds."""
@@ -49,9 +53,10 @@ class Stalls:
         async def send_part(message: Message) -> None:
             nonlocal started
             started = True
-            with waiting.for_client():
-                await send(message)
-            waiting.progressed()
+            for piece in _pieces(message):
+                with waiting.for_client():
+                    await send(piece)
+                waiting.progressed()
 
         try:
             with waiting.watched():
@@ -61,6 +66,18 @@ class Stalls:
                 raise ClientDisconnect from None
             text = f"Nothing more came of the request for {self._patience:.0f} s: send it again."
             await refuse(send, 408, text)
+
+
+def _pieces(message: Message) -> Iterator[Message]:
+    """Divide a message with a long part of the body."""
+    body = message.get("body", b"")
+    if len(body) <= PIECE:
+        yield message
+        return
+    last = (len(body) - 1) // PIECE * PIECE
+    for start in range(0, last, PIECE):
+        yield {**message, "body": body[start : start + PIECE], "more_body": True}
+    yield {**message, "body": body[last:]}
 
 
 class StalledError(Exception):

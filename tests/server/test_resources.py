@@ -164,8 +164,8 @@ def test_downloads_that_nobody_reads_leave_the_user_places(server: Server, large
 # ---- memory ----------------------------------------------------------------------------------
 
 
-def test_a_page_that_would_take_the_memory_is_refused(server: Server, postgres: Postgres) -> None:
-    """The database's answers are limited for one request, whatever `max_results` allows."""
+@pytest.fixture
+def many_runs(postgres: Postgres, server: Server) -> Iterator[None]:
     with closing(connection_to(postgres)) as database:
         database.run(
             "INSERT INTO runs (run_uuid, experiment_id, user_id, lifecycle_stage, status,"
@@ -177,6 +177,14 @@ def test_a_page_that_would_take_the_memory_is_refused(server: Server, postgres: 
             "INSERT INTO params (run_uuid, key, value) SELECT md5(n::text), 'key' || m, 'value'"
             " FROM generate_series(1, 6000) n, generate_series(1, 20) m"
         )
+    yield
+    with closing(connection_to(postgres)) as database:
+        database.run("DELETE FROM params")
+        database.run("DELETE FROM runs")
+
+
+def test_a_page_that_would_take_the_memory_is_refused(server: Server, many_runs: None) -> None:
+    """The database's answers are limited for one request, whatever `max_results` allows."""
     with server.client() as user, viewer_of(server) as viewer:
         for client, fits in ((user, 500), (viewer, 200)):
             search = {"experiment_ids": ["0"], "max_results": 6000}
@@ -187,9 +195,25 @@ def test_a_page_that_would_take_the_memory_is_refused(server: Server, postgres: 
             for _ in range(3):
                 answer = client.post(SEARCH, json=search | {"max_results": fits})
                 assert answer.status_code == 200, answer.text
-    with closing(connection_to(postgres)) as database:
-        database.run("DELETE FROM params")
-        database.run("DELETE FROM runs")
+
+
+def test_an_answer_that_nobody_reads_counts(server: Server, many_runs: None) -> None:
+    """It is in memory until it is read, so that further answers have to wait for it."""
+    login = httpx.BasicAuth(*VIEWER)._auth_header
+    body = json.dumps({"experiment_ids": ["0"], "max_results": 1000}).encode()
+    request = (
+        f"POST {SEARCH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {login}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    search = {"experiment_ids": ["0"], "max_results": 500}
+    with ExitStack() as stack, server.client() as user, viewer_of(server) as viewer:
+        unread = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        unread.sendall(request)
+        assert eventually(lambda: viewer.post(SEARCH, json=search).status_code == 503)
+        assert user.post(SEARCH, json=search).status_code == 200
+    with viewer_of(server) as viewer:
+        assert eventually(lambda: viewer.post(SEARCH, json=search).status_code == 200)
 
 
 def bomb(size: int) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
-from tracking_server.stalls import PROGRESS, Stalls
+from tracking_server.stalls import PIECE, PROGRESS, Stalls
 
 from local.ports import free_port
 from tests.server.exchange import Exchange
@@ -47,6 +47,23 @@ def play(app: Any, *steps: Any) -> Exchange:
         return await exchange.done()
 
     return asyncio.run(run())
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE, PIECE + 1, 3 * PIECE, 3 * PIECE + 5])
+@pytest.mark.parametrize("more", [True, False])
+def test_a_long_answer_is_sent_in_pieces(size: int, more: bool) -> None:
+    body = bytes(range(256)) * (size // 256 + 1)
+
+    async def answer(_: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body[:size], "more_body": more})
+        if more:
+            await send({"type": "http.response.body", "body": b"end"})
+
+    _, *parts = play(answer, b"").sent
+    assert b"".join(part["body"] for part in parts) == body[:size] + b"end" * more
+    assert max(len(part["body"]) for part in parts) <= PIECE
+    assert [part.get("more_body", False) for part in parts] == [True] * (len(parts) - 1) + [False]
 
 
 def status(exchange: Exchange) -> int:
