@@ -205,23 +205,63 @@ install-bench: install-local $(VENVS)/client.done $(VENVS)/bench.done
 
 # Each lock's environment is made anew when the lock changes; a stamp says that it is whole.
 ENVIRONMENTS := program server server-test client gallery previous bench supply page
+WHOLE := --no-deps --require-hashes
+# Not a Python that uv fetches by itself, and the system's certificates, as with pip.
+UV_SYSTEM_CERTS ?= 1
+export UV_SYSTEM_CERTS
+export UV_PYTHON_DOWNLOADS := never
+
+# $(1): what is installed, $(2): the commands that do it.
+define install
+@echo "installing $(1)"; rm -rf $@ $(@:.done=); began=$$(date +%s); { $(2); } || { \
+	echo "error: $(1) could not be installed, for the reason above." \
+	"Where that is the network: set HTTPS_PROXY=http://proxy:3128 behind a proxy;" \
+	"UV_INDEX_URL and PIP_INDEX_URL for another index; SSL_CERT_FILE=/path/to/ca.pem for its" \
+	"certificate. UV_CACHE_DIR=/path moves uv's cache, which takes 1 GB." \
+	"The same command then goes on from here." >&2; exit 1; }; \
+touch $@ && echo "installed $(1) in $$(($$(date +%s) - began)) s"
+endef
+
+IN = $(UV) pip install --quiet --python $(@:.done=)
 $(ENVIRONMENTS:%=$(VENVS)/%.done): $(VENVS)/%.done: | $(VENVS)/uv.done
-	@$(PYTHON) tools/install.py $*
+	$(call install,$(WHAT),$(UV) venv --quiet \
+		--python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(@:.done=) \
+		&& $(IN) $(OPTIONS) $(patsubst %,-r %,$(filter %.txt,$^)) \
+		$(patsubst %/pyproject.toml,&& $(IN) --no-deps --editable %,$(filter %.toml,$^)))
 
 $(VENVS)/program.done: requirements-dev.txt
+$(VENVS)/program.done: WHAT = the program, PostgreSQL and what tests need (80 MB)
+$(VENVS)/program.done: OPTIONS = --require-hashes
 $(VENVS)/server.done: image/requirements.txt image/pyproject.toml
+$(VENVS)/server.done: WHAT = the server, as in the container (85 MB)
+$(VENVS)/server.done: OPTIONS = $(WHOLE) --compile-bytecode
 $(VENVS)/server-test.done: image/requirements.txt tests/server/requirements.txt image/pyproject.toml
+$(VENVS)/server-test.done: WHAT = the server with its tests
+$(VENVS)/server-test.done: OPTIONS = $(WHOLE)
 $(VENVS)/client.done: sample_client/requirements.txt
+$(VENVS)/client.done: WHAT = MLflow's client
 $(VENVS)/gallery.done: sample_client/requirements.txt sample_client/requirements-gallery.txt
+$(VENVS)/gallery.done: WHAT = what the samples need
 $(VENVS)/previous.done: tests/chaos/previous.txt
+$(VENVS)/previous.done: WHAT = MLflow's previous minor
+$(VENVS)/previous.done: OPTIONS = $(WHOLE)
 $(VENVS)/bench.done: bench/requirements.txt
+$(VENVS)/bench.done: WHAT = stock MLflow to compare with
+$(VENVS)/bench.done: OPTIONS = --require-hashes --compile-bytecode
 $(VENVS)/supply.done: tools/requirements.txt
+$(VENVS)/supply.done: WHAT = the tools that look at the locks
+$(VENVS)/supply.done: OPTIONS = --require-hashes
 $(VENVS)/page.done: tests/page/requirements.txt
+$(VENVS)/page.done: WHAT = the browser's driver
+$(VENVS)/page.done: OPTIONS = --require-hashes
 
 $(VENVS)/uv.done: tools/requirements-uv.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found: install Python 3.11 to 3.14, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { echo "error: $$($(PYTHON) --version 2>&1) does not fit the locks: Python 3.11 to 3.14 is needed, for example make PYTHON=python3.11"; exit 1; }
-	@$(PYTHON) tools/install.py uv
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) can't make virtual environments: install its venv module (Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	$(call install,uv (20 MB),$(PYTHON) -m venv $(VENVS)/uv \
+		&& $(VENVS)/uv/bin/python -m pip install --quiet --retries 2 --disable-pip-version-check \
+		$(WHOLE) -r $<)
 
 lock: | $(VENVS)/uv.done ## Compile the locks from their .in files
 	$(COMPILE) requirements.in -o requirements.txt

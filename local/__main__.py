@@ -17,8 +17,7 @@ except ModuleNotFoundError as missing:
     sys.exit(
         f"error: {missing.name} is not installed for {sys.executable}: `make local` installs what "
         "is needed under .venvs/ and starts it (make comes with `apt install make`, on macOS with "
-        "`xcode-select --install`). Without make: `python3 tools/install.py uv program server`, "
-        "then `.venvs/program/bin/python -m local run`."
+        "`xcode-select --install`)."
     )
 
 _START_SECONDS = 10

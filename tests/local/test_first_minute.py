@@ -1,7 +1,10 @@
 """What a newcomer sees of `make local` when something is in its way, and when nothing is."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,11 +14,22 @@ from local.state import State
 from local.supervise import fitting, screen, took
 from tests.local.conftest import Stack
 from tests.local.test_lifecycle import processes_of
-from tests.supply.test_install import disk
 
 NOWHERE = "http://127.0.0.1:9"
 PROXY = dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), NOWHERE)
 READ = "import mlflow; print(len(mlflow.search_experiments()))"
+
+
+@contextmanager
+def disk(place: Path, options: str) -> Iterator[None]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a disk that is small or can't be written")
+    place.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
 
 
 @pytest.mark.parametrize(
