@@ -1,15 +1,11 @@
 """The unmodified `__main__.py`, run in this process against `local/cloud.py`.
 
 Pulumi's mocks stand between the two: the program believes that it talks to the engine.
-https://www.pulumi.com/docs/iac/guides/testing/unit/
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import json
-import logging
 import re
 import runpy
 import shlex
@@ -21,16 +17,13 @@ from typing import Any
 
 import pulumi
 from pulumi.runtime import rpc
-from pulumi.runtime.config import set_all_config
-from pulumi.runtime.mocks import MockMonitor, set_mocks
-from pulumi.runtime.settings import set_root_resource
-from pulumi.runtime.stack import run_in_stack
+from pulumi.runtime.mocks import MockMonitor
 
 from infra.reader import NAMESPACE, Problem, SettingsError
+from local import mocks
 from local.cloud import Cloud
 from local.state import LocalError
 
-PROJECT = "mlflow-gcp"
 STACK = "local"
 _START = ".venvs/program/bin/python -m local run"
 # What `pulumi config set --secret` would have set. Nothing of it is kept outside `.local/`.
@@ -105,12 +98,8 @@ class _Monitor(MockMonitor):
 
 def run(*, main: Path, cloud: Cloud, config: Mapping[str, str]) -> dict[str, Any]:
     """Run the program and answer its outputs, secrets in the clear."""
-    return contextvars.copy_context().run(_run, main, cloud, config)
-
-
-def _run(main: Path, cloud: Cloud, config: Mapping[str, str]) -> dict[str, Any]:
-    mocks = _Mocks(cloud)
-    monitor = _Monitor(mocks)
+    made = _Mocks(cloud)
+    monitor = _Monitor(made)
     root = str(main.parent)
     if root not in sys.path:
         sys.path.insert(0, root)
@@ -118,25 +107,17 @@ def _run(main: Path, cloud: Cloud, config: Mapping[str, str]) -> dict[str, Any]:
     def program() -> None:
         runpy.run_path(str(main), run_name="__main__")
 
-    async def declare() -> None:
-        # What waits for a resource that failed fails as well; the first failure is told below.
-        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-        set_mocks(mocks, PROJECT, STACK, False, logging.getLogger("pulumi"), monitor)
-        set_root_resource(None)  # type: ignore[arg-type] # the stack that set_mocks made
-        set_all_config(dict(config), SECRET_KEYS)
-        await run_in_stack(program)
-
     try:
-        asyncio.run(declare())
+        mocks.run(program, monitor=monitor, stack=STACK, config=config, secrets=SECRET_KEYS)
     except SettingsError as error:
         here = SettingsError([_on_this_computer(problem) for problem in error.problems])
         raise LocalError(str(here)) from None
     except pulumi.RunError as error:
         raise LocalError(str(error)) from None
     except Exception:
-        if isinstance(mocks.failure, LocalError):
-            raise mocks.failure from None
+        if isinstance(made.failure, LocalError):
+            raise made.failure from None
         raise
-    if mocks.failure is not None:
-        raise mocks.failure
+    if made.failure is not None:
+        raise made.failure
     return monitor.outputs

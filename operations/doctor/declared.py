@@ -6,22 +6,17 @@ has changed.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pulumi
 from pulumi.runtime import rpc
-from pulumi.runtime.config import set_all_config
-from pulumi.runtime.mocks import MockCallArgs, MockResourceArgs, Mocks, set_mocks
-from pulumi.runtime.settings import set_root_resource
-from pulumi.runtime.stack import run_in_stack
+from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mocks
 
 from infra.deployment import declare
 from infra.settings import Settings
+from local import mocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,22 +55,12 @@ def _known(value: Any) -> bool:
 
 
 def resources(settings: Settings) -> tuple[Resource, ...]:
-    return contextvars.copy_context().run(_resources, settings)
+    preview = _Preview()
 
+    def program() -> None:
+        declare(settings)
 
-def _resources(settings: Settings) -> tuple[Resource, ...]:
-    mocks = _Preview()
-
-    async def program() -> None:
-        set_mocks(mocks, "mlflow-gcp", "doctor", True, logging.getLogger("pulumi"))
-        set_root_resource(None)  # type: ignore[arg-type] # the stack that set_mocks made
-        # A daemon by ssh is none that the program asks for: tools.py does.
-        set_all_config({"gcp:project": settings.project, "docker:host": "ssh://not-asked"})
-        await run_in_stack(lambda: _declare(settings))
-
-    asyncio.run(program())
-    return tuple(mocks.resources)
-
-
-def _declare(settings: Settings) -> None:
-    declare(settings)
+    # A daemon by ssh is none that the program asks for: tools.py does.
+    config = {"gcp:project": settings.project, "docker:host": "ssh://not-asked"}
+    mocks.run(program, monitor=MockMonitor(preview), stack="doctor", config=config, preview=True)
+    return tuple(preview.resources)

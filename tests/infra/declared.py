@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pulumi
 from google.protobuf.json_format import MessageToDict
-from pulumi.runtime import mocks, rpc, settings, stack
-from pulumi.runtime.sync_await import _sync_await
+from pulumi.runtime import mocks, rpc
+
+from local import mocks as under_mocks
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "my-project"
@@ -279,30 +279,18 @@ def run(
     """Runs `__main__.py` with the given configuration, keys as `pulumi config set` takes them."""
     program = into or Program()
     values = {"gcp:project": PROJECT, "gcp:region": REGION, **(config or {})}
-    pulumi.runtime.set_all_config(
-        {
+    under_mocks.run(
+        main,
+        monitor=_Monitor(_Cloud(preview=preview), program),
+        stack="test",
+        config={
             key if ":" in key else f"mlflow-gcp:{key}": value
             if isinstance(value, str)
             else json.dumps(value)
             for key, value in values.items()
             if value is not None
         },
-        ["mlflow-gcp:trackingPassword"],
+        secrets=["mlflow-gcp:trackingPassword"],
+        preview=preview,
     )
-    monitor = _Monitor(_Cloud(preview=preview), program)
-    features = set(monitor.GetDeploymentInfo(None).supportedFeatures)
-    settings.configure(
-        mocks.MockSettings(
-            monitor=monitor,
-            monitor_features=features,
-            engine=mocks.MockEngine(None),
-            project="mlflow-gcp",
-            stack="test",
-            dry_run=preview,
-            organization=None,
-            callbacks=None,
-        )
-    )
-    settings.set_root_resource(None)  # type: ignore[arg-type]
-    _sync_await(stack.run_in_stack(main))
     return program

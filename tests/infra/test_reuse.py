@@ -190,16 +190,21 @@ def test_what_is_wrong_is_said_in_the_programs_terms(
 
 
 def test_what_decides_what_is_declared_is_known_at_once() -> None:
-    later: Any = pulumi.Output.from_input("oncall@example.com")
+    def main() -> None:
+        later: Any = pulumi.Output.from_input("oncall@example.com")
+        TrackingServer("ml", alert_email=later)
+
     with pytest.raises(SettingsError, match="it decides what is declared"):
-        run(main=lambda: TrackingServer("ml", alert_email=later))  # type: ignore[arg-type,return-value]
+        run(main=main)
 
 
 def test_a_short_password_is_refused_when_it_is_known() -> None:
-    short = pulumi.Output.from_input("fourteen chars")
+    def main() -> None:
+        TrackingServer("ml", tracking_password=pulumi.Output.from_input("fourteen chars"))
+
     program = Program()
     with pytest.raises(SettingsError, match="at least 15"):
-        run(into=program, main=lambda: TrackingServer("ml", tracking_password=short))  # type: ignore[arg-type,return-value]
+        run(into=program, main=main)
     assert not [r for r in program.created if r.kind == "SecretVersion" and "password" in r.name]
 
 
