@@ -7,6 +7,7 @@ requests together, and MLflow gets one that is whole and plain. The exception ar
 """
 
 import asyncio
+import re
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,8 @@ WAITING = 10.0
 """Seconds that a body waits for room among those of other requests."""
 
 UNTOLD = MIB
-"""Bytes reserved at first for a body that doesn't say its length."""
+"""Bytes reserved for a body of unknown length when its first part arrives. Over HTTP/2 no request
+needs to give a length, and most that don't have no body."""
 
 DROPPED, DROPPING = 64 * MIB, 10.0
 """Bytes and seconds of a refused body that are read all the same, so that the client, which sends
@@ -38,6 +40,10 @@ it whole before it looks for an answer, gets one."""
 
 MAX_MEMBERS = 100
 """Members of a gzip body, as RFC 1952 calls its parts; exporters send one."""
+
+_FOUR_BYTES = re.compile(rb"[\xf0-\xff]|\\u[dD][89a-fA-F]")
+_TWO_BYTES = re.compile(rb"[\xc4-\xef]|\\u(?!00)")
+"""Of UTF-8, or escaped in JSON."""
 
 _INLINE = 64 * 1024
 """Bytes up to which a body is examined on the event loop; a thread takes longer to begin."""
@@ -187,9 +193,7 @@ class _Reading:
         if length.isdigit():
             expected = int(length)
             self._check_size(expected)
-        else:
-            expected = UNTOLD if _may_have_body(self._scope) else 0
-        await self._reserve(min(expected, self._limits.size))
+            await self._reserve(expected)
         try:
             async with asyncio.timeout(READING):
                 body = await self._read()
@@ -199,15 +203,21 @@ class _Reading:
             ) from None
         if body and self._encoding in ("gzip", "deflate"):
             body = await self._decompressed(body)
+        self._keep(len(body))
+        await self._widen(body)
         if len(body) <= _INLINE:
             return self._examined(body)
         return await _in_thread(self._examined, body)
 
     def plain_scope(self, body: bytes) -> Scope:
-        """The request as it would be had its body come uncompressed."""
-        if self._encoding not in ("gzip", "deflate"):
+        """The request as it would be had its body come uncompressed and with its length.
+
+        WSGI takes a request without a length for one without a body.
+        """
+        told = self._encoding not in ("gzip", "deflate") and _header(self._scope, b"content-length")
+        if told or not body:
             return self._scope
-        dropped = (b"content-encoding", b"content-length")
+        dropped = (b"content-encoding", b"content-length", b"transfer-encoding")
         headers = [header for header in self._scope["headers"] if header[0] not in dropped]
         return {**self._scope, "headers": [*headers, (b"content-length", b"%d" % len(body))]}
 
@@ -219,8 +229,11 @@ class _Reading:
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             piece: bytes = message.get("body", b"")
-            self._check_size(len(body) + len(piece))
-            self._cover(len(body) + len(piece))
+            size = len(body) + len(piece)
+            self._check_size(size)
+            if piece and not self._reserved:
+                await self._reserve(max(size, min(UNTOLD, self._limits.size)))
+            self._cover(size)
             self.complete = not message.get("more_body", False)
             if self.complete and not body:
                 return piece
@@ -234,9 +247,38 @@ class _Reading:
 
     def _cover(self, size: int) -> None:
         if size > self._reserved:
-            more = min(max(size, 2 * self._reserved), self._limits.size) - self._reserved
+            more = max(size, min(2 * self._reserved, self._limits.size)) - self._reserved
             self._room.extend(more)
             self._reserved += more
+
+    def _keep(self, size: int) -> None:
+        if size < self._reserved:
+            self._room.free(self._reserved - size)
+            self._reserved = size
+
+    def _is_binary(self) -> bool:
+        path = self._scope["path"]
+        is_protobuf = spans.is_protobuf(_header(self._scope, b"content-type"))
+        return path.endswith(NOT_JSON) or (path.endswith(spans.PATH) and is_protobuf)
+
+    async def _widen(self, body: bytes) -> None:
+        """Reserve more for a text that takes several bytes for each character once it is decoded.
+
+        Raises:
+            TooMuch: if it takes more than all bodies may.
+        """
+        if len(body) <= _INLINE or self._is_binary():
+            return
+        width = await _in_thread(_character_width, body)
+        if width > 1:
+            if width * len(body) > self._limits.together:
+                raise TooMuch(
+                    413,
+                    f"The body has more than {self._limits.together // width // MIB} MiB with "
+                    "characters outside Latin-1, each of which takes several bytes of memory: send "
+                    "it in parts.",
+                )
+            self._cover(width * len(body))
 
     def _check_size(self, size: int) -> None:
         if size > self._limits.size:
@@ -247,11 +289,9 @@ class _Reading:
             )
 
     def _examined(self, body: bytes) -> bytes:
-        is_protobuf = spans.is_protobuf(_header(self._scope, b"content-type"))
-        if is_protobuf and self._scope["path"].endswith(spans.PATH):
-            problem = spans.problem(body)
-        elif self._scope["path"].endswith(NOT_JSON):
-            problem = ""
+        path = self._scope["path"]
+        if self._is_binary():
+            problem = spans.problem(body) if path.endswith(spans.PATH) else ""
         else:
             problem = json_problem(body, values=self._limits.values)
         if problem:
@@ -285,17 +325,19 @@ async def _in_thread(work: Callable[[Unpack[Ts]], R], *args: *Ts) -> R:
     return await asyncio.get_running_loop().run_in_executor(_threads, work, *args)
 
 
+def _character_width(body: bytes) -> int:
+    """Bytes of each character of the text, of which the widest decides: PEP 393."""
+    if _FOUR_BYTES.search(body):
+        return 4
+    return 2 if _TWO_BYTES.search(body) else 1
+
+
 def _window_bits(encoding: str, body: bytes) -> int:
     """zlib's name for the format; what is called deflate comes with and without zlib's header."""
     if encoding == "gzip":
         return 16 + zlib.MAX_WBITS
     has_header = len(body) > 1 and body[0] & 0x0F == 8 and (body[0] << 8 | body[1]) % 31 == 0
     return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
-
-
-def _may_have_body(scope: Scope) -> bool:
-    """Without a length, a body is possible in chunks, and over HTTP/2 always."""
-    return scope["http_version"] == "2" or bool(_header(scope, b"transfer-encoding"))
 
 
 def _header(scope: Scope, name: bytes) -> str:

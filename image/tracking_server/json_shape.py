@@ -44,7 +44,7 @@ def json_problem(body: bytes, *, values: int, depth: int = MAX_DEPTH) -> str:
     try:
         _count(body, values, depth)
     except _TooMuch as error:
-        return str(error)
+        return f"{error}. At most {values} values in {depth} levels are possible"
     return ""
 
 
@@ -69,11 +69,9 @@ def _count(body: bytes, values: int, depth: int) -> int:
         else:
             count += 1
         if count > values:
-            raise _TooMuch(f"The body has more than {values} values: send them in several requests")
+            raise _TooMuch("The body's JSON has too many values: send them in several requests")
         if level > depth:
-            raise _TooMuch(
-                f"The body's JSON is nested more than {depth} levels deep: send it flatter"
-            )
+            raise _TooMuch("The body's JSON is nested too deep: send it flatter")
     return count
 
 
