@@ -5,6 +5,7 @@ more connections than the pool's, as many log-batches at a time as the pool has 
 each hold one and wait for another until all time out.
 """
 
+import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
@@ -23,6 +24,10 @@ from tracking_server.viewing import LOOKING
 logging.getLogger(__name__).setLevel(logging.WARNING)
 
 _USE = "tracking_server.use"
+
+LOOPS_PATIENCE = 0.2
+"""Seconds that the event loop waits for a connection, ahead of all threads: some of MLflow's own
+routes use the database there, and nobody is served meanwhile. A viewer's request doesn't wait."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,12 +108,18 @@ class NestingPool(QueuePool):
                     return False
                 return self.size() - self._taken > leaves
 
-            if not (
-                self._wait_in_turn(queue, room) if nth == 1 else self._wait(self._further, room)
-            ):
+            seconds = self.timeout()
+            if _on_event_loop():
+                seconds = 0 if looking else LOOPS_PATIENCE
+                found = self._wait(self._further, room, seconds)
+            elif nth == 1:
+                found = self._wait_in_turn(queue, room, seconds)
+            else:
+                found = self._wait(self._further, room, seconds)
+            if not found:
                 self._forget_if_idle(thread)
                 raise DatabaseUnavailable(
-                    f"no connection of {self.size()} became free within {self.timeout():.0f} s"
+                    f"no connection of {self.size()} became free within {seconds:g} s"
                 )
             self._taken += 1
             self._most_taken = max(self._most_taken, self._taken)
@@ -116,12 +127,14 @@ class NestingPool(QueuePool):
             if looking:
                 self._viewers.add(thread)
 
-    def _wait_in_turn(self, queue: deque[Condition], room: Callable[[], bool]) -> bool:
+    def _wait_in_turn(
+        self, queue: deque[Condition], room: Callable[[], bool], seconds: float
+    ) -> bool:
         """Behind those who wait already, or the last of many would wait the longer."""
         turn = Condition(self._lock)
         queue.append(turn)
         try:
-            return self._wait(turn, lambda: queue[0] is turn and room())
+            return self._wait(turn, lambda: queue[0] is turn and room(), seconds)
         finally:
             queue.remove(turn)
             self._call_next()
@@ -131,13 +144,13 @@ class NestingPool(QueuePool):
             if queue:
                 queue[0].notify()
 
-    def _wait(self, freed: Condition, room: Callable[[], bool]) -> bool:
+    def _wait(self, freed: Condition, room: Callable[[], bool], seconds: float) -> bool:
         if room():
             return True
         self._waiting += 1
         self._most_waiting = max(self._most_waiting, self._waiting)
         try:
-            return freed.wait_for(room, self.timeout())
+            return freed.wait_for(room, seconds)
         finally:
             self._waiting -= 1
 
@@ -153,3 +166,11 @@ class NestingPool(QueuePool):
         if not self._held[thread]:
             self._held.pop(thread, None)
             self._viewers.discard(thread)
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

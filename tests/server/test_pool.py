@@ -1,5 +1,6 @@
 """Threads that need further connections while they hold one."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from threading import Barrier
 import pytest
 from tracking_server.outage import DatabaseUnavailable
 from tracking_server.pool import DEEPEST, NestingPool
+from tracking_server.viewing import LOOKING
 
 from tests.server.conftest import StartServer
 
@@ -42,6 +44,25 @@ def test_nobody_waits_for_those_who_wait(size: int, depth: int) -> None:
         held = list(executor.map(nested, [depth] * threads))
     assert max(held) <= size
     assert pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("looking", [True, False])
+def test_the_event_loop_does_not_wait_for_threads(looking: bool) -> None:
+    """Some of MLflow's own routes ask the database there; everybody would wait with them."""
+    pool = make_pool(4)
+
+    async def connect() -> None:
+        LOOKING.set(looking)
+        pool.connect().close()
+
+    with ThreadPoolExecutor(1) as executor:
+        held = executor.submit(pool.connect).result()
+        with pytest.raises(
+            DatabaseUnavailable, match=" within 0 s" if looking else " within 0.2 s"
+        ):
+            asyncio.run(connect())
+        held.close()
+    asyncio.run(connect())
 
 
 def test_the_most_that_were_in_use_and_waited_since_it_was_last_asked() -> None:
