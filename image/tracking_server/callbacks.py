@@ -10,6 +10,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from ipaddress import ip_address
 
 from starlette.types import Scope
@@ -26,6 +27,9 @@ GATEWAY = "/gateway/"
 
 DEPTH = "tracking_server.callback_depth"
 """A key of the scope: how many calls back led to this request."""
+
+CALL_DEPTH: ContextVar[int] = ContextVar("call_depth", default=0)
+"""The same for code that isn't given the scope."""
 
 
 class Callbacks:
@@ -69,6 +73,7 @@ class Callbacks:
         expires, depth = map(int, terms.split("."))
         if expires < self._clock():
             return None
+        CALL_DEPTH.set(depth)
         raw_path = target.encode("utf-8", "surrogateescape")
         return {**scope, "path": target, "raw_path": raw_path, DEPTH: depth}
 
