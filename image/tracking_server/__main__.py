@@ -30,7 +30,6 @@ from tracking_server import (  # noqa: E402
     settings,
     workers,
 )
-from tracking_server.answers import Answers  # noqa: E402
 from tracking_server.callbacks import Callbacks  # noqa: E402
 from tracking_server.composition import Composition  # noqa: E402
 from tracking_server.errors import BootError  # noqa: E402
@@ -46,6 +45,9 @@ LARGEST_ANSWER, LONGEST_ANSWER = 64 * 1024, 60.0
 
 PROVIDERS_VALUES = 50_000
 """JSON values of what a model's provider answers. Embeddings have one for each dimension."""
+
+MAX_FILES = 64 * 1024
+"""Open files and connections, if the system allows so many."""
 
 FREE_THREADS = 8
 """Beside one for each database connection: for what waits for the bucket, or for a connection."""
@@ -123,6 +125,7 @@ def assemble(
     # Not before MLflow's own import of what Starlette calls deprecated.
     from tracking_server import request_policy
     from tracking_server.admission import Admission
+    from tracking_server.answers import AnswerLimit, Answers
     from tracking_server.bodies import Bodies
     from tracking_server.response_headers import ResponseHeaders
     from tracking_server.runs import answer_at_once
@@ -139,8 +142,6 @@ def assemble(
         flask,
         threads=threads,
         viewers_threads=max(1, threads // 4),
-        answers=Answers(shares.answers),
-        viewers_answers=Answers(shares.viewers_answers),
         cut=database.cut,
     )
     providers = ProviderAnswers(
@@ -150,8 +151,10 @@ def assemble(
         flask=answering,
         has_flask_route=flask.url_map.bind("").test,
         import_native=lambda: _import_native(providers),
+        native_problem=request_policy.query_problem,
     )
-    transfers = ProxiedTransfers(Bodies(app), values.artifact_url)
+    limited = AnswerLimit(app, user=Answers(shares.answers), viewer=Answers(shares.viewers_answers))
+    transfers = ProxiedTransfers(Bodies(limited), values.artifact_url)
     admission = Admission(Stalls(transfers), limit=config.max_concurrency)
     gate = Gate(
         admission,
@@ -214,6 +217,9 @@ def main() -> int:
     """The exit code: 0 after SIGTERM, 1 if the boot or the server fails."""
     # A core dump would hold every secret.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # A connection is a file, and without one to be had nobody is served.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, MAX_FILES), most))
     memory.give_back_large_blocks()
     logs.configure(os.environ.get("GCP_PROJECT"))
     started = perf_counter()

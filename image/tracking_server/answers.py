@@ -3,6 +3,10 @@
 from contextvars import ContextVar
 from threading import Condition
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tracking_server.viewing import LOOKING
+
 ROW, BYTE = 1700, 5
 """Bytes of memory for each row that the database returns, and for each of its bytes: MLflow makes
 objects, messages and JSON of them. Measured with pages of 1,000 to 10,000 runs with 30 values each,
@@ -50,6 +54,7 @@ class Answer:
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
         self._held = 0
+        self._closed = False
 
     def add(self, received: int, rows: int) -> None:
         """Count bytes that have been received, and rows made of them.
@@ -59,15 +64,35 @@ class Answer:
             Full: if all requests together have.
         """
         size = received * BYTE + rows * ROW
+        if self._closed:
+            # What is done after the response, such as writing a trace, is short.
+            return
         if self._held + size > self._answers.size:
             raise TooLarge
         self._answers.take(size)
         self._held += size
 
     def close(self) -> None:
+        self._closed = True
         self._answers.free(self._held)
         self._held = 0
 
 
 ANSWER: ContextVar[Answer | None] = ContextVar("answer", default=None)
 """The answer to the request that this thread works for."""
+
+
+class AnswerLimit:
+    """Counts what the database returns to each request, until the response has been sent."""
+
+    def __init__(self, app: ASGIApp, *, user: Answers, viewer: Answers) -> None:
+        self.app = app
+        self._user, self._viewer = user, viewer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = Answer(self._viewer if LOOKING.get() else self._user)
+        ANSWER.set(answer)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            answer.close()

@@ -42,6 +42,7 @@ from mlflow.store.artifact.artifact_repo import MultipartDownloadMixin, Presigne
 from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository, GCSMPUArguments
 
 from tracking_server import handover
+from tracking_server.answers import ANSWER, Answer, Full, TooLarge
 from tracking_server.google_api import own_session, server_credentials
 from tracking_server.leaving import has_left
 
@@ -168,7 +169,10 @@ class KeylessGCSArtifactRepository(
             prefix=prefix, delimiter="/", timeout=self._GCS_DEFAULT_TIMEOUT
         )
         infos: list[FileInfo] = []
+        answer = ANSWER.get()
         for blob in listed:
+            if answer is not None:
+                _count(answer, len(blob.name), rows=1)
             if blob.name != prefix:
                 infos.append(FileInfo(blob.name.removeprefix(above), False, blob.size))
             if len(infos) + len(listed.prefixes) > MAX_LISTED:
@@ -199,6 +203,13 @@ class KeylessGCSArtifactRepository(
                     bucket.delete_blob(blob.name, timeout=self._GCS_DEFAULT_TIMEOUT)
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
+        """As MLflow's, but counted: on Cloud Run a file is in memory, and what is made of it too.
+
+        Only traces that are kept as artifacts come here; other files are streamed.
+        """
+        blob = self.existing(remote_file_path)
+        if (answer := ANSWER.get()) is not None:
+            _count(answer, blob.size or 0, rows=0)
         try:
             super()._download_file(remote_file_path, local_path)
         except NotFound:
@@ -289,6 +300,27 @@ class KeylessGCSArtifactRepository(
         return arguments._replace(
             url=arguments.url.removesuffix(blob.name) + quote(blob.name, safe="/~")
         )
+
+
+def _count(answer: Answer, size: int, rows: int) -> None:
+    """Count what the bucket returns as what the database does.
+
+    Raises:
+        MlflowException: if it is more than the memory allows.
+    """
+    try:
+        answer.add(size, rows)
+    except TooLarge:
+        raise MlflowException(
+            "The files, or their list, are larger than this server's memory allows: use the bucket "
+            "itself with gcloud storage",
+            INVALID_PARAMETER_VALUE,
+        ) from None
+    except Full:
+        raise MlflowException(
+            "Other requests take the server's memory: try again in a moment",
+            TEMPORARILY_UNAVAILABLE,
+        ) from None
 
 
 def _no_such(path: str) -> MlflowException:

@@ -7,12 +7,16 @@ gateway, assistant, jobs, MCP) is imported when the first request needs it.
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from functools import lru_cache, partial
 
 from starlette.applications import Starlette
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tracking_server.nested_threads import NestedThreads
+from tracking_server.refusals import refuse
+from tracking_server.viewing import LOOKING
 
 _REMEMBERED = 4096
 """Paths of which it is known where they go; most of MLflow's have nothing variable in them."""
@@ -20,9 +24,15 @@ _REMEMBERED = 4096
 _LONGEST = 512
 """Characters of a path that is remembered; MLflow's own are shorter."""
 
+VIEWERS = 8
+"""Requests of the viewer at a time that the FastAPI half works on. It has 40 threads, which
+transfers of artifacts need as well: https://anyio.readthedocs.io/en/stable/threads.html"""
+
 
 class Composition:
     """Sends to `flask` what FastAPI would only have passed on to its mount at `/`.
+
+    `native_problem` says why a query asks for too much; Flask's requests are checked by Flask.
 
     `has_flask_route` tells of a path and a method whether Flask has a route for them. The routes
     that both halves have are the same function twice, or are answered before this
@@ -35,10 +45,13 @@ class Composition:
         flask: ASGIApp,
         has_flask_route: Callable[[str, str], bool],
         import_native: Callable[[], Starlette],
+        native_problem: Callable[[bytes], str],
     ) -> None:
         self._flask = flask
         self._has_flask_route = _remembering(has_flask_route)
         self._native = _Native(import_native)
+        self._native_problem = native_problem
+        self._viewers = asyncio.Semaphore(VIEWERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -53,7 +66,14 @@ class Composition:
         ):
             await self._flask(scope, receive, send)
         else:
-            app = await self._native.app()
+            await self._answer_natively(scope, receive, send)
+
+    async def _answer_natively(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if problem := self._native_problem(scope.get("query_string", b"")):
+            await refuse(send, 400, problem)
+            return
+        app = await self._native.app()
+        async with self._viewers if LOOKING.get() else nullcontext():
             await app(scope, receive, send)
 
 
@@ -86,6 +106,7 @@ class _Native:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _start(self) -> Starlette:
+        asyncio.get_running_loop().set_default_executor(NestedThreads())
         app = await asyncio.to_thread(self._import)
         await self._lifespan.enter_async_context(app.router.lifespan_context(app))
         return app

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from threading import BoundedSemaphore
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from flask import Flask, Response, g, request
 from mlflow.exceptions import MlflowException
@@ -73,6 +73,10 @@ _ARTIFACTS = re.compile(
 """Where artifacts may be: what the server can reach, and what outlives it. The names of buckets:
 https://cloud.google.com/storage/docs/buckets#naming"""
 
+_BACK_REFERENCE = re.compile(r"\brlike\b.*\\[1-9]", re.IGNORECASE | re.DOTALL)
+"""With one, Postgres tries every way to match; without, it takes time in proportion to the text:
+https://www.postgresql.org/docs/current/functions-matching.html#POSIX-MATCHING-RULES"""
+
 _FILTERS = frozenset({"filter", "filterstring"})
 _TEXTS = {"filter": MAX_TEXT, "filterstring": MAX_TEXT, "pagetoken": MAX_TOKEN}
 _LISTS = {"orderby": MAX_TERMS, "modelconfigs": MAX_MODELS}
@@ -124,6 +128,21 @@ def enforce(flask: Flask) -> None:
     flask.teardown_request(done)
 
 
+def query_problem(query: bytes) -> str:
+    """Why a query asks for too much, nothing if it doesn't."""
+    try:
+        found = parse_qs(query.decode("latin-1"), max_num_fields=MAX_ITEMS)
+    except ValueError:
+        return f"The query has more than {MAX_ITEMS} fields: send fewer"
+    try:
+        check_fields(
+            {name: values if len(values) > 1 else values[0] for name, values in found.items()}
+        )
+    except MlflowException as error:
+        return str(error.message)
+    return ""
+
+
 def given_fields() -> Mapping[str, Any]:
     """What MLflow takes for the request's fields: a GET's query, or JSON, even twice encoded."""
     if request.path.endswith(NOT_JSON) or (request.method in ("GET", "HEAD") and request.args):
@@ -167,6 +186,11 @@ def check_field(name: str, value: Any) -> None:
             raise _refused(
                 f"{name} has {len(value)} characters, and at most {limit} are possible: ask in "
                 "several requests, each for a part"
+            )
+        if key in _FILTERS and _BACK_REFERENCE.search(value):
+            raise _refused(
+                f"{name} has a regular expression with a back reference such as \\1, which can "
+                "keep the database busy for hours: use one without"
             )
         if key in _FILTERS and len(re.findall(r"\band\b", value, re.IGNORECASE)) >= MAX_CLAUSES:
             raise _refused(
@@ -264,9 +288,9 @@ def _integer(value: Any) -> int | None:
     if isinstance(value, list):
         value = value[0] if value else None
     try:
-        # Longer ones are out of every range; Python refuses those of thousands of digits.
-        return int(str(value)[:30])
-    except ValueError:
+        # As protobuf's parser, which takes 1e4 for 10,000. Longer ones are out of every range.
+        return int(float(str(value)[:30]))
+    except (ValueError, OverflowError):
         return None
 
 

@@ -17,7 +17,6 @@ from starlette.middleware.wsgi import build_environ
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from tracking_server.answers import ANSWER, Answer, Answers
 from tracking_server.leaving import LEFT
 from tracking_server.viewing import LOOKING
 
@@ -30,8 +29,7 @@ class FlaskThreads:
     """Takes HTTP requests; a body is read whole before a thread is taken for it.
 
     `cut` ends what a thread, named by its number, waits for: it is called when the client has gone
-    away. Viewers have their own threads, `viewers_threads`, so that they keep nobody else waiting,
-    and their own limit of the database's answers, `viewers_answers`.
+    away. Viewers have their own threads, `viewers_threads`, so that they keep nobody else waiting.
     """
 
     def __init__(
@@ -40,25 +38,20 @@ class FlaskThreads:
         *,
         threads: int,
         viewers_threads: int,
-        answers: Answers,
-        viewers_answers: Answers,
         cut: Callable[[int], None],
     ) -> None:
         self.app = app
         self._users = ThreadPoolExecutor(threads, thread_name_prefix="flask")
         self._viewers = ThreadPoolExecutor(viewers_threads, thread_name_prefix="viewers-flask")
-        self._answers, self._viewers_answers = answers, viewers_answers
         self._cut = cut
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = Answer(self._viewers_answers if LOOKING.get() else self._answers)
-        messages = self._messages(build_environ(scope, await _whole(receive)), answer)
+        messages = self._messages(build_environ(scope, await _whole(receive)))
         loop = asyncio.get_running_loop()
         # In this request's context, for what is logged with its trace.
         context = copy_context()
         left = Event()
         context.run(LEFT.set, left)
-        context.run(ANSWER.set, answer)
         threads = self._viewers if LOOKING.get() else self._users
         at_work = _AtWork()
 
@@ -80,7 +73,7 @@ class FlaskThreads:
             grace.cancel()
             watch.stop()
 
-    def _messages(self, environ: dict[str, Any], answer: Answer) -> Iterator[list[Message]]:
+    def _messages(self, environ: dict[str, Any]) -> Iterator[list[Message]]:
         """Run the application. Almost every answer is one chunk, and so one batch."""
         start: Message = {"type": "http.response.start"}
 
@@ -90,9 +83,8 @@ class FlaskThreads:
                 (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers
             ]
 
-        chunks: Iterable[bytes] = ()
+        chunks: Iterable[bytes] = self.app(environ, start_response)
         try:
-            chunks = self.app(environ, start_response)
             ahead = iter(chunks)
             chunk, following = next(ahead, b""), next(ahead, None)
             yield [start, _body(chunk, more=following is not None)]
@@ -102,7 +94,6 @@ class FlaskThreads:
         finally:
             if callable(close := getattr(chunks, "close", None)):
                 close()
-            answer.close()
 
 
 class _AtWork:

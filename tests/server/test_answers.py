@@ -1,11 +1,14 @@
 """The database's answers that requests hold stay within one limit."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from starlette.types import Receive, Scope, Send
 from tracking_server import answers
-from tracking_server.answers import BYTE, ROW, Answer, Answers, Full, TooLarge
+from tracking_server.answers import ANSWER, BYTE, ROW, Answer, AnswerLimit, Answers, Full, TooLarge
 from tracking_server.memory import AT_REST, FOR_BODIES, MIB, shares
+from tracking_server.viewing import LOOKING
 
 from tests.server.process import eventually
 
@@ -44,6 +47,33 @@ def test_an_answer_waits_for_others() -> None:
         assert not eventually(waiting.done, seconds=0.2)
         held.close()
         assert waiting.result(10) is None
+
+
+def test_a_request_gives_back_what_it_held() -> None:
+    """However it ends, and whatever still runs for it."""
+    user, viewer = Answers(10 * BYTE), Answers(BYTE)
+    kept: list[Answer] = []
+
+    async def app(scope: Scope, _: Receive, __: Send) -> None:
+        answer = ANSWER.get()
+        assert answer is not None
+        kept.append(answer)
+        answer.add(scope["size"], rows=0)
+        raise ValueError
+
+    async def run(*, looking: bool, size: int, error: type[Exception]) -> None:
+        LOOKING.set(looking)
+        limit = AnswerLimit(app, user=user, viewer=viewer)
+        with pytest.raises(error):
+            await limit({"type": "http", "size": size}, None, None)  # type: ignore[arg-type]
+
+    for _ in range(3):
+        asyncio.run(run(looking=False, size=10, error=ValueError))
+        asyncio.run(run(looking=True, size=1, error=ValueError))
+        asyncio.run(run(looking=True, size=2, error=TooLarge))
+    for answer in kept:
+        answer.add(10, rows=0)
+    user.take(10 * BYTE)
 
 
 @pytest.mark.parametrize("memory", [512, 1024, 4096, 32 * 1024])

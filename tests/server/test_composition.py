@@ -1,5 +1,6 @@
 """What is put around MLflow changes none of its answers: stock's app and ours side by side."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -11,26 +12,25 @@ import httpx
 import pytest
 from sqlalchemy.engine import make_url
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from tracking_server import database, mlflow_internals, schema
-from tracking_server.answers import Answers
-from tracking_server.composition import Composition
+from tracking_server.composition import VIEWERS, Composition
+from tracking_server.viewing import LOOKING
 from tracking_server.wsgi import FlaskThreads
 
+from tests.server.exchange import Exchange
 from tests.server.process import HOST
 from tests.server.test_routes import every_route
 
 
+def no_problem(_: bytes) -> str:
+    return ""
+
+
 def threads_of(app: WSGIApplication, *, threads: int) -> FlaskThreads:
-    unlimited = Answers(1024**3)
-    return FlaskThreads(
-        app,
-        threads=threads,
-        viewers_threads=1,
-        answers=unlimited,
-        viewers_answers=unlimited,
-        cut=lambda _: None,
-    )
+    return FlaskThreads(app, threads=threads, viewers_threads=1, cut=lambda _: None)
 
 
 pytestmark = pytest.mark.anyio
@@ -59,6 +59,7 @@ async def both(
         flask=threads_of(flask, threads=4),
         has_flask_route=flask.url_map.bind("").test,
         import_native=lambda: fastapi,
+        native_problem=no_problem,
     )
     base = f"https://{HOST}"
     async with (
@@ -242,7 +243,10 @@ def halves(native: Any, has_flask_route: Any) -> tuple[Composition, list[str]]:
         reached.append("flask")
 
     composed = Composition(
-        flask=flask, has_flask_route=has_flask_route, import_native=import_native
+        flask=flask,
+        has_flask_route=has_flask_route,
+        import_native=import_native,
+        native_problem=no_problem,
     )
     return composed, reached
 
@@ -285,3 +289,38 @@ async def test_a_wsgi_answer_of_any_number_of_chunks(chunks: list[bytes]) -> Non
     assert b"".join(message["body"] for message in sent[1:]) == b"".join(chunks)
     assert [message["more_body"] for message in sent[1:]][-1] is False
     assert closed == [True]
+
+
+async def test_the_native_half_has_limits() -> None:
+    """Of what a query asks for, and of how many requests of the viewer hold its threads."""
+    arrived, go_on, at_work = asyncio.Semaphore(0), asyncio.Event(), 0
+
+    async def work(_: Request) -> Response:
+        nonlocal at_work
+        at_work += 1
+        arrived.release()
+        await go_on.wait()
+        at_work -= 1
+        return Response("done")
+
+    composed = Composition(
+        flask=Response("flask"),
+        has_flask_route=lambda *_: False,
+        import_native=lambda: Starlette(routes=[Route("/work", work), Mount("/", Starlette())]),
+        native_problem=lambda query: "too much" if query == b"x=9" else "",
+    )
+    refused = await Exchange(composed, "GET", "/work", query="x=9").done()
+    assert (refused.status, b"too much" in refused.body) == (400, True)
+    LOOKING.set(True)
+    viewers = [Exchange(composed, "GET", "/work") for _ in range(VIEWERS + 5)]
+    async with asyncio.timeout(10):
+        for _ in range(VIEWERS):
+            await arrived.acquire()
+    LOOKING.set(False)
+    user = Exchange(composed, "GET", "/work")
+    async with asyncio.timeout(10):
+        await arrived.acquire()
+    assert at_work == VIEWERS + 1
+    go_on.set()
+    for exchange in (user, *viewers):
+        assert (await exchange.done()).status == 200

@@ -517,6 +517,8 @@ def test_an_error_of_the_database_keeps_its_statement(user: httpx.Client, server
 
 # ---- sizes and counts ------------------------------------------------------------------------
 
+BACK_REFERENCE = r"tags.x RLIKE '^(a+)(a+)(a+)\1\2\3$'"
+
 GZIP = {"Content-Encoding": "gzip", "Content-Type": "application/x-protobuf"}
 
 
@@ -537,12 +539,23 @@ def gzipped(size: int) -> bytes:
         ("POST", SEARCH, {"max_results": 10**9}, 400),
         ("POST", SEARCH, {"maxResults": str(10**9)}, 400),
         ("POST", "/graphql", {"query": "{" + "a " * 10_000 + "}"}, 400),
-        ("POST", "/graphql", {"query": "{" * 300 + "a" + "}" * 300}, 400),
+        ("POST", "/graphql", {"query": "{" * 300 + "a" + "}" * 300}, 413),
+        ("POST", "/graphql", {"query": "query " + "{" * 300 + "a" + "}" * 300}, 400),
         ("POST", "/graphql", [], 400),
         ("POST", "/graphql", {"query": "query($n:Int){a}", "variables": {"n": 50_000}}, 400),
         ("POST", "/graphql", {"query": "{a(input:{maxResults:,,,,,,,50000}){b}}"}, 400),
         ("GET", f"/api/2.0/mlflow/experiments/search?max_results={10**9}", None, 400),
         ("GET", "/api/2.0/mlflow/registered-models/search?filter=" + "x" * 40_000, None, 400),
+        ("POST", "/ajax-api/3.0/mlflow/traces/search", {"filter": BACK_REFERENCE}, 400),
+        ("POST", SEARCH, {"filter": BACK_REFERENCE.replace("RLIKE", "rlike")}, 400),
+        ("GET", "/ajax-api/3.0/mlflow/mcp-servers?filter_string=" + "x" * 40_000, None, 400),
+        (
+            "GET",
+            "/ajax-api/3.0/mlflow/mcp-servers?filter_string=" + " AND ".join(["name = 'x'"] * 30),
+            None,
+            400,
+        ),
+        ("GET", f"/ajax-api/3.0/mlflow/mcp-servers?max_results={10**9}", None, 400),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -560,6 +573,7 @@ def test_a_viewer_asks_for_no_more_than_is_sensible(
         ("/api/2.0/mlflow-artifacts/mpu/create/x", {"path": "x", "num_parts": 0}),
         ("/api/2.0/mlflow-artifacts/mpu/create/x", {"path": "x", "num_parts": 10_001}),
         ("/api/2.0/mlflow-artifacts/mpu/create/x", {"path": "x", "numParts": "1500000"}),
+        ("/api/2.0/mlflow-artifacts/mpu/create/x", {"path": "x", "num_parts": "1e5"}),
         ("/api/2.0/mlflow/experiments/create", {"name": "l", "artifact_location": "file:///tmp"}),
         ("/api/2.0/mlflow/experiments/create", {"name": "l", "artifact_location": "/tmp/x"}),
         ("/api/2.0/mlflow/experiments/create", {"name": "l", "artifactLocation": "x"}),
@@ -719,6 +733,17 @@ def test_a_stored_local_location_is_not_read(
     read = user.get("/ajax-api/3.0/mlflow/get-trace-artifact", params={"request_id": trace_id})
     assert read.status_code in (400, 404), read.text
     assert "canary-file" not in read.text
+
+
+def test_a_body_needs_no_length(user: httpx.Client) -> None:
+    """Over HTTP/2 none has to say it, and over HTTP/1.1 it may come in chunks."""
+    fields = json.dumps({"name": "without a length"}).encode()
+    created = user.post(
+        "/api/2.0/mlflow/experiments/create",
+        content=iter([fields]),
+        headers={"Content-Type": "application/json"},
+    )
+    assert created.status_code == 200, created.text
 
 
 def test_a_small_file_may_hold_anything(user: httpx.Client) -> None:

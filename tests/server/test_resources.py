@@ -247,6 +247,14 @@ def attacks() -> dict[str, tuple[str, str, dict[str, str], bytes]]:
             filled(b'{"experiment_ids":[', b"1,", b"1]}", 31 * MIB),
         ),
         "one long string": (*("POST", SEARCH, JSON), filled(b'{"x":"', b"a", b'"}', 31 * MIB)),
+        "one long string of wide characters": (
+            *("POST", SEARCH, JSON),
+            filled('{"x":"\U0001f600'.encode(), b"a", b'"}', 31 * MIB),
+        ),
+        "escaped wide characters": (
+            *("POST", SEARCH, JSON),
+            filled(b'{"x":"\\ud83d\\ude00', b"a", b'"}', 31 * MIB),
+        ),
         "escapes": (*("POST", SEARCH, JSON), filled(b'"', b'\\"', b"", 31 * MIB)),
         "brackets": (*("POST", SEARCH, JSON), b"[" * (31 * MIB)),
         "JSON in a string": (
