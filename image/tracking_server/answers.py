@@ -12,6 +12,9 @@ ROW, BYTE = 1700, 5
 objects, messages and JSON of them. Measured with pages of 1,000 to 10,000 runs with 30 values each,
 which take 2,000 bytes for each row of 73."""
 
+SMALL = 512 * 1024
+"""Bytes of memory that each request has besides, so that small ones don't wait for large ones."""
+
 WAITING = 10.0
 """Seconds that a request waits for others to finish with what they hold."""
 
@@ -53,7 +56,7 @@ class Answer:
 
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
-        self._held = 0
+        self._held = self._taken = 0
         self._closed = False
 
     def add(self, received: int, rows: int) -> None:
@@ -67,15 +70,17 @@ class Answer:
         if self._closed:
             # What is done after the response, such as writing a trace, is short.
             return
-        if self._held + size > self._answers.size:
+        if self._held + size - SMALL > self._answers.size:
             raise TooLarge
-        self._answers.take(size)
+        if (beyond := self._held + size - SMALL - self._taken) > 0:
+            self._answers.take(beyond)
+            self._taken += beyond
         self._held += size
 
     def close(self) -> None:
         self._closed = True
-        self._answers.free(self._held)
-        self._held = 0
+        self._answers.free(self._taken)
+        self._taken = 0
 
 
 ANSWER: ContextVar[Answer | None] = ContextVar("answer", default=None)

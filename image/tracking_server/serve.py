@@ -24,6 +24,10 @@ https://cloud.google.com/run/docs/container-contract#instance-shutdown"""
 MAX_HEADERS = 64 * 1024
 """Bytes of a request's headers over HTTP/2."""
 
+CONNECTIONS = 8192
+"""Connections of a process. On Cloud Run they are Google's; elsewhere idle ones would keep everyone
+else out."""
+
 STREAMS = 200
 """Requests at a time on one HTTP/2 connection."""
 
@@ -90,6 +94,7 @@ async def _serve(
         port=port,
         interface=Interfaces.ASGI,
         backlog=1024,
+        backpressure=CONNECTIONS,
         http2_settings=HTTP2Settings(
             # As over HTTP/1.1, and not the 16 MiB that are granian's default.
             max_headers_size=MAX_HEADERS,

@@ -45,6 +45,9 @@ WAITING = 32 * 1024 * 1024
 PIECES_WAITING = 6
 """Of each download: granian queues four, one is on its way and one comes from here."""
 
+LONGEST_NAME = 1024
+"""Bytes of an object's name: https://cloud.google.com/storage/docs/objects#naming"""
+
 SMALLEST_PIECE, LARGEST_PIECE = 32 * 1024, 256 * 1024
 """Bytes sent at a time: the larger, the less work, and the more that wait."""
 
@@ -205,8 +208,14 @@ class ProxiedTransfers:
             reason = "Artifact path must include a filename (cannot end with '/')."
             return JSONResponse({"detail": reason}, 400)
         repository = await self._opened_repository()
+        blob = repository.blob(path)
+        if len(blob.name.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
+            reason = (
+                f"The artifact's path has more than {LONGEST_NAME} bytes, with its experiment's."
+            )
+            return JSONResponse({"detail": reason}, 400)
         upload = Upload(
-            repository.blob(path),
+            blob,
             content_type=mlflow_internals.mime_type(path),
             bucket=self._bucket,
             memory=self._memory,

@@ -13,6 +13,24 @@ from tracking_server.viewing import LOOKING
 from tests.server.process import eventually
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "small" not in request.node.name:
+        monkeypatch.setattr(answers, "SMALL", 0)
+
+
+def test_a_small_answer_never_waits() -> None:
+    limit = Answers(BYTE)
+    held, large = Answer(limit), Answer(limit)
+    held.add(1 + answers.SMALL // BYTE, rows=0)
+    for _ in range(5):
+        Answer(limit).add(answers.SMALL // BYTE, rows=0)
+    with pytest.raises(TooLarge):
+        large.add(10 + answers.SMALL // BYTE, rows=0)
+    held.close()
+    Answer(limit).add(1 + answers.SMALL // BYTE, rows=0)
+
+
 def test_one_answer_is_limited() -> None:
     limit = Answers(10 * BYTE + 2 * ROW)
     answer = Answer(limit)
