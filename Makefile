@@ -157,7 +157,7 @@ lint-program: $(VENVS)/program.done
 	$(VENVS)/program/bin/ruff check .
 	$(VENVS)/program/bin/ruff format --check .
 	$(PROGRAM) tools/readme.py --check
-	$(PROGRAM) -m mypy __main__.py infra local moving operations tools bench --exclude "bench/(gateless|gate_alone).py"
+	$(PROGRAM) -m mypy __main__.py infra fake_google local moving operations tools bench --exclude "bench/(gateless|gate_alone).py"
 
 lint-server: $(VENVS)/program.done $(VENVS)/server-test.done
 	$(PROGRAM) -m mypy --cache-dir .mypy_cache/server --python-executable $(SERVER_TEST) image/tracking_server sample_client bench/gateless.py bench/gate_alone.py

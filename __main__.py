@@ -5,8 +5,8 @@ What is declared is on one page, `infra/deployment.py`.
 
 import pulumi
 
-from infra.config import load, stack_config
 from infra.deployment import declare
+from infra.settings.loader import load, stack_config
 
 for name, output in declare(load(stack_config())).items():
     pulumi.export(name, output)

@@ -10,7 +10,7 @@ import sys
 import time
 
 from bench.process import BenchError, reserve_cores
-from local.state import LocalError
+from fake_google.state import LocalError
 
 PARTS = ("coldstart", "requests", "artifacts", "memory", "image", "scale", "data", "logins")
 ROUNDS = 5

@@ -11,9 +11,9 @@ from statistics import median
 from time import perf_counter_ns
 from typing import Any
 
-from tracking_server.callbacks import Callbacks
-from tracking_server.credentials import Credentials
-from tracking_server.gate import Gate
+from tracking_server.gate.callbacks import Callbacks
+from tracking_server.gate.credentials import Credentials
+from tracking_server.gate.gate import Gate
 
 USER, VIEWER = Credentials("mlflow", "p" * 32), Credentials("viewer", "v" * 32)
 HOST = "mlflow-1.us-central1.run.app"

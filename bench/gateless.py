@@ -3,9 +3,11 @@
 import gc
 import os
 
-from tracking_server import logs, serve, settings
+from tracking_server import logs
 from tracking_server.__main__ import assemble, prepare
-from tracking_server.gate import Gate
+from tracking_server.boot import settings
+from tracking_server.gate.gate import Gate
+from tracking_server.serve import server
 
 
 def main() -> None:
@@ -18,7 +20,7 @@ def main() -> None:
     assert isinstance(logged.app, Gate)
     logged.app = logged.app.app
     gc.enable()
-    serve.run(logged, address=config.bind_address, port=config.port, close=close)
+    server.run(logged, address=config.bind_address, port=config.port, close=close)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ import pg8000.native  # type: ignore[import-untyped]
 
 from bench.process import BenchError, Server, basic
 from bench.report import ROOT, SERVER_PYTHON
+from fake_google.cloud import Cloud, Container
+from fake_google.errors import BootRefused
+from fake_google.ports import free_port
+from fake_google.sql.postgres import Postgres
+from fake_google.state import State
 from local import program
-from local.cloud import Cloud, Container
-from local.errors import BootRefused
-from local.ports import free_port
-from local.postgres import Postgres
-from local.state import State
 from local.supervise import DEFAULTS
 
 COMMAND = (str(SERVER_PYTHON), "-m", "tracking_server")

@@ -8,8 +8,8 @@ from pathlib import Path
 from bench.ours import Stack
 from bench.process import Server, basic
 from bench.report import ROOT
-from local.ports import free_port
-from local.run import base_environment
+from fake_google.ports import free_port
+from fake_google.run.container import base_environment
 
 BIN = ROOT / ".venvs" / "bench" / "bin"
 _USER = "admin"

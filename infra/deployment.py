@@ -6,22 +6,23 @@ from typing import Any
 
 import pulumi
 
-from . import docker_daemon, prices
-from .alerts import Alerts
-from .apis import Apis
-from .artifacts import Artifacts
+from . import docker_daemon
 from .component import Component
-from .console import Console
-from .database import Database
-from .deployer import Deployer
-from .encryption import Encryption
-from .identity import Identity
-from .image import Image
-from .load_balancer import LoadBalancer
-from .network import Network, Place, existing
-from .secrets import Secrets
-from .service import Service
-from .settings import Settings
+from .facts import prices
+from .google.alerts import Alerts
+from .google.apis import Apis
+from .google.artifact_bucket import Artifacts
+from .google.console import Console
+from .google.database import Database
+from .google.github_deployer import Deployer
+from .google.image import Image
+from .google.kms_key import Encryption
+from .google.load_balancer import LoadBalancer
+from .google.network import Network, Place, existing
+from .google.secrets import Secrets
+from .google.service import Service
+from .google.service_accounts import Identity
+from .settings.model import Settings
 
 
 def declare(settings: Settings, *, parent: Component | None = None) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from typing import Any, TypedDict, Unpack
 import pulumi
 
 from .component import Component
-from .config import load
 from .deployment import declare
-from .reader import NAMESPACE, Problem, SettingsError
-from .settings import Settings
+from .settings.loader import load
+from .settings.model import Settings
+from .settings.reader import NAMESPACE, Problem, SettingsError
 
 
 class Arguments(TypedDict, total=False):

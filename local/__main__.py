@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 try:
-    from local.state import LocalError, Process, State
+    from fake_google.state import LocalError, Process, State
     from local.supervise import ROOT, Options, Supervisor, already_running, fail
 except ModuleNotFoundError as missing:
     sys.exit(

@@ -1,4 +1,4 @@
-"""The unmodified `__main__.py`, run in this process against `local/cloud.py`.
+"""The unmodified `__main__.py`, run in this process against `fake_google/cloud.py`.
 
 Pulumi's mocks stand between the two: the program believes that it talks to the engine.
 """
@@ -19,10 +19,10 @@ import pulumi
 from pulumi.runtime import rpc
 from pulumi.runtime.mocks import MockMonitor
 
-from infra.reader import NAMESPACE, Problem, SettingsError
+from fake_google.cloud import Cloud
+from fake_google.state import LocalError
+from infra.settings.reader import NAMESPACE, Problem, SettingsError
 from local import mocks
-from local.cloud import Cloud
-from local.state import LocalError
 
 STACK = "local"
 _START = ".venvs/program/bin/python -m local run"

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.request import getproxies
 
+from fake_google.cloud import Cloud, Container
+from fake_google.ports import free_port
+from fake_google.state import SETTINGS, LocalError, Process, State
 from local import program
-from local.cloud import Cloud, Container
-from local.ports import free_port
-from local.state import SETTINGS, LocalError, Process, State
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from local.state import LocalError, State
+from fake_google.state import LocalError, State
 from operations.browser import open_page
 from operations.commands import ROOT
 from operations.env import FORMATS, env

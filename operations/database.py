@@ -90,7 +90,7 @@ def connection(stack: LocalStack) -> Iterator[Connection]:
 
 def program(name: str, stack: LocalStack) -> str:
     """Beside the server that runs here, in its own version."""
-    from local.postgres import choose, installations
+    from fake_google.sql.postgres import choose, installations
 
     with connection(stack) as asked:
         [[version]] = asked.run("SHOW server_version_num")

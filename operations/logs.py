@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from local.run import described
+from fake_google.run.container import described
 from operations import commands
 from operations.errors import OperationError
 from operations.stack import CloudStack, LocalStack, Stack

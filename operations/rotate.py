@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from local.state import SETTINGS, State
+from fake_google.state import SETTINGS, State
 from operations import commands
 from operations.commands import ROOT
 from operations.errors import OperationError

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from local.state import LocalError, State
+from fake_google.state import LocalError, State
 from operations import commands
 from operations.errors import OperationError
 
@@ -153,7 +153,7 @@ class LocalStack:
 
     def database_url(self) -> str:
         # Its server's library takes longer to import than all the rest.
-        from local.secret_manager import newest
+        from fake_google.secret_manager import newest
 
         return newest(self.state, f"{self.service}_database_url")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from local.state import LocalError
+from fake_google.state import LocalError
 from operations import commands, monitoring
 from operations.database import connection
 from operations.errors import OperationError
@@ -208,7 +208,7 @@ def local_parts(stack: LocalStack) -> list[Part]:
         return f"PostgreSQL {version}, {size(bytes_used)} of disk, connections: {connections}"
 
     def storage() -> str:
-        from local.objects import usage
+        from fake_google.storage.objects import usage
 
         bucket = stack.outputs["artifact_bucket"]
         count, stored = usage(stack.state.path("storage"), bucket)

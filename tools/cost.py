@@ -13,10 +13,10 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from infra import prices  # noqa: E402
-from infra.config import load  # noqa: E402
-from infra.reader import SettingsError  # noqa: E402
-from infra.settings import Settings  # noqa: E402
+from infra.facts import prices  # noqa: E402
+from infra.settings.loader import load  # noqa: E402
+from infra.settings.model import Settings  # noqa: E402
+from infra.settings.reader import SettingsError  # noqa: E402
 from operations.stack import NAME, settings_file, with_settings  # noqa: E402
 
 MAX_RUNS = 1_000_000
@@ -97,7 +97,7 @@ def main() -> int:
         "",
         f"A run: {run.requests} requests of {run.seconds} s, {run.artifacts_gb} GB of artifacts.",
         f"Google's list prices of {prices.AS_OF} in {prices.REGION}, less what a billing account",
-        "has free, without what leaves Google's network. Sources: infra/prices.py.",
+        "has free, without what leaves Google's network. Sources: infra/facts/prices.py.",
     ]
     if settings.region != prices.REGION:
         said.append(

@@ -1,5 +1,5 @@
 """Writes what the pages quote: the settings from Pulumi.yaml, what the stacks that come with the
-project cost by infra/prices.py, the measurements from bench/results.
+project cost by infra/facts/prices.py, the measurements from bench/results.
 
 With --check it only says what differs.
 """

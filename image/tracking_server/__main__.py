@@ -16,25 +16,17 @@ gc.disable()
 
 from starlette.types import ASGIApp  # noqa: E402
 
-from tracking_server import (  # noqa: E402
-    database,
-    egress,
-    encryption,
-    google_api,
-    logs,
-    memory,
-    mlflow_internals,
-    schema,
-    secrets,
-    serve,
-    settings,
-    workers,
-)
-from tracking_server.callbacks import Callbacks  # noqa: E402
-from tracking_server.composition import Composition  # noqa: E402
+from tracking_server import logs  # noqa: E402
+from tracking_server.boot import encryption, schema, secrets, settings  # noqa: E402
+from tracking_server.database import engines  # noqa: E402
 from tracking_server.errors import BootError  # noqa: E402
-from tracking_server.gate import Gate  # noqa: E402
-from tracking_server.outgoing_limits import ProviderAnswers  # noqa: E402
+from tracking_server.gate.callbacks import Callbacks  # noqa: E402
+from tracking_server.gate.gate import Gate  # noqa: E402
+from tracking_server.mlflow import internals  # noqa: E402
+from tracking_server.mlflow.routing import Composition  # noqa: E402
+from tracking_server.outgoing import egress, google_api  # noqa: E402
+from tracking_server.outgoing.answer_limits import ProviderAnswers  # noqa: E402
+from tracking_server.serve import memory, server, workers  # noqa: E402
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -84,14 +76,14 @@ def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets, Callba
     # Secret Manager answers while the names of MLflow's settings are found, which imports much.
     with ThreadPoolExecutor(1, thread_name_prefix="secrets") as thread:
         fetched = thread.submit(secrets.fetch, config)
-        mlflow_internals.configure_server(
-            backend_store_uri=database.PLUGIN_URL,
+        internals.configure_server(
+            backend_store_uri=engines.PLUGIN_URL,
             # In direct mode too: experiments that were made while it was proxied stay reachable.
             serve_artifacts=True,
             settings=_mlflow_settings(config),
         )
         values = fetched.result()
-    mlflow_internals.configure_stores(
+    internals.configure_stores(
         artifact_root=(
             "mlflow-artifacts:/" if config.artifacts == "proxied" else values.artifact_url
         ),
@@ -99,13 +91,13 @@ def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets, Callba
         kek_passphrase=values.kek_passphrase,
         kek_version=config.kek_version,
     )
-    flask = mlflow_internals.import_flask()
-    database.connect_with(
+    flask = internals.import_flask()
+    engines.connect_with(
         values.database_url,
         pool_size=config.pool_share,
         cloudsql_root=config.cloudsql_root,
     )
-    engine = database.single_connection_engine()
+    engine = engines.single_connection_engine()
     schema.ensure(engine, deadline=config.boot_patience)
     encryption.renew(
         engine,
@@ -121,20 +113,20 @@ def assemble(
     config: settings.Settings, flask: "Flask", values: secrets.Secrets, callbacks: Callbacks
 ) -> tuple[ASGIApp, Callable[[], Awaitable[None]]]:
     """MLflow behind the gate, with this process's own connections, and what closes some of them."""
-    mlflow_internals.open_stores()
+    internals.open_stores()
     # Not before MLflow's own import of what Starlette calls deprecated.
-    from tracking_server import request_policy
-    from tracking_server.admission import Admission
-    from tracking_server.answers import AnswerLimit, Answers
-    from tracking_server.bodies import Bodies
-    from tracking_server.response_headers import ResponseHeaders
-    from tracking_server.runs import answer_at_once
-    from tracking_server.stalls import Stalls
-    from tracking_server.transfers import ProxiedTransfers
-    from tracking_server.wsgi import FlaskThreads
+    from tracking_server.artifacts.transfers import ProxiedTransfers
+    from tracking_server.database.answer_limits import AnswerLimit, Answers
+    from tracking_server.gate.body_limits import Bodies
+    from tracking_server.gate.concurrency_limit import Admission
+    from tracking_server.gate.response_headers import ResponseHeaders
+    from tracking_server.gate.stall_timeout import Stalls
+    from tracking_server.mlflow import request_limits
+    from tracking_server.mlflow.runs import answer_at_once
+    from tracking_server.mlflow.wsgi import FlaskThreads
 
-    mlflow_internals.bound_webhooks(largest=LARGEST_ANSWER, seconds=LONGEST_ANSWER)
-    request_policy.enforce(flask)
+    internals.bound_webhooks(largest=LARGEST_ANSWER, seconds=LONGEST_ANSWER)
+    request_limits.enforce(flask)
     answer_at_once(flask)
     threads = config.pool_share + FREE_THREADS
     shares = memory.shares(config.memory, config.processes)
@@ -142,7 +134,7 @@ def assemble(
         flask,
         threads=threads,
         viewers_threads=max(1, threads // 4),
-        cut=database.cut,
+        cut=engines.cut,
     )
     providers = ProviderAnswers(
         largest=shares.providers // 2, together=shares.providers, values=PROVIDERS_VALUES
@@ -151,7 +143,7 @@ def assemble(
         flask=answering,
         has_flask_route=flask.url_map.bind("").test,
         import_native=lambda: _import_native(providers),
-        native_problem=request_policy.query_problem,
+        native_problem=request_limits.query_problem,
     )
     limited = AnswerLimit(app, user=Answers(shares.answers), viewer=Answers(shares.viewers_answers))
     transfers = ProxiedTransfers(Bodies(limited), values.artifact_url)
@@ -170,21 +162,21 @@ def assemble(
         own_port=config.port,
         may_start_programs=config.on_this_computer,
     )
-    access_log = logs.AccessLog(gate, pool_use=database.pool_use)
+    access_log = logs.AccessLog(gate, pool_use=engines.pool_use)
     # Outermost: the access log responds as well, when everything inside has failed.
     headers = ResponseHeaders(
         access_log,
-        page=mlflow_internals.page_file(flask),
-        embeddable=mlflow_internals.embeddable_page(),
+        page=internals.page_file(flask),
+        embeddable=internals.embeddable_page(),
     )
     return headers, transfers.close
 
 
 def _import_native(providers: ProviderAnswers) -> "FastAPI":
     """MLflow's FastAPI half, with the gateway in its limits."""
-    app = mlflow_internals.import_fastapi()
-    mlflow_internals.bound_providers(providers)
-    mlflow_internals.mark_calls_back()
+    app = internals.import_fastapi()
+    internals.bound_providers(providers)
+    internals.mark_calls_back()
     return app
 
 
@@ -239,11 +231,11 @@ def main() -> int:
             app, close = assemble(config, flask, values, callbacks)
             gc.enable()
             log.info("booted in %.2f s", perf_counter() - started)
-            serve.run(app, address=config.bind_address, port=config.port, close=close)
+            server.run(app, address=config.bind_address, port=config.port, close=close)
         except Exception:
             log.critical("the server has failed", exc_info=True)
             return 1
-        database.close_pool()
+        engines.close_pool()
         log.info("stopped")
         return 0
 

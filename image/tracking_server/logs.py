@@ -51,7 +51,7 @@ class CloudLoggingFormatter(logging.Formatter):
             entry["stack_trace"] = self.formatException(record.exc_info)
         if identifier := _request_id.get():
             entry["request_id"] = identifier
-        # What log-based metrics are made of: infra/log_metrics.py knows them by name.
+        # What log-based metrics are made of: infra/google/log_metrics.py knows them by name.
         entry |= getattr(record, "fields", {})
         if request := getattr(record, "http_request", None):
             entry["httpRequest"] = request

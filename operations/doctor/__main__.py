@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from infra.limits import PROJECT
-from infra.reader import SettingsError
-from infra.settings import Settings
+from infra.facts.limits import PROJECT
+from infra.settings.model import Settings
+from infra.settings.reader import SettingsError
 
 from . import names, permissions, places, policies, quota, tools
 from .declared import Resource, resources

@@ -15,7 +15,7 @@ from pulumi.runtime import rpc
 from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mocks
 
 from infra.deployment import declare
-from infra.settings import Settings
+from infra.settings.model import Settings
 from local import mocks
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infra.regions import REGIONS
+from infra.facts.regions import REGIONS
 
 from .declared import Resource
 from .findings import Finding, mend, not_looked_at, ok, warning

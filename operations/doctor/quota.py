@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from infra.limits import mebibytes
-from infra.settings import ServiceSettings
+from infra.facts.limits import mebibytes
+from infra.settings.model import ServiceSettings
 
 from .declared import Resource
 from .findings import Finding, mend, not_looked_at, ok

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from infra.config import load
-from infra.reader import SettingsError
-from infra.settings import Settings
+from infra.settings.loader import load
+from infra.settings.model import Settings
+from infra.settings.reader import SettingsError
 from operations.stack import LOCAL, NAME, settings_file, with_settings
 
 from .findings import Finding, mend, not_looked_at, ok, warning

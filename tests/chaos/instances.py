@@ -15,9 +15,9 @@ from typing import Any
 
 import pg8000.native
 
-from local.ports import free_port
-from local.postgres import ADMIN
-from local.state import State
+from fake_google.ports import free_port
+from fake_google.sql.postgres import ADMIN
+from fake_google.state import State
 from tests.local.conftest import SERVER, Stack
 
 BOOT_SECONDS = 120

@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from local.postgres import choose, installations
-from local.state import State
+from fake_google.sql.postgres import choose, installations
+from fake_google.state import State
 from tests.chaos.instances import environment_of
 from tests.local.conftest import CLIENT, SERVER, Stack
 from tests.manual import stand_in

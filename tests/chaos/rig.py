@@ -22,9 +22,9 @@ from typing import IO, Any
 
 import pg8000.native
 
-from local.ports import free_port
-from local.postgres import ADMIN
-from local.state import Process, State
+from fake_google.ports import free_port
+from fake_google.sql.postgres import ADMIN
+from fake_google.state import Process, State
 from tests.chaos.instances import environment_of
 from tests.chaos.network import Network
 from tests.local.conftest import CLIENT, SERVER, Stack

@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from fake_google.cloud import Cloud, Container
+from fake_google.ports import free_port
+from fake_google.state import State
 from local import program
-from local.cloud import Cloud, Container
-from local.ports import free_port
-from local.state import State
 from local.supervise import DEFAULTS
 from tests.chaos.instances import Instance, environment_of
 from tests.local.conftest import ROOT, SERVER, Stack

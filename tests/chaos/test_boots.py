@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from local.state import State
+from fake_google.state import State
 from tests.chaos.instances import Api, administrator, environment_of, started
 from tests.listing import WHOLE_SCHEMA
 from tests.local.conftest import ROOT, Stack

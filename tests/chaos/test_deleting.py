@@ -9,7 +9,7 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
-from local.state import State
+from fake_google.state import State
 from tests.chaos.report import Row, rows
 from tests.chaos.rig import Rig
 from tests.local.conftest import SERVER

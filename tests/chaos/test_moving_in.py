@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from local.ports import free_port
+from fake_google.ports import free_port
 from tests.chaos.instances import administrator
 from tests.chaos.moving_stand_ins import path
 from tests.listing import WHOLE_SCHEMA

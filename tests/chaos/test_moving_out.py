@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from local.ports import free_port
+from fake_google.ports import free_port
 from tests.chaos.instances import administrator
 from tests.chaos.moving_stand_ins import path
 from tests.local.conftest import CLIENT, SERVER, Stack

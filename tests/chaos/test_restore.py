@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from local import policy
-from local.postgres import Postgres
+from fake_google.iam import policy
+from fake_google.sql.postgres import Postgres
 from tests.chaos.instances import Api, administrator
 from tests.chaos.report import Row, rows
 from tests.chaos.rollout import Rollout, rolled_out

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from infra.image import PLATFORM, content_hash
+from infra.google.image import PLATFORM, content_hash
 from tests.container import base, pip_settings
 from tests.container.runners import NAME, Docker, Runc
 from tests.container.tools import missing, run

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from local.ports import free_port
+from fake_google.ports import free_port
 from tests.local.conftest import ROOT
 from tests.manual import commands, run, stand_in
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import yaml
 
-from local import provider
-from local.cloud import Cloud, Container
-from local.errors import Refused
-from local.kind import Inputs, Outputs
-from local.policy import Grant, Resource
-from local.state import State
+from fake_google import provider
+from fake_google.cloud import Cloud, Container
+from fake_google.errors import Refused
+from fake_google.iam.policy import Grant, Resource
+from fake_google.resource_type import Inputs, Outputs
+from fake_google.state import State
 from tests.engine import language
 from tests.engine.engine import Engine
 

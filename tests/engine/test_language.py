@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from local.state import Process
+from fake_google.state import Process
 from tests.engine.deployment import ROOT
 from tests.engine.engine import Engine
 

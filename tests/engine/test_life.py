@@ -66,7 +66,7 @@ def test_another_image_source_touches_image_and_service_only(
 ) -> None:
     fresh.init(builder=builder)
     fresh.up()
-    source = fresh.project / "image" / "tracking_server" / "gate.py"
+    source = fresh.project / "image" / "tracking_server" / "gate" / "gate.py"
     source.write_text(source.read_text() + "\n# changed\n")
     built = {
         "docker": {"docker:index/image:Image": {"update"}},

@@ -17,7 +17,7 @@ def operate(deployed: Deployment, *arguments: str) -> subprocess.CompletedProces
 
 
 def test_what_pulumi_says_of_a_stack_is_understood(deployed: Deployment) -> None:
-    for name in ("operations", "local"):
+    for name in ("operations", "local", "fake_google"):
         copy_of(ROOT / name, deployed.project / name)
     selected = operate(deployed, "env")
     assert selected.returncode == 0, selected.stderr

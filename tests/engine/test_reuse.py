@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from local.kind import Inputs
+from fake_google.resource_type import Inputs
 from tests.engine.deployment import (
     PROJECT,
     ROOT,

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from local.cloud import Container
-from local.ports import free_port
-from local.postgres import Postgres
+from fake_google.cloud import Container
+from fake_google.ports import free_port
+from fake_google.sql.postgres import Postgres
 from tests.engine.deployment import ROOT, Deployment, deployment
 from tests.engine.engine import Engine
 

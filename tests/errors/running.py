@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.ports import free_port
-from local.state import LocalError, State
+from fake_google.ports import free_port
+from fake_google.state import LocalError, State
 from tests.errors.sites import HOLE, ROOT
 from tests.errors.table import CANARY, FOLDER, PORT, Boot, Command
 from tests.local.conftest import SERVER

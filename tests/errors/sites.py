@@ -12,14 +12,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-# By folder: the call that makes an error, and which of its arguments is the text. What imitates
-# Google's own refusals (local/errors.py) is Google's to word; the samples beside check_tracking.py
-# have a table of their own in tests/gallery, and operations/doctor/ says findings, not errors.
+# By folder: the call that makes an error, and which of its arguments is the text. Google words what
+# imitates its own refusals (fake_google/errors.py); the samples beside check_tracking.py have a
+# table of their own in tests/gallery, and operations/doctor/ says findings, not errors.
 MAKERS: Mapping[str, Mapping[str, int | str]] = {
-    "infra/*.py": {"problem": "wanted", "text": "wanted", "Problem": "wanted", "_list": "wanted"},
+    "infra/**/*.py": {
+        "problem": "wanted",
+        "text": "wanted",
+        "Problem": "wanted",
+        "_list": "wanted",
+    },
     "infra/docker_daemon.py": {"__init__": 0},
     "local/*.py": {"LocalError": 0, "BootFailed": 0},
-    "image/tracking_server/*.py": {
+    "fake_google/**/*.py": {"LocalError": 0, "BootFailed": 0},
+    "image/tracking_server/**/*.py": {
         "BootError": 0,
         "append": 0,
         "check": 2,
@@ -46,7 +52,7 @@ WORDS = 5
 TELLING = 15
 
 NEVER_SAID = {
-    # A reason that image/tracking_server/schema.py asks again for.
+    # A reason that image/tracking_server/boot/schema.py asks again for.
     "the database it is silent",
     # Whoever connects to what does not run is a mistake in local/.
     "… is recorded only.",

@@ -18,10 +18,10 @@ from unittest.mock import patch
 
 import pulumi
 
+from fake_google.sql.postgres import Installation, Postgres, Settings, User, choose
+from fake_google.state import State
 from infra import docker_daemon
 from infra.tracking_server import TrackingServer
-from local.postgres import Installation, Postgres, Settings, User, choose
-from local.state import State
 from tests.local.conftest import CLIENT
 
 # In place of a secret wherever one is wrong; never in an answer.
@@ -115,7 +115,7 @@ def failing(error: str) -> tuple[str, ...]:
     program = (
         "import sys; from unittest.mock import patch; from local.__main__ import main; "
         f"sys.argv[1:] = ['--state', '{FOLDER}/state', 'up']; "
-        f"patch('local.state.State.create', side_effect={error}).start(); sys.exit(main())"
+        f"patch('fake_google.state.State.create', side_effect={error}).start(); sys.exit(main())"
     )
     return sys.executable, "-c", program
 
@@ -200,7 +200,7 @@ def _store(*tables: str, locked: bool = False) -> Before:
 def _stack_file(folder: Path) -> Iterator[None]:
     """A project of its own, whose stack's file was written by hand."""
     root = Path(__file__).parents[2]
-    for name in ("tools", "infra", "operations", "local"):
+    for name in ("tools", "infra", "operations", "local", "fake_google"):
         (folder / name).symlink_to(root / name)
     (folder / "Pulumi.mine.yaml").write_text("config:\n  - mlflow-gcp:memory: 1Gi\n")
     yield
@@ -721,7 +721,9 @@ def _programs_that_fail() -> None:
         for name in ("postgres", "initdb"):
             (programs / name).write_text('#!/bin/sh\necho "the reason" >&2; exit 1\n')
             (programs / name).chmod(0o755)
-        with patch("local.postgres.installations", lambda: [Installation(programs, 17, "17.1")]):
+        with patch(
+            "fake_google.sql.postgres.installations", lambda: [Installation(programs, 17, "17.1")]
+        ):
             database.start()
 
 
@@ -734,7 +736,7 @@ def _gone_at_once() -> None:
     """Before the kernel could be asked about it."""
     with (
         _database(shared_buffers="much") as (_, database),
-        patch("local.state.Process.of", return_value=None),
+        patch("fake_google.state.Process.of", return_value=None),
     ):
         database.start()
 

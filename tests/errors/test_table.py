@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.config import load
-from infra.reader import SettingsError
+from infra.settings.loader import load
+from infra.settings.reader import SettingsError
 from tests.errors.running import for_people, run, says
 from tests.errors.settings_table import SETTINGS, Setting
 from tests.errors.table import COMMANDS, Command

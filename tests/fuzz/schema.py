@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from mlflow.server import handlers
-from tracking_server import mlflow_internals
+from tracking_server.mlflow import internals
 
 from tests.server.parity.routes import flask_routes
 
@@ -34,7 +34,7 @@ _KINDS = {
 
 
 def whole_api() -> Schema:
-    document: Schema = mlflow_internals.import_fastapi().openapi()
+    document: Schema = internals.import_fastapi().openapi()
     for template, methods in _flask_operations().items():
         if template not in LEFT_OUT:
             document["paths"].setdefault(_as_openapi(template), {}).update(methods)

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis.generation import GenerationMode
 
-from local.postgres import Postgres
+from fake_google.sql.postgres import Postgres
 from tests.fuzz.schema import whole_api
 from tests.listing import proportional_memory
 from tests.server.conftest import made_database, made_for_stock

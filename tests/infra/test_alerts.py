@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from infra.alert_rules import connections_limit
-from infra.config import load
-from infra.log_metrics import LOG_METRICS
+from infra.google.alert_rules import connections_limit
+from infra.google.log_metrics import LOG_METRICS
+from infra.settings.loader import load
 from tests.infra.declared import NUMBER, PROJECT, UNKNOWN, Program, run
 
 API = "gcp:projects/service:Service"

@@ -13,8 +13,8 @@ from typing import Any
 import pulumi_gcp as gcp
 import pytest
 
-from infra import names
-from infra.reader import SettingsError
+from infra.facts import names
+from infra.settings.reader import SettingsError
 from tests.infra.declared import (
     DIGEST,
     NUMBER,

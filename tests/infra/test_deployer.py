@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from infra.config import load
-from infra.deployer import condition
-from infra.limits import MAX_GITHUB_ID
-from infra.reader import SettingsError
-from infra.settings import GitHubRepository
-from local import policy as iam
-from local.errors import Refused
-from local.federation import exchange
-from local.policy import Condition, Grant, Policy, Resource
+from fake_google.errors import Refused
+from fake_google.iam import policy as iam
+from fake_google.iam.federation import exchange
+from fake_google.iam.policy import Condition, Grant, Policy, Resource
+from infra.facts.limits import MAX_GITHUB_ID
+from infra.google.github_deployer import condition
+from infra.settings.loader import load
+from infra.settings.model import GitHubRepository
+from infra.settings.reader import SettingsError
 from tests.infra.declared import POOL, PROJECT, REGION, Program, run
 
 REPOSITORY, NUMBER = "my-org/mlflow-gcp", 1332519958

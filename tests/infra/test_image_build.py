@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra.image import PLATFORM, content_hash
+from infra.google.image import PLATFORM, content_hash
 from tests.infra.declared import PROJECT, REGION, ROOT, run
 
 COMMAND = "command:local:Command"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from infra import prices
-from infra.config import load
-from infra.prices import Run, estimate, total
-from infra.settings import Settings
+from infra.facts import prices
+from infra.facts.prices import Run, estimate, total
+from infra.settings.loader import load
+from infra.settings.model import Settings
 from tests.infra.declared import PROJECT, ROOT, run
 
 

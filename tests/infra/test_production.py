@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from infra import tiers
-from infra.config import load
-from infra.limits import CONNECTIONS_PER_PROCESS, RESERVED_CONNECTIONS
-from infra.network import SERVER_RANGE
+from infra.facts import tiers
+from infra.facts.limits import CONNECTIONS_PER_PROCESS, RESERVED_CONNECTIONS
+from infra.google.network import SERVER_RANGE
+from infra.settings.loader import load
 from tests.infra.declared import NUMBER, PROJECT, REGION, UNKNOWN, Program, run
 from tests.infra.policy import AGENTS
 from tests.infra.test_policy import KEY, stack_files

@@ -22,8 +22,8 @@ from packaging.requirements import Requirement
 
 import infra
 from infra import TrackingServer
-from infra.image import content_hash
-from infra.reader import SettingsError
+from infra.google.image import content_hash
+from infra.settings.reader import SettingsError
 from infra.tracking_server import Arguments
 from tests.infra.declared import PROJECT, ROOT, Declared, Program, Secret, run, shown
 from tests.infra.test_policy import SHAPES
@@ -229,7 +229,7 @@ def test_the_package_is_whole_and_takes_no_other_name(tmp_path: Path) -> None:
     shutil.unpack_archive(wheel, site, "zip")
     assert {path.name.partition("-")[0] for path in site.iterdir()} == {"mlflow_gcp"}
     script = (
-        "import sys, mlflow_gcp, mlflow_gcp.image as image\n"
+        "import sys, mlflow_gcp, mlflow_gcp.google.image as image\n"
         "print(image.SOURCE, image.context())\n"
         "print('infra' in sys.modules, mlflow_gcp.TrackingServer.__name__)"
     )

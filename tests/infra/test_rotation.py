@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from infra.reader import SettingsError
+from infra.settings.reader import SettingsError
 from tests.infra.declared import Declared, Program, run
 
 RANDOM_PASSWORD = "random:index/randomPassword:RandomPassword"

@@ -9,10 +9,10 @@ import pulumi
 import pytest
 import yaml
 
-from infra import tiers
-from infra.config import load
-from infra.limits import CONNECTIONS_PER_PROCESS, mebibytes
-from infra.reader import SettingsError
+from infra.facts import tiers
+from infra.facts.limits import CONNECTIONS_PER_PROCESS, mebibytes
+from infra.settings.loader import load
+from infra.settings.reader import SettingsError
 from tests.infra.declared import ROOT
 
 NAMED = {"gcp:project": "my-project"}
@@ -617,5 +617,5 @@ def test_the_dev_stack_is_valid_and_can_be_destroyed() -> None:
 
 
 def test_the_server_refuses_what_the_program_refuses() -> None:
-    theirs = (ROOT / "image" / "tracking_server" / "settings.py").read_text()
+    theirs = (ROOT / "image" / "tracking_server" / "boot" / "settings.py").read_text()
     assert f"\nCONNECTIONS_PER_PROCESS = {CONNECTIONS_PER_PROCESS}\n" in theirs

@@ -12,7 +12,7 @@ from typing import Self
 
 import pytest
 
-from local.ports import free_port
+from fake_google.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / ".venvs" / "client" / "bin" / "python"

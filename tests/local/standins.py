@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local.cloud import Cloud
-from local.state import State
+from fake_google.cloud import Cloud
+from fake_google.state import State
 
 PROJECT = "local-project"
 SERVER = f"mlflow-server@{PROJECT}.iam.gserviceaccount.com"

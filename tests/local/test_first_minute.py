@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from local.state import State
+from fake_google.state import State
 from local.supervise import fitting, screen, took
 from tests.local.conftest import Stack
 from tests.local.test_lifecycle import processes_of

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from local.ports import free_port
+from fake_google.ports import free_port
 from tests.local.conftest import SERVER, Stack
 
 SESSION = Path(__file__).with_name("logging_session.py")

@@ -140,25 +140,25 @@ def test_wrong_settings_are_refused_before_anything_is_made(own_stack: Stack) ->
     ("file", "declared", "instead", "said"),
     [
         (
-            "infra/secrets.py",
+            "infra/google/secrets.py",
             "roles/secretmanager.secretAccessor",
             "roles/secretmanager.viewer",
             "lacks roles/secretmanager.secretAccessor on it",
         ),
         (
-            "infra/database.py",
+            "infra/google/database.py",
             "roles/cloudsql.client",
             "roles/cloudsql.viewer",
             "has the service's account roles/cloudsql.client?",
         ),
         (
-            "infra/service.py",
+            "infra/google/service.py",
             '"GCP_PROJECT": project',
             '"GCP_PROJET": project',
             "GCP_PROJECT is not set",
         ),
         (
-            "infra/service.py",
+            "infra/google/service.py",
             "_SECRET",
             "_SECRETS",
             "TRACKING_PASSWORD_SECRET is not set",
@@ -171,7 +171,7 @@ def test_a_mistake_in_the_program_fails_here_first(
 ) -> None:
     """A copy of the program with one thing wrong; the server's own message is shown."""
     copy = tmp_path / "copy"
-    for name in ("infra", "local"):
+    for name in ("infra", "local", "fake_google"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "__main__.py", copy)
     source = (copy / file).read_text()

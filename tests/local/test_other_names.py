@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pg8000.native
 
-from local.postgres import Postgres, Settings, choose, installations
-from local.state import State
+from fake_google.sql.postgres import Postgres, Settings, choose, installations
+from fake_google.state import State
 from tests.manual import commands, run, stand_in
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from fake_google.errors import ApiNotEnabled, NotFound, Unreachable
+from fake_google.resource_type import PROJECT_NUMBER
 from local import program
-from local.errors import ApiNotEnabled, NotFound, Unreachable
-from local.kind import PROJECT_NUMBER
 from local.supervise import DEFAULTS
 from tests.local.conftest import ROOT
 from tests.local.standins import PROJECT, SERVER, Project, project

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from local import cel
-from local.errors import NotFound, Refused
-from local.federation import POOL, exchange
+from fake_google.errors import NotFound, Refused
+from fake_google.iam import cel
+from fake_google.iam.federation import POOL, exchange
 from tests.local.standins import Project, project
 
 PROVIDER = "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from local.cloud import Cloud
-from local.errors import ApiNotEnabled, NotFound, Unsupported
+from fake_google.cloud import Cloud
+from fake_google.errors import ApiNotEnabled, NotFound, Unsupported
 from tests.local.standins import PROJECT, SERVER, SIGNER, STRANGER, Project, call, project
 
 

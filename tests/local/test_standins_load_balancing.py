@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from local.errors import NotFound, Refused
+from fake_google.errors import NotFound, Refused
 from tests.local.standins import Project, project
 
 GROUP = "regionNetworkEndpointGroup:RegionNetworkEndpointGroup"

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from local.errors import ApiNotEnabled, BootRefused, NotFound, Refused
-from local.kms import service_agent
+from fake_google.errors import ApiNotEnabled, BootRefused, NotFound, Refused
+from fake_google.kms import service_agent
 from tests.local.standins import PROJECT, SERVER, Project, project
 
 NETWORK = "compute/network:Network"

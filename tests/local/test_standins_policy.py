@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from local import policy as iam
-from local.policy import Condition, Grant, Policy, UnsupportedCondition
+from fake_google.iam import policy as iam
+from fake_google.iam.policy import Condition, Grant, Policy, UnsupportedCondition
 
 SERVER = "server@p.iam.gserviceaccount.com"
 INSTANCE = iam.sql_instance("p", "mlflow-1")

@@ -12,8 +12,8 @@ from typing import Any
 import pg8000.native
 import pytest
 
-from local.postgres import Installation, Postgres, Settings, choose, max_connections
-from local.state import LocalError, State
+from fake_google.sql.postgres import Installation, Postgres, Settings, choose, max_connections
+from fake_google.state import LocalError, State
 
 DECLARED = Settings(
     connection_name="local-project:us-central1:mlflow-1",

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from local import run
-from local.ports import free_port
-from local.run import BootFailed, Probe, Service, describe
-from local.state import LocalError, Process, State
+from fake_google.ports import free_port
+from fake_google.run import container
+from fake_google.run.container import BootFailed, Probe, Service, describe
+from fake_google.state import LocalError, Process, State
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ class Running:
             name="server",
             command=[sys.executable, "-c", SERVER, how],
             environment={
-                **run.base_environment(state.directory("home")),
+                **container.base_environment(state.directory("home")),
                 "PORT": str(port),
             },
             port=port,
@@ -194,7 +194,7 @@ def test_a_server_that_ends_is_started_again(serve: Callable[..., Running]) -> N
 def test_a_server_that_fails_its_probe_is_restarted_and_in_the_end_given_up(
     serve: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_MAX_RESTARTS", 1)
+    monkeypatch.setattr(container, "_MAX_RESTARTS", 1)
     running = serve("sick", liveness=Probe(path="/health", period=0.3, failures=1))
     assert running.service.ended.wait(15)
     said = "".join(running.said)
@@ -205,7 +205,7 @@ def test_a_server_that_fails_its_probe_is_restarted_and_in_the_end_given_up(
 def test_a_server_that_does_not_stop_is_ended(
     serve: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(container, "GRACE_SECONDS", 0.3)
     running = serve("deaf")
     running.stop()
     assert not Probe(path="/").passes(running.service.address)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from local.errors import ApiNotEnabled, NotFound, Refused
+from fake_google.errors import ApiNotEnabled, NotFound, Refused
 from tests.local.standins import BUCKET, PROJECT, SERVER, Project, project
 
 INSTANCE = {

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from local.errors import NotFound, Refused
-from local.policy import service_account
+from fake_google.errors import NotFound, Refused
+from fake_google.iam.policy import service_account
 from tests.local.standins import PROJECT, SERVER, SIGNER, Project, project
 
 ROLE = "gcp:projects/iAMCustomRole:IAMCustomRole"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from infra.config import load
-from infra.settings import ServiceSettings
-from local.resources import KINDS
+from fake_google.resource_types import KINDS
+from infra.settings.loader import load
+from infra.settings.model import ServiceSettings
 from operations.doctor import names, permissions, quota, stack, tools
 from operations.doctor.declared import resources
 from operations.doctor.findings import Finding, Verdict, mend, ok, printed, summary, warning

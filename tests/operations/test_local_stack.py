@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from local.state import SETTINGS, State
+from fake_google.state import SETTINGS, State
 from operations import status
 from operations.backup import backup
 from operations.database import program

@@ -37,7 +37,15 @@ OPTIONS = {
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    for name in ("Makefile", "operations", "infra", "local", "tools", "Pulumi.dev.yaml"):
+    for name in (
+        "Makefile",
+        "operations",
+        "infra",
+        "local",
+        "fake_google",
+        "tools",
+        "Pulumi.dev.yaml",
+    ):
         (tmp_path / name).symlink_to(ROOT / name)
     for name in LOCKS:
         (tmp_path / name).parent.mkdir(exist_ok=True)

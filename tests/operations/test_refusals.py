@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from local.state import State
+from fake_google.state import State
 from tests.operations.machine import PASSWORD, Machine
 from tests.operations.test_commands import DATABASE_URL, PROXY, PSQL, SECRET
 

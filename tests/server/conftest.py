@@ -8,11 +8,12 @@ from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 import pytest
-from tracking_server import database, mlflow_internals
+from tracking_server.database import engines
+from tracking_server.mlflow import internals
 
-from local.postgres import Postgres
-from local.postgres import Settings as PostgresSettings
-from local.state import State
+from fake_google.sql.postgres import Postgres
+from fake_google.sql.postgres import Settings as PostgresSettings
+from fake_google.state import State
 from tests.server.google import Google
 from tests.server.process import HOST, PASSWORD, USER, Server
 
@@ -23,8 +24,8 @@ DATABASE_USER, DATABASE_PASSWORD = "mlflow", "canary:p@ss/w%rd"
 _folder = TemporaryDirectory(prefix="mlflow-gcp-test-")
 _google = Google(Path(_folder.name, "google"))
 # As in a boot: mlflow.server reads this while it is imported, by whichever test comes first.
-mlflow_internals.configure_server(
-    backend_store_uri=database.PLUGIN_URL,
+internals.configure_server(
+    backend_store_uri=engines.PLUGIN_URL,
     serve_artifacts=True,
     settings={
         "MLFLOW_CONFIGURE_LOGGING": "false",

@@ -6,16 +6,16 @@ from itertools import count
 from pathlib import Path
 
 from aiohttp import web
-from tracking_server.settings import SecretVersions, Settings
+from tracking_server.boot.settings import SecretVersions, Settings
 
-from local.endpoints import Endpoints, refusal
-from local.iam_credentials import Keys
-from local.metadata import Identities, metadata_server
-from local.objects import Store
-from local.policy import Grant, Policy, bucket, secret
-from local.secret_manager import Secrets, secret_manager
-from local.state import State
-from local.storage import Storage
+from fake_google.endpoints import Endpoints, refusal
+from fake_google.iam.policy import Grant, Policy, bucket, secret
+from fake_google.iam.sign_blob import Keys
+from fake_google.metadata_server import Identities, metadata_server
+from fake_google.secret_manager import Secrets, secret_manager
+from fake_google.state import State
+from fake_google.storage.api import Storage
+from fake_google.storage.objects import Store
 
 PROJECT, NUMBER = "my-project", "123456789012"
 ACCESSOR = "roles/secretmanager.secretAccessor"

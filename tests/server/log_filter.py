@@ -1,7 +1,7 @@
 """What Cloud Logging makes of a line of ours, and which of its filters that matches.
 
-Only as much of the query language as infra/log_metrics.py uses; the rest is refused, so that a
-filter that isn't understood here is no filter that matches nothing. The line:
+Only as much of the query language as infra/google/log_metrics.py uses; the rest is refused, so that
+a filter that isn't understood here is no filter that matches nothing. The line:
 https://cloud.google.com/logging/docs/structured-logging#structured_logging_special_fields
 The language: https://cloud.google.com/logging/docs/view/logging-query-language
 """

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from local.ports import free_port
+from fake_google.ports import free_port
 
 USER, PASSWORD = "mlflow", "canary-password"
 AUTHORIZATION = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from mlflow.utils.request_utils import _TRANSIENT_FAILURE_RESPONSE_CODES
 from starlette.types import Receive, Scope, Send
-from tracking_server import admission as admission_module
-from tracking_server.admission import COME_BACK, SWALLOWED, Admission
+from tracking_server.gate import concurrency_limit as admission_module
+from tracking_server.gate.concurrency_limit import COME_BACK, SWALLOWED, Admission
 
 from tests.server.conftest import StartServer
 from tests.server.exchange import Exchange

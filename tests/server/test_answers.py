@@ -5,10 +5,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from starlette.types import Receive, Scope, Send
-from tracking_server import answers
-from tracking_server.answers import ANSWER, BYTE, ROW, Answer, AnswerLimit, Answers, Full, TooLarge
-from tracking_server.memory import AT_REST, FOR_BODIES, MIB, shares
-from tracking_server.viewing import LOOKING
+from tracking_server.database import answer_limits
+from tracking_server.database.answer_limits import (
+    ANSWER,
+    BYTE,
+    ROW,
+    Answer,
+    AnswerLimit,
+    Answers,
+    Full,
+    TooLarge,
+)
+from tracking_server.gate.viewer_policy import LOOKING
+from tracking_server.serve.memory import AT_REST, FOR_BODIES, MIB, shares
 
 from tests.server.process import eventually
 
@@ -16,19 +25,19 @@ from tests.server.process import eventually
 @pytest.fixture(autouse=True)
 def _nothing_is_small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "small" not in request.node.name:
-        monkeypatch.setattr(answers, "SMALL", 0)
+        monkeypatch.setattr(answer_limits, "SMALL", 0)
 
 
 def test_a_small_answer_never_waits() -> None:
     limit = Answers(BYTE)
     held, large = Answer(limit), Answer(limit)
-    held.add(1 + answers.SMALL // BYTE, rows=0)
+    held.add(1 + answer_limits.SMALL // BYTE, rows=0)
     for _ in range(5):
-        Answer(limit).add(answers.SMALL // BYTE, rows=0)
+        Answer(limit).add(answer_limits.SMALL // BYTE, rows=0)
     with pytest.raises(TooLarge):
-        large.add(10 + answers.SMALL // BYTE, rows=0)
+        large.add(10 + answer_limits.SMALL // BYTE, rows=0)
     held.close()
-    Answer(limit).add(1 + answers.SMALL // BYTE, rows=0)
+    Answer(limit).add(1 + answer_limits.SMALL // BYTE, rows=0)
 
 
 def test_one_answer_is_limited() -> None:
@@ -44,7 +53,7 @@ def test_one_answer_is_limited() -> None:
 
 
 def test_all_answers_together_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "WAITING", 0.01)
+    monkeypatch.setattr(answer_limits, "WAITING", 0.01)
     limit = Answers(10 * BYTE)
     held, further = Answer(limit), Answer(limit)
     held.add(6, rows=0)

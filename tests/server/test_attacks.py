@@ -18,7 +18,7 @@ import h2.connection
 import h2.events
 import pytest
 
-from local.postgres import Postgres
+from fake_google.sql.postgres import Postgres
 from tests.server.conftest import made_database
 from tests.server.parity.routes import every_route
 from tests.server.parity.servers import our_environment, ours

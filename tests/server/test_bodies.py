@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from starlette.types import Receive, Scope, Send
-from tracking_server.bodies import UNTOLD, Bodies, Limits
+from tracking_server.gate.body_limits import UNTOLD, Bodies, Limits
 
 from tests.server.exchange import Exchange
 

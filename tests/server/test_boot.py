@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tracking_server.settings import CONNECTIONS_PER_PROCESS
+from tracking_server.boot.settings import CONNECTIONS_PER_PROCESS
 
-from local.postgres import Postgres
+from fake_google.sql.postgres import Postgres
 from tests.server.conftest import StartServer
 from tests.server.google import Google
 from tests.server.process import AUTHORIZATION, Server

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from starlette.requests import Request
-from tracking_server.callbacks import DEEPEST, DEPTH, LIFETIME, Callbacks
+from tracking_server.gate.callbacks import DEEPEST, DEPTH, LIFETIME, Callbacks
 
 PORT = 8080
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from tracking_server import mlflow_internals
+from tracking_server.mlflow import internals
 
-from local.postgres import Postgres
+from fake_google.sql.postgres import Postgres
 from tests.server.conftest import DATABASE_PASSWORD, made_database
 from tests.server.parity.calls import SEQUENCE
 from tests.server.parity.servers import our_environment, ours, upstream
@@ -52,7 +52,7 @@ CANARIES = [
     DATABASE_PASSWORD,
     GUESSED,
     API_KEY,
-    mlflow_internals.webhook_key(PASSPHRASE),
+    internals.webhook_key(PASSPHRASE),
 ]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local.postgres import Postgres
+from fake_google.sql.postgres import Postgres
 from tests.local.standins import Project, project
 from tests.server.conftest import made_database
 from tests.server.parity.servers import environment_of, ours

@@ -15,10 +15,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
-from tracking_server import database, mlflow_internals, schema
-from tracking_server.composition import VIEWERS, Composition
-from tracking_server.viewing import LOOKING
-from tracking_server.wsgi import FlaskThreads
+from tracking_server.boot import schema
+from tracking_server.database import engines
+from tracking_server.gate.viewer_policy import LOOKING
+from tracking_server.mlflow import internals
+from tracking_server.mlflow.routing import VIEWERS, Composition
+from tracking_server.mlflow.wsgi import FlaskThreads
 
 from tests.server.exchange import Exchange
 from tests.server.process import HOST
@@ -46,15 +48,15 @@ async def both(
     database_url: str, cloudsql_root: object, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
     """Clients of stock's app and of the composition, on one database."""
-    database.connect_with(make_url(database_url), pool_size=4, cloudsql_root=str(cloudsql_root))
-    schema.ensure(database.single_connection_engine(), deadline=5)
-    mlflow_internals.configure_stores(
+    engines.connect_with(make_url(database_url), pool_size=4, cloudsql_root=str(cloudsql_root))
+    schema.ensure(engines.single_connection_engine(), deadline=5)
+    internals.configure_stores(
         artifact_root="mlflow-artifacts:/",
         artifact_destination="/tmp/mlflow-gcp-nowhere",
         kek_passphrase="k",
         kek_version=1,
     )
-    fastapi, flask = mlflow_internals.import_fastapi(), mlflow_internals.import_flask()
+    fastapi, flask = internals.import_fastapi(), internals.import_flask()
     composed = Composition(
         flask=threads_of(flask, threads=4),
         has_flask_route=flask.url_map.bind("").test,
@@ -71,7 +73,7 @@ async def both(
         ) as ours,
     ):
         yield stock, ours
-    database.close_pool()
+    engines.close_pool()
 
 
 def shape(value: Any) -> Any:
@@ -153,7 +155,7 @@ NOT_THE_SAME = {route for route in TWICE if not route[1].endswith("server-info")
 
 async def test_a_request_is_flasks_exactly_where_the_mount_takes_it() -> None:
     """Asked of every route, against the routing that stock's app does itself."""
-    fastapi, flask = mlflow_internals.import_fastapi(), mlflow_internals.import_flask()
+    fastapi, flask = internals.import_fastapi(), internals.import_flask()
     composed, reached = halves(fastapi, flask.url_map.bind("").test)
     twice = set()
     for method, path in [*every_route(), ("GET", "/nowhere"), ("PATCH", "/version"), ("GET", "*")]:
@@ -172,9 +174,9 @@ async def test_what_flask_has_is_answered_without_importing_fastapi() -> None:
 
     def import_native() -> Any:
         imported.append("native")
-        return mlflow_internals.import_fastapi()
+        return internals.import_fastapi()
 
-    flask = mlflow_internals.import_flask()
+    flask = internals.import_flask()
     composed, reached = halves(import_native, flask.url_map.bind("").test)
     for path in ("/", "/version", "/api/2.0/mlflow/runs/get", "/api/3.0/mlflow/server-info"):
         await composed(request("GET", path), None, None)  # type: ignore[arg-type]
@@ -216,7 +218,7 @@ async def test_the_lifespan_of_fastapi_begins_when_it_is_imported() -> None:
 
 
 async def test_an_app_without_the_mount_is_refused() -> None:
-    fastapi = mlflow_internals.import_fastapi()
+    fastapi = internals.import_fastapi()
     for routes in (fastapi.routes[:-1], [*fastapi.routes, Route("/late", lambda request: None)]):
         composed, _ = halves(lambda: Starlette(routes=list(routes)), lambda *_: False)  # noqa: B023
         with pytest.raises(RuntimeError, match="no longer mounts Flask"):

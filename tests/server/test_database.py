@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Engine, column, create_engine, func, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
-from tracking_server import database
+from tracking_server.database import engines
 
-from local.postgres import Postgres
+from fake_google.sql.postgres import Postgres
 from tests.server.conftest import CONNECTION_NAME, StartServer
 from tests.server.test_driver import waits
 
@@ -22,12 +22,12 @@ def engine(
     database_url: str, cloudsql_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Engine]:
     """As MLflow makes it."""
-    monkeypatch.setattr(database, "_shared_pool", None)
-    database.connect_with(
+    monkeypatch.setattr(engines, "_shared_pool", None)
+    engines.connect_with(
         make_url(database_url), pool_size=POOL_SIZE, cloudsql_root=str(cloudsql_root)
     )
-    yield create_engine(database.PLUGIN_URL, pool_pre_ping=True, pool_size=3, max_overflow=9)
-    database.close_pool()
+    yield create_engine(engines.PLUGIN_URL, pool_pre_ping=True, pool_size=3, max_overflow=9)
+    engines.close_pool()
 
 
 def sessions(engine: Engine) -> set[int]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from tracking_server.artifacts import KeylessGCSArtifactRepository
+from tracking_server.artifacts.repository import KeylessGCSArtifactRepository
 
 from tests.server.google import BUCKET, Google
 

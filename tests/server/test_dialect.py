@@ -6,9 +6,9 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
-from tracking_server import dialect
+from tracking_server.database import dialect
 
-from local.postgres import Postgres
+from fake_google.sql.postgres import Postgres
 from tests.server.conftest import DATABASE_PASSWORD, DATABASE_USER
 
 VERSIONS = Table("versions", MetaData(), Column("number", Integer), Column("name", String(9)))

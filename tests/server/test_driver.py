@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pg8000 import converters, core, legacy
-from tracking_server import driver
+from tracking_server.database import driver
 
-from local.postgres import Postgres
+from fake_google.sql.postgres import Postgres
 from tests.server.conftest import DATABASE_PASSWORD, DATABASE_USER
 
 STOOD_IN_FOR = {

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address, ip_network
 
 import pytest
-from tracking_server.egress import is_reachable
+from tracking_server.outgoing.egress import is_reachable
 
 PUBLIC = ["8.8.8.8", "142.250.1.1", "2607:f8b0::1", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 CLOSED = [

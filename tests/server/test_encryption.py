@@ -9,7 +9,9 @@ from cryptography.fernet import Fernet
 from sqlalchemy import Engine, String, text, type_coerce
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
-from tracking_server import database, encryption, mlflow_internals, schema, secrets
+from tracking_server.boot import encryption, schema, secrets
+from tracking_server.database import engines
+from tracking_server.mlflow import internals
 
 from tests.server.google import Google
 from tests.server.test_secrets import stored
@@ -20,8 +22,8 @@ KEYS, HOOKS = 3, 2
 
 @pytest.fixture
 def engine(database_url: str, cloudsql_root: Path) -> Iterator[Engine]:
-    database.connect_with(make_url(database_url), pool_size=1, cloudsql_root=str(cloudsql_root))
-    engine = database.single_connection_engine()
+    engines.connect_with(make_url(database_url), pool_size=1, cloudsql_root=str(cloudsql_root))
+    engine = engines.single_connection_engine()
     schema.ensure(engine, deadline=5)
     yield engine
     engine.dispose()
@@ -37,7 +39,7 @@ def store(engine: Engine, version: int, passphrase: str) -> None:
             name = f"key {number}"
             encrypted = _encrypt_secret(f"value {number}", kek, name, name)
             connection.execute(
-                mlflow_internals.gateway_keys()
+                internals.gateway_keys()
                 .insert()
                 .values(
                     secret_id=name,
@@ -48,11 +50,11 @@ def store(engine: Engine, version: int, passphrase: str) -> None:
                     masked_value="{}",
                 )
             )
-        cipher = Fernet(mlflow_internals.webhook_key(passphrase))
+        cipher = Fernet(internals.webhook_key(passphrase))
         for number in range(HOOKS):
             token = cipher.encrypt(f"value {number}".encode()).decode()
             connection.execute(
-                mlflow_internals.webhooks()
+                internals.webhooks()
                 .insert()
                 .values(
                     webhook_id=f"hook {number}",
@@ -69,8 +71,8 @@ def read(engine: Engine, version: int, passphrase: str) -> list[str]:
     from mlflow.utils.crypto import KEKManager, _decrypt_secret
 
     kek = KEKManager(passphrase=passphrase, kek_version=version)
-    cipher = Fernet(mlflow_internals.webhook_key(passphrase))
-    keys, hooks = mlflow_internals.gateway_keys(), mlflow_internals.webhooks()
+    cipher = Fernet(internals.webhook_key(passphrase))
+    keys, hooks = internals.gateway_keys(), internals.webhooks()
     with engine.connect() as connection:
         values = []
         for key in connection.execute(keys.select().order_by(keys.c.secret_id)):
@@ -118,11 +120,11 @@ def test_nobody_stores_another_value_meanwhile(
 ) -> None:
     """Or the old key, wrapped anew, would be put beside a value that another one encrypts."""
     store(engine, 1, KNOWN[1])
-    rewrapped, refused = mlflow_internals.rewrapped, 0
+    rewrapped, refused = internals.rewrapped, 0
 
     def disturbed(*arguments: Any, **named: Any) -> bytes | None:
         nonlocal refused
-        for table in (mlflow_internals.gateway_keys(), mlflow_internals.webhooks()):
+        for table in (internals.gateway_keys(), internals.webhooks()):
             with engine.connect() as other:
                 other.execute(text("SET lock_timeout = '50ms'"))
                 with pytest.raises(DBAPIError, match="55P03"):
@@ -130,7 +132,7 @@ def test_nobody_stores_another_value_meanwhile(
                 refused += 1
         return rewrapped(*arguments, **named)
 
-    monkeypatch.setattr(mlflow_internals, "rewrapped", disturbed)
+    monkeypatch.setattr(internals, "rewrapped", disturbed)
     renew(engine, 2)
     assert refused == 2 * KEYS
     assert read(engine, 2, KNOWN[2]) == EVERYTHING

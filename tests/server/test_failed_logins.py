@@ -4,7 +4,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tracking_server.failed_logins import (
+from tracking_server.gate.failed_logins import (
     INTERVAL,
     LONGEST,
     MAX_CLIENTS,

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tracking_server.callbacks import Callbacks
-from tracking_server.credentials import Credentials
-from tracking_server.failed_logins import PATIENCE
-from tracking_server.gate import MAX_AUTHORIZATION, Gate
+from tracking_server.gate.callbacks import Callbacks
+from tracking_server.gate.credentials import Credentials
+from tracking_server.gate.failed_logins import PATIENCE
+from tracking_server.gate.gate import MAX_AUTHORIZATION, Gate
 
 HOST = "mlflow-123456789012.us-central1.run.app"
 HASHED = "mlflow-a1b2c3d4e5-uc.a.run.app"

@@ -5,7 +5,7 @@ import sys
 from importlib.metadata import distributions, entry_points
 from pathlib import Path
 
-from tracking_server.database import SharedPool
+from tracking_server.database.engines import SharedPool
 
 IMAGE = Path(__file__).parents[2] / "image"
 DOCKERFILE = (IMAGE / "Dockerfile").read_text()

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from tracking_server.json_shape import json_problem
+from tracking_server.gate.json_limits import json_problem
 
 VALUES, DEPTH = 100, 10
 MANY = "[" + "{}," * VALUES + "{}]"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
-from tracking_server import database
-from tracking_server.failed_logins import PATIENCE
+from tracking_server.database import engines
+from tracking_server.gate.failed_logins import PATIENCE
 
-from infra.log_metrics import (
+from infra.google.log_metrics import (
     FAILED_LOGINS,
     LATENCY,
     LOG_METRICS,
@@ -56,8 +56,8 @@ def test_metrics_of_a_real_server(
         wrong = [client.get(SEARCH, auth=("mlflow", f"guess-{n}")) for n in range(PATIENCE + 5)]
         assert [answer.status_code for answer in wrong] == [401] * PATIENCE + [429] * 5
         url = make_url(database_url)
-        database.connect_with(url, pool_size=1, cloudsql_root=str(cloudsql_root))
-        with database.single_connection_engine().begin() as connection:
+        engines.connect_with(url, pool_size=1, cloudsql_root=str(cloudsql_root))
+        with engines.single_connection_engine().begin() as connection:
             connection.execute(
                 text(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "

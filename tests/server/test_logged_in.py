@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from local.postgres import Postgres
+from fake_google.sql.postgres import Postgres
 from tests.server.conftest import made_database
 from tests.server.parity.servers import our_environment, ours
 from tests.server.process import PASSWORD, USER, Server, eventually
@@ -664,7 +664,7 @@ def test_json_is_neither_deep_nor_of_countless_values(user: httpx.Client) -> Non
 
 
 def test_empty_spans_are_counted(user: httpx.Client) -> None:
-    from tracking_server.spans import MAX_PARTS, MAX_SPANS
+    from tracking_server.gate.otlp_limits import MAX_PARTS, MAX_SPANS
 
     def field(number: int, content: bytes) -> bytes:
         size, length = len(content), b""
@@ -684,7 +684,7 @@ def test_empty_spans_are_counted(user: httpx.Client) -> None:
 
 
 def test_a_long_history_is_read_in_pages(user: httpx.Client) -> None:
-    from tracking_server.request_policy import MAX_HISTORY
+    from tracking_server.mlflow.request_limits import MAX_HISTORY
 
     created = user.post("/api/2.0/mlflow/runs/create", json={"experiment_id": "0"})
     run_id = created.json()["run"]["info"]["run_id"]

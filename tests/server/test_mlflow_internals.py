@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from inspect import getsource
 
 import pytest
-from tracking_server import mlflow_internals
+from tracking_server.mlflow import internals
 
 
 def test_the_names_of_the_launch_settings() -> None:
-    constants = mlflow_internals._server_constants()
+    constants = internals._server_constants()
     from mlflow.server import constants as imported
 
     for name in (
@@ -40,8 +40,8 @@ def test_the_constants_are_found_without_importing_the_server() -> None:
 
 
 def test_the_revisions() -> None:
-    latest = mlflow_internals.latest_schema_revision()
-    known = mlflow_internals.known_schema_revisions()
+    latest = internals.latest_schema_revision()
+    known = internals.known_schema_revisions()
     assert latest in known
     assert len(known) > 20
 
@@ -66,9 +66,9 @@ def test_the_passphrase_is_the_one_that_mlflow_encrypts_with(
 
     kek = ("CRYPTO_KEK_PASSPHRASE", "CRYPTO_KEK_VERSION")
     for name in ("ARTIFACT_ROOT", "ARTIFACTS_DESTINATION", *kek):
-        constant = getattr(mlflow_internals._server_constants(), f"{name}_ENV_VAR")
+        constant = getattr(internals._server_constants(), f"{name}_ENV_VAR")
         monkeypatch.setenv(constant, os.environ.get(constant, ""))
-    mlflow_internals.configure_stores(
+    internals.configure_stores(
         artifact_root="mlflow-artifacts:/",
         artifact_destination="gs://b",
         kek_passphrase="ours",
@@ -81,7 +81,7 @@ def test_the_passphrase_is_the_one_that_mlflow_encrypts_with(
 
 
 def test_a_search_for_runs_does_not_execute_the_login_app_that_it_can_do_without() -> None:
-    mlflow_internals.import_flask()
+    internals.import_flask()
     assert find_spec("flask_wtf") is None  # what MLflow's own error is about
     for _ in range(2):
         with pytest.raises(ModuleNotFoundError, match=r"^mlflow.server.auth needs Flask-WTF$"):
@@ -101,9 +101,9 @@ def test_a_search_for_runs_does_not_execute_the_login_app_that_it_can_do_without
     ],
 )
 def test_what_a_file_is_taken_for(name: str, kind: str) -> None:
-    assert mlflow_internals.mime_type(name) == kind
+    assert internals.mime_type(name) == kind
 
 
 def test_a_download_is_saved_under_any_name() -> None:
-    assert mlflow_internals.content_disposition("notes.txt") == "attachment; filename=notes.txt"
-    assert "filename*=UTF-8''%C3%BC.txt" in mlflow_internals.content_disposition("ü.txt")
+    assert internals.content_disposition("notes.txt") == "attachment; filename=notes.txt"
+    assert "filename*=UTF-8''%C3%BC.txt" in internals.content_disposition("ü.txt")

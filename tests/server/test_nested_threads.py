@@ -2,8 +2,8 @@
 
 import asyncio
 
-from tracking_server.callbacks import CALL_DEPTH, DEEPEST
-from tracking_server.nested_threads import THREADS, NestedThreads
+from tracking_server.gate.callbacks import CALL_DEPTH, DEEPEST
+from tracking_server.serve.nested_threads import THREADS, NestedThreads
 
 
 async def request(depth: int) -> int:

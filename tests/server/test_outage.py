@@ -13,10 +13,10 @@ from mlflow.utils.request_utils import _TRANSIENT_FAILURE_RESPONSE_CODES
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
-from tracking_server import database, driver
-from tracking_server.outage import DatabaseUnavailable
+from tracking_server.database import driver, engines
+from tracking_server.database.errors import DatabaseUnavailable
 
-from local.postgres import Postgres
+from fake_google.sql.postgres import Postgres
 from tests.server.conftest import CONNECTION_NAME, StartServer
 
 FAILED = "DO $$ BEGIN RAISE EXCEPTION 'as it says' USING ERRCODE = '{}'; END $$"
@@ -27,12 +27,12 @@ def open_engine(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[Path], Engine]]:
     def open_one(cloudsql_root: Path) -> Engine:
-        monkeypatch.setattr(database, "_shared_pool", None)
-        database.connect_with(make_url(database_url), pool_size=4, cloudsql_root=str(cloudsql_root))
-        return create_engine(database.PLUGIN_URL)
+        monkeypatch.setattr(engines, "_shared_pool", None)
+        engines.connect_with(make_url(database_url), pool_size=4, cloudsql_root=str(cloudsql_root))
+        return create_engine(engines.PLUGIN_URL)
 
     yield open_one
-    database.close_pool()
+    engines.close_pool()
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_session_that_ends_while_it_begins(
     open_engine: Callable[[Path], Engine], monkeypatch: pytest.MonkeyPatch, resets: bool
 ) -> None:
     """As while the database shuts down, or of a machine that goes away just then."""
-    monkeypatch.setattr(database, "CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(engines, "CONNECT_TIMEOUT", 0.5)
 
     def accept(listener: socket.socket) -> None:
         session, _ = listener.accept()
@@ -224,7 +224,7 @@ def test_a_connection_whose_other_end_is_silent_is_replaced(
 def test_a_statement_that_is_never_answered_is_given_up(
     open_engine: Callable[[Path], Engine], postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "ANSWER_TIMEOUT", 0.5)
+    monkeypatch.setattr(engines, "ANSWER_TIMEOUT", 0.5)
     with wire(postgres) as (between, root):
         engine = open_engine(root)
         with engine.connect() as connection:

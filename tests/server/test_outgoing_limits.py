@@ -11,7 +11,12 @@ import pytest
 import requests
 from aiohttp import ClientPayloadError, StreamReader
 from requests.adapters import HTTPAdapter
-from tracking_server.outgoing_limits import EVENT, MAX_REDIRECTS, ProviderAnswers, bound_session
+from tracking_server.outgoing.answer_limits import (
+    EVENT,
+    MAX_REDIRECTS,
+    ProviderAnswers,
+    bound_session,
+)
 from urllib3.util.retry import Retry
 
 pytestmark = pytest.mark.anyio

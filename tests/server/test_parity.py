@@ -15,7 +15,7 @@ from threading import Barrier
 import httpx
 import pytest
 
-from local.postgres import Postgres
+from fake_google.sql.postgres import Postgres
 from tests.server.conftest import made_database, made_for_stock
 from tests.server.parity.answer import Answer, shape
 from tests.server.parity.call import Call

@@ -9,9 +9,9 @@ from sqlite3 import Connection, connect
 from threading import Barrier
 
 import pytest
-from tracking_server.outage import DatabaseUnavailable
-from tracking_server.pool import DEEPEST, NestingPool
-from tracking_server.viewing import LOOKING
+from tracking_server.database.errors import DatabaseUnavailable
+from tracking_server.database.pool import DEEPEST, NestingPool
+from tracking_server.gate.viewer_policy import LOOKING
 
 from tests.server.conftest import StartServer
 

@@ -14,7 +14,7 @@ import httpx
 import pg8000.native  # type: ignore[import-untyped]
 import pytest
 
-from local.postgres import Postgres
+from fake_google.sql.postgres import Postgres
 from tests.server.conftest import DATABASE_PASSWORD, DATABASE_USER, made_database
 from tests.server.parity.servers import our_environment, ours
 from tests.server.process import AUTHORIZATION, Server, eventually

@@ -11,14 +11,19 @@ from typing import Any
 import httpx
 import pytest
 from starlette.types import Message
-from tracking_server import mlflow_internals
-from tracking_server.admission import Admission
-from tracking_server.callbacks import Callbacks
-from tracking_server.credentials import Credentials
-from tracking_server.failed_logins import PATIENCE
-from tracking_server.gate import Gate
+from tracking_server.gate.callbacks import Callbacks
+from tracking_server.gate.concurrency_limit import Admission
+from tracking_server.gate.credentials import Credentials
+from tracking_server.gate.failed_logins import PATIENCE
+from tracking_server.gate.gate import Gate
+from tracking_server.gate.response_headers import (
+    SANDBOX,
+    ResponseHeaders,
+    cache_control,
+    page_policy,
+)
 from tracking_server.logs import AccessLog
-from tracking_server.response_headers import SANDBOX, ResponseHeaders, cache_control, page_policy
+from tracking_server.mlflow import internals
 
 from tests.server.process import AUTHORIZATION, HOST, Server
 
@@ -272,10 +277,10 @@ def test_a_websocket_is_passed_on(page: Path) -> None:
 
 def test_mlflows_page_has_no_script_of_its_own_and_no_handler() -> None:
     """Else the hashes, or the policy for handlers, are to be looked at again."""
-    html = mlflow_internals.page_file(mlflow_internals.import_flask()).read_text()
+    html = internals.page_file(internals.import_flask()).read_text()
     assert "sha256-" not in page_policy(html)
     assert not re.search(r"<[^>]*\son[a-z]+\s*=", html)
-    assert mlflow_internals.embeddable_page() == EMBEDDABLE
+    assert internals.embeddable_page() == EMBEDDABLE
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from itertools import count
 import httpx
 import pytest
 from starlette.types import ASGIApp
-from tracking_server import mlflow_internals
-from tracking_server.callbacks import Callbacks
-from tracking_server.credentials import Credentials
-from tracking_server.gate import Gate
+from tracking_server.gate.callbacks import Callbacks
+from tracking_server.gate.credentials import Credentials
+from tracking_server.gate.gate import Gate
+from tracking_server.mlflow import internals
 
 from tests.server.parity import routes as parity
 from tests.server.process import HOST
@@ -20,7 +20,7 @@ Route = tuple[str, str]
 
 @pytest.fixture(scope="module")
 def app() -> ASGIApp:
-    return mlflow_internals.import_fastapi()
+    return internals.import_fastapi()
 
 
 @pytest.fixture(scope="module")

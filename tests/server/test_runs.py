@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.protos.service_pb2 import GetRun, SearchRuns
 from mlflow.utils.proto_json_utils import message_to_json
-from tracking_server import mlflow_internals
-from tracking_server.proto_json import to_json
-from tracking_server.runs import answer_at_once
+from tracking_server.mlflow import internals
+from tracking_server.mlflow.proto_json import to_json
+from tracking_server.mlflow.runs import answer_at_once
 
 _LIMITS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
@@ -92,11 +92,11 @@ def test_the_views_that_are_stood_in_for_are_those_that_are_known(name: str, dig
 
 
 def test_the_views_that_are_stood_in_for_are_those_of_the_routes() -> None:
-    flask = mlflow_internals.import_flask()
+    flask = internals.import_flask()
     by_view: dict[object, set[str]] = {}
     for rule in flask.url_map.iter_rules():
         by_view.setdefault(flask.view_functions[rule.endpoint], set()).add(rule.rule)
-    found = [by_view[view] for view in mlflow_internals.run_messages()]
+    found = [by_view[view] for view in internals.run_messages()]
     prefixes = ("/api/2.0", "/ajax-api/2.0")
     assert found == [
         {f"{prefix}/mlflow/runs/{name}" for prefix in prefixes} for name in ("get", "search")
@@ -110,7 +110,7 @@ def test_it_answers_before_the_view_and_after_every_check(monkeypatch: pytest.Mo
     def own() -> Message:
         return GetRun.Response()
 
-    monkeypatch.setattr(mlflow_internals, "run_messages", lambda: {view: own})
+    monkeypatch.setattr(internals, "run_messages", lambda: {view: own})
     flask = Flask(__name__)
     flask.add_url_rule("/known", view_func=view)
     flask.add_url_rule("/other", endpoint="other", view_func=lambda: "other")

@@ -16,10 +16,12 @@ from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
-from tracking_server import database, mlflow_internals, schema
+from tracking_server.boot import schema
+from tracking_server.database import engines
 from tracking_server.errors import BootError
+from tracking_server.mlflow import internals
 
-from local.postgres import Postgres
+from fake_google.sql.postgres import Postgres
 from tests.listing import WHOLE_SCHEMA
 from tests.server.conftest import StartServer
 
@@ -28,8 +30,8 @@ BOOTS = 5
 
 @pytest.fixture
 def engine(database_url: str, cloudsql_root: Path) -> Iterator[Engine]:
-    database.connect_with(make_url(database_url), pool_size=1, cloudsql_root=str(cloudsql_root))
-    engine = database.single_connection_engine()
+    engines.connect_with(make_url(database_url), pool_size=1, cloudsql_root=str(cloudsql_root))
+    engine = engines.single_connection_engine()
     yield engine
     engine.dispose()
 
@@ -54,7 +56,7 @@ def older_schema(engine: Engine) -> str:
 
 def revision_of(engine: Engine) -> str | None:
     with engine.connect() as connection:
-        return mlflow_internals.schema_revision(connection)
+        return internals.schema_revision(connection)
 
 
 def everything(engine: Engine) -> set[tuple[str, ...]]:
@@ -71,7 +73,7 @@ def test_five_boots_at_once(
         server.ready()
     said = [entry["message"] for server in servers for entry in server.entries()]
     assert len([line for line in said if line.startswith("schema: from revision none")]) == 1
-    assert revision_of(engine) == mlflow_internals.latest_schema_revision()
+    assert revision_of(engine) == internals.latest_schema_revision()
     for number, server in enumerate(servers):
         with server.client() as client:
             made = client.post("/api/2.0/mlflow/experiments/create", json={"name": f"of {number}"})
@@ -123,7 +125,7 @@ def test_a_migration_that_fails_changes_nothing_and_is_made_up_for(
     assert everything(engine) == before
     event.remove(engine, "before_cursor_execute", fail)
     schema.ensure(engine, deadline=5)
-    assert revision_of(engine) == mlflow_internals.latest_schema_revision()
+    assert revision_of(engine) == internals.latest_schema_revision()
 
 
 def test_the_way_back_from_an_upgrade_is_told(
@@ -162,7 +164,7 @@ def test_tables_that_are_in_use_are_waited_for_and_others_get_their_turn(
         other.execute(text("SET lock_timeout = '300ms'"))
         assert other.execute(text("SELECT count(*) FROM experiments")).scalar_one() == 0
     upgraded.join()
-    assert revision_of(engine) == mlflow_internals.latest_schema_revision()
+    assert revision_of(engine) == internals.latest_schema_revision()
 
 
 def test_tables_that_stay_in_use_are_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,14 +186,14 @@ def test_a_second_user_can_do_all_that_the_first_can(
         older_schema(engine)
     if state == "upgraded by hand":
         with engine.begin() as connection:
-            mlflow_internals.create_or_upgrade_schema(connection)
+            internals.create_or_upgrade_schema(connection)
     schema.ensure(engine, deadline=5)
     postgres.create_user("second", "second")
     url = make_url(str(engine.url)).set(username="second")
     second = create_engine(
         url, poolclass=NullPool, connect_args={"password": "second", "ssl_context": False}
     )
-    assert revision_of(second) == mlflow_internals.latest_schema_revision()
+    assert revision_of(second) == internals.latest_schema_revision()
     with second.begin() as connection:
         connection.execute(
             text("INSERT INTO experiments (name, workspace) VALUES ('of the second', 'default')")
@@ -234,9 +236,9 @@ def test_a_database_that_accepts_and_never_answers_is_given_up(tmp_path: Path) -
         silent.bind(str(tmp_path / ".s"))
         silent.listen()
         url = make_url(f"postgresql+pg8000://u:p@/db?unix_sock={tmp_path}/.s")
-        database.connect_with(url, pool_size=1, cloudsql_root="/cloudsql")
+        engines.connect_with(url, pool_size=1, cloudsql_root="/cloudsql")
         with pytest.raises(BootError, match="can't be reached within 1 s .it is silent"):
-            schema.ensure(database.single_connection_engine(), deadline=1)
+            schema.ensure(engines.single_connection_engine(), deadline=1)
 
 
 def test_a_user_without_rights_is_told(engine: Engine) -> None:

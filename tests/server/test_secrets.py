@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from google.auth import compute_engine
 from google.auth.exceptions import TransportError
-from tracking_server import secrets
-from tracking_server.credentials import Credentials
+from tracking_server.boot import secrets
+from tracking_server.boot.settings import SecretVersions, Settings
 from tracking_server.errors import BootError
-from tracking_server.settings import SecretVersions, Settings
+from tracking_server.gate.credentials import Credentials
 
 from tests.server.google import Google
 

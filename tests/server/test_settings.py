@@ -1,7 +1,7 @@
 """The container's environment, checked whole."""
 
 import pytest
-from tracking_server import settings
+from tracking_server.boot import settings
 from tracking_server.errors import BootError
 
 COMPLETE = {

@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from local.policy import Resource, bucket
-from local.postgres import Postgres
+from fake_google.iam.policy import Resource, bucket
+from fake_google.sql.postgres import Postgres
 from tests.local.standins import BUCKET, SERVER, SIGNER, Project, project
 from tests.server.conftest import made_database
 from tests.server.parity.servers import environment_of, ours

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
-from tracking_server.stalls import PIECE, PROGRESS, Stalls
+from tracking_server.gate.stall_timeout import PIECE, PROGRESS, Stalls
 
-from local.ports import free_port
+from fake_google.ports import free_port
 from tests.server.exchange import Exchange
 from tests.server.process import eventually
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from google.auth.credentials import TokenState
 from google.auth.exceptions import TransportError
-from tracking_server import bucket
+from tracking_server.artifacts import bucket
+from tracking_server.artifacts.transfers import PREFIXES, ProxiedTransfers
 from tracking_server.errors import BucketError
-from tracking_server.transfers import PREFIXES, ProxiedTransfers
 
 from tests.server.exchange import Exchange
 

@@ -15,9 +15,9 @@ import pytest
 from aiohttp import web
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
-from tracking_server import bucket, transfers, uploads
-from tracking_server.transfers import ProxiedTransfers
-from tracking_server.uploads import BLOCK, OWN
+from tracking_server.artifacts import bucket, transfers, uploads
+from tracking_server.artifacts.transfers import ProxiedTransfers
+from tracking_server.artifacts.uploads import BLOCK, OWN
 
 from tests.server.conftest import StartServer
 from tests.server.exchange import Exchange, pieces

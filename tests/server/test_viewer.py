@@ -16,11 +16,11 @@ import pg8000.native
 import pytest
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
-from tracking_server import database
-from tracking_server.gate import ONLY_VIEWER
-from tracking_server.viewing import LOOKING, may_view
+from tracking_server.database import engines
+from tracking_server.gate.gate import ONLY_VIEWER
+from tracking_server.gate.viewer_policy import LOOKING, may_view
 
-from local.postgres import Postgres
+from fake_google.sql.postgres import Postgres
 from tests.server.conftest import DATABASE_PASSWORD, DATABASE_USER, made_database
 from tests.server.parity.call import Call, found
 from tests.server.parity.calls import SEQUENCE
@@ -181,8 +181,8 @@ def test_both_ways_to_a_route_are_judged_alike() -> None:
 def test_the_database_refuses_what_a_viewer_would_change(
     environment: dict[str, str], database_url: str, cloudsql_root: Path, looking: bool
 ) -> None:
-    database.connect_with(make_url(database_url), pool_size=1, cloudsql_root=str(cloudsql_root))
-    engine = database.single_connection_engine()
+    engines.connect_with(make_url(database_url), pool_size=1, cloudsql_root=str(cloudsql_root))
+    engine = engines.single_connection_engine()
     refused = pytest.raises(ProgrammingError, match="in a read-only transaction")
     before = LOOKING.set(looking)
     try:

@@ -6,7 +6,8 @@ Run as a process, beside the whole server.
 import os
 
 from starlette.types import Receive, Scope, Send
-from tracking_server import __main__, transfers
+from tracking_server import __main__
+from tracking_server.artifacts import transfers
 
 
 class PassedOn(transfers.ProxiedTransfers):

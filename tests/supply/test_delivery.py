@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.deployer import BRANCH, DEPLOY, EVENTS, REVIEW, WORKFLOW
+from infra.google.github_deployer import BRANCH, DEPLOY, EVENTS, REVIEW, WORKFLOW
 from tests.engine.engine import VERSION as ENGINE
 
 ROOT = Path(__file__).parents[2]

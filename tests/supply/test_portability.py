@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.image import CLOUD_BUILD
+from infra.google.image import CLOUD_BUILD
 from tools.links import pages
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fastapi.routing import iter_route_contexts
 from starlette.routing import compile_path
-from tracking_server import mlflow_internals
+from tracking_server.mlflow import internals
 
 _PARAMETER = re.compile(r"\{[^}]+\}|<[^>]+>")
 
@@ -29,7 +29,7 @@ class Route:
 
 def native_routes() -> list[Route]:
     """FastAPI's, in the order in which they are tried. The mount has no methods."""
-    app = mlflow_internals.import_fastapi()
+    app = internals.import_fastapi()
     return [
         Route(method, str(context.path))
         for context in iter_route_contexts(app.routes)
@@ -38,7 +38,7 @@ def native_routes() -> list[Route]:
 
 
 def flask_routes() -> list[Route]:
-    flask = mlflow_internals.import_flask()
+    flask = internals.import_flask()
     return [
         Route(method, rule.rule)
         for rule in flask.url_map.iter_rules()  # type: ignore[attr-defined]

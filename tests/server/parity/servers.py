@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 from aiohttp import web
 
-from local.endpoints import Endpoints
-from local.policy import Grant, secret
-from local.ports import free_port
+from fake_google.endpoints import Endpoints
+from fake_google.iam.policy import Grant, secret
+from fake_google.ports import free_port
 from tests.local.standins import BUCKET, PROJECT, SERVER, SIGNER, Project, project
 from tests.server.process import BOOT_SECONDS, PASSWORD, USER, Server
 

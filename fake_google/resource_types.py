@@ -1,0 +1,489 @@
+"""The resource types: how each is made, changed and deleted here, and what Google refuses.
+
+`fake_google/cloud.py` keeps what exists; `KINDS` at the end is the table. Properties have the
+provider's names. Which of them can't be changed in place is from the providers' own schemas
+(`ForceNew`), https://github.com/hashicorp/terraform-provider-google.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets as random
+import string
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fake_google import load_balancing, monitoring, network
+from fake_google.errors import ApiNotEnabled, NotFound, Refused
+from fake_google.iam import custom_roles, federation
+from fake_google.iam import policy as iam
+from fake_google.iam.policy import Resource
+from fake_google.kms import check_key, service_agent
+from fake_google.resource_type import PROJECT_NUMBER, Inputs, Kind, Outputs, last
+from fake_google.run import services
+from fake_google.sql import instances
+from infra.facts.regions import MULTI_REGIONS, REGIONS
+
+if TYPE_CHECKING:
+    from fake_google.cloud import Cloud
+
+
+# Random values: https://www.pulumi.com/registry/packages/random/
+
+
+def _random_id(_cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    value = random.token_bytes(int(inputs["byteLength"]))
+    prefix = inputs.get("prefix") or ""
+    url = base64.urlsafe_b64encode(value).decode().rstrip("=")
+    outputs = {
+        "hex": prefix + value.hex(),
+        "dec": prefix + str(int.from_bytes(value, "big")),
+        "b64Url": prefix + url,
+        "b64Std": prefix + base64.b64encode(value).decode(),
+    }
+    return url, outputs
+
+
+def _random_text(_cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    special = inputs.get("overrideSpecial") or "!@#$%&*()-_=+[]{}<>:?"
+    groups = {
+        "Lower": string.ascii_lowercase,
+        "Upper": string.ascii_uppercase,
+        "Numeric": string.digits,
+        "Special": special,
+    }
+    groups = {key: text for key, text in groups.items() if inputs.get(key.lower(), True)}
+    picked = [
+        random.choice(text)
+        for key, text in groups.items()
+        for _ in range(int(inputs.get(f"min{key}") or 0))
+    ]
+    everything = "".join(groups.values())
+    picked += [random.choice(everything) for _ in range(int(inputs["length"]) - len(picked))]
+    random.SystemRandom().shuffle(picked)
+    return "none", {"result": "".join(picked)}
+
+
+# Project, identity, grants
+
+
+def _api(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    cloud.enabled.add(inputs["service"])
+    if inputs["service"] == "run.googleapis.com":
+        cloud.agents.add(service_agent("run"))
+    return f"{cloud.project}/{inputs['service']}", {}
+
+
+def _disable_api(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
+    if olds.get("disableOnDestroy") is not False:
+        cloud.enabled.discard(inputs["service"])
+
+
+def _account(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    email = _email(cloud, inputs)
+    cloud.keys.create(email)
+    resource = f"projects/{cloud.project}/serviceAccounts/{email}"
+    return resource, {"email": email, "member": f"serviceAccount:{email}", "name": resource}
+
+
+def _email(cloud: Cloud, inputs: Inputs) -> str:
+    return f"{inputs['accountId']}@{cloud.project}.iam.gserviceaccount.com"
+
+
+def _delete_account(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
+    """Another account of the same name has none of its rights.
+
+    https://cloud.google.com/iam/docs/service-accounts-delete-undelete
+    """
+    email = _email(cloud, inputs)
+    cloud.keys.forget(email)
+    member, suffix = f"serviceAccount:{email}", f"/serviceAccounts/{email}"
+    for token, resource_id in [
+        key
+        for key, live in cloud.live.items()
+        if live.inputs.get("member") == member
+        or str(live.inputs.get("serviceAccountId", "")).endswith(suffix)
+    ]:
+        cloud.delete(token, resource_id, {})
+
+
+def _exists(cloud: Cloud, email: str) -> bool:
+    """Of other projects' accounts nothing is known here, so they do."""
+    domain = email.partition("@")[2]
+    ours = domain == f"{cloud.project}.iam.gserviceaccount.com" or (
+        email.startswith(f"service-{PROJECT_NUMBER}@")
+    )
+    elsewhere = domain.endswith(".gserviceaccount.com") and not ours
+    return elsewhere or email in cloud.keys or email in cloud.agents
+
+
+def _service_agent(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    """https://cloud.google.com/iam/docs/service-agents"""
+    api = inputs["service"]
+    if api not in cloud.enabled:
+        raise ApiNotEnabled(f"Error 403: {api} has not been used in project {PROJECT_NUMBER}.")
+    email = service_agent(api.partition(".")[0])
+    cloud.agents.add(email)
+    outputs = {"email": email, "member": f"serviceAccount:{email}"}
+    return f"projects/{cloud.project}/services/{api}", outputs
+
+
+def _member(resource: Callable[[Cloud, Inputs], Resource | None], *, api: str = "") -> Kind:
+    def make(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+        role, member = inputs["role"], inputs["member"]
+        kind, _, email = member.partition(":")
+        if kind == "serviceAccount" and not _exists(cloud, email):
+            raise NotFound(f"Error 400: Service account {email} does not exist.")
+        custom_roles.check_exists(cloud, role)
+        target = resource(cloud, inputs)
+        cloud.grant(member, role, target, inputs.get("condition"))
+        where = target.name if target else f"projects/{cloud.project}"
+        return f"{where}/{role}/{member}", {}
+
+    def delete(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
+        target = resource(cloud, inputs)
+        cloud.revoke(inputs["member"], inputs["role"], target, inputs.get("condition"))
+
+    return Kind(make, delete=delete, immutable=None, api=api)
+
+
+# Secrets
+
+
+def _secret_name(cloud: Cloud, inputs: Inputs) -> str:
+    return f"projects/{cloud.project}/secrets/{inputs['secretId']}"
+
+
+def _secret(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    replication = inputs.get("replication") or {}
+    for replica in (replication.get("userManaged") or {}).get("replicas") or ():
+        key = (replica.get("customerManagedEncryption") or {}).get("kmsKeyName")
+        check_key(cloud, key, api="secretmanager", location=replica["location"])
+    key = ((replication.get("auto") or {}).get("customerManagedEncryption") or {}).get("kmsKeyName")
+    check_key(cloud, key, api="secretmanager", location="global")
+    cloud.secrets.create(inputs["secretId"])
+    name = f"projects/{PROJECT_NUMBER}/secrets/{inputs['secretId']}"
+    return _secret_name(cloud, inputs), {"name": name}
+
+
+def _delete_secret(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
+    cloud.secrets.delete(inputs["secretId"])
+
+
+def _secret_version(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    secret_id, enabled = last(inputs["secret"]), inputs.get("enabled") is not False
+    if cloud.secrets.versions(secret_id) is None:
+        raise NotFound(f"Error 404: Secret [{inputs['secret']}] not found.")
+    payload = inputs["secretData"].encode()
+    version = cloud.secrets.add_version(secret_id, payload, enabled=enabled)
+    name = f"projects/{PROJECT_NUMBER}/secrets/{secret_id}/versions/{version}"
+    return name, {"name": name, "version": version, "enabled": enabled}
+
+
+def _delete_version(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
+    if olds.get("deletionPolicy") != "ABANDON":
+        cloud.secrets.destroy_version(last(inputs["secret"]), olds["version"])
+
+
+# Cloud Storage
+
+
+# https://cloud.google.com/storage/docs/soft-delete: what a bucket has that says nothing.
+_SOFT_DELETE_SECONDS = 7 * 24 * 3600
+
+
+def _bucket(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    name, location = inputs["name"], inputs["location"].upper()
+    if location not in MULTI_REGIONS and location.lower() not in REGIONS:
+        raise Refused(f"Error 400: The specified location constraint is not valid: {location}.")
+    key = (inputs.get("encryption") or {}).get("defaultKmsKeyName")
+    check_key(cloud, key, api="storage", location=location)
+    uniform = bool(inputs.get("uniformBucketLevelAccess"))
+    attributes = {
+        "location": location,
+        "storageClass": inputs.get("storageClass") or "STANDARD",
+        "iamConfiguration": {
+            "uniformBucketLevelAccess": {"enabled": uniform},
+            "publicAccessPrevention": inputs.get("publicAccessPrevention") or "inherited",
+        },
+        "versioning": {"enabled": bool((inputs.get("versioning") or {}).get("enabled"))},
+        "softDeletePolicy": {
+            "retentionDurationSeconds": (inputs.get("softDeletePolicy") or {}).get(
+                "retentionDurationSeconds", _SOFT_DELETE_SECONDS
+            )
+        },
+    }
+    cloud.store.create_bucket(name, attributes)
+    link = f"{cloud.storage_endpoint}/storage/v1/b/{name}"
+    return name, {"url": f"gs://{name}", "selfLink": link}
+
+
+def _delete_bucket(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
+    name = inputs["name"]
+    objects = list(cloud.store.below(name, after="", prefix=""))
+    objects += cloud.store.versions(name, deleted=False)
+    if objects and not olds.get("forceDestroy"):
+        raise Refused(
+            f"Error trying to delete bucket {name} without `force_destroy` set to true: it "
+            f"contains objects ({len(objects)})"
+        )
+    for found in objects:
+        cloud.store.delete(found)
+    cloud.store.delete_bucket(name)
+
+
+# Images: nothing is built here; the digest is the source's
+
+
+def _repository(cloud: Cloud, inputs: Inputs) -> str:
+    location = inputs.get("location") or cloud.region
+    return f"projects/{cloud.project}/locations/{location}/repositories/{inputs['repositoryId']}"
+
+
+def _make_repository(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    location = inputs.get("location") or cloud.region
+    check_key(cloud, inputs.get("kmsKeyName"), api="artifactregistry", location=location)
+    return _repository(cloud, inputs), {"name": inputs["repositoryId"]}
+
+
+def _with_digest(inputs: Inputs, folder: Path) -> Outputs:
+    """The provider hashes what Docker would be given; here, all of it but caches."""
+    context = folder / inputs["build"]["context"]
+    digest = hashlib.sha256()
+    for path in sorted(context.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(context)}\0".encode() + path.read_bytes())
+    return {**inputs, "build": {**inputs["build"], "contextDigest": digest.hexdigest()}}
+
+
+def _image(_cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    digest = f"{_untagged(inputs['imageName'])}@sha256:{inputs['build']['contextDigest']}"
+    return digest, {"repoDigest": digest}
+
+
+def _same_image(key: str, old: Any, new: Any) -> bool:
+    """`diffUpdates`, https://github.com/pulumi/pulumi-docker/blob/master/provider/provider.go"""
+    return bool(old["server"] == new["server"] if key == "registry" else old == new)
+
+
+def _command(_cloud: Cloud, name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    """Stands for a build by Google: an image is named, and its digest is printed."""
+    image = inputs["environment"]["IMAGE"]
+    digest = hashlib.sha256(image.encode()).hexdigest()
+    return f"{name}-{digest[:8]}", {"stdout": f"{_untagged(image)}@sha256:{digest}\n"}
+
+
+def _untagged(image: str) -> str:
+    return image.rpartition(":")[0]
+
+
+_ON_A_BUCKET = _member(lambda cloud, inputs: iam.bucket(inputs["bucket"]), api="storage")
+
+
+def _member_of_a_bucket(cloud: Cloud, name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    if cloud.store.bucket(inputs["bucket"]) is None:
+        raise NotFound(f"Error 404: The specified bucket does not exist: {inputs['bucket']}.")
+    return _ON_A_BUCKET.make(cloud, name, inputs)
+
+
+_ON_A_SECRET = _member(
+    lambda cloud, inputs: iam.secret(cloud.project, last(inputs["secretId"])), api="secretmanager"
+)
+
+
+def _member_of_a_secret(cloud: Cloud, name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    if cloud.secrets.versions(last(inputs["secretId"])) is None:
+        raise NotFound(f"Error 404: Secret [{inputs['secretId']}] not found.")
+    return _ON_A_SECRET.make(cloud, name, inputs)
+
+
+_NAMED = frozenset({"name", "project", "location", "region"})
+
+KINDS: dict[str, Kind] = {
+    "random:index/randomId:RandomId": Kind(_random_id, immutable=None, kept=True),
+    "random:index/randomPassword:RandomPassword": Kind(_random_text, immutable=None, kept=True),
+    "random:index/randomString:RandomString": Kind(_random_text, immutable=None, kept=True),
+    "gcp:projects/service:Service": Kind(
+        _api, delete=_disable_api, immutable=frozenset({"service", "project"})
+    ),
+    "gcp:projects/serviceIdentity:ServiceIdentity": Kind(_service_agent, immutable=None),
+    "gcp:projects/iAMMember:IAMMember": _member(
+        lambda cloud, inputs: None, api="cloudresourcemanager"
+    ),
+    "gcp:projects/iAMCustomRole:IAMCustomRole": Kind(
+        custom_roles.make_role,
+        delete=custom_roles.delete_role,
+        taken=custom_roles.role_name,
+        immutable=frozenset({"roleId", "project"}),
+        api="iam",
+    ),
+    "gcp:serviceaccount/account:Account": Kind(
+        _account,
+        delete=_delete_account,
+        taken=_email,
+        immutable=frozenset({"accountId", "project"}),
+        api="iam",
+    ),
+    "gcp:serviceaccount/iAMMember:IAMMember": _member(
+        lambda cloud, inputs: iam.service_account(cloud.project, last(inputs["serviceAccountId"])),
+        api="iam",
+    ),
+    "gcp:secretmanager/secret:Secret": Kind(
+        _secret,
+        delete=_delete_secret,
+        taken=_secret_name,
+        immutable=frozenset({"secretId", "project", "replication"}),
+        api="secretmanager",
+    ),
+    "gcp:secretmanager/secretVersion:SecretVersion": Kind(
+        _secret_version,
+        delete=_delete_version,
+        immutable=frozenset({"secret", "secretData"}),
+        api="secretmanager",
+    ),
+    "gcp:secretmanager/secretIamMember:SecretIamMember": replace(
+        _ON_A_SECRET, make=_member_of_a_secret
+    ),
+    "gcp:sql/databaseInstance:DatabaseInstance": Kind(
+        instances.make_instance,
+        delete=instances.delete_instance,
+        taken=lambda _, inputs: str(inputs["name"]),
+        immutable=_NAMED | {"encryptionKeyName"},
+        replaces=instances.leaves_network,
+        api="sqladmin",
+        same=instances.same_instance,
+    ),
+    "gcp:sql/database:Database": Kind(
+        instances.make_database,
+        delete=instances.delete_database,
+        taken=instances.name_of("databases"),
+        immutable=_NAMED | {"instance"},
+        api="sqladmin",
+    ),
+    "gcp:sql/user:User": Kind(
+        instances.make_user,
+        delete=instances.delete_user,
+        taken=instances.name_of("users"),
+        immutable=_NAMED | {"instance", "type"},
+        imported=instances.imported_user,
+        untold=frozenset({"password"}),
+        api="sqladmin",
+    ),
+    "gcp:storage/bucket:Bucket": Kind(
+        _bucket,
+        delete=_delete_bucket,
+        taken=lambda _, inputs: str(inputs["name"]),
+        immutable=_NAMED,
+        api="storage",
+    ),
+    "gcp:storage/bucketIAMMember:BucketIAMMember": replace(_ON_A_BUCKET, make=_member_of_a_bucket),
+    "gcp:artifactregistry/repository:Repository": Kind(
+        _make_repository,
+        taken=_repository,
+        immutable=_NAMED | {"repositoryId", "format", "kmsKeyName"},
+        api="artifactregistry",
+    ),
+    "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember": _member(
+        lambda cloud, inputs: iam.image_repository(
+            cloud.project, inputs.get("location") or cloud.region, last(inputs["repository"])
+        ),
+        api="artifactregistry",
+    ),
+    federation.POOL: Kind(
+        federation.make_pool,
+        delete=federation.delete_pool,
+        taken=federation.pool_name,
+        immutable=frozenset({"workloadIdentityPoolId", "project"}),
+        api="iam",
+    ),
+    "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider": Kind(
+        federation.make_provider,
+        taken=federation.provider_name,
+        immutable=frozenset(
+            {"workloadIdentityPoolId", "workloadIdentityPoolProviderId", "project"}
+        ),
+        api="iam",
+    ),
+    network.NETWORK: Kind(
+        network.make_network,
+        delete=network.delete_network,
+        taken=network.network_id,
+        immutable=frozenset({"name", "project", "description", "autoCreateSubnetworks"}),
+        api="compute",
+    ),
+    network.SUBNETWORK: Kind(
+        network.make_subnetwork,
+        delete=network.delete_subnetwork,
+        taken=network.subnetwork_id,
+        immutable=frozenset({"name", "project", "description", "network", "region"}),
+        api="compute",
+    ),
+    network.ADDRESSES: Kind(
+        network.make_addresses, taken=network.addresses_id, immutable=None, api="compute"
+    ),
+    "gcp:servicenetworking/connection:Connection": Kind(
+        network.make_peering,
+        delete=network.delete_peering,
+        immutable=frozenset({"network", "service"}),
+        api="servicenetworking",
+    ),
+    "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember": _member(
+        lambda _, inputs: iam.crypto_key(inputs["cryptoKeyId"]), api="cloudkms"
+    ),
+    "gcp:logging/metric:Metric": Kind(
+        monitoring.make_log_metric,
+        taken=lambda _, inputs: str(inputs["name"]),
+        immutable=frozenset({"name", "project", "bucketName"}),
+        api="logging",
+    ),
+    monitoring.CHANNEL: Kind(
+        monitoring.make_channel, delete=monitoring.delete_channel, api="monitoring"
+    ),
+    monitoring.POLICY: Kind(monitoring.make_policy, api="monitoring"),
+    "gcp:monitoring/uptimeCheckConfig:UptimeCheckConfig": Kind(
+        monitoring.make_uptime_check,
+        immutable=frozenset({"project", "monitoredResource"}),
+        api="monitoring",
+    ),
+    "gcp:billing/budget:Budget": Kind(
+        monitoring.make_budget, immutable=frozenset({"billingAccount"}), api="billingbudgets"
+    ),
+    **load_balancing.KINDS,
+    "docker:index/image:Image": Kind(
+        _image,
+        api="artifactregistry",
+        renewed=frozenset({"repoDigest"}),
+        check=_with_digest,
+        same=_same_image,
+    ),
+    "command:local:Command": Kind(
+        _command,
+        immutable=frozenset({"triggers"}),
+        api="cloudbuild",
+        renewed=frozenset({"stdout"}),
+    ),
+    "gcp:cloudrunv2/service:Service": Kind(
+        services.make_service,
+        delete=services.delete_service,
+        taken=services.name_of,
+        immutable=_NAMED,
+        api="run",
+    ),
+    "gcp:cloudrunv2/serviceIamMember:ServiceIamMember": _member(
+        lambda cloud, inputs: iam.run_service(
+            cloud.project, inputs.get("location") or cloud.region, last(inputs["name"])
+        ),
+        api="run",
+    ),
+    "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember": _member(
+        lambda cloud, inputs: iam.web_service(
+            inputs.get("project") or cloud.project,
+            inputs.get("location") or cloud.region,
+            last(inputs["cloudRunServiceName"]),
+        ),
+        api="iap",
+    ),
+}

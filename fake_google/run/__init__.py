@@ -1,0 +1,1 @@
+"""Cloud Run: services, and the processes of their containers."""

@@ -1,0 +1,242 @@
+"""Cloud Run: one container's process, its probes, its log and its end.
+
+https://cloud.google.com/run/docs/container-contract,
+https://cloud.google.com/run/docs/configuring/healthchecks
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from fake_google.state import LocalError, State
+
+# What Cloud Run gives a container between SIGTERM and SIGKILL.
+GRACE_SECONDS = 10
+_MAX_RESTARTS = 3
+_LOG_BYTES = 16 << 20
+
+
+class BootFailed(LocalError):
+    """The server ended, or did not answer its startup probe in time."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    path: str
+    period: float = 10
+    timeout: float = 1
+    failures: int = 3
+    delay: float = 0
+
+    @classmethod
+    def declared(cls, probe: Mapping[str, Any] | None) -> Probe | None:
+        if not probe or "httpGet" not in probe:
+            return None
+        return cls(
+            path=probe["httpGet"].get("path", "/"),
+            period=float(probe.get("periodSeconds", cls.period)),
+            timeout=float(probe.get("timeoutSeconds", cls.timeout)),
+            failures=int(probe.get("failureThreshold", cls.failures)),
+            delay=float(probe.get("initialDelaySeconds", cls.delay)),
+        )
+
+    def passes(self, address: str) -> bool:
+        request = urllib.request.Request(  # noqa: S310 our own http address
+            address + self.path, headers={"User-Agent": "GoogleHC/1.0"}
+        )
+        try:
+            with _DIRECT.open(request, timeout=self.timeout) as answer:
+                return 200 <= int(answer.status) < 400
+        except (OSError, http.client.HTTPException):
+            # What isn't HTTP is another program's, which had the port a moment ago.
+            return False
+
+
+# A proxy in the environment is not for this computer's own addresses.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def describe(line: str) -> tuple[str, str]:
+    """A log line as severity and short text; Cloud Logging's fields where it is JSON."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return "DEFAULT", line
+    return described(entry) if isinstance(entry, dict) else ("DEFAULT", line)
+
+
+def described(entry: Mapping[str, Any]) -> tuple[str, str]:
+    severity, text = str(entry.get("severity", "DEFAULT")), str(entry.get("message", ""))
+    if http := entry.get("httpRequest"):
+        fields = ("requestMethod", "requestUrl", "status", "latency")
+        text = " ".join(str(http[name]) for name in fields if name in http)
+    return severity, text
+
+
+def stamped(line: bytes) -> bytes:
+    """With the time that it came, which Cloud Logging gives an entry that has none."""
+    if not line.startswith(b'{"'):
+        return line
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return b'{"timestamp": "%s", %s' % (now.encode(), line[1:])
+
+
+class Service:
+    def __init__(
+        self,
+        *,
+        state: State,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        port: int,
+        startup: Probe | None,
+        liveness: Probe | None,
+        say: Callable[[str], None],
+        stopping: threading.Event,
+    ) -> None:
+        self._state, self._name, self._command = state, name, list(command)
+        self._environment, self._say = dict(environment), say
+        # Cloud Run's default is a TCP probe; an address that answers anything is as good.
+        self._startup = startup or Probe(path="/", period=240, timeout=240, failures=1)
+        self._liveness = liveness
+        self.address = f"http://127.0.0.1:{port}"
+        self.log = state.directory("log") / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._last_error = ""
+        self._stopping = stopping
+        self._retired = False
+        self.ended = threading.Event()
+        """Set when the server is gone for good and not by our doing."""
+
+    def start(self) -> None:
+        if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
+            self.log.replace(self.log.with_suffix(".log.1"))
+        self._spawn()
+        threading.Thread(target=self._watch, name="liveness", daemon=True).start()
+
+    def _spawn(self) -> None:
+        """Start the process and come back when its startup probe passes."""
+        self._last_error = ""
+        process = self._process = subprocess.Popen(
+            self._command,
+            env=self._environment,
+            cwd=self._environment["HOME"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the supervisor, which ends things in order
+        )
+        assert process.stdout is not None  # noqa: S101
+        reader = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
+        reader.start()
+        self._state.remember(
+            self._name,
+            process.pid,
+            command=self._command[-1],
+            how=signal.SIGTERM,
+            seconds=GRACE_SECONDS,
+        )
+        probe = self._startup
+        time.sleep(probe.delay)
+        deadline = time.monotonic() + probe.period * probe.failures
+        while (
+            process.poll() is None and time.monotonic() < deadline and not self._stopping.is_set()
+        ):
+            if probe.passes(self.address):
+                return
+            time.sleep(0.05)
+        code = process.poll()
+        self._terminate()
+        reader.join(timeout=1)
+        what = (
+            f"The server did not answer {probe.path} within {probe.period * probe.failures:.0f} s."
+            if code is None
+            else f"The server ended with exit code {code} before it was ready."
+        )
+        last = self._last_error or "nothing"
+        raise BootFailed(f"{what} It said: {last}\n  Its log: {self.log}")
+
+    def _read(self, stream: IO[bytes]) -> None:
+        with self.log.open("ab", buffering=0) as log:
+            self.log.chmod(0o600)
+            for line in stream:
+                # On a full disk the log has holes, and the server goes on.
+                with contextlib.suppress(OSError):
+                    log.write(stamped(line))
+                severity, text = describe(line.decode(errors="replace").rstrip())
+                if severity not in ("DEBUG", "INFO", "NOTICE") and text:
+                    self._last_error = text
+                self._say(f"{severity.lower():8} {text}")
+
+    def _watch(self) -> None:
+        """The liveness probe, and a container that ends by itself is started again."""
+        probe, failures, restarts = self._liveness, 0, 0
+        asked = time.monotonic()
+        # That it has ended is seen at once, however seldom it is asked.
+        while not self._stopping.wait(min(probe.period, 1) if probe else 1):
+            process = self._process
+            code = process.poll() if process else None
+            if self._retired:
+                return
+            if code is None:
+                if probe is None or (not failures and time.monotonic() - asked < probe.period):
+                    continue
+                asked = time.monotonic()
+                failures = 0 if probe.passes(self.address) else failures + 1
+                if failures < probe.failures:
+                    continue
+            reason = "failed its liveness probe" if code is None else f"ended with exit code {code}"
+            restarts, failures = restarts + 1, 0
+            if restarts > _MAX_RESTARTS or self._stopping.is_set():
+                self._say(f"error    the server {reason}; it is not started a further time")
+                break
+            self._say(f"warning  the server {reason}: starting it again")
+            self._terminate()
+            try:
+                self._spawn()
+            except BootFailed as failed:
+                if not self._stopping.is_set():
+                    self._say(f"error    {failed}")
+                break
+        if not self._stopping.is_set():
+            self.ended.set()
+
+    def _terminate(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._state.forget(self._name)
+
+    def stop(self) -> None:
+        """SIGTERM and Cloud Run's ten seconds."""
+        self._retired = True
+        self._terminate()
+
+
+def base_environment(home: Path) -> dict[str, str]:
+    """What a container has without being told, and nothing of this computer's user.
+
+    HOME is empty, or google-auth would find the user's own credentials there.
+    """
+    return {"PATH": os.defpath, "HOME": str(home), "LANG": "C.UTF-8"}

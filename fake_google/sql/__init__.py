@@ -1,0 +1,1 @@
+"""Cloud SQL: instances, and the PostgreSQL servers behind them."""

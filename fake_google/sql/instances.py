@@ -1,0 +1,157 @@
+"""Cloud SQL: instances, databases and users, with what its Admin API refuses.
+
+https://cloud.google.com/sql/docs/postgres/admin-api/rest/v1
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fake_google.errors import NotFound, Refused
+from fake_google.kms import check_key
+from fake_google.network import check_peered
+from fake_google.resource_type import Inputs, Outputs, last
+from fake_google.sql.postgres import Postgres, RecordedInstance, Settings
+from infra.facts.regions import REGIONS
+
+if TYPE_CHECKING:
+    from fake_google.cloud import Cloud
+
+
+def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    instance = inputs["name"]
+    declared = inputs.get("settings") or {}
+    network = declared.get("ipConfiguration") or {}
+    region = inputs.get("region") or cloud.region
+    if region not in REGIONS:
+        raise Refused(f"Error 400: Invalid request: Invalid value for region: {region}.")
+    private = network.get("privateNetwork")
+    if not private and network.get("ipv4Enabled") is False:
+        raise Refused(
+            "Error 400: Invalid request: At least one of Public IP or Private IP or PSC "
+            "connectivity must be enabled."
+        )
+    if private:
+        check_peered(cloud, private, instance)
+    check_key(cloud, inputs.get("encryptionKeyName"), api="sqladmin", location=region)
+    settings = Settings(
+        connection_name=f"{cloud.project}:{region}:{instance}",
+        major=int(last(inputs["databaseVersion"].replace("_", "/"))),
+        tier=declared["tier"],
+        ssl_mode=network.get("sslMode") or Settings.ssl_mode,
+        connector_required=declared.get("connectorEnforcement") == "REQUIRED",
+        authorized_networks=tuple(
+            entry["value"] for entry in network.get("authorizedNetworks") or ()
+        ),
+        flags=tuple((flag["name"], flag["value"]) for flag in declared.get("databaseFlags") or ()),
+    )
+    _check_tier(settings, declared.get("edition"))
+    found = cloud.databases.get(instance)
+    if found is None:
+        made = Postgres if cloud.container else RecordedInstance
+        cloud.databases[instance] = made(state=cloud.state, settings=settings, say=cloud.say)
+        cloud.databases[instance].start()
+    elif settings != found.settings:
+        if settings.major < found.settings.major:
+            raise Refused("Error 400: Invalid request: Database version downgrade is not allowed.")
+        found.stop()
+        found.settings = settings
+        found.start()
+    address = "127.0.0.1"
+    kinds = [] if network.get("ipv4Enabled") is False else [("publicIpAddress", "PRIMARY")]
+    kinds += [("privateIpAddress", "PRIVATE")] if private else []
+    return instance, {
+        "connectionName": settings.connection_name,
+        "firstIpAddress": address,
+        **{output: address for output, _ in kinds},
+        "ipAddresses": [
+            {"ipAddress": address, "type": kind, "timeToRetire": ""} for _, kind in kinds
+        ],
+    }
+
+
+def _check_tier(settings: Settings, edition: str | None) -> None:
+    """https://cloud.google.com/sql/docs/postgres/editions-intro"""
+    plus = settings.tier.startswith("db-perf-optimized-N-")
+    # From PostgreSQL 16 on the default is ENTERPRISE_PLUS.
+    wanted = edition or ("ENTERPRISE_PLUS" if settings.major >= 16 else "ENTERPRISE")
+    small = re.fullmatch(r"db-(f1-micro|g1-small|custom-\d+-\d+)", settings.tier)
+    if wanted != ("ENTERPRISE_PLUS" if plus else "ENTERPRISE") or not (plus or small):
+        raise Refused(
+            f"Error 400: Invalid request: Invalid Tier ({settings.tier}) for ({wanted}) Edition. "
+            "Use a predefined Tier like db-perf-optimized-N-* instead."
+        )
+
+
+def same_instance(key: str, old: Any, new: Any) -> bool:
+    """A disk that is larger than declared has grown by itself."""
+    if key == "settings" and new.get("diskAutoresize") is not False:
+        sizes = [int(each["diskSize"]) for each in (old, new) if each.get("diskSize")]
+        return bool(old == ({**new, "diskSize": max(sizes)} if sizes else new))
+    return bool(old == new)
+
+
+def leaves_network(old: Inputs, new: Inputs) -> frozenset[str]:
+    """A private address is for good: `privateNetworkCustomizeDiff` of the provider."""
+
+    def network(inputs: Inputs) -> str:
+        configuration = (inputs.get("settings") or {}).get("ipConfiguration") or {}
+        return str(configuration.get("privateNetwork") or "")
+
+    return frozenset({"settings"} if network(old) and not network(new) else ())
+
+
+def delete_instance(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
+    if olds.get("deletionProtection") is not False:
+        raise Refused(
+            "Error, failed to delete instance because deletion_protection is set to true. Set it "
+            "to false to proceed with instance deletion"
+        )
+    if inputs["settings"].get("deletionProtectionEnabled"):
+        raise Refused(
+            "Error, failed to delete instance: googleapi: Error 400: The instance is protected. "
+            "Please disable the deletion protection and try again."
+        )
+    cloud.databases.pop(inputs["name"]).delete()
+
+
+def instance_of(cloud: Cloud, instance: str) -> Postgres | RecordedInstance:
+    database = cloud.databases.get(instance)
+    if database is None:
+        raise NotFound(f"Error 404: The Cloud SQL instance {instance!r} does not exist.")
+    return database
+
+
+def name_of(what: str) -> Callable[[Cloud, Inputs], str]:
+    def taken(cloud: Cloud, inputs: Inputs) -> str:
+        return f"projects/{cloud.project}/instances/{inputs['instance']}/{what}/{inputs['name']}"
+
+    return taken
+
+
+def make_database(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    instance_of(cloud, inputs["instance"]).create_database(inputs["name"])
+    return name_of("databases")(cloud, inputs), {}
+
+
+def delete_database(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
+    if olds.get("deletionPolicy") != "ABANDON":
+        instance_of(cloud, inputs["instance"]).drop_database(inputs["name"])
+
+
+def make_user(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    instance_of(cloud, inputs["instance"]).create_user(inputs["name"], inputs["password"])
+    return f"{inputs['name']}//{inputs['instance']}", {}
+
+
+def imported_user(given: str) -> str:
+    """Its id, of `project/instance/name`."""
+    _project, instance, name = given.split("/")
+    return f"{name}//{instance}"
+
+
+def delete_user(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
+    if olds.get("deletionPolicy") != "ABANDON":
+        instance_of(cloud, inputs["instance"]).drop_user(inputs["name"])

@@ -1,0 +1,1 @@
+"""Cloud Storage: objects, the API and signed URLs."""

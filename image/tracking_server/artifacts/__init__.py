@@ -1,0 +1,1 @@
+"""Artifacts: MLflow's repository for the bucket, and transfers through the server."""

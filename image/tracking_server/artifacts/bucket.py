@@ -1,0 +1,248 @@
+"""The bucket's objects as streams, read and written by the event loop itself.
+
+Google's own library takes a thread for every transfer and holds what it passes on more than once.
+The addresses are the XML API's: https://cloud.google.com/storage/docs/xml-api/overview
+"""
+
+import asyncio
+import ssl
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Container,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import aiohttp
+import anyio.to_thread
+import certifi
+from google.auth.credentials import Credentials, TokenState
+from google.auth.exceptions import GoogleAuthError
+from yarl import URL
+
+from tracking_server.errors import BucketError
+from tracking_server.outgoing.egress import own_connection
+from tracking_server.outgoing.google_api import own_request
+
+READ_AHEAD = 64 * 1024
+"""Bytes read before the client takes them; aiohttp holds up to twice as many, and one read."""
+
+PATIENCE = 60
+"""Seconds for the bucket to answer a request with its whole body, or to send on."""
+
+PAUSES = (0.25, 0.5, 1, 2, 4)
+"""Seconds between the tries of one request."""
+
+BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
+"""What a request may raise that another one may do without."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """An object, or a part of one, on its way."""
+
+    size: int
+    encoding: str | None
+    chunks: AsyncGenerator[bytes]
+
+
+T = TypeVar("T")
+
+
+class Tries:
+    """Pauses between the tries of one request, until there have been enough."""
+
+    def __init__(self) -> None:
+        self._pauses = iter(PAUSES)
+
+    async def again(self, error: Exception) -> None:
+        """Wait for the next try.
+
+        Raises:
+            BucketError: if that was the last one.
+        """
+        pause = next(self._pauses, None)
+        if isinstance(error, BucketError) and (pause is None or not error.passing):
+            raise error
+        if pause is None:
+            raise BucketError(f"The bucket does not answer: {error!r}") from error
+        await asyncio.sleep(pause)
+
+    async def until_answered(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask until there is an answer.
+
+        Raises:
+            BucketError: if it is a refusal that stays one, or never comes.
+        """
+        while True:
+            try:
+                return await ask()
+            except (BucketError, *BROKEN) as error:
+                await self.again(error)
+
+
+class Bucket:
+    """Requests with the server's own credentials. Belongs to the event loop that uses it first."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    @cached_property
+    def _http(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                # No limit: there are as many as Cloud Run lets requests in.
+                limit=0,
+                ssl=ssl.create_default_context(cafile=certifi.where()),
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_read=PATIENCE),
+            read_bufsize=READ_AHEAD,
+            # The bytes as they are stored, and their number with them.
+            auto_decompress=False,
+            headers={"Accept-Encoding": "gzip"},
+        )
+
+    async def close(self) -> None:
+        """End its connections, if there ever were any."""
+        if "_http" in self.__dict__:
+            await self._http.close()
+
+    async def try_once(
+        self,
+        method: str,
+        address: str,
+        *,
+        accept: Container[int],
+        headers: Mapping[str, str] | None = None,
+        body: Sequence[memoryview] = (),
+    ) -> Answer:
+        """Ask for an answer of one of those statuses.
+
+        Raises:
+            BucketError: if it has another one.
+            Exception: what is in `BROKEN`, if none comes.
+        """
+        async with asyncio.timeout(PATIENCE):
+            answer = await self._send(method, address, headers, body)
+            async with answer:
+                text = await answer.text()
+        if answer.status not in accept:
+            raise _refusal(method, answer, text)
+        return Answer(status=answer.status, headers=answer.headers)
+
+    async def open(
+        self, address: str, *, generation: int | None = None, span: tuple[int, int] | None = None
+    ) -> Opened:
+        """The object as it is now or was in that generation, or the span from, up to, of it.
+
+        Raises:
+            BucketError: with status 404 where there is none.
+        """
+        answer = await self._open(address, generation, span, Tries())
+        generation = generation or int(answer.headers["X-Goog-Generation"])
+        size = int(answer.headers["Content-Length"])
+        start = span[0] if span else 0
+        return Opened(
+            size=size,
+            encoding=answer.headers.get("Content-Encoding"),
+            chunks=self._chunks(answer, address, generation, (start, start + size)),
+        )
+
+    async def _chunks(
+        self,
+        answer: aiohttp.ClientResponse,
+        address: str,
+        generation: int,
+        span: tuple[int, int],
+    ) -> AsyncGenerator[bytes]:
+        """What the answer brings; where it breaks off, another one goes on."""
+        position, end = span
+        tries = Tries()
+        while True:
+            try:
+                async for chunk in answer.content.iter_any():
+                    position += len(chunk)
+                    yield chunk
+                    tries = Tries()
+                return
+            except BROKEN as error:
+                await tries.again(error)
+            finally:
+                # Read to its end it is back in the pool already, else it is of no further use.
+                answer.close()
+            answer = await self._open(address, generation, (position, end), tries)
+
+    async def _open(
+        self, address: str, generation: int | None, span: tuple[int, int] | None, tries: Tries
+    ) -> aiohttp.ClientResponse:
+        query = f"?generation={generation}" if generation else ""
+        headers = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
+
+        async def get() -> aiohttp.ClientResponse:
+            async with asyncio.timeout(PATIENCE):
+                answer = await self._send("GET", address + query, headers, ())
+                if answer.status in (200, 206):
+                    return answer
+                async with answer:
+                    raise _refusal("GET", answer, await answer.text())
+
+        return await tries.until_answered(get)
+
+    async def _send(
+        self,
+        method: str,
+        address: str,
+        headers: Mapping[str, str] | None,
+        body: Sequence[memoryview],
+    ) -> aiohttp.ClientResponse:
+        sent = dict(headers or {})
+        if self._credentials.token_state is TokenState.FRESH:
+            self._credentials.apply(sent)
+        else:
+            try:
+                await anyio.to_thread.run_sync(
+                    self._credentials.before_request, own_request(), method, address, sent
+                )
+            except GoogleAuthError as error:
+                raise no_token(error) from error
+        data = None
+        if method in ("PUT", "POST"):
+            sent["Content-Length"] = str(sum(map(len, body)))
+            data = _each(body)
+        with own_connection():
+            return await self._http.request(
+                # As it is: what it encodes belongs to the object's name.
+                method,
+                URL(address, encoded=True),
+                headers=sent,
+                data=data,
+                allow_redirects=False,
+            )
+
+
+def no_token(error: GoogleAuthError) -> BucketError:
+    """The metadata server's silence as that of the bucket, which passes like it."""
+    return BucketError(f"The metadata server gives no token for the bucket: {error}")
+
+
+async def _each(blocks: Sequence[memoryview]) -> AsyncIterator[memoryview]:
+    for block in blocks:
+        yield block
+
+
+def _refusal(method: str, answer: aiohttp.ClientResponse, text: str) -> BucketError:
+    return BucketError(
+        f"The bucket answers {answer.status} to a {method}: {text[:500]}", status=answer.status
+    )

@@ -1,0 +1,351 @@
+"""Google Cloud Storage for MLflow's proxied artifacts, without a private key in the container.
+
+MLflow's own repository signs URLs with the credentials' private key, which Cloud Run's do not
+have, and copies what it passes on to a temporary file, which on Cloud Run is memory. This
+plug-in, found through the entry point `mlflow.artifact_repository`, signs with the IAM API, so
+that MLflow's client moves large files straight to and from the bucket. The rest is streamed by
+`transfers`.
+"""
+
+import base64
+import os
+import posixpath
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import cache
+from urllib.parse import quote
+
+from google.api_core.exceptions import NotFound
+from google.auth import compute_engine
+from google.auth.credentials import Signing
+from google.auth.exceptions import TransportError
+from google.cloud import storage
+from google.resumable_media import InvalidResponse
+from google.resumable_media.requests import XMLMPUContainer
+from mlflow.entities import FileInfo
+from mlflow.entities.multipart_upload import (
+    CreateMultipartUploadResponse,
+    MultipartUploadCredential,
+    MultipartUploadPart,
+)
+from mlflow.entities.presigned_download import PresignedDownloadUrlResponse
+from mlflow.entities.presigned_upload import CreatePresignedUploadResponse
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_DOES_NOT_EXIST,
+    TEMPORARILY_UNAVAILABLE,
+)
+from mlflow.store.artifact.artifact_repo import MultipartDownloadMixin, PresignedUploadMixin
+from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository, GCSMPUArguments
+
+from tracking_server.artifacts import streamed_response
+from tracking_server.client_left import has_left
+from tracking_server.database.answer_limits import ANSWER, Answer, Full, TooLarge
+from tracking_server.outgoing.google_api import own_session, server_credentials
+
+PART_LIFETIME = timedelta(hours=1)
+"""For which a client may send the parts of a large file, as in MLflow's own repository."""
+
+MAX_LISTED = 100_000
+"""Files and folders of one folder that are listed, in some 50 MB."""
+
+_SIGNERS = 16
+_SLICE = 128
+"""Parts that are signed before it is asked whether the client is still there."""
+
+
+class UrlSigner(Signing):
+    """Signs as another service account, through IAM's signBlob and with the server's own token.
+
+    Another one, because an account that may sign as itself can sign itself new access tokens.
+    Requires iam.serviceAccounts.signBlob of the server's account on that account:
+    https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts/signBlob
+    """
+
+    def __init__(self, email: str, server: compute_engine.Credentials) -> None:
+        self._email = email
+        self._server = server
+        self._session = own_session(server)
+
+    @property
+    def signer(self) -> "UrlSigner":
+        return self
+
+    @property
+    def signer_email(self) -> str:
+        return self._email
+
+    def sign_bytes(self, message: bytes) -> bytes:
+        endpoint = os.environ.get(
+            "IAM_CREDENTIALS_ENDPOINT", "https://iamcredentials.googleapis.com"
+        )
+        response = self._session.post(
+            f"{endpoint}/v1/projects/-/serviceAccounts/{self._email}:signBlob",
+            json={"payload": base64.b64encode(message).decode()},
+            timeout=30,
+        )
+        if response.status_code != 200:
+            raise TransportError(
+                f"signBlob for {self._email} answers {response.status_code}: has "
+                f"{self._server.service_account_email} a role on that account with the permission "
+                "iam.serviceAccounts.signBlob? `pulumi up --refresh` grants it"
+            )
+        return base64.b64decode(response.json()["signedBlob"])
+
+
+@cache
+def credentials() -> compute_engine.Credentials:
+    return server_credentials()
+
+
+@cache
+def url_signer() -> UrlSigner:
+    return UrlSigner(os.environ["ARTIFACT_SIGNER"], credentials())
+
+
+@cache
+def _client() -> storage.Client:
+    """One client for the process: MLflow makes a repository for many of its requests."""
+    own = credentials()
+    return storage.Client(
+        project=os.environ["GCP_PROJECT"], credentials=own, _http=own_session(own)
+    )
+
+
+class KeylessGCSArtifactRepository(
+    GCSArtifactRepository, MultipartDownloadMixin, PresignedUploadMixin
+):
+    """MLflow's repository for `gs://`, with our credentials and signed addresses."""
+
+    def __init__(
+        self,
+        artifact_uri: str,
+        tracking_uri: str | None = None,
+        registry_uri: str | None = None,
+    ) -> None:
+        super().__init__(
+            artifact_uri, client=_client(), tracking_uri=tracking_uri, registry_uri=registry_uri
+        )
+
+    def blob(self, path: str) -> storage.Blob:
+        bucket, root = self.parse_gcs_uri(self.artifact_uri)
+        return self._get_bucket(bucket).blob(posixpath.join(root, path))
+
+    def existing(self, path: str) -> storage.Blob:
+        """The object as it is now, with its size and its generation.
+
+        Raises:
+            MlflowException: if there is none.
+        """
+        blob = self.blob(path)
+        found = blob.bucket.get_blob(blob.name, timeout=self._GCS_DEFAULT_TIMEOUT)
+        if found is None:
+            raise self.absence(path)
+        return found
+
+    def absence(self, path: str) -> MlflowException:
+        """What MLflow says where there is no such file, but perhaps a directory."""
+        blob = self.blob(path)
+        inside = blob.bucket.list_blobs(
+            prefix=_folder(blob.name), max_results=1, timeout=self._GCS_DEFAULT_TIMEOUT
+        )
+        if any(inside):
+            message = f"Artifact path refers to a directory, not a file: '{path}'"
+            return MlflowException(message, INVALID_PARAMETER_VALUE)
+        return _no_such(path)
+
+    def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
+        """As MLflow's, but with one listing instead of two, and at a bucket's own root too.
+
+        There MLflow's finds nothing, and cuts the first letter off the names further down.
+        """
+        bucket, root = self.parse_gcs_uri(self.artifact_uri)
+        above = _folder(root)
+        prefix = _folder(posixpath.join(root, path or ""))
+        listed = self._get_bucket(bucket).list_blobs(
+            prefix=prefix, delimiter="/", timeout=self._GCS_DEFAULT_TIMEOUT
+        )
+        infos: list[FileInfo] = []
+        answer = ANSWER.get()
+        for blob in listed:
+            if answer is not None:
+                _count(answer, len(blob.name), rows=1)
+            if blob.name != prefix:
+                infos.append(FileInfo(blob.name.removeprefix(above), False, blob.size))
+            if len(infos) + len(listed.prefixes) > MAX_LISTED:
+                raise MlflowException(
+                    f"{path or 'The folder'} has more than {MAX_LISTED} files and folders: list "
+                    "its folders one by one, or the bucket itself with gcloud storage ls",
+                    INVALID_PARAMETER_VALUE,
+                )
+        infos += [
+            FileInfo(name.removeprefix(above).removesuffix("/"), True, None)
+            for name in listed.prefixes
+        ]
+        return sorted(infos, key=lambda info: info.path)
+
+    def delete_artifacts(self, artifact_path: str | None = None) -> None:
+        """As MLflow's, which names the generation of what it deletes: that would be for good.
+
+        Without it the bucket keeps an older version:
+        https://cloud.google.com/storage/docs/json_api/v1/objects/delete
+        """
+        bucket_name, root = self.parse_gcs_uri(self.artifact_uri)
+        name = posixpath.join(root, artifact_path) if artifact_path else root
+        bucket = self._get_bucket(bucket_name)
+        for blob in bucket.list_blobs(prefix=name, timeout=self._GCS_DEFAULT_TIMEOUT):
+            if blob.name == name or blob.name.startswith(_folder(name)):
+                # Deleted by somebody else, or by a try whose answer got lost.
+                with suppress(NotFound):
+                    bucket.delete_blob(blob.name, timeout=self._GCS_DEFAULT_TIMEOUT)
+
+    def _download_file(self, remote_file_path: str, local_path: str) -> None:
+        """As MLflow's, but counted: on Cloud Run a file is in memory, and what is made of it too.
+
+        Only traces that are kept as artifacts come here; other files are streamed.
+        """
+        blob = self.existing(remote_file_path)
+        if (answer := ANSWER.get()) is not None:
+            _count(answer, blob.size or 0, rows=0)
+        try:
+            super()._download_file(remote_file_path, local_path)
+        except NotFound:
+            raise _no_such(remote_file_path) from None
+
+    def get_local_path(self, artifact_path: str) -> None:
+        """MLflow asks this before it makes a local copy, which isn't wanted for an answer."""
+        if expected := streamed_response.awaited():
+            streamed_response.give(self.existing(artifact_path), expected)
+
+    def get_download_presigned_url(
+        self, artifact_path: str, expiration: int = 300
+    ) -> PresignedDownloadUrlResponse:
+        blob = self.existing(artifact_path)
+        # The page opens the address: what a browser can show would take the page's place.
+        name = quote(posixpath.basename(artifact_path), safe="")
+        url = blob.generate_signed_url(
+            version="v4",
+            credentials=url_signer(),
+            method="GET",
+            expiration=timedelta(seconds=expiration),
+            response_disposition=f"attachment; filename*=UTF-8''{name}",
+        )
+        return PresignedDownloadUrlResponse(url=url, headers={}, file_size=blob.size)
+
+    def create_presigned_upload_url(
+        self, artifact_path: str, expiration: int = 900
+    ) -> CreatePresignedUploadResponse:
+        url = self.blob(artifact_path).generate_signed_url(
+            version="v4",
+            credentials=url_signer(),
+            method="PUT",
+            expiration=timedelta(seconds=expiration),
+        )
+        return CreatePresignedUploadResponse(presigned_url=url)
+
+    def create_multipart_upload(
+        self, local_file: str, num_parts: int = 1, artifact_path: str | None = None
+    ) -> CreateMultipartUploadResponse:
+        """As MLflow's, but for the parts' addresses, of which each takes a call to sign."""
+        blob = self.blob(_path(local_file, artifact_path))
+        arguments = self._gcs_mpu_arguments(local_file, blob)
+        upload = XMLMPUContainer(arguments.url, local_file, headers=arguments.headers)
+        upload.initiate(transport=arguments.transport, content_type=arguments.content_type)
+
+        signing = url_signer()  # once, before the threads ask for it
+
+        def part(number: int) -> MultipartUploadCredential:
+            url = blob.generate_signed_url(
+                version="v4",
+                credentials=signing,
+                method="PUT",
+                expiration=PART_LIFETIME,
+                query_parameters={"partNumber": number, "uploadId": upload.upload_id},
+            )
+            return MultipartUploadCredential(url=url, part_number=number, headers={})
+
+        credentials: list[MultipartUploadCredential] = []
+        with ThreadPoolExecutor(_SIGNERS, thread_name_prefix="sign") as signers:
+            for first in range(1, num_parts + 1, _SLICE):
+                if has_left():
+                    self.abort_multipart_upload(local_file, upload.upload_id, artifact_path)
+                    raise MlflowException("The client has left", INVALID_PARAMETER_VALUE)
+                after = min(first + _SLICE, num_parts + 1)
+                credentials += signers.map(part, range(first, after))
+        return CreateMultipartUploadResponse(upload_id=upload.upload_id, credentials=credentials)
+
+    def complete_multipart_upload(
+        self,
+        local_file: str,
+        upload_id: str,
+        parts: list[MultipartUploadPart] | None = None,
+        artifact_path: str | None = None,
+    ) -> None:
+        with _refused_upload():
+            super().complete_multipart_upload(local_file, upload_id, parts or [], artifact_path)
+
+    def abort_multipart_upload(
+        self, local_file: str, upload_id: str, artifact_path: str | None = None
+    ) -> None:
+        with _refused_upload():
+            super().abort_multipart_upload(local_file, upload_id, artifact_path)
+
+    @staticmethod
+    def _gcs_mpu_arguments(filename: str, blob: storage.Blob) -> GCSMPUArguments:
+        """MLflow's puts the name into the URL as it is, whatever is in it."""
+        arguments = GCSArtifactRepository._gcs_mpu_arguments(filename, blob)
+        return arguments._replace(
+            url=arguments.url.removesuffix(blob.name) + quote(blob.name, safe="/~")
+        )
+
+
+def _count(answer: Answer, size: int, rows: int) -> None:
+    """Count what the bucket returns as what the database does.
+
+    Raises:
+        MlflowException: if it is more than the memory allows.
+    """
+    try:
+        answer.add(size, rows)
+    except TooLarge:
+        raise MlflowException(
+            "The files, or their list, are larger than this server's memory allows: use the bucket "
+            "itself with gcloud storage",
+            INVALID_PARAMETER_VALUE,
+        ) from None
+    except Full:
+        raise MlflowException(
+            "Other requests take the server's memory: try again in a moment",
+            TEMPORARILY_UNAVAILABLE,
+        ) from None
+
+
+def _no_such(path: str) -> MlflowException:
+    return MlflowException(f"No such artifact: {path!r}", RESOURCE_DOES_NOT_EXIST)
+
+
+@contextmanager
+def _refused_upload() -> Iterator[None]:
+    """The bucket's refusal as MLflow's exception, which its handlers answer."""
+    try:
+        yield
+    except InvalidResponse as error:
+        status = error.response.status_code
+        if status == 404:
+            message = "There is no such upload: it was completed or given up, or never begun"
+            raise MlflowException(message, RESOURCE_DOES_NOT_EXIST) from error
+        code = INVALID_PARAMETER_VALUE if 400 <= status < 500 else TEMPORARILY_UNAVAILABLE
+        raise MlflowException(f"The bucket answers {status} to the upload", code) from error
+
+
+def _folder(path: str) -> str:
+    """What the names of a folder's objects begin with; nothing for the whole bucket."""
+    return f"{path.rstrip('/')}/" if path else ""
+
+
+def _path(file_name: str, folder: str | None) -> str:
+    """Where MLflow wants a file: its folders on the client's computer don't count."""
+    return posixpath.join(folder or "", posixpath.basename(file_name))

@@ -1,0 +1,218 @@
+"""The database's schema, brought to the server's version once, whoever boots first.
+
+MLflow creates tables under a lock file, which is local to a container. Here a Postgres advisory
+lock keeps the other containers waiting, and a container that dies gives it up with its session.
+All is one transaction: a migration that fails or dies leaves the schema as it was.
+"""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from time import monotonic, sleep
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from tracking_server.boot.backoff import Backoff
+from tracking_server.errors import BootError
+from tracking_server.mlflow import internals
+
+ANSWER_TIMEOUT = 10.0
+"""Seconds for the first answer of a database that accepts a connection."""
+LOCK_DEADLINE = 70.0
+"""Seconds to wait for another instance's migration, and for tables that are in use."""
+
+# While a migration waits for a table, whoever asks for that table later waits behind it: the
+# server that it is to replace gets no answer for as long, and then has its turn.
+_TABLE_TIMEOUT = "3s"
+# PostgreSQL else ends a statement, with its locks, long after whoever asked for it is gone.
+_GONE_CHECK = "1s"
+
+# Any number will do that nothing else in this database uses.
+_LOCK_KEY = 0x6D6C666C6F77
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_NEVER_MENDS_ITSELF = {
+    "28P01": "refuses the user's password: run pulumi up, which sets it in both places",
+    "28000": "refuses the user: run pulumi up, which makes it",
+    "3D000": "has no such database: run pulumi up, which makes it",
+    "42501": "doesn't let the user do this: run pulumi up, or grant it CREATE on the schema public",
+}
+_IN_USE = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
+
+log = logging.getLogger(__name__)
+
+
+def ensure(
+    engine: Engine,
+    *,
+    deadline: float,
+    lock_deadline: float = LOCK_DEADLINE,
+) -> None:
+    """Leave the database with the schema that this MLflow wants.
+
+    A database that doesn't answer yet is asked again for `deadline` seconds.
+
+    Raises:
+        BootError: if the database can't be reached in time, refuses, or has a newer schema.
+    """
+    wanted = internals.latest_schema_revision()
+    if _first_answer(engine, deadline) == (wanted, None):
+        return
+    until = monotonic() + lock_deadline
+    try:
+        with engine.connect() as connection:
+            # Not the pool's any more: the lock ends with it.
+            connection.detach()
+            _lock(connection, until)
+            _upgrade(connection, wanted, until)
+    except SQLAlchemyError as error:
+        reason = _reason(error)
+        if _state(error) in _IN_USE:
+            reason += ". Whoever uses the table is in pg_stat_activity; start this server again"
+        raise BootError(f"the schema could not be upgraded and is as it was: {reason}") from error
+
+
+def _upgrade(connection: Connection, wanted: str, until: float) -> None:
+    """Again and again while somebody else uses a table."""
+    backoff = Backoff(first=0.5, longest=3.0)
+    while True:
+        try:
+            with connection.begin():
+                connection.execute(text(f"SET LOCAL lock_timeout = '{_TABLE_TIMEOUT}'"))
+                connection.execute(
+                    text(f"SET LOCAL client_connection_check_interval = '{_GONE_CHECK}'")
+                )
+                _migrate(connection, wanted)
+        except DBAPIError as error:
+            if _state(error) not in _IN_USE or backoff.outlasts(until):
+                raise
+            log.warning("schema: a table is in use, trying again (%s)", _reason(error))
+        else:
+            return
+        backoff.wait()
+
+
+def _migrate(connection: Connection, wanted: str) -> None:
+    # Whoever held the lock before may have done it.
+    found = internals.schema_revision(connection)
+    if found == wanted:
+        _hand_over(connection)
+        return
+    if found is not None and found not in internals.known_schema_revisions():
+        raise BootError(
+            f"the database's schema is at revision {found}, which this MLflow does not know: a "
+            "newer server has upgraded it. Deploy that version again, or restore the database to "
+            "the point in time that is in the upgrade's log line (docs/runbooks.md)"
+        )
+    started = monotonic()
+    log.info("schema: from revision %s to %s%s", found or "none", wanted, _way_back(connection))
+    internals.create_or_upgrade_schema(connection)
+    _hand_over(connection)
+    log.info("schema: at %s after %.1f s", wanted, monotonic() - started)
+
+
+def _way_back(connection: Connection) -> str:
+    """By the database's clock, which is the one that a restore goes by."""
+    if not connection.dialect.has_table(connection, "alembic_version"):
+        return ""
+    moment: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    told = moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"; the way back is a restore to {told} (docs/runbooks.md)"
+
+
+def _hand_over(connection: Connection) -> None:
+    """Give the tables to the role that owns the database, of which each of its users is a member.
+
+    A changed password comes with another user, who could do nothing with this one's tables.
+    """
+    if owner := _rightful_owner(connection):
+        connection.execute(text(f"REASSIGN OWNED BY CURRENT_USER TO {owner}"))
+
+
+def _rightful_owner(connection: Connection) -> str | None:
+    """The role that tables of this user's should belong to, quoted; None if there are none."""
+    found: str | None = connection.execute(
+        text(
+            "SELECT quote_ident(pg_get_userbyid(datdba)) FROM pg_database "
+            "WHERE datname = current_database() AND pg_has_role(datdba, 'USAGE') "
+            "AND datdba <> to_regrole(quote_ident(current_user)) AND EXISTS "
+            "(SELECT FROM pg_class WHERE relowner = to_regrole(quote_ident(current_user)))"
+        )
+    ).scalar_one_or_none()
+    return found
+
+
+def _first_answer(engine: Engine, deadline: float) -> tuple[str | None, str | None]:
+    """Revision and rightful owner, by the first connection that succeeds."""
+    until = monotonic() + deadline
+    backoff = Backoff(first=0.1, longest=5.0)
+    # In a thread, as a timeout of pg8000's is the socket's, and would cut a migration's statements.
+    threads = ThreadPoolExecutor(thread_name_prefix="database")
+    while True:
+        asked = threads.submit(_ask, engine)
+        try:
+            return asked.result(timeout=max(0.1, min(ANSWER_TIMEOUT, until - monotonic())))
+        except (SQLAlchemyError, TimeoutError) as error:
+            reason = _reason(error) if isinstance(error, SQLAlchemyError) else "it is silent"
+            if reason in _NEVER_MENDS_ITSELF.values():
+                raise BootError(f"the database {reason}") from error
+            if backoff.outlasts(until):
+                raise BootError(
+                    f"the database can't be reached within {deadline:.0f} s ({reason}): is the "
+                    "instance running, and has the service's account roles/cloudsql.client?"
+                ) from error
+            log.warning("the database can't be reached yet (%s)", reason)
+        backoff.wait()
+
+
+def _ask(engine: Engine) -> tuple[str | None, str | None]:
+    with engine.connect() as connection:
+        return internals.schema_revision(connection), _rightful_owner(connection)
+
+
+def _lock(connection: Connection, until: float) -> None:
+    """Take the advisory lock of this session, which ends with its connection."""
+    started, waiting = monotonic(), False
+    # Tried again and again instead of waited for: a waiting statement would hold up
+    # CREATE INDEX CONCURRENTLY, and could not be given up.
+    take = text("SELECT pg_try_advisory_lock(:key)")
+    while not connection.execute(take, {"key": _LOCK_KEY}).scalar_one():
+        connection.rollback()
+        if not waiting:
+            log.info("schema: another instance is upgrading it, waiting")
+            waiting = True
+        if monotonic() > until:
+            raise BootError(
+                "another instance has been upgrading the schema for "
+                f"{monotonic() - started:.0f} s: see its log; this one will be started again"
+            )
+        sleep(0.1)
+    connection.commit()
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    """What to tell of an error, which never is more than its first line."""
+    if fields := _fields(error):
+        state = fields.get("C", "")
+        said = f"{fields.get('M', 'no message')}, SQLSTATE {state}"
+        return _NEVER_MENDS_ITSELF.get(state, said)
+    told: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
+    return str(told).splitlines()[0] if str(told) else type(told).__name__
+
+
+def _state(error: SQLAlchemyError) -> str:
+    """The SQLSTATE, empty if the server has said none."""
+    return _fields(error).get("C", "")
+
+
+def _fields(error: SQLAlchemyError) -> dict[str, str]:
+    """The server's own answer: https://www.postgresql.org/docs/current/protocol-error-fields.html"""
+    cause: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
+    # pg8000 says goodbye on a connection that the server has refused and closed, and that error
+    # hides the server's own: https://codeberg.org/tlocke/pg8000
+    while cause is not None:
+        if cause.args and isinstance(fields := cause.args[0], dict):
+            return {key: str(value) for key, value in fields.items()}
+        cause = cause.__cause__ or cause.__context__
+    return {}

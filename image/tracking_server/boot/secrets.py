@@ -1,0 +1,275 @@
+"""The server's secrets, read from Secret Manager while MLflow is being imported."""
+
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
+from itertools import count
+from time import monotonic
+
+from google.api_core import exceptions
+from google.api_core.retry import Retry, if_exception_type
+from google.auth.compute_engine import Credentials as ServiceAccountCredentials
+from google.auth.exceptions import GoogleAuthError
+from google.cloud.secretmanager_v1 import SecretManagerServiceClient
+from requests.exceptions import ConnectionError as HTTPConnectionError
+from requests.exceptions import Timeout as HTTPTimeout
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from tracking_server.boot.backoff import Backoff
+from tracking_server.boot.settings import SecretVersions, Settings
+from tracking_server.errors import BootError
+from tracking_server.gate.credentials import Credentials
+from tracking_server.outgoing.google_api import own_request, server_credentials
+
+DEADLINE = 60.0
+"""Seconds for all secrets together. With those for the database, and for another instance's
+migration, they stay within the 240 s that Cloud Run gives a start."""
+CALL_TIMEOUT = 5.0
+RETRY_SECONDS = 20.0
+"""For each version of the passphrase, once all secrets were had."""
+
+_TRANSIENT = (
+    exceptions.ServerError,
+    exceptions.TooManyRequests,
+    exceptions.RetryError,
+    HTTPConnectionError,
+    HTTPTimeout,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """The values, kept out of every representation."""
+
+    artifact_url: str = field(repr=False)
+    database_url: URL = field(repr=False)
+    kek_passphrase: str = field(repr=False)
+    user: Credentials
+    viewer: Credentials | None
+
+
+def fetch(settings: Settings, *, deadline: float = DEADLINE) -> Secrets:
+    """Read all secrets at once.
+
+    A refusal may be a grant that isn't seen everywhere yet, so it is tried again for as long as
+    the settings say: https://cloud.google.com/iam/docs/access-change-propagation
+
+    Raises:
+        BootError: naming each secret that can't be had or doesn't hold what it should.
+    """
+    until = monotonic() + deadline
+    credentials = _credentials(until)
+    client = _client(settings, credentials)
+    grant_until = min(monotonic() + settings.boot_patience, until)
+
+    def read(version: str) -> str | BootError:
+        name = f"projects/{settings.project}/secrets/{version}"
+        try:
+            return _access(client, name, credentials, until, grant_until)
+        except BootError as error:
+            return error
+
+    asked = {f.name: getattr(settings.secrets, f.name) for f in fields(SecretVersions)}
+    asked = {name: version for name, version in asked.items() if version is not None}
+    with ThreadPoolExecutor(len(asked), thread_name_prefix="secret") as pool:
+        found = dict(zip(asked, pool.map(read, asked.values()), strict=True))
+    return parse(
+        {name: value for name, value in found.items() if isinstance(value, str)},
+        settings.secrets,
+        [str(value) for value in found.values() if isinstance(value, BootError)],
+    )
+
+
+def passphrases(settings: Settings) -> dict[int, str]:
+    """Every version of the passphrase that there is, but for those disabled or destroyed.
+
+    Raises:
+        BootError: if Secret Manager doesn't answer.
+    """
+    client = _client(settings, _credentials(monotonic() + CALL_TIMEOUT))
+    again = Retry(predicate=if_exception_type(*_TRANSIENT), timeout=RETRY_SECONDS)
+    secret = settings.secrets.kek_passphrase.partition("/")[0]
+    found: dict[int, str] = {}
+    for version in count(1):
+        name = f"projects/{settings.project}/secrets/{secret}/versions/{version}"
+        try:
+            response = client.access_secret_version(
+                request={"name": name}, timeout=CALL_TIMEOUT, retry=again
+            )
+        except exceptions.NotFound:
+            break
+        except (exceptions.FailedPrecondition, exceptions.BadRequest):
+            continue
+        except (exceptions.GoogleAPICallError, exceptions.RetryError, *_TRANSIENT) as error:
+            raise BootError(
+                f"secret {name} could not be read: Secret Manager answers {type(error).__name__}"
+            ) from error
+        found[version] = response.payload.data.decode()
+    return found
+
+
+def parse(values: dict[str, str], versions: SecretVersions, problems: list[str]) -> Secrets:
+    """Check what the secrets hold; `problems` are those already known.
+
+    Raises:
+        BootError: with all problems in one line.
+    """
+    problems = list(problems)
+    database_url = _database_url(values.get("database_url", ""))
+
+    def check(name: str, valid: Callable[[str], bool], wanted: str) -> None:
+        if name in values and not valid(values[name]):
+            problems.append(
+                f"secret {getattr(versions, name)} must hold {wanted}: add a version that does, "
+                "and deploy with it"
+            )
+
+    check("artifact_url", _is_bucket_url, "a bucket's address such as gs://my-bucket")
+    check(
+        "database_url",
+        lambda _: database_url is not None,
+        "an address such as postgresql+pg8000://USER:PASSWORD@/DB?unix_sock="
+        "/cloudsql/PROJECT:REGION:INSTANCE/.s.PGSQL.5432, user and password URL-quoted",
+    )
+    # RFC 7617: a user-id can't contain a colon, neither may contain control characters.
+    for user in ("tracking", "viewer"):
+        check(
+            f"{user}_username",
+            lambda value: _is_credential(value) and ":" not in value,
+            "a username without colon or control character",
+        )
+        check(f"{user}_password", _is_credential, "a password without control character")
+    # With equal credentials nobody could tell who is meant.
+    check(
+        "viewer_username",
+        lambda value: value != values.get("tracking_username"),
+        "another name than the tracking_username",
+    )
+    if problems:
+        raise BootError("; ".join(problems))
+    assert database_url is not None  # noqa: S101 (checked above; tells the type checker)
+    return Secrets(
+        artifact_url=values["artifact_url"],
+        database_url=database_url,
+        kek_passphrase=values["kek_passphrase"],
+        user=Credentials(values["tracking_username"], values["tracking_password"]),
+        viewer=(
+            Credentials(values["viewer_username"], values["viewer_password"])
+            if versions.viewer_username
+            else None
+        ),
+    )
+
+
+def _credentials(until: float) -> ServiceAccountCredentials:
+    """The service account's credentials with a token, so that the calls share one."""
+    credentials = server_credentials()
+    request = own_request()
+    backoff = Backoff(first=0.2, longest=3.0)
+    while True:
+        try:
+            credentials.refresh(request)
+        except GoogleAuthError as error:
+            if backoff.outlasts(until):
+                raise BootError(
+                    "No token for the service account in time: "
+                    f"{type(error).__name__} from the metadata server. Is the account disabled or "
+                    "deleted? If not, start a new revision"
+                ) from error
+            backoff.wait()
+        else:
+            return credentials
+
+
+def _client(
+    settings: Settings, credentials: ServiceAccountCredentials
+) -> SecretManagerServiceClient:
+    return SecretManagerServiceClient(
+        credentials=credentials,
+        transport="rest",
+        client_options={"api_endpoint": settings.secret_manager_endpoint},
+    )
+
+
+def _access(
+    client: SecretManagerServiceClient,
+    name: str,
+    credentials: ServiceAccountCredentials,
+    until: float,
+    grant_until: float,
+) -> str:
+    account = getattr(credentials, "service_account_email", "the server's account")
+    secret = name.split("/")[3]
+    backoff = Backoff(first=0.2, longest=3.0)
+    while True:
+        try:
+            response = client.access_secret_version(
+                request={"name": name}, retry=None, timeout=CALL_TIMEOUT
+            )
+            value = response.payload.data.decode()
+        except exceptions.NotFound as error:
+            raise BootError(
+                f"secret {name} does not exist: deploy again with pulumi up, which makes it, or "
+                "set the service's variable to a version that exists "
+                f"(gcloud secrets versions list {secret})"
+            ) from error
+        except (exceptions.FailedPrecondition, exceptions.BadRequest) as error:
+            raise BootError(
+                f"secret {name} is disabled or destroyed: enable it "
+                f"(gcloud secrets versions enable) or deploy again with pulumi up"
+            ) from error
+        except exceptions.Forbidden as error:
+            if backoff.outlasts(grant_until):
+                raise BootError(
+                    f"secret {name} may not be read: {account} lacks "
+                    "roles/secretmanager.secretAccessor on it (pulumi up grants it; if it was "
+                    "made just now, start a new revision: see 'Grants take time' in docs/traps.md)"
+                ) from error
+        except exceptions.Unauthorized as error:
+            raise BootError(
+                f"secret {name} may not be read: Secret Manager does not accept the token of "
+                f"{account}. Is the account disabled or deleted? pulumi up makes it again"
+            ) from error
+        except _TRANSIENT as error:
+            if backoff.outlasts(until):
+                raise BootError(
+                    f"secret {name} could not be read in time: Secret Manager answers "
+                    f"{type(error).__name__}. Start a new revision; if that fails too, see "
+                    "https://status.cloud.google.com"
+                ) from error
+        except UnicodeDecodeError as error:
+            raise BootError(
+                f"secret {name} is not UTF-8 text: add a version that is, and deploy with it"
+            ) from error
+        except exceptions.GoogleAPICallError as error:
+            raise BootError(
+                f"secret {name} could not be read: Secret Manager answers {type(error).__name__}"
+            ) from error
+        else:
+            if not value.strip():
+                raise BootError(
+                    f"secret {name} is empty: add a version that holds a value and deploy again"
+                )
+            return value
+        backoff.wait()
+
+
+def _is_bucket_url(value: str) -> bool:
+    # https://cloud.google.com/storage/docs/buckets#naming, with an optional folder
+    return re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^\s?#]*)?", value) is not None
+
+
+def _is_credential(value: str) -> bool:
+    return bool(value) and value.isprintable()
+
+
+def _database_url(value: str) -> URL | None:
+    try:
+        url = make_url(value)
+    except (ArgumentError, ValueError):
+        return None
+    complete = url.username and url.password and url.database
+    reachable = url.query.get("unix_sock") or url.host
+    return url if url.drivername == "postgresql+pg8000" and complete and reachable else None

@@ -1,0 +1,1 @@
+"""The connections to Postgres, their limits and their errors."""

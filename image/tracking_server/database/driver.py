@@ -1,0 +1,395 @@
+"""pg8000 with one round trip for each statement, where it takes three, and four for the first.
+
+pg8000 sends a statement in parts and waits after each: BEGIN, its text, what it returns, its
+values. Postgres takes them as well at once, which the protocol calls pipelining:
+https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELINING
+No statement is kept under a name in the session, so none can outlive a change of the schema.
+
+SQLAlchemy takes this module for the driver: `create_engine(module=...)`. It stands in for some of
+pg8000's methods and reads what they keep; tests/server/test_driver.py knows their source, so that
+an upgrade which changes it fails there.
+"""
+
+import select
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from socket import SHUT_RDWR
+from struct import Struct
+from time import monotonic
+from typing import Any
+
+from pg8000 import *  # noqa: F403  what else SQLAlchemy looks for in a driver
+from pg8000 import __version__ as __version__
+from pg8000 import legacy
+from pg8000.converters import make_params  # type: ignore[import-untyped]
+from pg8000.core import (  # type: ignore[import-untyped]
+    BIND,
+    BIND_COMPLETE,
+    DATA_ROW,
+    DESCRIBE,
+    EXECUTE_MSG,
+    NO_DATA,
+    PARAMETER_DESCRIPTION,
+    PARSE,
+    PARSE_COMPLETE,
+    READY_FOR_QUERY,
+    ROW_DESCRIPTION,
+    STATEMENT,
+    SYNC_MSG,
+    Context,
+    ihihih_unpack,
+)
+from pg8000.exceptions import (  # type: ignore[import-untyped]
+    DatabaseError,
+    Error,
+    InterfaceError,
+)
+
+# Postgres' own style, in which nothing needs to be translated. A value that a statement has twice
+# is one parameter then. Postgres compares GROUP BY with SELECT before it knows the values, and
+# refuses the statements of MLflow's trace charts otherwise:
+# https://github.com/sqlalchemy/sqlalchemy/issues/8204
+from tracking_server.database.answer_limits import ANSWER, Answer, Full, TooLarge
+from tracking_server.gate.viewer_policy import LOOKING
+from tracking_server.outgoing.egress import own_connection
+
+paramstyle = "numeric_dollar"
+
+SURELY_ALIVE = 5.0
+"""Seconds after an answer in which a connection that hasn't ended is taken to be alive."""
+PING_TIMEOUT = 5.0
+"""Seconds for the answer of a server that is asked whether it is alive. A connection of which the
+other end is gone without a word has none; a new one takes its place."""
+STATEMENT_TIMEOUT, VIEWERS_STATEMENT_TIMEOUT = 60, 20
+"""Seconds after which Postgres itself ends a statement: less than the server waits for it."""
+LEFT_CHECK = 2
+"""Seconds between two looks of Postgres, while it works on a statement, whether the connection has
+ended."""
+IDLE_IN_TRANSACTION = 120
+"""Seconds after which Postgres ends a session that holds a transaction and asks for nothing."""
+PIPELINED_ROWS = 250
+"""Rows sent before the answers are read. Those must fit in the socket's buffer: who waits for it
+to be emptied doesn't read."""
+
+TOO_LARGE, TOO_MANY = "54000", "53200"
+"""Postgres' own codes for exceeding a limit of the program, and for being out of memory now."""
+
+
+_READ_SIZE = 32 * 1024
+_int, _short = Struct("!i"), Struct("!H")
+_unpack_int = _int.unpack_from
+_unpack_header = Struct("!ci").unpack_from
+_UNNAMED = b"\0"
+_NULL = _int.pack(-1)
+_GOES_WELL = frozenset({PARSE_COMPLETE, BIND_COMPLETE, NO_DATA, PARAMETER_DESCRIPTION})
+
+
+def _message(code: bytes, data: bytes) -> bytes:
+    return code + _int.pack(len(data) + 4) + data
+
+
+def _parse(statement: str, oids: Sequence[int], encoding: str) -> bytes:
+    types = b"".join(_int.pack(max(oid, 0)) for oid in oids)
+    text = statement.encode(encoding)
+    return _message(PARSE, b"".join((_UNNAMED, text, b"\0", _short.pack(len(oids)), types)))
+
+
+def _bind(values: Sequence[str | None], encoding: str) -> bytes:
+    parts = [_UNNAMED, _UNNAMED, _short.pack(0), _short.pack(len(values))]
+    for value in values:
+        if value is None:
+            parts.append(_NULL)
+        else:
+            text = value.encode(encoding)
+            parts += (_int.pack(len(text)), text)
+    parts.append(_short.pack(0))
+    return _message(BIND, b"".join(parts))
+
+
+_DESCRIBE = _message(DESCRIBE, STATEMENT + _UNNAMED)
+_BEGIN, _BEGIN_READ_ONLY = (
+    "begin transaction",
+    f"begin transaction read only; set local statement_timeout to '{VIEWERS_STATEMENT_TIMEOUT}s'",
+)
+_BEGIN_PARTS = {
+    begin: b"".join(
+        _parse(part, (), "ascii") + _bind((), "ascii") + EXECUTE_MSG for part in begin.split("; ")
+    )
+    for begin in (_BEGIN, _BEGIN_READ_ONLY)
+}
+
+
+@lru_cache(256)
+def _columns(description: bytes, encoding: str) -> list[dict[str, Any]]:
+    """What pg8000's cursor tells of a row's columns."""
+    columns = []
+    (count,) = _short.unpack_from(description)
+    at = _short.size
+    for _ in range(count):
+        end = description.index(b"\0", at)
+        name = description[at:end].decode(encoding)
+        _, _, type_oid, _, _, _ = ihihih_unpack(description, end + 1)
+        columns.append({"name": name, "type_oid": type_oid})
+        at = end + 19
+    return columns
+
+
+def _row(buffer: bytes, at: int, decoders: Iterable[Any], encoding: str) -> list[Any]:
+    row: list[Any] = []
+    at += _short.size
+    for decode in decoders:
+        (size,) = _unpack_int(buffer, at)
+        at += 4
+        if size < 0:
+            row.append(None)
+            continue
+        row.append(decode(str(buffer[at : at + size], encoding)))
+        at += size
+    return row
+
+
+def _count(answer: Answer, received: int, rows: int) -> None:
+    """Raises Postgres' own errors, for which `outage` has the sentences."""
+    try:
+        answer.add(received, rows)
+    except TooLarge:
+        told = {"C": TOO_LARGE, "M": "the answer is larger than allowed"}
+        raise DatabaseError(told) from None
+    except Full:
+        told = {"C": TOO_MANY, "M": "the answers to other requests take all the memory"}
+        raise DatabaseError(told) from None
+
+
+class Connection(legacy.Connection):  # type: ignore[misc]
+    """A connection that is never waited for more often than needed.
+
+    `answer_timeout` are the seconds in which a statement is given up, None for no end; pg8000's
+    own `timeout` is for opening the connection alone.
+    """
+
+    def __init__(self, *args: Any, answer_timeout: float | None = None, **kwargs: Any) -> None:
+        self._unread = b""
+        self._answered = monotonic()
+        self._answer_timeout = answer_timeout
+        super().__init__(*args, **kwargs)
+        self._usock.settimeout(answer_timeout)
+        self._arrivals = select.poll()
+        self._arrivals.register(self._usock, select.POLLIN)
+
+    def cursor(self) -> "Cursor":
+        return Cursor(self)
+
+    def is_alive(self) -> bool:
+        """Whether a statement would find the server, asked of it only if there is any doubt.
+
+        A server that ends a session says so and closes it, and either can be read at once.
+        """
+        if self._usock is None:
+            return False
+        silent = not self._unread and not self._arrivals.poll(0)
+        if silent and monotonic() - self._answered < SURELY_ALIVE:
+            return True
+        try:
+            self._usock.settimeout(PING_TIMEOUT)
+            self.execute_simple(";")
+            self._usock.settimeout(self._answer_timeout)
+        except Error:
+            return False
+        return True
+
+    def limit_statements(self) -> None:
+        """Have Postgres end what takes too long, or what nobody waits for any more.
+
+        https://www.postgresql.org/docs/current/runtime-config-client.html
+        """
+        self.execute_simple(
+            f"set statement_timeout to '{STATEMENT_TIMEOUT}s'; "
+            f"set idle_in_transaction_session_timeout to '{IDLE_IN_TRANSACTION}s'"
+        )
+        # Postgres on macOS can't look: https://www.postgresql.org/docs/current/runtime-config-connection.html
+        with suppress(DatabaseError):
+            self.execute_simple(f"set client_connection_check_interval to '{LEFT_CHECK}s'")
+
+    def cut(self) -> None:
+        """Give whichever thread waits for an answer an error at once, as closing would not."""
+        if self._usock is not None:
+            with suppress(OSError):
+                self._usock.shutdown(SHUT_RDWR)
+
+    def commit(self) -> None:
+        if self._in_transaction:
+            self.execute_simple("commit")
+
+    def rollback(self) -> None:
+        if self._in_transaction:
+            try:
+                self.execute_simple("rollback")
+            except InterfaceError:
+                # The session is gone, and its transaction with it. An error here would take the
+                # place of the one that led here.
+                self.close()
+
+    def close(self) -> None:
+        # A server that is gone needs no goodbye, and none needs two.
+        with suppress(InterfaceError):
+            super().close()
+
+    def execute_rows(
+        self, statement: str, rows: Iterable[Sequence[Any]], *, oids: Sequence[int], begin: bool
+    ) -> Context:
+        """Execute a statement once for each row of values, all in one round trip."""
+        encoding = self._client_encoding
+        parts = [_BEGIN_PARTS[_begin()]] if begin else []
+        parts += (_parse(statement, oids, encoding), _DESCRIBE)
+        for values in rows:
+            parts += (_bind(make_params(self.py_types, values), encoding), EXECUTE_MSG)
+        parts.append(SYNC_MSG)
+        if self._usock is None:
+            raise InterfaceError("connection is closed")
+        try:
+            self._usock.sendall(b"".join(parts))
+        except OSError as error:
+            raise InterfaceError("network error") from error
+        context = Context(statement)
+        self.handle_messages(context)
+        return context
+
+    def handle_messages(self, context: Context) -> None:
+        """Read the answer up to the server's being ready again, and raise its error if any."""
+        try:
+            self._read_answer(context)
+        except BaseException:
+            # The rest of this answer would be taken for the next statement's.
+            self.close()
+            raise
+        self._answered = monotonic()
+        if context.error is not None:
+            raise context.error
+
+    def _read_answer(self, context: Context) -> None:
+        buffer, start = self._unread, 0
+        encoding = self._client_encoding
+        decoders = context.input_funcs
+        answer, counted = ANSWER.get(), 0
+        while True:
+            available = len(buffer) - start
+            # The type, and the length of what follows it with its own four bytes.
+            code, length = _unpack_header(buffer, start) if available >= 5 else (b"", 4)
+            if (missing := 1 + length - available) > 0:
+                received = self._receive(missing)
+                if answer is not None:
+                    rows = len(context.rows or ())
+                    _count(answer, len(received), rows - counted)
+                    counted = rows
+                buffer, start = buffer[start:] + received, 0
+                continue
+            data, end = start + 5, start + 1 + length
+            if code == DATA_ROW:
+                context.rows.append(_row(buffer, data, decoders, encoding))
+            elif code == ROW_DESCRIPTION:
+                context.columns = _columns(buffer[data:end], encoding)
+                decoders = [self.pg_types[column["type_oid"]] for column in context.columns]
+                if context.rows is None:
+                    context.rows = []
+            elif code == READY_FOR_QUERY:
+                self._transaction_status = buffer[data:end]
+                self._unread = buffer[end:]
+                if answer is not None:
+                    _count(answer, 0, len(context.rows or ()) - counted)
+                return
+            elif code not in _GOES_WELL:
+                self.message_types[code](buffer[data:end], context)
+            start = end
+
+    def _receive(self, missing: int) -> bytes:
+        """At least one byte, and of a long message all that is missing."""
+        try:
+            # Through pg8000's file, which may hold something from when the session began.
+            received: bytes = (
+                self._sock.read1(_READ_SIZE) if missing <= _READ_SIZE else self._sock.read(missing)
+            )
+        except OSError as error:
+            raise InterfaceError("network error") from error
+        if not received:
+            raise InterfaceError("network error")
+        return received
+
+
+class Cursor(legacy.Cursor):  # type: ignore[misc]
+    """Sends the start of a transaction with its first statement, and all rows of many at once."""
+
+    _input_oids: Sequence[int]
+
+    def execute(self, operation: str, args: Sequence[Any] = ()) -> "Cursor":
+        if self._c is None:
+            raise InterfaceError("Cursor closed")
+        begin = not self._c._in_transaction and not self._c.autocommit
+        try:
+            if args:
+                self._context = self._c.execute_rows(
+                    operation, [args], oids=self._input_oids, begin=begin
+                )
+            else:
+                # May be several statements, which Postgres takes in its simple protocol alone.
+                if begin:
+                    self._c.execute_simple(_begin())
+                self._context = self._c.execute_simple(operation)
+        except DatabaseError as error:
+            raise _as_dbapi(error) from error
+        self._row_iter = iter(self._context.rows or ())
+        self._input_oids = ()
+        return self
+
+    def executemany(self, operation: str, param_sets: Iterable[Sequence[Any]]) -> "Cursor":
+        rows = list(param_sets)
+        # Without a transaction, what comes before a row that fails would be undone with it.
+        if len(rows) < 2 or self._c.autocommit or not _only_counts(operation):
+            super().executemany(operation, rows)
+            return self
+        count = 0
+        try:
+            for first in range(0, len(rows), PIPELINED_ROWS):
+                self._context = self._c.execute_rows(
+                    operation,
+                    rows[first : first + PIPELINED_ROWS],
+                    oids=self._input_oids,
+                    begin=not self._c._in_transaction,
+                )
+                count += self._context.row_count
+        except DatabaseError as error:
+            raise _as_dbapi(error) from error
+        self._context.row_count = count
+        self._row_iter = iter(())
+        self._input_oids = ()
+        return self
+
+
+def _begin() -> str:
+    """Postgres itself refuses a viewer's request that would change something."""
+    return _BEGIN_READ_ONLY if LOOKING.get() else _BEGIN
+
+
+def _only_counts(operation: str) -> bool:
+    """Whether the answer to a statement is surely short: no rows."""
+    upper = operation.upper()
+    return upper.lstrip().startswith(("INSERT", "UPDATE", "DELETE")) and "RETURNING" not in upper
+
+
+def _as_dbapi(error: DatabaseError) -> Error:
+    """The error as the class that pg8000's cursor raises it in."""
+    told = error.args[0]
+    kinds = {"28000": InterfaceError, "23505": legacy.IntegrityError}
+    state = told["C"] if isinstance(told, dict) else ""
+    kind: type[Error] = kinds.get(state, legacy.ProgrammingError)
+    return kind(told)
+
+
+def connect(*args: Any, **kwargs: Any) -> Connection:
+    try:
+        with own_connection():
+            return Connection(*args, **kwargs)
+    except OSError as error:
+        # pg8000 makes an error of its own of most that can happen to the socket, but of what
+        # happens while it waits for the first answers it doesn't.
+        raise InterfaceError("network error") from error

@@ -1,0 +1,1 @@
+"""What a request passes before MLflow: login, viewer's rights and limits."""

@@ -1,0 +1,355 @@
+"""Who may come in: a user and a viewer, by HTTP Basic, from our own hosts and our own pages.
+
+Wraps the whole ASGI application and refuses by default. Waits for nothing; knows its settings and
+who was refused lately. The code behind it gets the client's address and scheme as if there were no
+proxy, and never a credential.
+"""
+
+import asyncio
+import binascii
+import hmac
+import logging
+import re
+from base64 import b64decode
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+from time import monotonic
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tracking_server.gate.callbacks import DEPTH, GATEWAY, Callbacks, is_direct_and_local
+from tracking_server.gate.credentials import Credentials
+from tracking_server.gate.failed_logins import FailedLogins, address_of, network_of
+from tracking_server.gate.viewer_policy import LOOKING, may_view
+from tracking_server.logs import NOT_LOGGED
+
+MAX_AUTHORIZATION = 8192
+"""Bytes of an Authorization header that are looked at; the longest of ours are far below."""
+
+GATEWAY_LOGIN = b"x-mlflow-authorization"
+"""Where a tool logs in to the gateway if its Authorization is for the model's provider. The name is
+MLflow's own (`MLFLOW_GATEWAY_AUTH_HEADER`)."""
+
+_CONSUMED = frozenset(
+    {
+        b"authorization",
+        GATEWAY_LOGIN,
+        # Of Google's front ends: Cloud Run's, IAP's.
+        b"proxy-authorization",
+        b"x-serverless-authorization",
+        b"cookie",
+        # Proxies name the client in these; the scope has the address that the gate believes.
+        b"forwarded",
+        b"via",
+        b"x-real-ip",
+    }
+)
+_CONSUMED_PREFIXES = (
+    b"x-forwarded-",
+    b"x-goog-iap-",
+    b"x-goog-authenticated-user-",
+    # Portkey's service sends a stored key to the host that such a header names.
+    b"x-portkey-",
+)
+
+_ASSISTANT = re.compile(r"/(?:ajax-)?api/[0-9.]+/mlflow/assistant(?:/.*)?", re.DOTALL)
+_ASSISTANT_CONFIG = re.compile(r"/ajax-api/3\.0/mlflow/assistant/config")
+
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+_LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?")
+
+Headers = dict[bytes, list[bytes]]
+
+log = logging.getLogger(__name__)
+
+
+class Gate:
+    """Lets a request pass that is for one of our hosts, has the credentials and isn't cross-site.
+
+    With the viewer's credentials only what `may_view` allows. `hosts` are names without port; a
+    `*` in one stands for letters, digits and hyphens. Exactly GET and HEAD of `/health` need
+    nothing, and a call back of MLflow's own needs what `callbacks` gave it. `trusted_proxies` of
+    ours are between the client and Google's front end. `on_this_computer` says that nobody else
+    can connect. `clock` is in seconds.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        user: Credentials,
+        viewer: Credentials | None = None,
+        hosts: Iterable[str],
+        callbacks: Callbacks,
+        trusted_proxies: int = 0,
+        on_this_computer: bool = False,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.app = app
+        self._user = user.digest()
+        # Without a viewer both comparisons are made all the same, of the same length.
+        self._viewer = viewer.digest() if viewer else self._user
+        self._failed = FailedLogins()
+        self._last_failed = ""
+        self._callbacks = callbacks
+        self._trusted_proxies = trusted_proxies
+        self._on_this_computer = on_this_computer
+        self._clock = clock
+        names = "|".join(re.escape(host).replace(r"\*", "[a-z0-9-]+") for host in hosts)
+        self._host = re.compile(rf"({names})(:[0-9]{{1,5}})?")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            called_back = self._callbacks.accepted(scope)
+            headers = _grouped(scope)
+            refusal = None if called_back else self._refusal(scope, headers)
+            if refusal is None and _is_probe(scope):
+                # Without a login nobody's body is read.
+                await self.app(self._behind(scope, headers), _no_body(), send)
+            elif refusal is None:
+                await self.app(self._behind(called_back or scope, headers), receive, send)
+            else:
+                await _send(refusal, send)
+        elif scope["type"] == "websocket":
+            # MLflow has no websocket. Closing before accepting is a 403.
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            raise ValueError(f"refused a scope of type {scope['type']}")
+
+    def _refusal(self, scope: Scope, headers: Headers) -> "Refusal | None":
+        if self._failed.untold:
+            self._tell_of_failures()
+        if _is_probe(scope):
+            return None
+        host = _single(headers, b"host").lower()
+        if not self._host.fullmatch(host):
+            return WRONG_HOST
+        given = _credentials_digest(headers, _login_header(scope, headers))
+        is_user = hmac.compare_digest(given, self._user)
+        is_viewer = hmac.compare_digest(given, self._viewer)
+        if not (is_user or is_viewer):
+            return self._refused_login(scope, headers)
+        if _is_cross_site(scope["method"], host, headers):
+            return CROSS_SITE
+        LOOKING.set(not is_user)
+        if not is_user and not may_view(scope["method"], scope["path"]):
+            return ONLY_VIEWER
+        if _ASSISTANT.fullmatch(scope["path"]) and not self._may_assist(scope, host):
+            return NO_ASSISTANT
+        return None
+
+    def _may_assist(self, scope: Scope, host: str) -> bool:
+        """Whether MLflow's Assistant, which runs programs, may serve this request.
+
+        It may where it runs them on the caller's own computer. MLflow's page asks for the config
+        everywhere, to find out whether it may.
+        """
+        if scope["method"] in _SAFE_METHODS and _ASSISTANT_CONFIG.fullmatch(scope["path"]):
+            return True
+        return (
+            self._on_this_computer
+            and not self._trusted_proxies
+            and is_direct_and_local(scope)
+            and _LOOPBACK.fullmatch(host) is not None
+        )
+
+    def _behind(self, scope: Scope, headers: Headers) -> Scope:
+        """The request as the code behind the gate sees it."""
+        login = _login_header(scope, headers)
+        # A provider's own key; ours came in another header, and isn't repeated here.
+        theirs = login == GATEWAY_LOGIN and not self._is_ours(headers)
+        kept = b"authorization" if theirs else None
+        host = _single(headers, b"host").lower()
+        behind: Scope = {
+            **scope,
+            "scheme": "http" if _LOOPBACK.fullmatch(host) else "https",
+            "client": (self._client(scope, headers), 0),
+            "headers": [
+                (name, value)
+                for name, value in scope["headers"]
+                if name == kept or not (name in _CONSUMED or name.startswith(_CONSUMED_PREFIXES))
+            ],
+        }
+        if _is_probe(scope):
+            behind["headers"] = [header for header in behind["headers"] if header[0] == b"host"]
+        if scope["path"].startswith(GATEWAY) and scope["method"] == "POST":
+            self._callbacks.offer(behind)
+        if DEPTH in scope:
+            LOOKING.set(False)
+        return behind
+
+    def _is_ours(self, headers: Headers) -> bool:
+        digest = _credentials_digest(headers, b"authorization")
+        return hmac.compare_digest(digest, self._user) or hmac.compare_digest(digest, self._viewer)
+
+    def _client(self, scope: Scope, headers: Headers) -> str:
+        peer = scope.get("client") or ("unknown",)
+        forwarded_for = headers.get(b"x-forwarded-for", ())
+        return address_of(peer[0], forwarded_for, trusted_proxies=self._trusted_proxies)
+
+    def _refused_login(self, scope: Scope, headers: Headers) -> "Refusal":
+        # A request without credentials isn't a guess: browsers send one before they prompt.
+        if _login_header(scope, headers) not in headers:
+            return UNAUTHORIZED
+        client = network_of(self._client(scope, headers))
+        wait = self._failed.add(client, self._clock())
+        if not wait:
+            return UNAUTHORIZED
+        scope[NOT_LOGGED] = True
+        self._last_failed = client
+        self._tell_of_failures()
+        return too_many(wait)
+
+    def _tell_of_failures(self) -> None:
+        """In one line for many; the end of a burst comes with anyone's next request."""
+        if refused := self._failed.to_tell(self._clock()):
+            log.warning(
+                "refused %d requests with wrong credentials of clients that gave wrong ones too "
+                "often, the last from %s",
+                refused,
+                self._last_failed,
+                extra={"fields": {"refused": refused, "client": self._last_failed}},
+            )
+
+
+class Refusal:
+    """An answer that is the same for everyone, made once."""
+
+    def __init__(self, status: int, text: str, *headers: tuple[bytes, bytes]) -> None:
+        body = text.encode()
+        self.start: Message = {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-length", str(len(body)).encode()),
+                (b"cache-control", b"no-store"),
+                (b"x-content-type-options", b"nosniff"),
+                (b"x-frame-options", b"SAMEORIGIN"),
+                *headers,
+            ],
+        }
+        self.body: Message = {"type": "http.response.body", "body": body}
+
+
+WRONG_HOST = Refusal(
+    403,
+    "This server does not answer under that host name. Take the stack's output tracking_uri; a "
+    "custom domain must be listed in the setting customDomains, for example: pulumi config set "
+    "--path 'customDomains[0]' mlflow.example.com\n",
+)
+_THE_RIGHT_ONES = (
+    "The right ones are the stack's outputs tracking_username and tracking_password; MLflow's "
+    "client takes them from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.\n"
+)
+UNAUTHORIZED = Refusal(
+    401,
+    f"No username and password were given, or they are not right. {_THE_RIGHT_ONES}",
+    (b"www-authenticate", b'Basic realm="MLflow", charset="UTF-8"'),
+)
+ONLY_VIEWER = Refusal(
+    403,
+    "This username may look at everything and change nothing. For this request the other one is "
+    "needed: the stack's outputs tracking_username and tracking_password.\n",
+)
+NO_ASSISTANT = Refusal(
+    403,
+    "MLflow's Assistant runs programs on the server's computer, so it answers only to a browser on "
+    "that computer: start the stack there with make local, and open http://localhost:8080.\n",
+)
+CROSS_SITE = Refusal(
+    403,
+    "This request comes from another site's page and is refused. Open this server's own address "
+    "in the browser, and do it there.\n",
+)
+
+
+def too_many(wait: int) -> Refusal:
+    """Whoever sends the right credentials meanwhile is let in."""
+    return Refusal(
+        429,
+        f"Wrong usernames and passwords were given too often. Wait {wait} s before the next try. "
+        f"{_THE_RIGHT_ONES}",
+        (b"retry-after", str(wait).encode()),
+    )
+
+
+async def _send(refusal: Refusal, send: Send) -> None:
+    # A copy, as what is outside adds headers.
+    await send({**refusal.start, "headers": list(refusal.start["headers"])})
+    await send(refusal.body)
+
+
+def _single(headers: Headers, name: bytes) -> str:
+    """A header's value, empty where it is missing or there are several."""
+    values = headers.get(name, [])
+    return values[0].decode("latin-1") if len(values) == 1 else ""
+
+
+def _is_probe(scope: Scope) -> bool:
+    """The path as it was sent: an encoded or doubled slash is another path."""
+    return bool(scope["raw_path"] == b"/health" and scope["method"] in _SAFE_METHODS)
+
+
+def _no_body() -> Receive:
+    """An empty body, after which nothing comes."""
+    bodies = iter([b""])
+
+    async def receive() -> Message:
+        if (body := next(bodies, None)) is None:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+def _grouped(scope: Scope) -> Headers:
+    headers: Headers = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name, []).append(value)
+    return headers
+
+
+def _login_header(scope: Scope, headers: Headers) -> bytes:
+    """The header that the login is in."""
+    if scope["path"].startswith(GATEWAY) and any(headers.get(GATEWAY_LOGIN, ())):
+        return GATEWAY_LOGIN
+    return b"authorization"
+
+
+def _credentials_digest(headers: Headers, login: bytes) -> bytes:
+    """SHA-256 of `user:password`, of nothing where the header is not one of HTTP Basic.
+
+    One comparison of digests takes as long whether the user or the password is wrong.
+    """
+    scheme, _, token = _single(headers, login)[:MAX_AUTHORIZATION].partition(" ")
+    try:
+        given = b64decode(token.strip(), validate=True) if scheme.lower() == "basic" else b""
+    except (binascii.Error, ValueError):
+        given = b""
+    return sha256(given).digest()
+
+
+def _is_cross_site(method: str, host: str, headers: Headers) -> bool:
+    """Whether a page of another site made this request.
+
+    A browser adds the credentials it knows to what any site's page sends here. It also says where
+    a request comes from: in Origin (https://fetch.spec.whatwg.org/#origin-header) and in
+    Sec-Fetch-Site (https://www.w3.org/TR/fetch-metadata/). Other clients send neither. A link
+    from elsewhere may be followed, nothing else.
+    """
+    site = _single(headers, b"sec-fetch-site") if b"sec-fetch-site" in headers else "none"
+    if b"origin" in headers:
+        scheme = "http" if _LOOPBACK.fullmatch(host) else "https"
+        origin = _single(headers, b"origin").lower()
+        # `gcloud run services proxy` names the service as the host of what is meant for this
+        # computer. A page of another site, of this computer too, would be cross-site.
+        proxied = site == "same-origin" and _LOOPBACK.fullmatch(origin.removeprefix("http://"))
+        if origin != f"{scheme}://{host}" and not proxied:
+            return True
+    if site in ("same-origin", "none"):
+        return False
+    followed = _single(headers, b"sec-fetch-mode") == "navigate"
+    return not (followed and method in _SAFE_METHODS)

@@ -1,0 +1,1 @@
+"""MLflow's two applications, and every private name of MLflow's."""

@@ -1,0 +1,442 @@
+"""Every private name of MLflow's that the server needs, imported and not retyped.
+
+tests/server/test_mlflow_internals.py says what is expected of each, so that an upgrade which
+moves one fails there.
+"""
+
+import base64
+import os
+import sys
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from functools import cache, wraps
+from importlib.abc import MetaPathFinder
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from sqlalchemy import Connection, Table
+
+from tracking_server.mlflow import lazy_pandas, plugins
+from tracking_server.outgoing import answer_limits
+from tracking_server.outgoing.egress import call_back
+
+R = TypeVar("R")
+
+READABLE_SCHEMES = frozenset({"gs", "mlflow-artifacts", "runs", "models"})
+"""Of addresses of artifacts; those of the last two lead to one of the others."""
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from fastapi import FastAPI
+    from flask import Flask, Response
+    from google.protobuf.message import Message
+    from mlflow.entities import GatewayModelDefinition, GatewaySecretInfo
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+    from mlflow.utils.crypto import KEKManager
+
+    MakeMessage = Callable[[], Message]
+
+
+def configure_server(
+    *, backend_store_uri: str, serve_artifacts: bool, settings: Mapping[str, str]
+) -> None:
+    """Set what `mlflow.server` reads from the environment while it is imported.
+
+    `settings` are MLflow's public ones, by name.
+    """
+    os.environ.update(settings)  # first: finding the constants imports `mlflow` itself
+    constants = _server_constants()
+    os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = backend_store_uri
+    if serve_artifacts:
+        os.environ[constants.SERVE_ARTIFACTS_ENV_VAR] = "true"
+
+
+def configure_stores(
+    *, artifact_root: str, artifact_destination: str, kek_passphrase: str, kek_version: int
+) -> None:
+    """Set what `mlflow.server` reads from the environment while it is imported and thereafter.
+
+    The passphrase, and a key that is derived from it, can be given no other way. They aren't in
+    the environment that the process was started with, which is the one that the kernel shows, and
+    no other program is started.
+    """
+    constants = _server_constants()
+    os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = artifact_root
+    os.environ[constants.ARTIFACTS_DESTINATION_ENV_VAR] = artifact_destination
+    os.environ[constants.CRYPTO_KEK_PASSPHRASE_ENV_VAR] = kek_passphrase
+    os.environ[constants.CRYPTO_KEK_VERSION_ENV_VAR] = str(kek_version)
+    with lazy_pandas.only_named():
+        from mlflow.environment_variables import MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY
+
+    # Without one, what one process stores no other can read, nor the same after a restart.
+    MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY.set(webhook_key(kek_passphrase))
+
+
+def import_flask() -> "Flask":
+    """The half of MLflow's server that has nine routes of ten, with the stores behind it."""
+    with lazy_pandas.only_named():
+        from mlflow.server import app, is_running_as_server
+        from mlflow.store.artifact.artifact_repository_registry import (
+            get_registered_artifact_repositories,
+        )
+
+    # Only then has Flask the checks and headers of its own that FastAPI has in its middleware.
+    if not is_running_as_server:
+        raise RuntimeError("mlflow.server was imported before configure_server")
+    if _no_login_app not in sys.meta_path:
+        sys.meta_path.insert(0, _no_login_app)
+    # MLflow only warns about a plug-in that it can't load, and would use its own.
+    repositories: Mapping[str, object] = get_registered_artifact_repositories()
+    if repositories.get("gs") is not plugins.gcs_artifact_repository:
+        raise RuntimeError("MLflow did not take the artifact repository of this package for gs://")
+    close_artifact_schemes(READABLE_SCHEMES)
+    flask: Flask = app
+    return flask
+
+
+def import_fastapi() -> "FastAPI":
+    """MLflow's whole server: the routes that only FastAPI has, and the Flask app at its end."""
+    with lazy_pandas.only_named():
+        from mlflow.server import fastapi_app
+
+    app: FastAPI = fastapi_app.app
+    return app
+
+
+def run_messages() -> "dict[object, MakeMessage]":
+    """For MLflow's views of runs, what they answer to the request at hand, and how they check it.
+
+    tests/server/test_runs.py knows their source, so that an upgrade which changes it fails there.
+    """
+    from mlflow.protos.service_pb2 import GetRun, SearchRuns
+    from mlflow.server import handlers
+
+    is_array, is_text = handlers._assert_array, handlers._assert_string
+
+    def get() -> "Message":
+        schema = {"run_id": [handlers._assert_required, is_text]}
+        message: Message = handlers.get_run_impl(
+            handlers._get_request_message(GetRun(), schema=schema)
+        )
+        return message
+
+    def is_page(size: object) -> None:
+        handlers._assert_less_than_or_equal(int(size), 50000)  # type: ignore[call-overload]
+
+    def search() -> "Message":
+        schema = {
+            "experiment_ids": [is_array],
+            "filter": [is_text],
+            "max_results": [handlers._assert_intlike, is_page],
+            "order_by": [is_array, handlers._assert_item_type_string],
+        }
+        message: Message = handlers.search_runs_impl(
+            handlers._get_request_message(SearchRuns(), schema=schema)
+        )
+        return message
+
+    return {handlers._get_run: get, handlers._search_runs: search}
+
+
+def gateway_change(view: object) -> "tuple[str, Any] | None":
+    """Returns which change of the gateway a view makes, and the request as MLflow parses it."""
+    from mlflow.protos import service_pb2
+    from mlflow.server import handlers
+
+    for kind, name in (
+        ("create_secret", "CreateGatewaySecret"),
+        ("update_secret", "UpdateGatewaySecret"),
+        ("create_model_definition", "CreateGatewayModelDefinition"),
+        ("update_model_definition", "UpdateGatewayModelDefinition"),
+    ):
+        message = getattr(service_pb2, name)
+        if handlers.HANDLERS[message] is view:
+            return kind, handlers._get_request_message(message())
+    return None
+
+
+def gateway_secret(secret_id: str) -> "GatewaySecretInfo":
+    """A stored secret without its value.
+
+    Raises:
+        MlflowException: if there is none.
+    """
+    from mlflow.server.handlers import _get_tracking_store
+
+    secret: GatewaySecretInfo = _get_tracking_store().get_secret_info(secret_id)
+    return secret
+
+
+def gateway_model_definition(model_definition_id: str) -> "GatewayModelDefinition":
+    """Raises:
+    MlflowException: if there is none.
+    """
+    from mlflow.server.handlers import _get_tracking_store
+
+    store = _get_tracking_store()
+    definition: GatewayModelDefinition = store.get_gateway_model_definition(model_definition_id)
+    return definition
+
+
+def same_provider(one: str, other: str) -> bool:
+    """Whether two names are of one provider for MLflow."""
+    from mlflow.utils.provider_filter import normalize_provider_name
+
+    return bool(normalize_provider_name(one) == normalize_provider_name(other))
+
+
+def history_exceeds(run_id: str, key: str, values: int) -> bool:
+    """Whether a run's metric has more values than that."""
+    from mlflow.server.handlers import _get_tracking_store
+    from mlflow.store.tracking.dbmodels.models import SqlMetric
+
+    store: Any = _get_tracking_store()
+    with store.ManagedSessionMaker() as session:
+        found = session.query(SqlMetric.key).filter_by(run_uuid=run_id, key=key)
+        return found.offset(values).limit(1).first() is not None
+
+
+def mark_calls_back() -> None:
+    """Have the gateway's guardrails say when they call this server itself."""
+    from mlflow.gateway.guardrails import JudgeGuardrail
+
+    judge, sanitize = JudgeGuardrail._invoke_judge, JudgeGuardrail._sanitize
+    if hasattr(judge, "__wrapped__"):
+        return
+
+    @wraps(judge)
+    def invoke_judge(*args: Any, **kwargs: Any) -> Any:
+        with call_back():
+            return judge(*args, **kwargs)
+
+    @wraps(sanitize)
+    async def sanitized(*args: Any, **kwargs: Any) -> Any:
+        with call_back():
+            return await sanitize(*args, **kwargs)
+
+    JudgeGuardrail._invoke_judge = invoke_judge  # type: ignore[method-assign]
+    JudgeGuardrail._sanitize = sanitized  # type: ignore[method-assign]
+
+
+def bound_webhooks(*, largest: int, seconds: float) -> None:
+    """Limit the answers of webhooks' addresses, as `outgoing_limits.bound_session` does."""
+    from mlflow.webhooks import delivery
+
+    session = delivery._create_webhook_session()
+    answer_limits.bound_session(session, largest=largest, seconds=seconds)
+    delivery._webhook_session = session
+
+
+def bound_providers(answers: answer_limits.ProviderAnswers) -> None:
+    """Limit the answers of models' providers."""
+    from mlflow.gateway.providers import utils
+
+    post = utils._aiohttp_post
+    if getattr(post, "bounded", False):
+        return
+
+    @asynccontextmanager
+    async def bounded_post(*args: Any, **kwargs: Any) -> "AsyncIterator[Any]":
+        async with post(*args, **kwargs) as response:
+            with answers.bounded(response.content) as content:
+                response.content = content
+                yield response
+
+    bounded_post.bounded = True  # type: ignore[attr-defined]
+    utils._aiohttp_post = bounded_post
+
+
+def close_artifact_schemes(allowed: Collection[str]) -> None:
+    """Have MLflow refuse every artifact repository of another scheme."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact import artifact_repository_registry as registry
+
+    def refuse(artifact_uri: str, **_: object) -> "ArtifactRepository":
+        scheme = artifact_uri.partition(":")[0][:20] if ":" in artifact_uri else "no scheme"
+        raise MlflowException.invalid_parameter_value(
+            f"The artifacts are at an address with {scheme!r}, which this server doesn't read: it "
+            f"reads {', '.join(sorted(allowed))}"
+        )
+
+    for scheme in registry.get_registered_artifact_repositories():
+        if scheme not in allowed:
+            registry._artifact_repository_registry.register(scheme, refuse)
+
+
+def error_answers(view: "Callable[..., R]") -> "Callable[..., R | Response]":
+    """A view whose exceptions are answered as those of MLflow's own."""
+    from mlflow.server.handlers import catch_mlflow_exception
+
+    wrapped: Callable[..., R | Response] = catch_mlflow_exception(view)
+    return wrapped
+
+
+def content_disposition(file_name: str) -> str:
+    """The header that makes a browser save what it gets, with any name."""
+    from mlflow.server.handlers import _content_disposition_attachment
+
+    header: str = _content_disposition_attachment(file_name)
+    return header
+
+
+def mime_type(file_name: str) -> str:
+    """What MLflow takes a file for by its name; `MLmodel` and its like are text."""
+    from mlflow.utils.mime_type_utils import _guess_mime_type
+
+    guessed: str = _guess_mime_type(file_name)
+    return guessed
+
+
+def page_file(flask: "Flask") -> Path:
+    """Returns the file of MLflow's page, the one document that loads everything else."""
+    return Path(flask.static_folder or "", "index.html")
+
+
+def embeddable_page() -> str:
+    """Returns the path of the page that MLflow's client shows in a notebook's frame."""
+    from mlflow.tracing.constant import TRACE_RENDERER_ASSET_PATH
+
+    path: str = TRACE_RENDERER_ASSET_PATH
+    return path
+
+
+def open_stores() -> None:
+    """Connect the tracking store and the registry, as MLflow's own launcher does."""
+    from mlflow.server.handlers import initialize_backend_stores
+
+    initialize_backend_stores()
+
+
+def schema_revision(connection: Connection) -> str | None:
+    """The database's Alembic revision, None where MLflow never was."""
+    from mlflow.store.db.utils import _get_schema_version
+
+    revision: str | None = _get_schema_version(_OneConnection(connection))
+    return revision
+
+
+def latest_schema_revision() -> str:
+    """The revision that this version of MLflow works with."""
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    revision: str = _get_latest_schema_revision()
+    return revision
+
+
+def known_schema_revisions() -> frozenset[str]:
+    """All revisions that this version of MLflow can upgrade from."""
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
+
+    scripts = ScriptDirectory.from_config(_get_alembic_config(db_url=""))
+    return frozenset(script.revision for script in scripts.walk_revisions())
+
+
+def create_or_upgrade_schema(connection: Connection) -> None:
+    """Create the tables in an empty database, or bring those that are there up to date.
+
+    All in the transaction that the connection is in, which MLflow's own way makes several of.
+    """
+    from alembic import command
+    from mlflow.store.db.utils import _all_tables_exist, _get_alembic_config
+    from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
+
+    if schema_revision(connection) is None and not _all_tables_exist(connection):
+        InitialBase.metadata.create_all(connection)
+    config = _get_alembic_config(db_url="")
+    config.attributes["connection"] = _OneConnection(connection)
+    command.upgrade(config, "heads")
+
+
+class _OneConnection:
+    """For MLflow's code that is given an engine, or takes a connection's, and opens another.
+
+    Alembic leaves a transaction alone that the connection is in already.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.engine = self
+        self._connection = connection
+
+    def connect(self) -> AbstractContextManager[Connection]:
+        return nullcontext(self._connection)
+
+
+def gateway_keys() -> Table:
+    """The gateway's API keys. Each is encrypted with a key that `kek_version` has wrapped."""
+    from mlflow.store.tracking.dbmodels.models import SqlGatewaySecret
+
+    table: Table = SqlGatewaySecret.__table__
+    return table
+
+
+def webhooks() -> Table:
+    """Their secrets are encrypted with `webhook_key`."""
+    from mlflow.store.model_registry.dbmodels.models import SqlWebhook
+
+    table: Table = SqlWebhook.__table__
+    return table
+
+
+def rewrapped(wrapped: bytes, *, old: tuple[int, str], new: tuple[int, str]) -> bytes | None:
+    """A key wrapped with another version and passphrase; None if the old one can't unwrap it."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.crypto import rotate_secret_encryption
+
+    try:
+        renewed: bytes = rotate_secret_encryption(b"", wrapped, _kek(*old), _kek(*new)).wrapped_dek
+    except MlflowException:
+        return None
+    return renewed
+
+
+@cache
+def _kek(version: int, passphrase: str) -> "KEKManager":
+    """It costs a third of a second, on purpose."""
+    from mlflow.utils.crypto import KEKManager
+
+    return KEKManager(passphrase=passphrase, kek_version=version)
+
+
+def webhook_key(passphrase: str) -> str:
+    return _fernet_key(passphrase, purpose="webhooks")
+
+
+def _fernet_key(passphrase: str, *, purpose: str) -> str:
+    """RFC 5869, so that nothing is learned of the passphrase or of another purpose's key."""
+    key = HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose.encode())
+    return base64.urlsafe_b64encode(key.derive(passphrase.encode())).decode()
+
+
+class _NoLoginApp(MetaPathFinder):
+    """Says at once that MLflow's own login can't be imported, for want of Flask-WTF.
+
+    Every search for runs tries to, which executes a module of nine thousand lines up to where it
+    fails, and Python remembers only what succeeds: 2 ms and more of each search.
+    """
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname == "mlflow.server.auth":
+            raise ModuleNotFoundError(f"{fullname} needs Flask-WTF", name=fullname)
+
+
+_no_login_app = _NoLoginApp()
+
+
+def _server_constants() -> ModuleType:
+    """`mlflow.server.constants`, without `mlflow.server`, which reads them while it is imported."""
+    with lazy_pandas.only_named():
+        package = find_spec("mlflow.server")
+    assert package is not None and package.origin is not None  # noqa: S101, PT018
+    spec = spec_from_file_location(
+        "tracking_server.mlflow_server_constants", Path(package.origin).with_name("constants.py")
+    )
+    assert spec is not None and spec.loader is not None  # noqa: S101, PT018
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

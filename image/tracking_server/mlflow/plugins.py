@@ -1,0 +1,17 @@
+"""What MLflow finds by the entry points of this package, and imports at its start."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tracking_server.artifacts.repository import KeylessGCSArtifactRepository
+
+
+def gcs_artifact_repository(
+    artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
+) -> "KeylessGCSArtifactRepository":
+    """The repository of a `gs://` address; the storage library is imported by the first."""
+    from tracking_server.artifacts.repository import KeylessGCSArtifactRepository
+
+    return KeylessGCSArtifactRepository(
+        artifact_uri, tracking_uri=tracking_uri, registry_uri=registry_uri
+    )

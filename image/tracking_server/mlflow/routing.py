@@ -1,0 +1,138 @@
+"""MLflow's two halves side by side: each request goes to the one that has its route.
+
+Stock MLflow mounts Flask under FastAPI, so that nine routes of ten pass through both, and imports
+both at its start. Here Flask's are answered straight, and the FastAPI half (traces by OTLP,
+gateway, assistant, jobs, MCP) is imported when the first request needs it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack, nullcontext
+from functools import lru_cache, partial
+
+from starlette.applications import Starlette
+from starlette.routing import Match, Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tracking_server.gate.refusals import refuse
+from tracking_server.gate.viewer_policy import LOOKING
+from tracking_server.serve.nested_threads import NestedThreads
+
+_REMEMBERED = 4096
+"""Paths of which it is known where they go; most of MLflow's have nothing variable in them."""
+
+_LONGEST = 512
+"""Characters of a path that is remembered; MLflow's own are shorter."""
+
+VIEWERS = 8
+"""Requests of the viewer at a time that the FastAPI half works on. It has 40 threads, which
+transfers of artifacts need as well: https://anyio.readthedocs.io/en/stable/threads.html"""
+
+
+class Composition:
+    """Sends to `flask` what FastAPI would only have passed on to its mount at `/`.
+
+    `native_problem` says why a query asks for too much; Flask's requests are checked by Flask.
+
+    `has_flask_route` tells of a path and a method whether Flask has a route for them. The routes
+    that both halves have are the same function twice, or are answered before this
+    (tests/server/test_composition.py knows each by name).
+    """
+
+    def __init__(
+        self,
+        *,
+        flask: ASGIApp,
+        has_flask_route: Callable[[str, str], bool],
+        import_native: Callable[[], Starlette],
+        native_problem: Callable[[bytes], str],
+    ) -> None:
+        self._flask = flask
+        self._has_flask_route = _remembering(has_flask_route)
+        self._native = _Native(import_native)
+        self._native_problem = native_problem
+        self._viewers = asyncio.Semaphore(VIEWERS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._native.live(receive, send)
+        elif (
+            scope["type"] == "http"
+            and _fits_mount(scope["path"])
+            and (
+                self._has_flask_route(scope["path"], scope["method"])
+                or not await self._native.has_route(scope["path"], scope["method"])
+            )
+        ):
+            await self._flask(scope, receive, send)
+        else:
+            await self._answer_natively(scope, receive, send)
+
+    async def _answer_natively(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if problem := self._native_problem(scope.get("query_string", b"")):
+            await refuse(send, 400, problem)
+            return
+        app = await self._native.app()
+        async with self._viewers if LOOKING.get() else nullcontext():
+            await app(scope, receive, send)
+
+
+class _Native:
+    """The FastAPI half, imported once by whichever request is first."""
+
+    def __init__(self, import_app: Callable[[], Starlette]) -> None:
+        self._import = import_app
+        self._importing: asyncio.Task[Starlette] | None = None
+        self._lifespan = AsyncExitStack()
+        self._matches: Callable[[str, str], bool] | None = None
+
+    async def app(self) -> Starlette:
+        if self._importing is None:
+            self._importing = asyncio.create_task(self._start())
+        # A client that goes away ends its own wait and not the import.
+        return await asyncio.shield(self._importing)
+
+    async def has_route(self, path: str, method: str) -> bool:
+        if self._matches is None:
+            self._matches = _remembering(partial(_matches, await self.app()))
+        return self._matches(path, method)
+
+    async def live(self, receive: Receive, send: Send) -> None:
+        """The server's lifespan; the half's own begins when it is imported."""
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._lifespan.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _start(self) -> Starlette:
+        asyncio.get_running_loop().set_default_executor(NestedThreads())
+        app = await asyncio.to_thread(self._import)
+        await self._lifespan.enter_async_context(app.router.lifespan_context(app))
+        return app
+
+
+def _remembering(look: Callable[[str, str], bool]) -> Callable[[str, str], bool]:
+    """The same function of path and method, which remembers what it found for short paths."""
+    remembered = lru_cache(_REMEMBERED)(look)
+
+    def found(path: str, method: str) -> bool:
+        return (remembered if len(path) <= _LONGEST else look)(path, method)
+
+    return found
+
+
+def _fits_mount(path: str) -> bool:
+    """Starlette's pattern for it takes every path that begins with a slash and is one line."""
+    return path.startswith("/") and "\n" not in path
+
+
+def _matches(app: Starlette, path: str, method: str) -> bool:
+    *native, mount = app.routes
+    # What comes after the mount would never be reached, and what is it must be everything.
+    if not isinstance(mount, Mount) or mount.path or any(isinstance(r, Mount) for r in native):
+        raise RuntimeError("MLflow no longer mounts Flask at / as the last of its routes")
+    # The first route that takes a request answers it; a path that matches but for its method is
+    # the mount's.
+    scope = {"type": "http", "path": path, "method": method, "root_path": ""}
+    return any(route.matches(scope)[0] is Match.FULL for route in native)

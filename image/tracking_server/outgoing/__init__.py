@@ -1,0 +1,1 @@
+"""The connections that the server makes itself, for Google and for callers."""

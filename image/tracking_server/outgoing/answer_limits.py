@@ -1,0 +1,191 @@
+"""Limits what servers chosen by a caller may send us: models' providers and webhooks' addresses."""
+
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from socket import SHUT_RDWR
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from requests import PreparedRequest, Response, Session
+from requests.adapters import HTTPAdapter
+from requests.exceptions import Timeout
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.retry import Retry
+
+from tracking_server.gate.json_limits import json_problem
+
+if TYPE_CHECKING:
+    import aiohttp
+
+# ---- webhooks --------------------------------------------------------------------------------
+
+MAX_REDIRECTS = 3
+
+_waiting = threading.local()
+
+
+class _UntilDeadline:
+    """A mix-in for urllib3's connections, whose own timeout starts anew with each byte."""
+
+    sock: Any
+    timeout: float | None
+
+    def connect(self) -> None:
+        self.timeout = _seconds_left()
+        super().connect()  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        timer = threading.Timer(_seconds_left(), self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()  # type: ignore[misc]
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        if self.sock is not None:
+            with suppress(OSError):
+                self.sock.shutdown(SHUT_RDWR)
+
+
+def _pool_until_deadline(pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
+    """Returns the same kind of pool with connections that have a deadline."""
+    connection = type("Connection", (_UntilDeadline, pool.ConnectionCls), {})
+    return type("Pool", (pool,), {"ConnectionCls": connection})
+
+
+def bound_session(session: Session, *, largest: int, seconds: float) -> None:
+    """Limit a session's requests to so many bytes of an answer and so many seconds.
+
+    The seconds include redirects and repeated attempts. A Retry-After isn't heeded, as it may hold
+    a thread for hours.
+    """
+
+    def read(response: Response, *_: object, **__: object) -> None:
+        pieces, size = [], 0
+        until = _waiting.until
+        while size <= largest and monotonic() < until:
+            piece = response.raw.read1(largest, decode_content=True)
+            if not piece:
+                break
+            pieces.append(piece)
+            size += len(piece)
+        response.raw.close()
+        response.raw = BytesIO(b"".join(pieces)[:largest])
+
+    session.hooks["response"].append(read)
+    session.max_redirects = MAX_REDIRECTS
+    for adapter in session.adapters.values():
+        assert isinstance(adapter, HTTPAdapter)  # noqa: S101
+        assert isinstance(adapter.max_retries, Retry)  # noqa: S101
+        adapter.max_retries.respect_retry_after_header = False
+        adapter.poolmanager.pool_classes_by_scheme = {
+            "http": _pool_until_deadline(HTTPConnectionPool),
+            "https": _pool_until_deadline(HTTPSConnectionPool),
+        }
+    send = session.send
+
+    def send_in_time(request: PreparedRequest, **options: Any) -> Response:
+        # A redirect is sent by the session too, and belongs to the request that led to it.
+        with _deadline(seconds):
+            return send(request, **options)
+
+    session.send = send_in_time  # type: ignore[method-assign]
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    if getattr(_waiting, "until", None) is not None:
+        yield
+        return
+    _waiting.until = monotonic() + seconds
+    try:
+        yield
+    finally:
+        _waiting.until = None
+
+
+def _seconds_left() -> float:
+    left: float = _waiting.until - monotonic()
+    if left <= 0:
+        raise Timeout("The address took too long to answer")
+    return left
+
+
+# ---- models' providers -----------------------------------------------------------------------
+
+EVENT = 2200
+"""Bytes of memory for each event of a stream: MLflow keeps them for the trace (measured with
+`mlflow.gateway.schemas.chat.StreamResponsePayload`)."""
+
+
+class ProviderAnswers:
+    """Limits the memory of one answer, and of all answers that are being received together.
+
+    `values` is the most that the JSON of one answer may hold.
+    """
+
+    def __init__(self, *, largest: int, together: int, values: int) -> None:
+        self._largest, self._free, self._values = largest, together, values
+
+    @contextmanager
+    def bounded(self, stream: "aiohttp.StreamReader") -> "Iterator[_BoundedStream]":
+        answer = _BoundedStream(stream, self._take, largest=self._largest, values=self._values)
+        try:
+            yield answer
+        finally:
+            self._free += answer.held
+
+    def _take(self, size: int) -> bool:
+        if size > self._free:
+            return False
+        self._free -= size
+        return True
+
+
+class _BoundedStream:
+    """An answer's body that raises an error once it exceeds a limit."""
+
+    def __init__(
+        self,
+        stream: "aiohttp.StreamReader",
+        take: Callable[[int], bool],
+        *,
+        largest: int,
+        values: int,
+    ) -> None:
+        self._stream, self._take = stream, take
+        self._largest, self._values = largest, values
+        self.held = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for line in self._stream:
+            yield self._counted(line, EVENT if line.strip() else 0)
+
+    async def read(self, _: int = -1) -> bytes:
+        from aiohttp import ClientPayloadError
+
+        body = b"".join([self._counted(piece) async for piece in self._stream.iter_any()])
+        # It is parsed on the event loop.
+        if problem := json_problem(body, values=self._values):
+            raise ClientPayloadError(f"The provider's answer: {problem}")
+        return body
+
+    def _counted(self, piece: bytes, more: int = 0) -> bytes:
+        from aiohttp import ClientPayloadError
+
+        size = len(piece) + more
+        if self.held + size > self._largest:
+            raise ClientPayloadError("The provider's answer is larger than this server takes")
+        if not self._take(size):
+            raise ClientPayloadError(
+                "The server is receiving as many providers' answers as it takes: try again"
+            )
+        self.held += size
+        return piece

@@ -1,0 +1,33 @@
+"""Threads of the event loop for work that calls this server back and waits for the response.
+
+MLflow's guardrails do so in the loop's own threads. A call back needs such a thread too, so once
+all of them wait for calls back, none would ever end.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from tracking_server.gate.callbacks import CALL_DEPTH, DEEPEST
+
+THREADS = 8
+"""At each depth."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class NestedThreads(ThreadPoolExecutor):
+    """Runs what belongs to a call back in other threads than what waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__(THREADS, thread_name_prefix="loop")
+        self._deeper = [
+            ThreadPoolExecutor(THREADS, thread_name_prefix=f"loop-{depth + 1}")
+            for depth in range(DEEPEST)
+        ]
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        if depth := CALL_DEPTH.get():
+            return self._deeper[depth - 1].submit(fn, *args, **kwargs)
+        return super().submit(fn, *args, **kwargs)

@@ -1,0 +1,93 @@
+"""What Google, GitHub and the server accept: formats of names, and limits.
+
+Each limit says where it is from; Google's are as of 2026-11.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..settings.reader import HOSTNAME
+
+# https://cloud.google.com/run/docs/configuring/services/memory-limits: MiB for each CPU count.
+# Less than one CPU allows one request at a time, less than 512 MiB does not hold MLflow.
+MEMORY_OF_CPU = {
+    1: (512, 4096),
+    2: (512, 8192),
+    4: (2048, 16384),
+    6: (4096, 24576),
+    8: (4096, 32768),
+}
+
+# Connections that are not for requests: what PostgreSQL keeps for superusers by default
+# (https://www.postgresql.org/docs/17/runtime-config-connection.html), a few for Cloud SQL's own
+# agents (our estimate, it publishes none), and those with which a new revision's first instance
+# checks the schema while the old revision still serves.
+RESERVED_CONNECTIONS = {
+    "superuser_reserved_connections": 3,
+    "Cloud SQL's agents": 3,
+    "a new revision that boots": 2,
+}
+
+# What one request of MLflow's may hold at a time; the server refuses less. One process serves
+# each CPU.
+CONNECTIONS_PER_PROCESS = 4
+
+EMAIL = re.compile(rf"[\w.%+-]+@{HOSTNAME.pattern}", re.ASCII)
+BILLING_ACCOUNT = re.compile(r"[0-9A-F]{6}-[0-9A-F]{6}-[0-9A-F]{6}")
+
+# What NIST asks of a password that is all there is to log in with:
+# https://pages.nist.gov/800-63-4/sp800-63b.html#passwordver
+PASSWORD_MIN = 15
+MAX_VERSION = 10_000
+
+PROJECT = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
+NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
+MEMORY = re.compile(r"([1-9]\d*)(Mi|Gi)")
+# https://cloud.google.com/kms/docs/getting-resource-ids
+KMS_KEY = re.compile(
+    rf"projects/(?P<project>{PROJECT.pattern})/locations/(?P<location>[a-z0-9-]+)"
+    r"/keyRings/[\w-]{1,63}/cryptoKeys/[\w-]{1,63}",
+    re.ASCII,
+)
+INSTANCE = re.compile(rf"(?P<project>{PROJECT.pattern}):[a-z0-9-]+:[a-z][a-z0-9-]{{0,96}}[a-z0-9]")
+# https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions
+SECRET_VERSION = re.compile(
+    rf"projects/(?P<project>{PROJECT.pattern})/secrets/(?P<secret>[A-Za-z0-9_-]{{1,255}})"
+    r"/versions/[1-9][0-9]*"
+)
+# https://cloud.google.com/compute/docs/naming-resources
+_COMPUTE_NAME = r"(?P<name>[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?)"
+NETWORK = re.compile(
+    rf"(?:projects/(?P<project>{PROJECT.pattern})/global/networks/)?{_COMPUTE_NAME}"
+)
+SUBNETWORK = re.compile(
+    rf"(?:projects/(?P<project>{PROJECT.pattern})/regions/(?P<region>[a-z0-9-]+)/subnetworks/)?"
+    rf"{_COMPUTE_NAME}"
+)
+# https://cloud.google.com/storage/docs/buckets#naming
+BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+# Of one HTTPS proxy: https://cloud.google.com/load-balancing/docs/quotas#ssl_certificates
+MAX_CERTIFICATES = 15
+# https://cloud.google.com/armor/docs/rate-limiting-overview#throttle-traffic; MLflow's page alone
+# asks for some dozens of files at a time.
+RATE_LIMITS = (100, 1_000_000)
+# https://docs.github.com/en/rest/repos/repos: an owner has no two hyphens beside each other.
+GITHUB_REPOSITORY = re.compile(
+    r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}"
+)
+MAX_GITHUB_ID = 2**53
+# The registries that Cloud Run pulls from; others go through a remote repository.
+IMAGE = re.compile(
+    r"(?:[a-z0-9-]+-docker\.pkg\.dev|(?:[a-z]+\.)?gcr\.io|docker\.io)"
+    r"(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+"
+    r"(?::[\w][\w.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+
+
+def mebibytes(memory: str) -> int:
+    """`1Gi` -> 1024."""
+    match = MEMORY.fullmatch(memory)
+    if not match:
+        raise ValueError(f"not a memory size: {memory}")
+    return int(match[1]) * (1024 if match[2] == "Gi" else 1)

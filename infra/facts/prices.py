@@ -1,0 +1,195 @@
+"""What a stack costs a month, from its settings: Google's list prices and the sums made of them.
+
+In US dollars, for us-central1, without tax and discounts; other regions are up to half as much
+again. What leaves Google's network is not in it: that depends on where the clients are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..settings.model import Settings
+from . import tiers
+from .limits import mebibytes
+
+# Of the price lists that each section names.
+AS_OF = "2026-05"
+REGION = "us-central1"
+
+HOURS = 730  # Google's month
+SECONDS = HOURS * 3600
+DAYS = 365 / 12
+
+# https://cloud.google.com/sql/pricing, Cloud SQL for PostgreSQL. High availability is each of
+# these twice: another machine with another disk.
+SHARED_CORE_HOUR = {"db-f1-micro": 0.0105, "db-g1-small": 0.035}
+VCPU_HOUR = {"ENTERPRISE": 0.0413, "ENTERPRISE_PLUS": 0.0537}
+GB_HOUR = {"ENTERPRISE": 0.007, "ENTERPRISE_PLUS": 0.0091}
+DISK_GB = 0.17
+BACKUP_GB = 0.08
+
+# https://cloud.google.com/run/pricing, services with request-based billing. The free amounts are
+# the billing account's, all its projects together.
+VCPU_SECOND, GIB_SECOND, REQUEST = 0.000024, 0.0000025, 0.40 / 1_000_000
+IDLE_VCPU_SECOND, IDLE_GIB_SECOND = 0.0000025, 0.0000025
+FREE_VCPU_SECONDS, FREE_GIB_SECONDS, FREE_REQUESTS = 180_000, 360_000, 2_000_000
+
+# https://cloud.google.com/secret-manager/pricing
+SECRET_VERSION, FREE_SECRET_VERSIONS = 0.06, 6
+
+# https://cloud.google.com/artifact-registry/pricing
+IMAGE_GB, FREE_IMAGE_GB = 0.10, 0.5
+
+# https://cloud.google.com/storage/pricing, Standard storage in a region
+ARTIFACT_GB = 0.020
+
+# https://cloud.google.com/products/observability/pricing: each condition of an alert policy, and
+# each value that it looks at.
+ALERT, ALERT_VALUE = 0.10, 0.35 / 1_000_000
+
+# https://cloud.google.com/load-balancing/pricing: up to five forwarding rules, which this makes two
+# of; and https://cloud.google.com/armor/pricing, Standard: a policy, each of its rules, requests.
+FORWARDING_HOUR = 0.025
+POLICY, RULE, RULES, POLICY_REQUEST = 5.0, 1.0, 2, 0.75 / 1_000_000
+
+# What we take for what no setting says.
+BACKED_UP_GB = 1  # a database of some 100,000 runs
+STORED_IMAGES_GB = 1  # ten of them, which share most layers
+SERVICE_ALERTS, DATABASE_ALERTS = 3, 2
+EVALUATIONS = 60 * HOURS  # one a minute
+USUAL_RUNS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of an experiment as the server sees it: a training that logs for half an hour."""
+
+    # Metrics once in ten seconds, and some 20 for the run itself, its parameters, tags, artifacts
+    # and model.
+    requests: int = 200
+    # What Cloud Run charges for one at least, and more than most take. Requests that overlap are
+    # charged once, so this is an upper bound.
+    seconds: float = 0.1
+    # Checkpoints, plots and a model.
+    artifacts_gb: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    what: str
+    dollars: float
+
+
+def database(settings: Settings) -> list[Line]:
+    """The instance with its disk as it is at first, and the backups.
+
+    One that was there before costs nothing more.
+    """
+    wanted = settings.database
+    if wanted.existing_instance:
+        return []
+    tier = tiers.require(wanted.tier)
+    if wanted.tier in SHARED_CORE_HOUR:
+        hour = SHARED_CORE_HOUR[wanted.tier]
+    else:
+        hour = tier.cpus * VCPU_HOUR[tier.edition] + tier.gigabytes * GB_HOUR[tier.edition]
+    machines = 2 if wanted.availability == "REGIONAL" else 1
+    twice = ", with its standby" if machines == 2 else ""
+    return [
+        Line(what=f"Cloud SQL {wanted.tier}{twice}", dollars=machines * hour * HOURS),
+        Line(
+            what=f"{wanted.disk_gb} GB of SSD{twice}", dollars=machines * wanted.disk_gb * DISK_GB
+        ),
+        Line(what=f"backups, {BACKED_UP_GB} GB", dollars=BACKED_UP_GB * BACKUP_GB),
+    ]
+
+
+def server(settings: Settings, *, runs_a_day: float, run: Run) -> list[Line]:
+    """Cloud Run: the time in which requests are answered, and what is kept warm all month; and
+    the load balancer before it."""
+    service = settings.service
+    cpus, gibibytes = service.cpu, mebibytes(service.memory) / 1024
+    requests = runs_a_day * DAYS * run.requests
+    seconds = requests * run.seconds
+    warm = service.min_instances * SECONDS
+    lines = []
+    if settings.load_balancer:
+        lines.append(Line(what="load balancer", dollars=HOURS * FORWARDING_HOUR))
+        if settings.load_balancer.rate_limit:
+            lines.append(
+                Line(
+                    what="Cloud Armor",
+                    dollars=POLICY + RULES * RULE + requests * POLICY_REQUEST,
+                )
+            )
+    lines.append(
+        Line(
+            what=f"Cloud Run, {requests:,.0f} requests",
+            dollars=_beyond(seconds * cpus, FREE_VCPU_SECONDS) * VCPU_SECOND
+            + _beyond(seconds * gibibytes, FREE_GIB_SECONDS) * GIB_SECOND
+            + _beyond(requests, FREE_REQUESTS) * REQUEST,
+        )
+    )
+    if warm:
+        lines.append(
+            Line(
+                what=f"Cloud Run, {service.min_instances} kept warm",
+                dollars=warm * (cpus * IDLE_VCPU_SECOND + gibibytes * IDLE_GIB_SECOND),
+            )
+        )
+    return lines
+
+
+def rest(settings: Settings, *, runs_a_day: float, run: Run) -> list[Line]:
+    """Secrets, images, alerts, and what a month's runs leave in the bucket."""
+    logins = [settings.tracking, *([settings.viewer] if settings.viewer else [])]
+    # Address, database and key; of each login a name and, unless it was there before, a password.
+    versions = 3 + sum(1 if login.password_secret else 2 for login in logins)
+    lines = [
+        Line(
+            what=f"{versions} secrets",
+            dollars=_beyond(versions, FREE_SECRET_VERSIONS) * SECRET_VERSION,
+        )
+    ]
+    if settings.image is None:
+        lines.append(
+            Line(what="images", dollars=_beyond(STORED_IMAGES_GB, FREE_IMAGE_GB) * IMAGE_GB)
+        )
+    if settings.alerts.email:
+        alerts = SERVICE_ALERTS + settings.alerts.uptime_check
+        if not settings.database.existing_instance:
+            alerts += DATABASE_ALERTS
+        lines.append(
+            Line(what=f"{alerts} alerts", dollars=alerts * (ALERT + EVALUATIONS * ALERT_VALUE))
+        )
+    stored = runs_a_day * DAYS * run.artifacts_gb
+    lines.append(
+        Line(what=f"{stored:,.0f} GB of artifacts, a month's", dollars=stored * ARTIFACT_GB)
+    )
+    return lines
+
+
+def estimate(settings: Settings, *, runs_a_day: float = 0, run: Run | None = None) -> list[Line]:
+    """All that a stack costs in a month, line by line."""
+    run = run or Run()
+    return [
+        *database(settings),
+        *server(settings, runs_a_day=runs_a_day, run=run),
+        *rest(settings, runs_a_day=runs_a_day, run=run),
+    ]
+
+
+def total(lines: list[Line]) -> float:
+    return sum(line.dollars for line in lines)
+
+
+def summary(settings: Settings) -> str:
+    """For the outputs of `pulumi up`."""
+    idle = total(estimate(settings))
+    used = total(estimate(settings, runs_a_day=USUAL_RUNS))
+    elsewhere = "" if settings.region == REGION else f", at {REGION}'s prices"
+    return f"{idle:,.2f} USD idle, {used:,.2f} with {USUAL_RUNS} runs a day{elsewhere}"
+
+
+def _beyond(amount: float, free: float) -> float:
+    return max(0.0, amount - free)

@@ -1,0 +1,1 @@
+"""The Google Cloud resources: a file for each, with its access rules."""

@@ -1,0 +1,240 @@
+"""What is too much, and what whoever is told does about it.
+
+The conditions are PromQL, in which a ratio with a least number of requests can be said. Names of
+metrics: https://cloud.google.com/monitoring/promql/promql-mapping, and what there is of them:
+https://cloud.google.com/monitoring/api/metrics_gcp_p_z#gcp-run and
+https://cloud.google.com/sql/docs/postgres/admin-api/metrics
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+
+from ..facts import tiers
+from ..facts.limits import RESERVED_CONNECTIONS
+from ..settings.model import DatabaseSettings
+from . import log_metrics
+from .console import Console
+from .log_metrics import LogMetric
+from .service import HEALTH
+
+# Beside each other: how much of it is too much.
+ERRORS, ERROR_SHARE = 10, 0.05
+SLOW_SECONDS, SLOW_CALLS = 5, 20
+FAILED_LOGINS = 50
+CONNECTIONS_SHARE = 0.9
+DISK_SHARE = 0.85
+# Of what the uptime check's places found.
+UP_SHARE = 0.5
+
+WINDOW = "10m"
+
+IN_SERVICE = 'monitored_resource="cloud_run_revision"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alert:
+    name: str
+    title: str
+    severity: str
+    query: pulumi.Input[str]
+    # How long it must hold.
+    seconds: int
+    meaning: str
+    # What whoever is woken up does, in this order.
+    steps: tuple[str, str]
+
+    @property
+    def documentation(self) -> str:
+        first, second = self.steps
+        return f"{self.meaning}\n\n1. {first}\n2. {second}\n"
+
+
+def connections_limit(database: DatabaseSettings, *, max_instances: int) -> int:
+    """As many as are there with every pool full are no alarm, nor nine tenths of what fits.
+
+    Those that PostgreSQL keeps for superusers are no use to anybody else.
+    """
+    accepted = tiers.require(database.tier).max_connections
+    usable = accepted - RESERVED_CONNECTIONS["superuser_reserved_connections"]
+    agents = RESERVED_CONNECTIONS["Cloud SQL's agents"]
+    return max(int(CONNECTIONS_SHARE * usable), max_instances * database.connections + agents)
+
+
+def error_query(service: str) -> str:
+    every = f'{IN_SERVICE},service_name="{service}"'
+    failed = _requests(f'{every},response_code_class="5xx"')
+    return f"{failed} > {ERRORS} and {failed} / {_requests(every)} > {ERROR_SHARE}"
+
+
+def latency_query(service: str) -> str:
+    buckets = f"sum by (le) ({_increase(log_metrics.LATENCY, service, '_bucket')})"
+    calls = f"sum({_increase(log_metrics.LATENCY, service, '_count')})"
+    return f"histogram_quantile(0.99, {buckets}) > {SLOW_SECONDS} and {calls} > {SLOW_CALLS}"
+
+
+def failed_logins_query(service: str) -> str:
+    # A metric of which nothing was ever counted has no value, and neither has a sum with it.
+    counted = " + ".join(
+        f"(sum({_increase(metric, service, part)}) or vector(0))"
+        for metric, part in (
+            (log_metrics.FAILED_LOGINS, ""),
+            (log_metrics.REFUSED_LOGINS, "_sum"),
+        )
+    )
+    return f"{counted} > {FAILED_LOGINS}"
+
+
+def connections_query(database_id: str, *, limit: int) -> str:
+    # One series for each database of the instance.
+    return f"sum({_of_database('postgresql_num_backends', database_id)}) > {limit}"
+
+
+def disk_query(database_id: str, *, limit_gb: int) -> str:
+    # Not the share of the disk: one that grows by itself is always nearly full.
+    return (
+        f"max({_of_database('disk_bytes_used', database_id)}) > "
+        f"{int(DISK_SHARE * limit_gb * 1_000_000_000)}"
+    )
+
+
+def uptime_query(check_id: str) -> str:
+    return (
+        "avg(avg_over_time(monitoring_googleapis_com:uptime_check_check_passed"
+        f'{{monitored_resource="uptime_url",check_id="{check_id}"}}[{WINDOW}])) < {UP_SHARE}'
+    )
+
+
+def _requests(labels: str) -> str:
+    return f"sum(increase(run_googleapis_com:request_count{{{labels}}}[{WINDOW}]))"
+
+
+def _increase(metric: LogMetric, service: str, part: str) -> str:
+    return f"increase({metric.promql_name(service)}{part}{{{IN_SERVICE}}}[{WINDOW}])"
+
+
+def _of_database(metric: str, database_id: str) -> str:
+    return (
+        f"cloudsql_googleapis_com:database_{metric}"
+        f'{{monitored_resource="cloudsql_database",database_id="{database_id}"}}'
+    )
+
+
+def service_alerts(console: Console) -> list[Alert]:
+    prefix, log = console.prefix, console.log
+    return [
+        Alert(
+            name="errors",
+            title="requests fail",
+            severity="CRITICAL",
+            query=error_query(prefix),
+            seconds=0,
+            meaning=f"More than {ERRORS} requests, and {ERROR_SHARE:.0%} of all, were answered 5xx "
+            f"within {WINDOW}. MLflow's client tries such requests again for a while; then runs "
+            "fail.",
+            steps=(
+                f"Read {log} with `severity>=WARNING`: a traceback of ours names the cause. None "
+                "means that Cloud Run answered in the server's place: no instance boots (a "
+                "CRITICAL line says what is missing), or all are busy (raise `maxInstances`).",
+                f"If it began with a new {console.revision}, send the traffic to the one before. "
+                f"Otherwise see whether {console.database} runs.",
+            ),
+        ),
+        Alert(
+            name="latency",
+            title="requests are slow",
+            severity="WARNING",
+            query=latency_query(prefix),
+            seconds=300,
+            meaning=f"One call of a hundred has taken more than {SLOW_SECONDS} s for five minutes; "
+            "transfers of artifacts and calls of the gateway don't count.",
+            steps=(
+                f"Chart the metric `{log_metrics.POOL_IN_USE.metric_id(prefix)}` and read "
+                f"`jsonPayload.pool.waiting` in {log}: if requests wait for a connection, raise "
+                "`databaseConnections`.",
+                f"See the CPU of {console.database}: at its limit it needs a larger "
+                "`databaseTier`, or whoever sends so much needs to send less.",
+            ),
+        ),
+        Alert(
+            name="failed-logins",
+            title="many wrong passwords",
+            severity="WARNING",
+            query=failed_logins_query(prefix),
+            seconds=0,
+            meaning=f"More than {FAILED_LOGINS} requests with a wrong username or password within "
+            f"{WINDOW}: somebody guesses, or somebody's jobs have an old password.",
+            steps=(
+                f"Read {log} with `httpRequest.status=(401 OR 429)`: Cloud Run's lines have the "
+                "address in `httpRequest.remoteIp`. One of yours needs the new password: "
+                "`pulumi stack output tracking_password --show-secrets`.",
+                "A stranger doesn't guess a generated password. If it may be known, make another: "
+                "one more in `trackingPasswordVersion`, or a new `trackingPassword`, and `pulumi "
+                "up`.",
+            ),
+        ),
+    ]
+
+
+def database_alerts(
+    console: Console,
+    *,
+    database: DatabaseSettings,
+    max_instances: int,
+    database_id: pulumi.Output[str],
+) -> list[Alert]:
+    limit = connections_limit(database, max_instances=max_instances)
+    limit_gb = database.disk_limit_gb
+    return [
+        Alert(
+            name="connections",
+            title="database connections run out",
+            severity="ERROR",
+            query=database_id.apply(lambda id_: connections_query(id_, limit=limit)),
+            seconds=300,
+            meaning=f"The database has more than {limit} connections, which is more than the "
+            "server's pools take or nearly as many as it accepts. When there are no more, "
+            "instances don't boot and requests are answered 5xx.",
+            steps=(
+                f"Find whose they are: in Cloud SQL Studio of {console.database}, "
+                "`pg_stat_activity` has a line for each. End what isn't the server's.",
+                "If all are the server's, old revisions still serve: lower `maxInstances`, or take "
+                "a larger `databaseTier`.",
+            ),
+        ),
+        Alert(
+            name="disk",
+            title="the database's disk fills",
+            severity="ERROR",
+            query=database_id.apply(lambda id_: disk_query(id_, limit_gb=limit_gb)),
+            seconds=0,
+            meaning=f"The database uses {DISK_SHARE:.0%} of the {limit_gb} GB up to which its disk "
+            "grows by itself. A full disk stops the database.",
+            steps=(
+                "Raise `databaseDiskLimitGb` and run `pulumi up`: it holds at once and costs "
+                "nothing until the disk grows.",
+                f"See in {console.database} since when it grows, and delete runs and traces that "
+                "nobody needs: `mlflow gc` takes away what was deleted.",
+            ),
+        ),
+    ]
+
+
+def uptime_alert(console: Console, *, check_id: pulumi.Output[str]) -> Alert:
+    return Alert(
+        name="uptime",
+        title="the server does not answer",
+        severity="CRITICAL",
+        query=check_id.apply(uptime_query),
+        seconds=0,
+        meaning=f"More than half of the requests to {HEALTH} from around the world failed within "
+        f"{WINDOW}.",
+        steps=(
+            "Open the server's address. If it answers, a cold start or the network was the cause: "
+            "`minInstances` 1 keeps an instance warm.",
+            f"Read {console.log} with `severity=CRITICAL`: a boot that fails says what is missing. "
+            f"If it began with a new {console.revision}, send the traffic to the one before.",
+        ),
+    )

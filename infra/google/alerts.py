@@ -1,0 +1,180 @@
+"""Who is told when something is wrong: metrics of the log, alert policies, uptime check, budget.
+
+Nothing of it exists until somebody's address is set.
+"""
+
+from __future__ import annotations
+
+import pulumi
+import pulumi_gcp as gcp
+
+from ..component import Component
+from ..settings.model import AlertSettings, DatabaseSettings
+from .alert_rules import Alert, database_alerts, service_alerts, uptime_alert
+from .console import Console
+from .log_metrics import LOG_METRICS, LogMetric
+from .service import HEALTH
+
+# Each evaluation is paid for; metrics of Cloud SQL come once a minute.
+EVALUATION = "60s"
+# Without data, as when nobody calls a service that then has no instance.
+AUTO_CLOSE = "3600s"
+BUDGET_SHARES = (0.5, 0.9, 1.0)
+
+
+class Alerts(Component):
+    def __init__(
+        self,
+        name: str,
+        *,
+        project: str,
+        project_number: pulumi.Input[str],
+        region: str,
+        prefix: str,
+        settings: AlertSettings,
+        database: DatabaseSettings,
+        max_instances: int,
+        connection_name: pulumi.Output[str],
+        uri: pulumi.Output[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__(name, opts)
+        self._project, self._prefix = project, prefix
+        self._channel = gcp.monitoring.NotificationChannel(
+            self.named("email"),
+            display_name=f"On call for {prefix}",
+            type="email",
+            labels={"email_address": settings.email},
+            opts=self.child(),
+        ).name
+        for metric in LOG_METRICS:
+            self._metric(metric)
+
+        def database_id(instance: pulumi.Output[str]) -> pulumi.Output[str]:
+            # project:region:instance
+            return instance.apply(lambda name: f"{project}:{name.split(':')[-1]}")
+
+        console = Console(project=project, region=region, prefix=prefix)
+        alerts = service_alerts(console)
+        # Of an instance that isn't ours its owner is told, who knows what else uses it.
+        if not database.existing_instance:
+            alerts += database_alerts(
+                console,
+                database=database,
+                max_instances=max_instances,
+                database_id=database_id(connection_name),
+            )
+        if settings.uptime_check:
+            alerts.append(uptime_alert(console, check_id=self._uptime_check(uri)))
+        for alert in alerts:
+            self._policy(alert)
+        if settings.monthly_budget:
+            self._budget(settings, project_number)
+        self.register_outputs({})
+
+    def _uptime_check(self, uri: pulumi.Output[str]) -> pulumi.Output[str]:
+        host = uri.apply(lambda address: address.removeprefix("https://"))
+        return gcp.monitoring.UptimeCheckConfig(
+            self.named("health"),
+            display_name=f"{self._prefix} {HEALTH}",
+            # As long as a cold start may take.
+            timeout="30s",
+            period="300s",
+            http_check=gcp.monitoring.UptimeCheckConfigHttpCheckArgs(
+                path=HEALTH, port=443, use_ssl=True, validate_ssl=True
+            ),
+            monitored_resource=gcp.monitoring.UptimeCheckConfigMonitoredResourceArgs(
+                type="uptime_url", labels={"project_id": self._project, "host": host}
+            ),
+            opts=self.child(),
+        ).uptime_check_id
+
+    def _metric(self, metric: LogMetric) -> None:
+        gcp.logging.Metric(
+            self.named(metric.name),
+            name=metric.metric_id(self._prefix),
+            description=metric.description,
+            filter=metric.filter_for(self._prefix),
+            metric_descriptor=gcp.logging.MetricMetricDescriptorArgs(
+                metric_kind="DELTA",
+                value_type="DISTRIBUTION" if metric.value else "INT64",
+                unit=metric.unit,
+            ),
+            value_extractor=f"EXTRACT({metric.value})" if metric.value else None,
+            bucket_options=gcp.logging.MetricBucketOptionsArgs(
+                explicit_buckets=gcp.logging.MetricBucketOptionsExplicitBucketsArgs(
+                    bounds=[*metric.bounds]
+                )
+            )
+            if metric.bounds
+            else None,
+            opts=self.child(),
+        )
+
+    def _policy(self, alert: Alert) -> None:
+        title = f"{self._prefix}: {alert.title}"
+        gcp.monitoring.AlertPolicy(
+            self.named(alert.name),
+            display_name=title,
+            severity=alert.severity,
+            combiner="OR",
+            conditions=[
+                gcp.monitoring.AlertPolicyConditionArgs(
+                    display_name=alert.title,
+                    condition_prometheus_query_language=gcp.monitoring.AlertPolicyConditionConditionPrometheusQueryLanguageArgs(
+                        query=alert.query,
+                        duration=f"{alert.seconds}s",
+                        evaluation_interval=EVALUATION,
+                        # A metric that is new isn't found for up to ten minutes:
+                        # https://github.com/GoogleCloudPlatform/cloud-foundation-fabric/pull/3739
+                        disable_metric_validation=True,
+                    ),
+                )
+            ],
+            alert_strategy=gcp.monitoring.AlertPolicyAlertStrategyArgs(auto_close=AUTO_CLOSE),
+            documentation=gcp.monitoring.AlertPolicyDocumentationArgs(
+                subject=title, content=alert.documentation, mime_type="text/markdown"
+            ),
+            notification_channels=[self._channel],
+            opts=self.child(),
+        )
+
+    def _budget(self, settings: AlertSettings, project_number: pulumi.Input[str]) -> None:
+        # The budget belongs to the billing account. Called by a user, not a service account, its
+        # API wants to be told which project to count the call for:
+        # https://github.com/hashicorp/terraform-provider-google/issues/7948
+        caller = gcp.Provider(
+            self.named("billing"),
+            project=self._project,
+            billing_project=self._project,
+            user_project_override=True,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        gcp.billing.Budget(
+            self.named("monthly"),
+            billing_account=settings.billing_account,
+            display_name=f"{self._prefix} in {self._project}"[:60],
+            budget_filter=gcp.billing.BudgetBudgetFilterArgs(
+                projects=[pulumi.Output.concat("projects/", project_number)],
+                calendar_period="MONTH",
+            ),
+            # In the currency of the account.
+            amount=gcp.billing.BudgetAmountArgs(
+                specified_amount=gcp.billing.BudgetAmountSpecifiedAmountArgs(
+                    units=str(settings.monthly_budget)
+                )
+            ),
+            threshold_rules=[
+                *(
+                    gcp.billing.BudgetThresholdRuleArgs(threshold_percent=share)
+                    for share in BUDGET_SHARES
+                ),
+                gcp.billing.BudgetThresholdRuleArgs(
+                    threshold_percent=1.0, spend_basis="FORECASTED_SPEND"
+                ),
+            ],
+            all_updates_rule=gcp.billing.BudgetAllUpdatesRuleArgs(
+                monitoring_notification_channels=[self._channel]
+            ),
+            opts=self.child(provider=caller),
+        )

@@ -1,0 +1,101 @@
+"""The bucket of artifacts, and the rights of the server and its signer to use it."""
+
+from __future__ import annotations
+
+import pulumi
+import pulumi_gcp as gcp
+import pulumi_random as random
+
+from ..component import Component
+from ..facts.names import SUFFIX_BYTES, bucket_prefix
+
+# How long what was deleted or overwritten can be brought back. Soft delete covers a deleted
+# version, so the two add up.
+NONCURRENT_DAYS = 30
+SOFT_DELETE_SECONDS = 7 * 24 * 3600
+ABANDONED_UPLOAD_DAYS = 7
+
+
+class Artifacts(Component):
+    bucket: pulumi.Output[str]
+    url: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        project: str,
+        prefix: str,
+        existing: str | None,
+        location: str,
+        force_destroy: bool,
+        kms_key: str | None,
+        server: pulumi.Input[str],
+        signer: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__(name, opts)
+        if existing:
+            self.bucket = pulumi.Output.from_input(existing)
+        else:
+            self.bucket = self._bucket(
+                project=project,
+                prefix=prefix,
+                location=location,
+                force_destroy=force_destroy,
+                kms_key=kms_key,
+            )
+        # Objects only: neither account can change the bucket or its permissions. A signed address
+        # has the rights of the account that signed it.
+        for who, member in (("server", server), ("signer", signer)):
+            gcp.storage.BucketIAMMember(
+                self.named(f"{who}-uses-artifacts"),
+                bucket=self.bucket,
+                role="roles/storage.objectUser",
+                member=member,
+                opts=self.child(),
+            )
+        self.url = pulumi.Output.concat("gs://", self.bucket)
+        self.register_outputs({"bucket": self.bucket})
+
+    def _bucket(
+        self, *, project: str, prefix: str, location: str, force_destroy: bool, kms_key: str | None
+    ) -> pulumi.Output[str]:
+        suffix = random.RandomId(
+            self.named("bucket-suffix"),
+            byte_length=SUFFIX_BYTES,
+            keepers={"location": location},
+            opts=self.child(),
+        )
+        return gcp.storage.Bucket(
+            self.named("artifacts"),
+            name=pulumi.Output.concat(bucket_prefix(project, prefix), "-", suffix.hex),
+            location=location,
+            force_destroy=force_destroy,
+            encryption=gcp.storage.BucketEncryptionArgs(default_kms_key_name=kms_key)
+            if kms_key
+            else None,
+            uniform_bucket_level_access=True,
+            public_access_prevention="enforced",
+            versioning=gcp.storage.BucketVersioningArgs(enabled=True),
+            soft_delete_policy=gcp.storage.BucketSoftDeletePolicyArgs(
+                retention_duration_seconds=SOFT_DELETE_SECONDS
+            ),
+            lifecycle_rules=[
+                gcp.storage.BucketLifecycleRuleArgs(
+                    action=gcp.storage.BucketLifecycleRuleActionArgs(type="Delete"),
+                    condition=gcp.storage.BucketLifecycleRuleConditionArgs(
+                        with_state="ARCHIVED", days_since_noncurrent_time=NONCURRENT_DAYS
+                    ),
+                ),
+                gcp.storage.BucketLifecycleRuleArgs(
+                    action=gcp.storage.BucketLifecycleRuleActionArgs(
+                        type="AbortIncompleteMultipartUpload"
+                    ),
+                    condition=gcp.storage.BucketLifecycleRuleConditionArgs(
+                        age=ABANDONED_UPLOAD_DAYS
+                    ),
+                ),
+            ],
+            opts=self.child(),
+        ).name

@@ -1,0 +1,77 @@
+"""A key of one's own in Cloud KMS: who may encrypt with it, and decrypt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pulumi
+import pulumi_gcp as gcp
+
+from ..component import Component
+
+ROLE = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
+
+
+class Encryption(Component):
+    """Google's own services use the key, each by its service agent and on this key alone.
+
+    The server never does: what keeps its data encrypts it.
+    https://cloud.google.com/kms/docs/cmek-integrations
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        project: str,
+        project_number: pulumi.Input[str],
+        key: str,
+        builds_image: bool,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__(name, opts)
+        agents = self._agents(
+            project=project, project_number=project_number, builds_image=builds_image
+        )
+        for service, agent in agents:
+            gcp.kms.CryptoKeyIAMMember(
+                self.named(f"{service}-encrypts"),
+                crypto_key_id=key,
+                role=ROLE,
+                member=agent,
+                opts=self.child(),
+            )
+        self.register_outputs({})
+
+    def _agents(
+        self, *, project: str, project_number: pulumi.Input[str], builds_image: bool
+    ) -> Iterator[tuple[str, pulumi.Input[str]]]:
+        # Google makes these at a service's first use, which is later than this program names them.
+        late = ["sqladmin", "secretmanager", *(["artifactregistry"] if builds_image else [])]
+        for service in late:
+            yield (
+                service,
+                gcp.projects.ServiceIdentity(
+                    self.named(f"{service}-agent"),
+                    project=project,
+                    service=f"{service}.googleapis.com",
+                    opts=self.child(),
+                ).member,
+            )
+        # By asking for it; by switching on the API:
+        # https://cloud.google.com/run/docs/securing/using-cmek
+        yield (
+            "storage",
+            gcp.storage.get_project_service_account_output(
+                project=project,
+                opts=pulumi.InvokeOutputOptions(parent=self, depends_on=self._after),
+            ).member,
+        )
+        yield (
+            "run",
+            pulumi.Output.concat(
+                "serviceAccount:service-",
+                project_number,
+                "@serverless-robot-prod.iam.gserviceaccount.com",
+            ),
+        )

@@ -1,0 +1,193 @@
+"""The Cloud Run service: the server and its way to the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pulumi
+import pulumi_gcp as gcp
+
+from ..component import Component
+from ..facts.limits import mebibytes
+from ..settings.model import AccessSettings, ServiceSettings
+from .access import audiences, grant, ingress, invoker_check_off
+from .network import Place
+
+# Probes come as HTTP/1, also to a port that is declared h2c: the server speaks both.
+HEALTH = "/health"
+# Cloud Run's longest wait for a start. Asking often costs nothing and makes a cold start end
+# when the server is up instead of at the next tick.
+STARTUP_SECONDS = 240
+STARTUP_PERIOD = 2
+
+
+def allowed_hosts(
+    *, name: str, region: str, project_number: str, custom_domains: Sequence[str]
+) -> str:
+    """The names the server answers to; all others are refused, or DNS rebinding gets in.
+
+    A service has two addresses. The one with the hash isn't known before the service exists.
+    """
+    return ",".join(
+        (f"{name}-{project_number}.{region}.run.app", f"{name}-*.a.run.app", *custom_domains)
+    )
+
+
+def _way_into(place: Place) -> gcp.cloudrunv2.ServiceTemplateVpcAccessArgs:
+    """For what has a private address; all else the instances reach as without a network.
+
+    https://cloud.google.com/run/docs/configuring/vpc-direct-vpc
+    """
+    return gcp.cloudrunv2.ServiceTemplateVpcAccessArgs(
+        egress="PRIVATE_RANGES_ONLY",
+        network_interfaces=[
+            gcp.cloudrunv2.ServiceTemplateVpcAccessNetworkInterfaceArgs(
+                network=place.network, subnetwork=place.subnetwork
+            )
+        ],
+    )
+
+
+class Service(Component):
+    uri: pulumi.Output[str]
+    service: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        project: str,
+        project_number: pulumi.Input[str],
+        region: str,
+        prefix: str,
+        access: AccessSettings,
+        balanced: bool,
+        settings: ServiceSettings,
+        image: pulumi.Input[str],
+        server: pulumi.Input[str],
+        signer: pulumi.Input[str],
+        connection_name: pulumi.Input[str],
+        secrets: Mapping[str, pulumi.Output[str]],
+        pool_size: int,
+        deletion_protection: bool,
+        place: Place | None,
+        kms_key: str | None,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__(name, opts)
+        env: dict[str, pulumi.Input[str]] = {
+            "GCP_PROJECT": project,
+            **{f"{key.upper()}_SECRET": reference for key, reference in secrets.items()},
+            "ARTIFACTS": settings.artifacts,
+            "ARTIFACT_SIGNER": signer,
+            "MLFLOW_SERVER_ALLOWED_HOSTS": pulumi.Output.from_input(project_number).apply(
+                lambda number: allowed_hosts(
+                    name=prefix,
+                    region=region,
+                    project_number=number,
+                    custom_domains=settings.custom_domains,
+                )
+            ),
+            "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(pool_size),
+            # The same limit behind Cloud Run's: what a client gave up still runs.
+            "MAX_CONCURRENCY": str(settings.concurrency),
+            # One process uses one CPU.
+            "WEB_CONCURRENCY": str(settings.cpu),
+            "MEMORY_MIB": str(mebibytes(settings.memory)),
+            "MLFLOW_DISABLE_TELEMETRY": "false" if settings.telemetry else "true",
+        }
+        if settings.internal_networks:
+            env["INTERNAL_NETWORKS"] = ",".join(settings.internal_networks)
+        if balanced:
+            # Its address is the last in X-Forwarded-For, after the client's.
+            env["TRUSTED_PROXIES"] = "1"
+        service = gcp.cloudrunv2.Service(
+            self.named("server"),
+            name=prefix,
+            location=region,
+            ingress=ingress(access, balanced=balanced),
+            deletion_protection=deletion_protection,
+            invoker_iam_disabled=invoker_check_off(access),
+            iap_enabled=access.mode == "iap",
+            custom_audiences=audiences(access, settings.custom_domains),
+            # Over all revisions: while a rollout has two of them serving, they share it.
+            scaling=gcp.cloudrunv2.ServiceScalingArgs(max_instance_count=settings.max_instances),
+            # Said, so that `up --refresh` takes traffic back from a revision pinned by hand.
+            traffics=[
+                gcp.cloudrunv2.ServiceTrafficArgs(
+                    type="TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST", percent=100
+                )
+            ],
+            template=gcp.cloudrunv2.ServiceTemplateArgs(
+                service_account=server,
+                timeout=f"{settings.request_timeout}s",
+                encryption_key=kms_key,
+                vpc_access=_way_into(place) if place else None,
+                max_instance_request_concurrency=settings.concurrency,
+                scaling=gcp.cloudrunv2.ServiceTemplateScalingArgs(
+                    min_instance_count=settings.min_instances,
+                    max_instance_count=settings.max_instances,
+                ),
+                volumes=[
+                    gcp.cloudrunv2.ServiceTemplateVolumeArgs(
+                        name="cloudsql",
+                        cloud_sql_instance=gcp.cloudrunv2.ServiceTemplateVolumeCloudSqlInstanceArgs(
+                            instances=[connection_name]
+                        ),
+                    )
+                ],
+                containers=[
+                    gcp.cloudrunv2.ServiceTemplateContainerArgs(
+                        image=image,
+                        envs=[
+                            gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name=key, value=value)
+                            for key, value in env.items()
+                        ],
+                        # HTTP/2 without TLS: an HTTP/1 request is cut at 32 MiB.
+                        ports=gcp.cloudrunv2.ServiceTemplateContainerPortsArgs(
+                            name="h2c", container_port=8080
+                        ),
+                        resources=gcp.cloudrunv2.ServiceTemplateContainerResourcesArgs(
+                            limits={"cpu": str(settings.cpu), "memory": settings.memory},
+                            # Paid while a request runs; unset, `resources` means always.
+                            cpu_idle=True,
+                            startup_cpu_boost=True,
+                        ),
+                        volume_mounts=[
+                            gcp.cloudrunv2.ServiceTemplateContainerVolumeMountArgs(
+                                name="cloudsql", mount_path="/cloudsql"
+                            )
+                        ],
+                        startup_probe=gcp.cloudrunv2.ServiceTemplateContainerStartupProbeArgs(
+                            http_get=gcp.cloudrunv2.ServiceTemplateContainerStartupProbeHttpGetArgs(
+                                path=HEALTH
+                            ),
+                            period_seconds=STARTUP_PERIOD,
+                            timeout_seconds=1,
+                            failure_threshold=STARTUP_SECONDS // STARTUP_PERIOD,
+                        ),
+                        # Patient: a busy server is not a dead one.
+                        liveness_probe=gcp.cloudrunv2.ServiceTemplateContainerLivenessProbeArgs(
+                            http_get=gcp.cloudrunv2.ServiceTemplateContainerLivenessProbeHttpGetArgs(
+                                path=HEALTH
+                            ),
+                            period_seconds=30,
+                            timeout_seconds=10,
+                            failure_threshold=4,
+                        ),
+                    )
+                ],
+            ),
+            # `pulumi destroy` would take away who may call it before Google refuses.
+            opts=self.child(protect=deletion_protection),
+        )
+        grant(
+            access=access,
+            service=service,
+            project=project,
+            project_number=project_number,
+            of=self,
+        )
+        self.uri = service.uri
+        self.service = service.name
+        self.register_outputs({"uri": self.uri})

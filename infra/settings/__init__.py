@@ -1,0 +1,1 @@
+"""The stack's settings: their types, how they are read, and the rules between them."""
