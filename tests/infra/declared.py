@@ -21,7 +21,8 @@ from local import mocks as under_mocks
 ROOT = Path(__file__).parents[2]
 PROJECT = "my-project"
 NUMBER = "123456789012"
-REGION = "us-central1"
+# Not the default region, so that code which ignores the setting fails.
+REGION = "europe-west4"
 REGISTRY_TOKEN = "registry-token-of-this-run"
 DIGEST = "sha256:" + "d" * 64
 IAP_AGENT = f"service-{NUMBER}@gcp-sa-iap.iam.gserviceaccount.com"

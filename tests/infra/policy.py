@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from infra.facts.regions import REGIONS
 from tests.infra.declared import (
     IAP_AGENT,
     NUMBER,
@@ -447,6 +448,26 @@ def the_server_is_its_own_account(stack: Stack) -> Iterator[str]:
     yield from _unless(other, stack.program.service, f"signs as {signer}")
 
 
+def everything_is_in_the_region(stack: Stack) -> Iterator[str]:
+    """No region or location is another than the stack's, in a field or inside a name."""
+    bucket_location = str(stack.setting("bucketLocation", REGION)).upper()
+    for resource in stack.program.created:
+        for key, allowed in (("region", {REGION}), ("location", {REGION, "global"})):
+            found = resource.inputs.get(key)
+            if found is not None and resource.type != BUCKET:
+                yield from _unless(found in allowed, resource, f"has {key} {found}")
+        if resource.type == BUCKET:
+            found = resource.inputs["location"]
+            ours = found in {REGION.upper(), bucket_location}
+            yield from _unless(ours, resource, f"is in {found}")
+        for text in plain_strings(resource.inputs):
+            others = set(_REGION_NAME.findall(text)) & (set(REGIONS) - {REGION})
+            yield from _unless(not others, resource, f"names {others}: {text[:200]}")
+
+
+_REGION_NAME = re.compile(r"[a-z]+-[a-z]+[0-9]+")
+
+
 def everything_waits_for_what_it_needs(stack: Stack) -> Iterator[str]:
     program = stack.program
     apis = {api.urn for api in stack.all(API)}
@@ -490,5 +511,6 @@ RULES = [
     protection_is_as_asked,
     images_are_named_by_digest,
     the_server_is_its_own_account,
+    everything_is_in_the_region,
     everything_waits_for_what_it_needs,
 ]

@@ -103,10 +103,10 @@ def declared(shape: str) -> Stack:
     return Stack.of(SHAPES[shape])
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_no_stack_offends(shape: str, rule: Rule) -> None:
-    assert list(rule(declared(shape))) == []
+def test_no_stack_offends(shape: str) -> None:
+    offences = {rule.__name__: list(rule(declared(shape))) for rule in RULES}
+    assert {name: found for name, found in offences.items() if found} == {}
 
 
 # What breaks the program.
@@ -493,6 +493,16 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
         policy.the_server_is_its_own_account,
         with_(RUN, "ServiceTemplateArgs", service_account=None),
         "defaults",
+    ),
+    *(
+        (policy.everything_is_in_the_region, with_(module, kind, **where), "defaults")
+        for module, kind, where in (
+            (RUN, "Service", {"location": "us-central1"}),
+            (gcp.sql, "DatabaseInstance", {"region": "us-central1"}),
+            (gcp.storage, "Bucket", {"location": "US"}),
+            (gcp.artifactregistry, "Repository", {"location": "us"}),
+            (RUN, "ServiceTemplateContainerEnvArgs", {"value": "p:us-central1:i"}),
+        )
     ),
     (
         policy.everything_waits_for_what_it_needs,

@@ -12,7 +12,7 @@ from infra.facts import prices
 from infra.facts.prices import Run, estimate, total
 from infra.settings.loader import load
 from infra.settings.model import Settings
-from tests.infra.declared import PROJECT, ROOT, run
+from tests.infra.declared import PROJECT, REGION, ROOT, run
 
 
 def settings(**config: Any) -> Settings:
@@ -171,7 +171,8 @@ def test_the_output_says_of_which_region_its_prices_are() -> None:
     assert prices.summary(settings(**{"gcp:region": "europe-west1"})).endswith(
         ", at us-central1's prices"
     )
-    assert run().outputs["monthly_cost_estimate"] == prices.summary(settings())
+    there = prices.summary(settings(**{"gcp:region": REGION}))
+    assert run().outputs["monthly_cost_estimate"] == there
 
 
 def test_what_costs_money_is_in_the_sum() -> None:
