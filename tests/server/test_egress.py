@@ -97,7 +97,7 @@ transport.Request()(URL, timeout=5)
 SCRIPT = """
 import json, sys
 from ipaddress import ip_network
-from tracking_server import egress
+from tracking_server.outgoing import egress
 URL, OPENED, CODE = sys.argv[1:]
 egress.enforce(
     internal_networks=[ip_network(n) for n in json.loads(OPENED)],
@@ -194,7 +194,7 @@ def test_our_own_connections_go_anywhere(port: int, hits: list[str]) -> None:
     hits.clear()
     ours = """
 from google.auth.credentials import AnonymousCredentials
-from tracking_server import google_api
+from tracking_server.outgoing import google_api
 google_api.own_session(AnonymousCredentials()).get(URL, timeout=5)
 google_api.own_request()(URL, timeout=5)
 """
@@ -204,7 +204,7 @@ google_api.own_request()(URL, timeout=5)
 
 def test_googles_credentials_are_not_found() -> None:
     search = """
-from tracking_server import google_api
+from tracking_server.outgoing import google_api
 google_api.hide_from_mlflow()
 import google.auth
 google.auth.default()

@@ -5,7 +5,7 @@ import sys
 
 IMPORT = """
 import sys, threading
-from tracking_server import lazy_pandas
+from tracking_server.mlflow import lazy_pandas
 with lazy_pandas.only_named():
     from mlflow.models import utils
     from mlflow.types import utils as types

@@ -31,7 +31,7 @@ def test_the_constants_are_found_without_importing_the_server() -> None:
         [
             sys.executable,
             "-c",
-            "import sys; from tracking_server import mlflow_internals as i; i._server_constants();"
+            "import sys; from tracking_server.mlflow import internals as i; i._server_constants();"
             "sys.exit('mlflow.server' in sys.modules)",
         ],
         check=True,

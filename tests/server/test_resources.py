@@ -197,22 +197,29 @@ def test_a_page_that_would_take_the_memory_is_refused(server: Server, many_runs:
                 assert answer.status_code == 200, answer.text
 
 
-def test_an_answer_that_nobody_reads_counts(server: Server, many_runs: None) -> None:
+def test_an_answer_that_nobody_reads_counts(server: Server) -> None:
     """It is in memory until it is read, so that further answers have to wait for it."""
     login = httpx.BasicAuth(*VIEWER)._auth_header
-    body = json.dumps({"experiment_ids": ["0"], "max_results": 1000}).encode()
-    request = (
-        f"POST {SEARCH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {login}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    ).encode() + body
-    search = {"experiment_ids": ["0"], "max_results": 500}
+    # More than the kernel keeps for a connection.
+    tags = [{"key": f"t{number}", "value": "x" * 4500} for number in range(200)]
     with ExitStack() as stack, server.client() as user, viewer_of(server) as viewer:
+        created = user.post("/api/2.0/mlflow/experiments/create", json={"name": "unread"})
+        search = {"experiment_ids": [created.json()["experiment_id"]]}
+        for _ in range(8):
+            fields = {"experiment_id": search["experiment_ids"][0], "tags": tags}
+            assert user.post("/api/2.0/mlflow/runs/create", json=fields).status_code == 200
+        body = json.dumps(search).encode()
+        request = (
+            f"POST {SEARCH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {login}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode() + body
         unread = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
         unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         unread.sendall(request)
+        # The viewer's share of the memory holds one such answer.
         assert eventually(lambda: viewer.post(SEARCH, json=search).status_code == 503)
         assert user.post(SEARCH, json=search).status_code == 200
-    with viewer_of(server) as viewer:
+        unread.close()
         assert eventually(lambda: viewer.post(SEARCH, json=search).status_code == 200)
 
 

@@ -122,7 +122,7 @@ def test_a_request_that_is_cancelled_is_cancelled() -> None:
 
 SERVING = """
 import sys
-from tracking_server import serve
+from tracking_server.serve import server as serve
 
 async def app(scope, receive, send):
     if scope["type"] == "http":
