@@ -136,7 +136,7 @@ def test_the_way_back_from_an_upgrade_is_told(
     assert "restore" not in caplog.text
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
+        connection.execute(text("CREATE SCHEMA public AUTHORIZATION cloudsqlsuperuser"))
     older_schema(engine)
     caplog.clear()
     before = datetime.now(UTC)
