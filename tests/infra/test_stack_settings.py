@@ -1,8 +1,10 @@
-"""Each setting that is refused, how it is said, and that it is all said at once."""
+"""Which settings are accepted, which are refused, and what a refusal says."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
@@ -10,14 +12,17 @@ import pytest
 import yaml
 
 from infra.facts import tiers
-from infra.facts.limits import CONNECTIONS_PER_PROCESS, mebibytes
+from infra.facts.limits import CONNECTIONS_PER_PROCESS, MEMORY_OF_CPU, mebibytes
 from infra.settings.loader import load
-from infra.settings.reader import SettingsError
+from infra.settings.reader import Problem, SettingsError
 from tests.infra.declared import ROOT
 
+Config = Mapping[str, Any]
+
 NAMED = {"gcp:project": "my-project"}
-# As many connections as the processes of 8 CPUs need, on a machine that accepts them.
-MANY = {"databaseConnections": 32, "databaseTier": "db-custom-1-3840"}
+# A part of every secret below.
+CANARY = "canary"
+PHRASE = f"{CANARY} horse battery"
 KEY = "projects/my-keys/locations/us-central1/keyRings/ring/cryptoKeys/mlflow_1"
 ADA = '["user:ada@example.com"]'
 NETWORK = "projects/my-project/global/networks/my-network"
@@ -25,316 +30,593 @@ SUBNETWORK = "projects/my-project/regions/us-central1/subnetworks/my-subnetwork"
 SECRET = "projects/my-project/secrets/my-password/versions/1"
 SHARED, DOMAINS = "my-project:us-central1:shared", '["mlflow.example.com"]'
 EMAIL, PAYER = "oncall+mlflow@example.com", "012345-6789AB-CDEF01"
+DIGEST = "0" * 64
+
+IAM, IAP = ({"access": mode, "invokers": ADA} for mode in ("iam", "iap"))
+BALANCER = {"loadBalancer": "true", "customDomains": DOMAINS}
+BUDGET = {"monthlyBudget": 50, "billingAccount": PAYER, "alertEmail": EMAIL}
+WATCHED = {"uptimeCheck": "true", "alertEmail": EMAIL}
+PRIVATE = {"network": "private"}
+REPOSITORY = {"githubRepository": "my-org/mlflow-gcp", "githubRepositoryId": 74}
+VIEWER = {"viewerUsername": "viewer"}
+PLUS = {"databaseEdition": "ENTERPRISE_PLUS"}
+# A tier that accepts 1000 connections, and one instance of the server.
+LARGE = {"databaseTier": "db-custom-20-122880"}
+ALONE = {"maxInstances": 1}
+
+
+def named(key: str) -> str:
+    return key if ":" in key else f"mlflow-gcp:{key}"
+
+
+def full(config: Config) -> dict[str, Any]:
+    """Returns the configuration with a project, and its keys with their namespace."""
+    return NAMED | {named(key): value for key, value in config.items()}
 
 
 def loaded(**settings: Any) -> Any:
-    return load({**NAMED, **{f"mlflow-gcp:{key}": value for key, value in settings.items()}})
+    return load(full(settings), is_secret=lambda _: True)
 
 
-def refused(config: Mapping[str, Any]) -> SettingsError:
-    with pytest.raises(SettingsError) as error:
-        load(config, is_secret=lambda _: False)
-    return error.value
+def problems(config: Config, *, secret: bool = True) -> Sequence[Problem]:
+    """Returns what is wrong. `secret`: whether passwords were set with --secret."""
+    try:
+        load(config, is_secret=lambda _: secret)
+    except SettingsError as error:
+        return error.problems
+    return ()
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "wanted"),
-    [
-        ("gcp:project", "", "the id of a Google Cloud project"),
-        ("gcp:project", "My-Project", "6 to 30 lower-case"),
-        ("gcp:project", "short", "6 to 30 lower-case"),
-        ("gcp:project", "1-project", "starting with a letter"),
-        ("gcp:project", "ends-with-", "not ending with a hyphen"),
-        ("gcp:project", "p" * 31, "6 to 30"),
-        ("gcp:project", "123456789012", "not the name or number"),
-        ("gcp:region", "us-centrall1", "us-central1"),
-        ("gcp:region", "us-central1-a", "us-central1"),
-        ("gcp:region", "mars", "a region of Cloud Run"),
-        ("name", "MLflow", "lower-case"),
-        ("name", "1st", "starting with a letter"),
-        ("name", "ml-", "not ending"),
-        ("name", "ml_flow", "lower-case letters, digits and hyphens"),
-        ("name", "n" * 24, "at most 23 characters"),
-        ("name", "my-google-ml", "google"),
-        ("artifacts", "both", "one of proxied, direct"),
-        ("access", "private", "one of public, internal, iam, iap"),
-        ("invokers", "user:ada@example.com", "a list of user:, group:"),
-        ("invokers", '["ada@example.com"]', "a list of user:, group:"),
-        ("invokers", '["user:ada"]', "with an e-mail address"),
-        ("invokers", '["user:a@b@example.com"]', "with an e-mail address"),
-        ("invokers", '["domain:ada@example.com"]', "domain: with a domain"),
-        ("invokers", '["User:ada@example.com"]', "a list of user:, group:"),
-        ("invokers", '["principalSet://iam.googleapis.com/x"]', "a list of user:, group:"),
-        ("invokers", '["allUsers"]', "not allUsers"),
-        ("invokers", '["allAuthenticatedUsers"]', "not allUsers or allAuthenticatedUsers"),
-        ("invokers", '["user:ada@example.com", "allUsers"]', "not allUsers"),
-        ("invokers", "[1]", "a list of user:, group:"),
-        ("publicThrough", "everyone", "one of allUsers, invokerIamDisabled"),
-        ("trackingUsername", "ml:flow", "without a colon"),
-        ("trackingUsername", " mlflow", "without spaces"),
-        ("trackingUsername", "ml\nflow", "printable"),
-        ("trackingPassword", "fourteen chars", "at least 15"),
-        ("trackingPassword", "with-a-line-end\n", "line end"),
-        ("viewerUsername", "view:er", "without a colon"),
-        ("viewerUsername", "mlflow", "another name than trackingUsername's"),
-        ("viewerPassword", "fourteen chars", "at least 15"),
-        ("image", "us-docker.pkg.dev/p/r/server", "its digest or tag"),
-        ("image", "ghcr.io/owner/server:1", "what Cloud Run pulls from"),
-        ("image", "not an image:1", "an image"),
-        ("builder", "podman", "one of docker, cloud-build"),
-        ("databaseVersion", "14", "from 15 to 18"),
-        ("databaseVersion", "19", "from 15 to 18"),
-        ("databaseVersion", "17.2", "a whole number"),
-        ("databaseTier", "db-f1-mikro", "db-f1-micro"),
-        ("databaseTier", "db-custom-3-7680", "1 CPU or an even number"),
-        ("databaseTier", "db-custom-1-3840-HIGHMEM", "db-custom"),
-        ("databaseTier", "db-custom-1-2048", "at least 3840"),
-        ("databaseTier", "db-custom-1-7680", "6.5 GiB"),
-        ("databaseTier", "db-custom-2-7681", "a multiple of 256"),
-        ("databaseTier", "db-perf-optimized-N-3", "db-perf-optimized-N-<2|4|"),
-        ("databaseEdition", "PLUS", "one of ENTERPRISE, ENTERPRISE_PLUS"),
-        ("databaseDiskGb", "9", "from 10 to 65536 GB"),
-        ("databaseAvailability", "GLOBAL", "one of ZONAL, REGIONAL"),
-        ("databaseConnections", "3", "from 4 to"),
-        ("backupRetention", "0", "from 1 to 365"),
-        ("memory", "511Mi", "512Mi to 4096Mi"),
-        ("memory", "5Gi", "512Mi to 4096Mi"),
-        ("memory", "1G", "Mi or Gi"),
-        ("memory", "1.5Gi", "a whole number of Mi or Gi"),
-        ("memory", "[]", "Mi or Gi"),
-        ("memory", [], "Mi or Gi"),
-        ("cpu", "3", "one of 1, 2, 4, 6, 8"),
-        ("cpu", "0.5", "one of 1, 2, 4, 6, 8"),
-        ("concurrency", "1001", "from 1 to 1000"),
-        ("minInstances", "-1", "from 0"),
-        ("maxInstances", "0", "from 1"),
-        ("maxInstances", "many", "a whole number"),
-        ("maxInstances", "true", "a whole number"),
-        ("maxInstances", {"a": 1}, "a whole number"),
-        ("maxInstances", "9" * 5000, "a whole number"),
-        ("requestTimeout", "3601", "from 1 to 3600 seconds"),
-        ("customDomains", "mlflow.example.com", "a list of host names"),
-        ("customDomains", '{"a": "b.com"}', "a list of host names"),
-        ("customDomains", '["https://a.example.com"]', "without scheme"),
-        ("customDomains", '["a.example.com:8080"]', "without scheme, port"),
-        ("customDomains", '["*"]', "or *"),
-        ("customDomains", '["*.example.com"]', "or *"),
-        ("customDomains", '["a.example.com,evil.com"]', "host names"),
-        ("customDomains", "[1]", "host names"),
-        ("internalNetworks", "10.8.0.0/24", "a list of private address ranges"),
-        ("internalNetworks", '["10.8.0.1/24"]', "private address ranges"),
-        ("internalNetworks", '["10.8.0.0"]', "private address ranges"),
-        ("internalNetworks", '["0.0.0.0/0"]', "private address ranges"),
-        ("internalNetworks", '["127.0.0.0/8"]', "private address ranges"),
-        ("internalNetworks", '["169.254.0.0/16"]', "private address ranges"),
-        ("internalNetworks", '["8.8.8.0/24"]', "private address ranges"),
-        ("internalNetworks", '["llm.internal"]', "private address ranges"),
-        ("deletionProtection", "yes", "true or false"),
-        ("bucketForceDestroy", "1", "true or false"),
-        ("mlflowTelemetry", "off", "true or false"),
-        ("bucketLocation", "moon", "a region, or one of"),
-        ("existingBucket", "gs://my-artifacts", "without gs://"),
-        ("existingBucket", "My-Artifacts", "the name of a bucket"),
-        ("existingDatabaseInstance", "shared", "the connection name"),
-        ("existingDatabaseInstance", "my-project:us-central1:Shared", "the connection name"),
-        ("existingNetwork", "My-Network", "the name of a VPC network"),
-        ("existingNetwork", "projects/p/global/networks/n", "or the full name"),
-        ("existingNetwork", f"{NETWORK}/", "or the full name"),
-        ("existingSubnetwork", f"{SUBNETWORK}\n", "or its full name"),
-        ("existingSubnetwork", "my-subnetwork", "with it existingNetwork"),
-        ("existingNetwork", NETWORK, "with it network private"),
-        ("trackingPasswordSecret", "my-password/versions/1", "by the project's id"),
-        ("trackingPasswordSecret", SECRET.replace("my-project", "123456789012"), "project's id"),
-        ("trackingPasswordSecret", SECRET.replace("/1", "/latest"), "with the version's number"),
-        ("trackingPasswordSecret", SECRET.replace("my-project", "other-project"), "no other's"),
-        ("loadBalancer", "yes", "true or false"),
-        ("rateLimit", "1000001", "from 0 to 1000000 requests a minute"),
-        ("network", "internal", "one of public, private"),
-        ("kmsKey", "mlflow", "the full name of a key"),
-        ("kmsKey", f"{KEY}/cryptoKeyVersions/1", "not of a version of it"),
-        ("kmsKey", f"//cloudkms.googleapis.com/{KEY}", "the full name of a key"),
-        ("kmsKey", f"{KEY}\n", "the full name of a key"),
-        ("kmsKey", KEY.replace("us-central1", "us-east1"), "a key in us-central1"),
-        ("kmsKey", KEY.replace("us-central1", "global"), "this one is in global"),
-        ("alertEmail", "oncall", "one e-mail address"),
-        ("alertEmail", "on call@example.com", "one e-mail address"),
-        ("alertEmail", "a@example.com,b@example.com", "one e-mail address"),
-        ("alertEmail", "Ada <ada@example.com>", "one e-mail address"),
-        ("alertEmail", "ada@example.com\n", "one e-mail address"),
-        ("alertEmail", "ada@localhost", "one e-mail address"),
-        ("uptimeCheck", "yes", "true or false"),
-        ("monthlyBudget", "-1", "from 0"),
-        ("monthlyBudget", "49.90", "a whole number"),
-        ("billingAccount", "012345-678901-cdef01", "in upper case"),
-        ("billingAccount", "billingAccounts/012345-6789AB-CDEF01", "the id of a billing account"),
-        ("maxInstance", "3", "did you mean maxInstances?"),
-        ("nonsense", "3", "a key that Pulumi.yaml lists"),
-    ],
-)
-def test_refused(key: str, value: Any, wanted: str) -> None:
-    full = key if ":" in key else f"mlflow-gcp:{key}"
-    [problem] = refused({**NAMED, full: value}).problems
-    assert problem.key == full
-    assert wanted in problem.wanted
-    assert problem.example.startswith("pulumi config ")
+def without(config: Config, key: str) -> Config:
+    return {name: value for name, value in config.items() if name != key}
 
 
-@pytest.mark.parametrize(
-    ("settings", "key", "wanted"),
-    [
-        ({"image": "gcr.io/p/s:1", "builder": "cloud-build"}, "builder", "no builder beside"),
-        ({"access": "iam"}, "invokers", "with access iam at least one"),
-        ({"access": "iap", "invokers": "[]"}, "invokers", "with access iap at least one"),
-        ({"invokers": ADA}, "invokers", "none: they are let in by access iam or iap"),
-        ({"access": "internal", "invokers": ADA}, "invokers", "everybody in the VPC"),
-        (
-            {"access": "internal", "publicThrough": "invokerIamDisabled"},
-            "publicThrough",
-            "nothing: it says how access public is granted, and access is internal",
-        ),
-        (
-            {"access": "iap", "invokers": ADA, "publicThrough": "invokerIamDisabled"},
-            "publicThrough",
-            "access is iap",
-        ),
-        ({"kmsKey": KEY, "bucketLocation": "US"}, "bucketLocation", "none beside kmsKey"),
-        *(
-            ({"existingDatabaseInstance": SHARED, key: value}, key, "nothing beside existingData")
-            for key, value in (
-                ("network", "private"),
-                ("databaseVersion", 18),
-                ("databaseEdition", "ENTERPRISE_PLUS"),
-                ("databaseDiskGb", 20),
-                ("databaseDiskLimitGb", 50),
-                ("databaseAvailability", "REGIONAL"),
-                ("backupRetention", 3),
-            )
-        ),
-        (
-            {"existingDatabaseInstance": "other-project:us-central1:shared"},
-            "existingDatabaseInstance",
-            "in the stack's project, which is my-project",
-        ),
-        *(
-            ({"existingBucket": "my-artifacts", key: value}, key, "nothing beside existingBucket")
-            for key, value in (("bucketLocation", "EU"), ("bucketForceDestroy", "true"))
-        ),
-        *(
-            (
-                {
-                    "network": "private",
-                    "existingNetwork": NETWORK,
-                    "existingSubnetwork": SUBNETWORK.replace(old, new),
-                },
-                "existingSubnetwork",
-                "a subnetwork in us-central1, where the server is, and of the project my-project",
-            )
-            for old, new in (("us-central1", "us-east1"), ("my-project", "other-project"))
-        ),
-        (
-            {"trackingPasswordSecret": SECRET, "trackingPasswordVersion": 2},
-            "trackingPasswordSecret",
-            "nothing beside trackingPasswordVersion",
-        ),
-        ({"viewerPasswordSecret": SECRET}, "viewerUsername", "with viewerPasswordSecret the name"),
-        (
-            {
-                "trackingPasswordSecret": SECRET,
-                "viewerUsername": "viewer",
-                "viewerPasswordSecret": SECRET.replace("/1", "/2"),
-            },
-            "viewerPasswordSecret",
-            "another secret than trackingPasswordSecret's",
-        ),
-        *(
-            (
-                {
-                    "viewerUsername": "viewer",
-                    f"{who}PasswordSecret": SECRET.replace("my-password", own),
-                },
-                f"{who}PasswordSecret",
-                f"a secret of your own: {own} is the stack's",
-            )
-            for who, own in (
-                ("tracking", "mlflow_tracking_password"),
-                ("viewer", "mlflow_tracking_password"),
-                ("viewer", "mlflow_kek_passphrase"),
-            )
-        ),
-        ({"loadBalancer": "true"}, "customDomains", "with loadBalancer at least one"),
-        (
-            {
-                "loadBalancer": "true",
-                "customDomains": [f"ml{number}.example.com" for number in range(16)],
-            },
-            "customDomains",
-            "at most 15",
-        ),
-        (
-            {"loadBalancer": "true", "customDomains": DOMAINS, "access": "internal"},
-            "loadBalancer",
-            "false: it is for callers from the internet",
-        ),
-        ({"rateLimit": 6000}, "rateLimit", "with it loadBalancer"),
-        (
-            {"loadBalancer": "true", "customDomains": DOMAINS, "rateLimit": 99},
-            "rateLimit",
-            "at least 100",
-        ),
-        ({"uptimeCheck": "true"}, "uptimeCheck", "with it alertEmail"),
-        ({"monthlyBudget": "50", "billingAccount": PAYER}, "monthlyBudget", "with it alertEmail"),
-        (
-            {"monthlyBudget": "50", "alertEmail": EMAIL},
-            "billingAccount",
-            "with monthlyBudget the billing account",
-        ),
-        (
-            {"billingAccount": PAYER, "alertEmail": EMAIL},
-            "monthlyBudget",
-            "an amount of at least 1",
-        ),
-        (
-            {"uptimeCheck": "true", "alertEmail": EMAIL, "access": "internal"},
-            "uptimeCheck",
-            "false: Google asks from the internet without logging in, which access internal",
-        ),
-        (
-            {"uptimeCheck": "true", "alertEmail": EMAIL, "access": "iam", "invokers": ADA},
-            "uptimeCheck",
-            "which access iam refuses",
-        ),
-        ({"databaseEdition": "ENTERPRISE_PLUS"}, "databaseEdition", "ENTERPRISE, which"),
-        (
-            {"databaseTier": "db-perf-optimized-N-2"},
-            "databaseEdition",
-            "ENTERPRISE_PLUS, which databaseTier db-perf-optimized-N-2 belongs to",
-        ),
-        ({"databaseDiskLimitGb": 10, "databaseDiskGb": 20}, "databaseDiskLimitGb", "at least"),
-        ({"minInstances": 3}, "minInstances", "at most maxInstances, which is 2"),
-        (
-            {"cpu": 8, "memory": "4Gi", "databaseConnections": 31},
+def names(count: int) -> list[str]:
+    return [f"ml{number}.example.com" for number in range(count)]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The last value of a setting that is accepted, and the first that is refused."""
+
+    key: str
+    accepted: Any
+    refused: Any
+    # Other settings that are set as well.
+    beside: Config = field(default_factory=dict)
+    # A part of the refusal; a limit that is a number is always a part of it.
+    says: str = ""
+    # What the refusal says was given. None: the value.
+    given: str | None = None
+
+
+LIMITS = [
+    Limit("gcp:project", "p" * 6, "p" * 5, says="6 to 30"),
+    Limit("gcp:project", "p" * 30, "p" * 31, says="6 to 30"),
+    Limit("name", "n" * 23, "n" * 24, says="at most 23"),
+    # The bucket's name contains both.
+    Limit("name", "n" * 15, "n" * 16, {"gcp:project": "p" * 30}, says="at most 15"),
+    Limit("trackingPassword", PHRASE[:15], PHRASE[:14], says="15"),
+    Limit("viewerPassword", PHRASE[:15], PHRASE[:14], VIEWER, says="15"),
+    *(
+        limit
+        for key, beside in {
+            "trackingPasswordVersion": {},
+            "viewerPasswordVersion": VIEWER,
+            "databasePasswordVersion": {},
+            "encryptionKeyVersion": {},
+        }.items()
+        for limit in (Limit(key, 1, 0, beside), Limit(key, 10_000, 10_001, beside))
+    ),
+    Limit("trackingPasswordSecret", SECRET, SECRET.replace("/1", "/0")),
+    Limit(
+        "trackingPasswordSecret",
+        SECRET.replace("my-password", "s" * 255),
+        SECRET.replace("my-password", "s" * 256),
+    ),
+    Limit("image", f"docker.io/p/s:{'t' * 128}", f"docker.io/p/s:{'t' * 129}"),
+    Limit("image", f"docker.io/p/s@sha256:{DIGEST}", f"docker.io/p/s@sha256:{DIGEST[1:]}"),
+    Limit("githubRepository", f"{'o' * 39}/r", f"{'o' * 40}/r", {"githubRepositoryId": 74}),
+    Limit("githubRepository", f"o/{'r' * 100}", f"o/{'r' * 101}", {"githubRepositoryId": 74}),
+    Limit("githubRepositoryId", 0, -1),
+    Limit("githubRepositoryId", 1, 0, REPOSITORY, says="my-org/mlflow-gcp"),
+    Limit("githubRepositoryId", 2**53, 2**53 + 1, REPOSITORY),
+    Limit("existingBucket", "b" * 3, "b" * 2),
+    Limit("existingBucket", "b" * 63, "b" * 64),
+    Limit("kmsKey", KEY.replace("/ring/", f"/{'r' * 63}/"), KEY.replace("/ring/", f"/{'r' * 64}/")),
+    Limit("kmsKey", KEY.replace("mlflow_1", "k" * 63), KEY.replace("mlflow_1", "k" * 64)),
+    Limit("existingNetwork", "n" * 63, "n" * 64, PRIVATE),
+    Limit("existingSubnetwork", "s" * 63, "s" * 64, PRIVATE | {"existingNetwork": NETWORK}),
+    Limit("existingDatabaseInstance", f"my-project:europe-west1:{'i' * 98}", SHARED + "i" * 93),
+    Limit("databaseVersion", 15, 14),
+    Limit("databaseVersion", 18, 19),
+    # One CPU has 3.75 to 6.5 GiB; more have 0.9 GiB each, which is a multiple of 256 MiB with 10.
+    Limit("databaseTier", "db-custom-1-3840", "db-custom-1-3584", says="at least 3840"),
+    Limit("databaseTier", "db-custom-1-6656", "db-custom-1-6912", says="6.5 GiB"),
+    Limit("databaseTier", "db-custom-10-9216", "db-custom-10-8960", says="0.9"),
+    Limit("databaseTier", "db-custom-96-638976", "db-custom-96-639232", says="6.5 GiB"),
+    Limit("databaseTier", "db-custom-96-98304", "db-custom-98-98304", says="96"),
+    Limit("databaseTier", "db-custom-2-7680", "db-custom-2-7681", says="a multiple of 256"),
+    Limit("databaseTier", "db-perf-optimized-N-2", "db-perf-optimized-N-1", PLUS, says="<2|4|"),
+    Limit("databaseTier", "db-perf-optimized-N-128", "db-perf-optimized-N-129", PLUS, "|128>"),
+    Limit("databaseDiskGb", 10, 9),
+    Limit("databaseDiskGb", 65536, 65537, {"databaseDiskLimitGb": 65536}),
+    Limit("databaseDiskLimitGb", 10, 9),
+    Limit("databaseDiskLimitGb", 65536, 65537),
+    Limit("databaseDiskLimitGb", 20, 19, {"databaseDiskGb": 20}),
+    Limit("backupRetention", 1, 0),
+    Limit("backupRetention", 365, 366),
+    # What the server's processes need at least.
+    Limit("databaseConnections", 4, 3),
+    Limit("databaseConnections", 8, 7, {"cpu": 2}),
+    Limit("databaseConnections", 16, 15, {"cpu": 4, "memory": "4Gi", **LARGE}),
+    Limit("databaseConnections", 24, 23, {"cpu": 6, "memory": "4Gi", **LARGE}),
+    Limit("databaseConnections", 32, 31, {"cpu": 8, "memory": "4Gi", **LARGE}),
+    Limit("databaseConnections", 200, 201, LARGE),
+    # What the instances may have together: what the tier accepts, less 8.
+    *(
+        Limit(
             "databaseConnections",
-            "at least 32: 4, which one request may take, for each of the 8 processes",
-        ),
-        ({"cpu": 4, **MANY}, "memory", "2048Mi to 16384Mi, which is what 4 CPU can have"),
-        ({"cpu": 8, "memory": "33Gi", **MANY}, "memory", "4096Mi to 32768Mi"),
+            room // instances,
+            room // instances + 1,
+            beside,
+            says=f"{room}",
+            given="maxInstances",
+        )
+        for room, instances, beside in (
+            (17, 1, ALONE),
+            (17, 2, {}),
+            (42, 1, {"databaseTier": "db-g1-small", **ALONE}),
+            (92, 1, {"databaseTier": "db-custom-1-3840", **ALONE}),
+            (192, 1, {"databaseTier": "db-custom-1-6144", **ALONE}),
+            (992, 124, LARGE | {"maxInstances": 124}),
+        )
+    ),
+    *(
+        limit
+        for cpu, (low, high) in MEMORY_OF_CPU.items()
+        for beside in [{"cpu": cpu, "databaseConnections": 32, **LARGE}]
+        for limit in (
+            Limit("memory", f"{low}Mi", f"{low - 1}Mi", beside, says=f"{low}Mi to {high}Mi"),
+            Limit("memory", f"{high // 1024}Gi", f"{high + 1}Mi", beside, says=f"{cpu} CPU"),
+        )
+    ),
+    Limit("concurrency", 1, 0),
+    Limit("concurrency", 1000, 1001),
+    Limit("minInstances", 0, -1),
+    Limit("minInstances", 2, 3),
+    Limit("minInstances", 1, 2, ALONE, says="maxInstances"),
+    Limit("maxInstances", 1, 0),
+    Limit("requestTimeout", 1, 0),
+    Limit("requestTimeout", 3600, 3601),
+    Limit("customDomains", ["a.bc"], ["a.b"]),
+    Limit("customDomains", [f"{'d' * 63}.example.com"], [f"{'d' * 64}.example.com"]),
+    Limit("customDomains", ["a." * 125 + "com"], ["a." * 125 + "info"]),
+    Limit("customDomains", names(15), names(16), BALANCER, says="at most 15"),
+    Limit("customDomains", names(1), [], BALANCER, says="at least one"),
+    Limit("internalNetworks", ["0.0.0.0/8"], ["0.0.0.0/0"]),
+    Limit("internalNetworks", ["10.0.0.0/8"], ["10.0.0.0/7"]),
+    Limit("internalNetworks", ["172.16.0.0/12"], ["172.16.0.0/11"]),
+    Limit("internalNetworks", ["192.168.0.0/16"], ["192.168.0.0/15"]),
+    Limit("internalNetworks", ["fc00::/7"], ["fc00::/6"]),
+    Limit("internalNetworks", ["10.8.0.7/32"], ["10.8.0.7"]),
+    Limit("rateLimit", 0, -1),
+    Limit("rateLimit", 0, 1, BALANCER, says="100"),
+    Limit("rateLimit", 100, 99, BALANCER),
+    Limit("rateLimit", 1_000_000, 1_000_001, BALANCER),
+    Limit("monthlyBudget", 0, -1),
+    Limit("monthlyBudget", 1, 0, BUDGET),
+    Limit("monthlyBudget", 100_000_000, 100_000_001, BUDGET),
+]
+
+# Other settings at the edge of what is accepted.
+ACCEPTED: list[Config] = [
+    {"gcp:region": "europe-west1"},
+    {"gcp:zone": "us-central1-a", "docker:host": "a key of another package"},
+    {"gcp:project": "my-project-1", "name": "a"},
+    {"name": "googly"},
+    {"trackingUsername": "ada lovelace"},
+    {"trackingPassword": ""},
+    {**VIEWER, "viewerPassword": PHRASE},
+    {
+        **VIEWER,
+        "trackingPasswordSecret": SECRET,
+        "viewerPasswordSecret": SECRET.replace("my-password", "viewers"),
+    },
+    {"image": f"europe-docker.pkg.dev/p/r/s:1@sha256:{DIGEST}"},
+    {"image": "gcr.io/p/s:1", "builder": "docker"},
+    {"builder": "cloud-build"},
+    {**REPOSITORY, "githubReview": "true"},
+    {"githubRepository": "a-b/...", "githubRepositoryId": 74},
+    *({"bucketLocation": place} for place in ("eu", "NAM4", "europe-west1")),
+    {"existingBucket": "my_artifacts.example.com", "bucketForceDestroy": "false"},
+    {"kmsKey": KEY, "bucketLocation": "us-central1"},
+    {**PRIVATE, "existingNetwork": NETWORK.replace("my-project", "host-project")},
+    {**PRIVATE, "existingNetwork": NETWORK, "existingSubnetwork": SUBNETWORK},
+    # What an existing instance has may be given where it is the default, and its tier always.
+    {"existingDatabaseInstance": SHARED, "databaseVersion": 17, "databaseDiskGb": 10},
+    {"existingDatabaseInstance": SHARED, "maxInstances": 20, "databaseTier": "db-custom-2-7680"},
+    {"existingDatabaseInstance": SHARED, "databaseTier": "db-perf-optimized-N-2"},
+    {"existingDatabaseInstance": SHARED, **PRIVATE, "existingNetwork": NETWORK},
+    {**LARGE, "maxInstances": 248, "databaseConnections": 4},
+    {"memory": "1024Mi", "cpu": "1", "maxInstances": " 2 "},
+    {"customDomains": "[]", "internalNetworks": "[]", "invokers": "[]"},
+    {"internalNetworks": ["10.8.0.0/24", "fd00::/8"]},
+    {"deletionProtection": "FALSE", "mlflowTelemetry": True},
+    {"access": "internal", "publicThrough": "allUsers"},
+    {"publicThrough": "invokerIamDisabled"},
+    IAM,
+    {**IAP, **BALANCER},
+    {**WATCHED, **BUDGET},
+    {**IAM, **BUDGET, "uptimeCheck": "false"},
+]
+
+# Values that are refused whatever else is set.
+VALUES: Mapping[str, Sequence[Any]] = {
+    "gcp:project": ["", "My-Project", "1-project", "ends-with-", "123456789012"],
+    "gcp:region": ["us-central1-a"],
+    "name": ["MLflow", "1st", "ml-", "ml_flow"],
+    "artifacts": ["both"],
+    "access": ["private"],
+    "publicThrough": ["everyone"],
+    "trackingUsername": [" mlflow", "ml\nflow"],
+    "trackingPassword": [CANARY, f"{PHRASE}\n", f" {PHRASE}"],
+    "viewerPassword": [CANARY],
+    "trackingPasswordSecret": [
+        "projects/my-project/secrets/my-password",
+        SECRET.replace("my-project", "123456789012"),
+        SECRET.replace("/1", "/latest"),
     ],
+    "image": ["us-docker.pkg.dev/p/r/server", "ghcr.io/owner/server:1", "not an image:1"],
+    "builder": ["podman"],
+    "githubRepository": ["https://github.com/o/r", "o", "o/r/s", "o--o/r", "-o/r", "o/..", "o/."],
+    "existingBucket": ["gs://my-artifacts", "My-Artifacts"],
+    "bucketLocation": ["moon"],
+    "kmsKey": [
+        "mlflow",
+        f"{KEY}/cryptoKeyVersions/1",
+        f"//cloudkms.googleapis.com/{KEY}",
+        f"{KEY}\n",
+    ],
+    "network": ["internal"],
+    "invokers": [
+        "user:ada@example.com",
+        '["ada@example.com"]',
+        '["user:ada"]',
+        '["user:a@b@example.com"]',
+        '["domain:ada@example.com"]',
+        '["User:ada@example.com"]',
+        '["principalSet://iam.googleapis.com/x"]',
+        '["allUsers"]',
+        '["allAuthenticatedUsers"]',
+        '["user:ada@example.com", "allUsers"]',
+        "[1]",
+    ],
+    "existingNetwork": ["My-Network", "projects/p/global/networks/n", f"{NETWORK}/"],
+    "existingSubnetwork": ["My-Subnetwork", f"{SUBNETWORK}\n"],
+    "existingDatabaseInstance": ["shared", "my-project:us-central1:Shared"],
+    "databaseVersion": ["17.2"],
+    "databaseTier": ["db-f1-mikro", "db-custom-3-7680", "db-custom-1-3840-HIGHMEM"],
+    "databaseEdition": ["PLUS"],
+    "databaseAvailability": ["GLOBAL"],
+    "memory": ["1G", "1.5Gi", "0Gi", "[]", []],
+    "cpu": ["0", "3", "5", "7", "9", "0.5"],
+    "maxInstances": ["1001", "many", "true", {"a": 1}, "9" * 5000],
+    "minInstances": ["1001"],
+    "customDomains": [
+        "mlflow.example.com",
+        '{"a": "b.com"}',
+        '["https://a.example.com"]',
+        '["a.example.com:8080"]',
+        '["*.example.com"]',
+        '["*"]',
+        '["a.example.com,evil.com"]',
+        "[1]",
+    ],
+    "internalNetworks": [
+        "10.8.0.0/24",
+        '["10.8.0.1/24"]',
+        '["127.0.0.0/8"]',
+        '["169.254.0.0/16"]',
+        '["8.8.8.0/24"]',
+        '["::1/128"]',
+        '["llm.internal"]',
+    ],
+    "deletionProtection": ["yes"],
+    "bucketForceDestroy": ["1"],
+    "mlflowTelemetry": ["off"],
+    "loadBalancer": ["yes"],
+    "uptimeCheck": ["yes"],
+    "alertEmail": [
+        "oncall",
+        "on call@example.com",
+        "a@example.com,b@example.com",
+        "Ada <ada@example.com>",
+        "ada@example.com\n",
+        "ada@localhost",
+    ],
+    "monthlyBudget": ["49.90"],
+    "billingAccount": ["012345-678901-cdef01", f"billingAccounts/{PAYER}"],
+}
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A configuration with one problem. `says` are parts of what the refusal wants instead."""
+
+    config: Config
+    key: str
+    says: tuple[str, ...] = ()
+    # None: the key's value.
+    given: str | None = None
+    # Whether passwords were set with --secret.
+    secret: bool = True
+
+
+def row(config: Config, key: str, *says: str, **how: Any) -> Refused:
+    return Refused(config, key, says, **how)
+
+
+UNKNOWN = "a key that nothing reads"
+
+REFUSED = [
+    *(row({key: value}, key) for key, values in VALUES.items() for value in values),
+    *(
+        row(
+            {**limit.beside, limit.key: limit.refused},
+            limit.key,
+            limit.says or (str(limit.accepted) if isinstance(limit.accepted, int) else ""),
+            given=limit.given,
+        )
+        for limit in LIMITS
+    ),
+    row({"gcp:region": "us-centrall1"}, "gcp:region", "us-central1"),
+    row({"gcp:region": "mars"}, "gcp:region", "https://cloud.google.com/run/docs/locations"),
+    row({"gcp:region": "us-centrall1", "kmsKey": KEY.replace("central", "east")}, "gcp:region"),
+    row({"name": "my-google-ml"}, "name", "my-project-my-google-ml-artifacts"),
+    row({"name": "g0og1e"}, "name", "my-project-g0og1e-artifacts"),
+    # A password may follow the colon, or be in the place of the secret's name.
+    row({"trackingUsername": f"ml:{CANARY}"}, "trackingUsername", "colon", given="ml:..."),
+    row({"viewerUsername": f"view:{CANARY}"}, "viewerUsername", "colon", given="view:..."),
+    row({"trackingPasswordSecret": PHRASE}, "trackingPasswordSecret", given="(hidden)"),
+    row(
+        {"trackingPassword": PHRASE},
+        "trackingPassword",
+        "--secret",
+        given="(hidden), in plain text, as the stack's file now has it",
+        secret=False,
+    ),
+    row(
+        {"trackingPassword": PHRASE, "trackingPasswordVersion": "2"},
+        "trackingPasswordVersion",
+        "trackingPassword",
+    ),
+    *(
+        row({"trackingPasswordSecret": SECRET, key: value}, "trackingPasswordSecret", key)
+        for key, value in (("trackingPassword", PHRASE), ("trackingPasswordVersion", 2))
+    ),
+    row(
+        {"trackingPasswordSecret": SECRET.replace("my-project", "other-project")},
+        "trackingPasswordSecret",
+        "my-project",
+    ),
+    *(
+        row({key: value}, "viewerUsername", key, given="none")
+        for key, value in (
+            ("viewerPassword", PHRASE),
+            ("viewerPasswordVersion", "2"),
+            ("viewerPasswordSecret", SECRET),
+        )
+    ),
+    row({"viewerUsername": "mlflow"}, "viewerUsername", "trackingUsername"),
+    row(
+        {
+            **VIEWER,
+            "trackingPasswordSecret": SECRET,
+            "viewerPasswordSecret": SECRET.replace("/1", "/2"),
+        },
+        "viewerPasswordSecret",
+        "trackingPasswordSecret",
+    ),
+    *(
+        row({**VIEWER, key: SECRET.replace("my-password", own)}, key, own)
+        for key, own in (
+            ("trackingPasswordSecret", "mlflow_tracking_password"),
+            ("viewerPasswordSecret", "mlflow_tracking_password"),
+            ("viewerPasswordSecret", "mlflow_kek_passphrase"),
+        )
+    ),
+    row({"image": "gcr.io/p/s:1", "builder": "cloud-build"}, "builder", "image"),
+    row({"githubRepository": "my-org/my-repo"}, "githubRepositoryId", "my-org/my-repo"),
+    row({"githubRepositoryId": 74}, "githubRepositoryId", "githubRepository"),
+    row({"githubReview": "true"}, "githubReview", "githubRepository"),
+    row({"kmsKey": KEY.replace("us-central1", "us-east1")}, "kmsKey", "us-central1", "us-east1"),
+    row({"kmsKey": KEY.replace("us-central1", "global")}, "kmsKey", "us-central1", "global"),
+    row({"kmsKey": KEY, "bucketLocation": "US"}, "bucketLocation", "kmsKey", "us-central1"),
+    row({"existingSubnetwork": "my-subnetwork"}, "existingSubnetwork", "existingNetwork"),
+    row({"existingNetwork": NETWORK}, "existingNetwork", "network private"),
+    *(
+        row(
+            {
+                **PRIVATE,
+                "existingNetwork": NETWORK,
+                "existingSubnetwork": SUBNETWORK.replace(there, elsewhere),
+            },
+            "existingSubnetwork",
+            there,
+        )
+        for there, elsewhere in (("us-central1", "us-east1"), ("my-project", "other-project"))
+    ),
+    row({"access": "iam"}, "invokers", "iam"),
+    row({"access": "iap", "invokers": "[]"}, "invokers", "iap"),
+    row({"invokers": ADA}, "invokers", "public", "internet"),
+    row({"access": "internal", "invokers": ADA}, "invokers", "internal", "VPC"),
+    *(
+        row({**access, "publicThrough": "invokerIamDisabled"}, "publicThrough", access["access"])
+        for access in (IAM, IAP, {"access": "internal"})
+    ),
+    row(
+        {"existingDatabaseInstance": "other-project:us-central1:shared"},
+        "existingDatabaseInstance",
+        "my-project",
+    ),
+    *(
+        row({"existingDatabaseInstance": SHARED, key: value}, key, "existingDatabaseInstance")
+        for key, value in (
+            ("network", "private"),
+            ("databaseVersion", 18),
+            ("databaseEdition", "ENTERPRISE_PLUS"),
+            ("databaseDiskGb", 20),
+            ("databaseDiskLimitGb", 50),
+            ("databaseAvailability", "REGIONAL"),
+            ("backupRetention", 3),
+        )
+    ),
+    *(
+        row({"existingBucket": "my-artifacts", key: value}, key, "existingBucket")
+        for key, value in (("bucketLocation", "EU"), ("bucketForceDestroy", "true"))
+    ),
+    row(PLUS, "databaseEdition", "ENTERPRISE"),
+    row({"databaseTier": "db-perf-optimized-N-2"}, "databaseEdition", "ENTERPRISE_PLUS"),
+    row({"databaseDiskGb": 200}, "databaseDiskLimitGb", "200"),
+    # Of these neither memory nor the connections of all instances are checked as well.
+    row({"cpu": "3", "memory": "9Gi"}, "cpu"),
+    row({"databaseTier": "db-huge", "maxInstances": 20}, "databaseTier"),
+    row({"cpu": 4, "memory": "4Gi"}, "databaseConnections", "16"),
+    row(
+        {"maxInstances": 3},
+        "databaseConnections",
+        *("17", "maxInstances 2", "databaseConnections 5", "db-g1-small"),
+        given="maxInstances 3 x databaseConnections 8 = 24",
+    ),
+    row(
+        {"existingDatabaseInstance": SHARED, "maxInstances": 20},
+        "databaseConnections",
+        given="maxInstances 20 x databaseConnections 8 = 160",
+    ),
+    row({"loadBalancer": "true"}, "customDomains", "loadBalancer", "15"),
+    row({**BALANCER, "access": "internal"}, "loadBalancer", "internal"),
+    row({"rateLimit": 6000}, "rateLimit", "loadBalancer"),
+    row({"uptimeCheck": "true"}, "uptimeCheck", "alertEmail"),
+    *(
+        row({**access, **WATCHED}, "uptimeCheck", access["access"])
+        for access in (IAM, IAP, {"access": "internal"})
+    ),
+    row(without(BUDGET, "alertEmail"), "monthlyBudget", "alertEmail"),
+    row(without(BUDGET, "billingAccount"), "billingAccount", "monthlyBudget"),
+    row(without(BUDGET, "monthlyBudget"), "monthlyBudget", "billingAccount", "1"),
+    row({"maxInstance": 3}, "maxInstance", "maxInstances", "Pulumi.yaml", given=UNKNOWN),
+    row({"colour": "blue"}, "colour", "Pulumi.yaml", given=UNKNOWN),
+    row({"trakingPassword": CANARY}, "trakingPassword", "trackingPassword", given=UNKNOWN),
+    row(
+        {"readReplica": "true"}, "readReplica", "docs/traps.md", given="a setting that was removed"
+    ),
+]
+
+
+def shown(row: Refused) -> str:
+    """Returns how a refusal shows the value of the row's key; of a long one, its start."""
+    if row.key.endswith("Password"):
+        return "(hidden)"
+    text = str(row.config.get(row.key, ""))
+    return (text if text.isprintable() else repr(text))[:200] or "nothing"
+
+
+def corrected(config: dict[str, Any], example: str) -> dict[str, Any]:
+    """Returns the configuration after the command that a refusal shows as its example."""
+    pulumi, config_, verb, *options = shlex.split(example.replace("sha256:...", f"sha256:{DIGEST}"))
+    assert (pulumi, config_) == ("pulumi", "config")
+    if verb == "rm":
+        [key] = options
+        return {name: value for name, value in config.items() if name != named(key)}
+    *options, key, value = options
+    assert verb == "set"
+    if "--path" in options:
+        return config | {named(key.removesuffix("[0]")): [value]}
+    # The shell replaces $(gh ...) by what GitHub says.
+    return config | {named(key): "74" if value.startswith("$(gh ") else value}
+
+
+def identifier(case: Refused | Config) -> str:
+    config = case.config if isinstance(case, Refused) else case
+    return ", ".join(f"{key}={str(value)[:60]}" for key, value in config.items())
+
+
+@pytest.mark.parametrize("row", REFUSED, ids=identifier)
+def test_refused(row: Refused) -> None:
+    [problem] = problems(full(row.config), secret=row.secret)
+    assert problem.key == named(row.key)
+    assert problem.given.startswith(row.given or shown(row))
+    assert problem.wanted
+    assert not [part for part in row.says if part not in problem.wanted]
+    assert CANARY not in str(problem)
+    # The example is a command after which this isn't refused any more.
+    left = problems(corrected(full(row.config), problem.example))
+    assert problem.wanted not in [other.wanted for other in left]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [*ACCEPTED, *({**limit.beside, limit.key: limit.accepted} for limit in LIMITS)],
+    ids=identifier,
 )
-def test_options_that_exclude_each_other(settings: dict[str, Any], key: str, wanted: str) -> None:
-    [problem] = refused(
-        {**NAMED, **{f"mlflow-gcp:{name}": value for name, value in settings.items()}}
-    ).problems
-    assert problem.key == f"mlflow-gcp:{key}"
-    assert wanted in problem.wanted
+def test_accepted(config: Config) -> None:
+    assert not problems(full(config))
 
 
-def test_a_key_of_the_stacks_region() -> None:
-    assert loaded().kms_key is None
-    assert loaded(kmsKey=KEY).kms_key == KEY
-    # The bucket's place may be said; a region that is none isn't held against the key.
-    assert loaded(kmsKey=KEY, bucketLocation="us-central1").kms_key == KEY
-    config = {"gcp:region": "us-centrall1", "mlflow-gcp:kmsKey": KEY.replace("central", "east")}
-    assert [p.key for p in refused({**NAMED, **config}).problems] == ["gcp:region"]
+@pytest.mark.parametrize(
+    ("config", "keys"),
+    [
+        (
+            {"access": "internal", "publicThrough": "invokerIamDisabled", "invokers": ADA},
+            ["publicThrough", "invokers"],
+        ),
+        # With an unknown access, the settings that depend on it aren't judged.
+        ({"access": "all", "publicThrough": "invokerIamDisabled", "invokers": ADA}, ["access"]),
+        (
+            {"access": "iam", "publicThrough": "invokerIamDisabled", "invokers": "ada"},
+            ["invokers", "publicThrough"],
+        ),
+        (
+            {"uptimeCheck": "true", "monthlyBudget": 50},
+            ["uptimeCheck", "monthlyBudget", "billingAccount"],
+        ),
+        # An address that is refused isn't missed as well.
+        (
+            {"uptimeCheck": "true", "monthlyBudget": 50, "alertEmail": "oncall"},
+            ["alertEmail", "billingAccount"],
+        ),
+        ({"minInstances": 1001, "maxInstances": 0}, ["minInstances", "maxInstances"]),
+        # One instance less is accepted; no tier accepts more.
+        ({**LARGE, "maxInstances": 249, "databaseConnections": 4}, ["databaseConnections"]),
+    ],
+    ids=str,
+)
+def test_everything_is_refused_at_once_and_once(config: Config, keys: list[str]) -> None:
+    assert [problem.key for problem in problems(full(config))] == [named(key) for key in keys]
+
+
+def test_all_refusals_are_one_error_without_a_secret() -> None:
+    config = {
+        "gcp:project": "",
+        "memory": "tiny",
+        "trackingPassword": CANARY,
+        "trackingUsername": f"mlflow:{CANARY}",
+        "trakingPassword": CANARY,
+    }
+    with pytest.raises(pulumi.RunError) as error:
+        load(full(config))
+    first, *lines = str(error.value).splitlines()
+    assert first.startswith("5 settings")
+    assert [line.strip() for line in lines[::4]] == [
+        "gcp:project",
+        "mlflow-gcp:trackingUsername",
+        "mlflow-gcp:trackingPassword",
+        "mlflow-gcp:memory",
+        "mlflow-gcp:trakingPassword",
+    ]
+    assert [line.split()[0] for line in lines[1:4]] == ["given:", "wanted:", "example:"]
+    assert CANARY not in str(error.value)
 
 
 def test_an_invoker_is_one_however_it_is_written() -> None:
@@ -353,161 +635,15 @@ def test_an_invoker_is_one_however_it_is_written() -> None:
     )
 
 
-def test_what_is_wrong_with_access_is_said_at_once_and_once() -> None:
-    settings = {"access": "internal", "publicThrough": "invokerIamDisabled", "invokers": ADA}
-    config = {f"mlflow-gcp:{key}": value for key, value in settings.items()}
-    problems = refused({**NAMED, **config}).problems
-    assert [p.key for p in problems] == ["mlflow-gcp:publicThrough", "mlflow-gcp:invokers"]
-    # With an access that is none nothing else of it can be judged.
-    config |= {"mlflow-gcp:access": "private"}
-    assert [p.key for p in refused({**NAMED, **config}).problems] == ["mlflow-gcp:access"]
-    config |= {"mlflow-gcp:access": "iam", "mlflow-gcp:invokers": "ada"}
-    assert len(refused({**NAMED, **config}).problems) == 2
-
-
-def test_all_that_is_missing_for_alerts_is_said_at_once() -> None:
-    config = {"mlflow-gcp:uptimeCheck": "true", "mlflow-gcp:monthlyBudget": "50"}
-    problems = refused({**NAMED, **config}).problems
-    assert {problem.key.partition(":")[2] for problem in problems} == {
-        "uptimeCheck",
-        "monthlyBudget",
-        "billingAccount",
-    }
-    # An address that is none is not missed as well.
-    config["mlflow-gcp:alertEmail"] = "oncall"
-    problems = refused({**NAMED, **config}).problems
-    assert {problem.key.partition(":")[2] for problem in problems} == {
-        "alertEmail",
-        "billingAccount",
-    }
-
-
-def test_bucket_name_too_long_for_this_project() -> None:
-    config = {"gcp:project": "p" * 30, "mlflow-gcp:name": "n" * 16}
-    [problem] = refused(config).problems
-    assert problem.key == "mlflow-gcp:name"
-    assert "at most 15 characters" in problem.wanted
-    assert "64 of 63" in problem.wanted
-    assert load({**config, "mlflow-gcp:name": "n" * 15}).name == "n" * 15
-
-
-def test_the_tier_of_an_existing_instance_says_how_many_connections_it_accepts() -> None:
-    shared = {"existingDatabaseInstance": SHARED, "maxInstances": 20}
-    assert refused({**NAMED, **{f"mlflow-gcp:{key}": value for key, value in shared.items()}})
-    # Its edition is not asked for.
-    found = loaded(**shared, databaseTier="db-perf-optimized-N-2")
-    assert found.database.existing_instance == SHARED
-
-
-def test_connection_budget_shows_the_arithmetic_and_the_ways_out() -> None:
-    config = {**NAMED, "mlflow-gcp:maxInstances": "3"}
-    [problem] = refused(config).problems
-    assert problem.given == "maxInstances 3 x databaseConnections 8 = 24"
-    assert problem.wanted == (
-        "at most 17: db-f1-micro accepts 25, less 8 (3 superuser_reserved_connections, "
-        "3 Cloud SQL's agents, 2 a new revision that boots); take maxInstances 2 or "
-        "databaseConnections 5 or a larger databaseTier (db-g1-small)"
-    )
-
-
-@pytest.mark.parametrize(
-    ("instances", "connections", "tier", "fits"),
-    [
-        (2, 8, "db-f1-micro", True),
-        (1, 17, "db-f1-micro", True),
-        (1, 18, "db-f1-micro", False),
-        (5, 4, "db-f1-micro", False),
-        (5, 8, "db-g1-small", True),
-        (6, 8, "db-g1-small", False),
-        (11, 8, "db-custom-1-3840", True),
-        (12, 8, "db-custom-1-3840", False),
-        (124, 8, "db-custom-20-122880", True),
-        (1000, 4, "db-custom-20-122880", False),
-    ],
-)
-def test_connection_budget(instances: int, connections: int, tier: str, fits: bool) -> None:
-    settings = {
-        "maxInstances": instances,
-        "databaseConnections": connections,
-        "databaseTier": tier,
-    }
-    if fits:
-        assert loaded(**settings).database.connections == connections
-    else:
-        with pytest.raises(SettingsError, match=f"{instances * connections}"):
-            loaded(**settings)
-
-
-def test_all_errors_at_once_and_no_secret_among_them() -> None:
-    error = refused(
-        {
-            "mlflow-gcp:memory": "tiny",
-            "mlflow-gcp:trackingPassword": "hunter2",
-            "mlflow-gcp:trackingUsername": "mlflow:hunter2",
-            "mlflow-gcp:trakingPassword": "hunter2",
-            "mlflow-gcp:maxInstances": "many",
-        }
-    )
-    assert isinstance(error, pulumi.RunError)
-    assert [problem.key for problem in error.problems] == [
-        "gcp:project",
-        "mlflow-gcp:trackingUsername",
-        "mlflow-gcp:trackingPassword",
-        "mlflow-gcp:memory",
-        "mlflow-gcp:maxInstances",
-        "mlflow-gcp:trakingPassword",
-    ]
-    assert "hunter2" not in str(error)
-    assert str(error).startswith("6 settings to correct, nothing was changed:\n  gcp:project\n")
-    assert (
-        "  mlflow-gcp:memory\n"
-        "    given:   tiny\n"
-        "    wanted:  a whole number of Mi or Gi\n"
-        "    example: pulumi config set memory 1Gi"
-    ) in str(error)
-
-
-def test_a_refused_value_is_not_refused_twice() -> None:
-    """Neither the pair of memory and CPU nor the connection budget is checked with it."""
-    assert len(refused({**NAMED, "mlflow-gcp:cpu": "3", "mlflow-gcp:memory": "9Gi"}).problems) == 1
-    assert len(refused({**NAMED, "mlflow-gcp:databaseTier": "db-huge"}).problems) == 1
-
-
 def test_the_password_is_not_shown_by_settings() -> None:
-    key = "mlflow-gcp:trackingPassword"
-    settings = load({**NAMED, key: "correct horse battery"}, is_secret=key.__eq__)
-    assert settings.tracking.password == "correct horse battery"
-    assert "correct horse battery" not in repr(settings)
-
-
-def test_a_password_in_plain_text_is_refused() -> None:
-    [problem] = refused({**NAMED, "mlflow-gcp:trackingPassword": "correct horse battery"}).problems
-    assert problem.key == "mlflow-gcp:trackingPassword"
-    assert "set with --secret" in problem.wanted
-    assert "config set --secret trackingPassword" in problem.example
-    assert "correct horse battery" not in str(problem)
-    assert loaded(trackingPassword="").tracking.password is None
-
-
-def test_a_password_in_the_place_of_its_secrets_name_is_not_shown() -> None:
-    given = {"mlflow-gcp:trackingPasswordSecret": "correct horse battery"}
-    [problem] = refused({**NAMED, **given}).problems
-    assert "correct horse battery" not in str(problem)
-
-
-def test_a_password_is_in_one_place() -> None:
-    both = {"trackingPasswordSecret": SECRET, "trackingPassword": "correct horse battery"}
-    with pytest.raises(SettingsError, match="nothing beside trackingPassword, which") as twice:
-        load(
-            {**NAMED, **{f"mlflow-gcp:{key}": value for key, value in both.items()}},
-            is_secret=lambda _: True,
-        )
-    assert "correct horse battery" not in str(twice.value)
+    settings = loaded(trackingPassword=PHRASE)
+    assert settings.tracking.password == PHRASE
+    assert PHRASE not in repr(settings)
 
 
 def test_an_existing_network_is_one_however_it_is_named() -> None:
     def found(**settings: Any) -> Any:
-        return loaded(network="private", **settings).existing_network
+        return loaded(**PRIVATE, **settings).existing_network
 
     in_full = found(existingNetwork=NETWORK, existingSubnetwork=SUBNETWORK)
     assert (in_full.project, in_full.name) == ("my-project", "my-network")
@@ -520,22 +656,10 @@ def test_an_existing_network_is_one_however_it_is_named() -> None:
     assert found() is None
 
 
-def test_a_viewer_needs_a_name() -> None:
+def test_there_is_a_viewer_where_it_has_a_name() -> None:
     assert loaded().viewer is None
-    viewer = loaded(viewerUsername="viewer").viewer
-    assert viewer
+    viewer = loaded(**VIEWER).viewer
     assert (viewer.username, viewer.password) == ("viewer", None)
-    for key, value in (("viewerPassword", "correct horse battery"), ("viewerPasswordVersion", "2")):
-        with pytest.raises(SettingsError) as nameless:
-            load({**NAMED, f"mlflow-gcp:{key}": value}, is_secret=lambda _: True)
-        [problem] = nameless.value.problems
-        assert problem.key == "mlflow-gcp:viewerUsername"
-        assert f"with {key} the name" in problem.wanted
-        assert "correct horse battery" not in str(problem)
-
-
-def test_keys_of_other_packages_are_theirs() -> None:
-    assert load({**NAMED, "gcp:zone": "us-central1-a", "docker:host": "x"}).project == "my-project"
 
 
 @pytest.mark.parametrize(
@@ -546,10 +670,15 @@ def test_keys_of_other_packages_are_theirs() -> None:
         ("db-custom-1-3840", "ENTERPRISE", 100),
         ("db-custom-1-5888", "ENTERPRISE", 100),
         ("db-custom-1-6144", "ENTERPRISE", 200),
+        ("db-custom-2-7424", "ENTERPRISE", 200),
         ("db-custom-2-7680", "ENTERPRISE", 400),
+        ("db-custom-4-15104", "ENTERPRISE", 400),
         ("db-custom-4-15360", "ENTERPRISE", 500),
+        ("db-custom-8-30464", "ENTERPRISE", 500),
         ("db-custom-8-30720", "ENTERPRISE", 600),
+        ("db-custom-10-61184", "ENTERPRISE", 600),
         ("db-custom-10-61440", "ENTERPRISE", 800),
+        ("db-custom-20-122624", "ENTERPRISE", 800),
         ("db-custom-20-122880", "ENTERPRISE", 1000),
         ("db-perf-optimized-N-2", "ENTERPRISE_PLUS", 500),
         ("db-perf-optimized-N-128", "ENTERPRISE_PLUS", 1000),
