@@ -99,7 +99,7 @@ test-infra: $(VENVS)/program.done ## The program under Pulumi's mocks
 
 test-errors: install-local $(VENVS)/client.done ## Every error that a user can cause, and what is said of it
 	@# Mostly waiting for processes, so more at a time than there are cores.
-	$(PROGRAM) -m pytest -n 3 --dist loadfile tests/errors
+	$(PROGRAM) -m pytest -n 3 --dist worksteal tests/errors
 
 test-operations: install-local $(VENVS)/client.done ## The commands for a stack that stands
 	$(PROGRAM) -m pytest -n 2 --dist loadfile tests/operations
