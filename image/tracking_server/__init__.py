@@ -1,1 +1,1 @@
-"""MLflow's tracking server as Cloud Run runs it: secrets at boot, a gate in front."""
+"""MLflow's tracking server for Cloud Run: it reads its secrets at boot and has a gate in front."""

@@ -1,4 +1,4 @@
-"""The boot: settings, secrets, schema, MLflow behind the gate, serve."""
+"""Starts the server: settings, secrets, schema, then MLflow behind the gate."""
 
 import gc
 import logging
@@ -11,7 +11,7 @@ from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-# Collecting while a thousand modules are imported costs as much as a third of them.
+# Garbage collection while a thousand modules are imported takes a third as long as the imports.
 gc.disable()
 
 from starlette.types import ASGIApp  # noqa: E402
@@ -33,16 +33,17 @@ if TYPE_CHECKING:
     from flask import Flask
 
 LARGEST_ANSWER, LONGEST_ANSWER = 64 * 1024, 60.0
-"""Bytes and seconds of what a webhook's address answers."""
+"""Bytes and seconds of a response from a webhook's address."""
 
 PROVIDERS_VALUES = 50_000
-"""JSON values of what a model's provider answers. Embeddings have one for each dimension."""
+"""JSON values in a model provider's response. An embedding has one for each dimension."""
 
 MAX_FILES = 64 * 1024
-"""Open files and connections, if the system allows so many."""
+"""Open files and connections, if the system allows that many."""
 
 FREE_THREADS = 8
-"""Beside one for each database connection: for what waits for the bucket, or for a connection."""
+"""Threads in addition to one for each database connection, for requests that wait for the bucket or
+for a connection."""
 
 GATEWAY_PROVIDERS = (
     "anthropic",
@@ -60,25 +61,25 @@ GATEWAY_PROVIDERS = (
     "vertex_ai",
     "xai",
 )
-"""Those that work with what the container has. Databricks' isn't among them: its SDK looks for
-credentials all over the server, and makes the whole server wait for any address of a caller's."""
+"""Providers that work with the packages in the container. Databricks is left out: its SDK searches
+the server for credentials, and blocks the whole server while it connects to a caller's address."""
 
 log = logging.getLogger("tracking_server")
 
 
 def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets, Callbacks]:
-    """All that one process can do for every other: imports, secrets, schema.
+    """Do the work that all processes share: imports, secrets, schema.
 
     Raises:
-        BootError: with the one line that says what is missing.
+        BootError: with one line that says what is missing.
     """
     google_api.hide_from_mlflow()
-    # Secret Manager answers while the names of MLflow's settings are found, which imports much.
+    # Fetch the secrets meanwhile: looking up the names of MLflow's settings imports many modules.
     with ThreadPoolExecutor(1, thread_name_prefix="secrets") as thread:
         fetched = thread.submit(secrets.fetch, config)
         internals.configure_server(
             backend_store_uri=engines.PLUGIN_URL,
-            # In direct mode too: experiments that were made while it was proxied stay reachable.
+            # In direct mode too, so that experiments created in proxied mode stay reachable.
             serve_artifacts=True,
             settings=_mlflow_settings(config),
         )
@@ -112,9 +113,9 @@ def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets, Callba
 def assemble(
     config: settings.Settings, flask: "Flask", values: secrets.Secrets, callbacks: Callbacks
 ) -> tuple[ASGIApp, Callable[[], Awaitable[None]]]:
-    """MLflow behind the gate, with this process's own connections, and what closes some of them."""
+    """Returns MLflow behind the gate, and a function that closes the connections to the bucket."""
     internals.open_stores()
-    # Not before MLflow's own import of what Starlette calls deprecated.
+    # Imported only after MLflow has imported the module that Starlette calls deprecated.
     from tracking_server.artifacts.transfers import ProxiedTransfers
     from tracking_server.database.answer_limits import AnswerLimit, Answers
     from tracking_server.gate.body_limits import Bodies
@@ -163,7 +164,7 @@ def assemble(
         may_start_programs=config.on_this_computer,
     )
     access_log = logs.AccessLog(gate, pool_use=engines.pool_use)
-    # Outermost: the access log responds as well, when everything inside has failed.
+    # Outermost: the access log sends a response too, when everything inside has failed.
     headers = ResponseHeaders(
         access_log,
         page=internals.page_file(flask),
@@ -173,7 +174,7 @@ def assemble(
 
 
 def _import_native(providers: ProviderAnswers) -> "FastAPI":
-    """MLflow's FastAPI half, with the gateway in its limits."""
+    """Import MLflow's FastAPI half and apply the gateway's limits."""
     app = internals.import_fastapi()
     internals.bound_providers(providers)
     internals.mark_calls_back()
@@ -181,10 +182,10 @@ def _import_native(providers: ProviderAnswers) -> "FastAPI":
 
 
 def _mlflow_settings(config: settings.Settings) -> Mapping[str, str]:
-    """MLflow's own checks behind the gate, set so that they let by what the gate lets by."""
-    # The last one is of calls back.
+    """Returns settings that make MLflow's own checks accept what the gate accepts."""
+    # The last host is that of calls back to this server.
     hosts = [*config.allowed_hosts, "127.0.0.1"]
-    # With internal networks `egress` decides which addresses are allowed. HTTPS is rare in them.
+    # With internal networks, `egress` decides which addresses are allowed. HTTPS is rare there.
     inside = "true" if config.internal_networks else "false"
     schemes = "http,https" if config.internal_networks else "https"
     return {
@@ -193,7 +194,7 @@ def _mlflow_settings(config: settings.Settings) -> Mapping[str, str]:
         "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": inside,
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": schemes,
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*hosts, *(f"{host}:*" for host in hosts)]),
-        # Guardrails name this server by it; the calls themselves come by `callbacks`.
+        # Guardrails refer to this server by this address; `callbacks` says where their calls go.
         "MLFLOW_GATEWAY_URI": f"http://127.0.0.1:{config.port}",
         "MLFLOW_GATEWAY_ALLOWED_PROVIDERS": ",".join(GATEWAY_PROVIDERS),
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
@@ -206,10 +207,10 @@ def _mlflow_settings(config: settings.Settings) -> Mapping[str, str]:
 
 
 def main() -> int:
-    """The exit code: 0 after SIGTERM, 1 if the boot or the server fails."""
+    """Run the server. Returns 0 after SIGTERM, 1 if the boot or the server fails."""
     # A core dump would hold every secret.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # A connection is a file, and without one to be had nobody is served.
+    # Each connection uses a file descriptor; without a free one nobody is served.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, MAX_FILES), most))
     memory.give_back_large_blocks()
@@ -244,8 +245,8 @@ def main() -> int:
 
 if __name__ == "__main__":
     code = main()
-    # Where nobody reads the log any more, or its disk is full, nothing more can be said.
+    # Fails if nobody reads the log any more or its disk is full; there is nowhere to report that.
     with suppress(OSError):
         sys.stdout.flush()
-    # At the interpreter's own end granian's threads would still call into it, and abort.
+    # A normal exit would abort, because granian's threads still call into the interpreter.
     os._exit(code)

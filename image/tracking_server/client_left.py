@@ -1,4 +1,4 @@
-"""Whether the client of the request at hand has gone away, for work that goes on for long."""
+"""Tells long-running work whether the client of the current request has disconnected."""
 
 from contextvars import ContextVar
 from threading import Event

@@ -4,13 +4,13 @@
 class BootError(Exception):
     """The server can't start.
 
-    Its text is one line for the person who reads the log: what is wrong and how to mend it,
+    Its text is one line for the person who reads the log: what is wrong and how to fix it,
     never a secret's value.
     """
 
 
 class BucketError(Exception):
-    """The bucket refuses a request with this status, or doesn't answer it, which counts as 503."""
+    """The bucket refuses a request with this status, or doesn't respond, which counts as 503."""
 
     def __init__(self, message: str, *, status: int = 503) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""One JSON object a line, in the fields that Cloud Logging knows.
+"""Logs one JSON object per line, with the fields that Cloud Logging knows.
 
 https://cloud.google.com/logging/docs/structured-logging#structured_logging_special_fields
 """
@@ -26,16 +26,16 @@ _trace: ContextVar[str | None] = ContextVar("trace", default=None)
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 CLIENT_CLOSED_REQUEST = 499
-"""nginx's number for a client that went away before it was answered; there is no standard one."""
+"""nginx's status for a client that disconnected before the response; there is no standard one."""
 
 NOT_LOGGED = "tracking_server.not_logged"
-"""A key of the scope: whoever sets it has told of the request otherwise."""
+"""A key of the scope. Code that sets it has already logged the request in another way."""
 
 access_log = logging.getLogger("tracking_server.access")
 
 
 class CloudLoggingFormatter(logging.Formatter):
-    """A record as one line of JSON, with the trace of the request that it belongs to."""
+    """Formats a record as one line of JSON, with the trace of the request that it belongs to."""
 
     def __init__(self, project: str | None) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class CloudLoggingFormatter(logging.Formatter):
             entry["stack_trace"] = self.formatException(record.exc_info)
         if identifier := _request_id.get():
             entry["request_id"] = identifier
-        # What log-based metrics are made of: infra/google/log_metrics.py knows them by name.
+        # Log-based metrics use these fields: infra/google/log_metrics.py refers to them by name.
         entry |= getattr(record, "fields", {})
         if request := getattr(record, "http_request", None):
             entry["httpRequest"] = request
@@ -61,17 +61,17 @@ class CloudLoggingFormatter(logging.Formatter):
 
 
 def request_id() -> str:
-    """Names the request at hand in the log; empty outside of one."""
+    """Returns the id of the current request in the log, or an empty string outside of one."""
     return _request_id.get()
 
 
 def configure(project: str | None) -> None:
-    """Send everything that is logged, warned or uncaught through one handler to stdout."""
+    """Send log records, warnings and uncaught exceptions through one handler to stdout."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(CloudLoggingFormatter(project))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.captureWarnings(True)
-    # MLflow is what imports it; the pin in requirements.in is our answer.
+    # MLflow imports it. The pin in requirements.in makes sure that it still exists.
     warnings.filterwarnings("ignore", message="starlette.middleware.wsgi is deprecated")
     for chatty in ("alembic", "google", "urllib3", "_granian"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -88,20 +88,21 @@ def configure(project: str | None) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not that google-auth can't ask where its account may be used from.
+    """Filter out the warning that google-auth can't ask where its account may be used from.
 
-    It does so beside the first requests, can't be told not to, and goes on without: where Google
-    is out of reach, as on a computer without a network, each boot would begin with three warnings.
+    google-auth asks during the first requests, has no setting to turn that off, and continues
+    without a response. Without access to Google, as on a computer without a network, each boot
+    would begin with three warnings.
     https://github.com/googleapis/google-cloud-python/issues/17653
     """
     return "/allowedLocations" not in record.getMessage()
 
 
 class AccessLog:
-    """Logs each request once it is answered: method, path, status, size, time; no header.
+    """Logs the method, path, status, size and time of each request, and none of its headers.
 
-    `pool_use` is asked for how many connections were in use. An exception ends here, with its
-    traceback in the log and none of it in the answer.
+    `pool_use` returns how many connections were in use. Exceptions are caught here: the traceback
+    goes to the log, and none of it into the response.
     """
 
     def __init__(self, app: ASGIApp, *, pool_use: Callable[[], dict[str, int]]) -> None:
@@ -125,12 +126,12 @@ class AccessLog:
                 size += len(message.get("body", b""))
             await send(message)
 
-        # A call back's pass is worth something for a while.
+        # The pass in the path of a call back is valid for a while.
         path = re.sub(r"^/callback/[^/]*", "/callback/…", scope["raw_path"].decode("latin-1"))
         try:
             await self.app(scope, receive, counted)
         except ClientDisconnect:
-            # Whoever sends a body that is no HTTP looks as if gone, and is still there.
+            # A client that sends a malformed body looks disconnected, but can still be reached.
             if not status:
                 await _answer(counted, 400, "The request's body has broken off: send it again.")
             status = CLIENT_CLOSED_REQUEST
@@ -139,12 +140,12 @@ class AccessLog:
             if not status:
                 await _answer(counted, 500, "The server has failed at this; its log says why.")
         if status == 200 and scope["raw_path"] == b"/health":
-            return  # the probes; whoever tries something else there is logged
+            return  # a probe; anything else that is tried on this path is logged
         if scope.get(NOT_LOGGED):
             return
         fields: dict[str, Any] = {"pool": self._pool_use()}
         if status == 401:
-            # Guessing is something else than a browser's first request, before it asks its user.
+            # Tells guesses from a browser's first request, which it sends before it prompts.
             logins = (b"authorization", b"x-mlflow-authorization")
             fields["wrong_credentials"] = any(name in logins for name, _ in scope["headers"])
         access_log.log(

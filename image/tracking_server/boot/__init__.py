@@ -1,1 +1,1 @@
-"""What happens before the first request: settings, secrets, the database's schema."""
+"""The steps before the first request: settings, secrets, the database's schema."""

@@ -1,8 +1,8 @@
-"""What MLflow keeps encrypted in the database, brought to the passphrase that this server has.
+"""Re-encrypts the gateway's API keys and the webhooks' secrets for this server's passphrase.
 
-The gateway's API keys and the webhooks' secrets. MLflow's own `mlflow crypto rotate-kek` wants the
-server stopped and leaves the webhooks out. Here whoever boots first with another passphrase does
-it, be it a newer one or, after a roll-back, the one before: Secret Manager keeps every version.
+MLflow's own `mlflow crypto rotate-kek` requires a stopped server and leaves the webhooks out. Here
+the first instance that boots with another passphrase does it. That may be a newer passphrase or,
+after a roll-back, the previous one: Secret Manager keeps every version.
 """
 
 import logging
@@ -19,17 +19,18 @@ log = logging.getLogger(__name__)
 def renew(
     engine: Engine, *, version: int, passphrase: str, known: Callable[[], Mapping[int, str]]
 ) -> None:
-    """Re-encrypt what another passphrase than this one has encrypted, all or nothing.
+    """Re-encrypt the values that were encrypted with another passphrase, in one transaction.
 
-    `known` are the passphrases by version, asked for only where there is something to do. What
-    none of them can read is left as it is: it has to be entered again, and all else works.
+    `known` returns the passphrases by version; it is called only if there is something to do. A
+    value that none of them can decrypt stays as it is: it has to be entered again, and everything
+    else works.
     """
     with engine.connect() as connection:
         if not (_keys(connection, version) or _hooks(connection, passphrase)):
             return
     passphrases = {**known(), version: passphrase}
     with engine.begin() as connection:
-        # All locked first, in the order of their ids, as others may boot at the same time.
+        # Lock all rows first, in the order of their ids: other instances may boot at the same time.
         stale_keys = _keys(connection, version, lock=True)
         stale_hooks = _hooks(connection, passphrase, lock=True)
         keys = _rewrap(connection, stale_keys, version, passphrases)
@@ -86,7 +87,7 @@ def _reencrypt(
 def _keys(
     connection: Connection, version: int, *, lock: bool = False
 ) -> list[tuple[str, int, bytes]]:
-    """Gateway keys of another version than this one."""
+    """Returns the gateway keys of other versions than this one."""
     table = internals.gateway_keys()
     asked = table.select().where(table.c.kek_version != version).order_by(table.c.secret_id)
     rows = connection.execute(asked.with_for_update() if lock else asked)
@@ -94,9 +95,9 @@ def _keys(
 
 
 def _hooks(connection: Connection, passphrase: str, *, lock: bool = False) -> list[tuple[str, str]]:
-    """Webhooks whose secrets this passphrase can't read."""
+    """Returns the webhooks whose secrets this passphrase can't decrypt."""
     table, cipher = internals.webhooks(), _cipher(passphrase)
-    # Coerced, or MLflow's type of the column would decrypt it.
+    # As a plain string: the type that MLflow gives the column would decrypt it.
     secret = type_coerce(table.c.secret, String).label("token")
     asked = table.select().with_only_columns(table.c.webhook_id, secret)
     asked = asked.where(table.c.secret.is_not(None)).order_by(table.c.webhook_id)

@@ -1,8 +1,8 @@
-"""The database's schema, brought to the server's version once, whoever boots first.
+"""Upgrades the database's schema to the server's version; the first container to boot does it.
 
 MLflow creates tables under a lock file, which is local to a container. Here a Postgres advisory
-lock keeps the other containers waiting, and a container that dies gives it up with its session.
-All is one transaction: a migration that fails or dies leaves the schema as it was.
+lock makes the other containers wait; if the container that holds it dies, the lock ends with its
+session. The upgrade is one transaction: if it fails, the schema stays as it was.
 """
 
 import logging
@@ -18,17 +18,17 @@ from tracking_server.errors import BootError
 from tracking_server.mlflow import internals
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds for the first answer of a database that accepts a connection."""
+"""Seconds that a database may take to respond after it has accepted a connection."""
 LOCK_DEADLINE = 70.0
 """Seconds to wait for another instance's migration, and for tables that are in use."""
 
-# While a migration waits for a table, whoever asks for that table later waits behind it: the
-# server that it is to replace gets no answer for as long, and then has its turn.
+# While a migration waits for a table, later statements on that table queue behind it, also those
+# of the server that is about to be replaced. After this timeout they get their turn.
 _TABLE_TIMEOUT = "3s"
-# PostgreSQL else ends a statement, with its locks, long after whoever asked for it is gone.
+# Otherwise PostgreSQL notices a disconnected client, and frees its locks, much later.
 _GONE_CHECK = "1s"
 
-# Any number will do that nothing else in this database uses.
+# Any number that nothing else in this database uses as an advisory lock.
 _LOCK_KEY = 0x6D6C666C6F77
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -49,9 +49,9 @@ def ensure(
     deadline: float,
     lock_deadline: float = LOCK_DEADLINE,
 ) -> None:
-    """Leave the database with the schema that this MLflow wants.
+    """Make sure that the database has the schema that this MLflow requires.
 
-    A database that doesn't answer yet is asked again for `deadline` seconds.
+    If the database doesn't respond yet, try again for `deadline` seconds.
 
     Raises:
         BootError: if the database can't be reached in time, refuses, or has a newer schema.
@@ -62,7 +62,7 @@ def ensure(
     until = monotonic() + lock_deadline
     try:
         with engine.connect() as connection:
-            # Not the pool's any more: the lock ends with it.
+            # Detached from the pool, so that the connection is closed, and the lock freed with it.
             connection.detach()
             _lock(connection, until)
             _upgrade(connection, wanted, until)
@@ -74,7 +74,7 @@ def ensure(
 
 
 def _upgrade(connection: Connection, wanted: str, until: float) -> None:
-    """Again and again while somebody else uses a table."""
+    """Migrate, and try again while other sessions use a table."""
     backoff = Backoff(first=0.5, longest=3.0)
     while True:
         try:
@@ -94,7 +94,7 @@ def _upgrade(connection: Connection, wanted: str, until: float) -> None:
 
 
 def _migrate(connection: Connection, wanted: str) -> None:
-    # Whoever held the lock before may have done it.
+    # The previous holder of the lock may have upgraded it already.
     found = internals.schema_revision(connection)
     if found == wanted:
         _hand_over(connection)
@@ -113,7 +113,7 @@ def _migrate(connection: Connection, wanted: str) -> None:
 
 
 def _way_back(connection: Connection) -> str:
-    """By the database's clock, which is the one that a restore goes by."""
+    """Returns the point in time to restore to, by the database's clock, which restores use."""
     if not connection.dialect.has_table(connection, "alembic_version"):
         return ""
     moment: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
@@ -122,16 +122,16 @@ def _way_back(connection: Connection) -> str:
 
 
 def _hand_over(connection: Connection) -> None:
-    """Give the tables to the role that owns the database, of which each of its users is a member.
+    """Give the tables to the role that owns the database; all of its users are members.
 
-    A changed password comes with another user, who could do nothing with this one's tables.
+    A password change creates a new user, which couldn't use tables that belong to the old one.
     """
     if owner := _rightful_owner(connection):
         connection.execute(text(f"REASSIGN OWNED BY CURRENT_USER TO {owner}"))
 
 
 def _rightful_owner(connection: Connection) -> str | None:
-    """The role that tables of this user's should belong to, quoted; None if there are none."""
+    """Returns the quoted role that should own this user's tables, None if the user owns none."""
     found: str | None = connection.execute(
         text(
             "SELECT quote_ident(pg_get_userbyid(datdba)) FROM pg_database "
@@ -144,10 +144,10 @@ def _rightful_owner(connection: Connection) -> str | None:
 
 
 def _first_answer(engine: Engine, deadline: float) -> tuple[str | None, str | None]:
-    """Revision and rightful owner, by the first connection that succeeds."""
+    """Returns the revision and rightful owner, as soon as a connection succeeds."""
     until = monotonic() + deadline
     backoff = Backoff(first=0.1, longest=5.0)
-    # In a thread, as a timeout of pg8000's is the socket's, and would cut a migration's statements.
+    # In a thread: pg8000's timeout is the socket's, and would also end a migration's statements.
     threads = ThreadPoolExecutor(thread_name_prefix="database")
     while True:
         asked = threads.submit(_ask, engine)
@@ -172,10 +172,10 @@ def _ask(engine: Engine) -> tuple[str | None, str | None]:
 
 
 def _lock(connection: Connection, until: float) -> None:
-    """Take the advisory lock of this session, which ends with its connection."""
+    """Take the advisory lock for this session; it ends with the connection."""
     started, waiting = monotonic(), False
-    # Tried again and again instead of waited for: a waiting statement would hold up
-    # CREATE INDEX CONCURRENTLY, and could not be given up.
+    # Polled: a statement that waits for the lock would block CREATE INDEX CONCURRENTLY, and
+    # couldn't be cancelled.
     take = text("SELECT pg_try_advisory_lock(:key)")
     while not connection.execute(take, {"key": _LOCK_KEY}).scalar_one():
         connection.rollback()
@@ -192,7 +192,7 @@ def _lock(connection: Connection, until: float) -> None:
 
 
 def _reason(error: SQLAlchemyError) -> str:
-    """What to tell of an error, which never is more than its first line."""
+    """Returns one line about an error."""
     if fields := _fields(error):
         state = fields.get("C", "")
         said = f"{fields.get('M', 'no message')}, SQLSTATE {state}"
@@ -202,15 +202,18 @@ def _reason(error: SQLAlchemyError) -> str:
 
 
 def _state(error: SQLAlchemyError) -> str:
-    """The SQLSTATE, empty if the server has said none."""
+    """Returns the SQLSTATE, or an empty string if the server sent none."""
     return _fields(error).get("C", "")
 
 
 def _fields(error: SQLAlchemyError) -> dict[str, str]:
-    """The server's own answer: https://www.postgresql.org/docs/current/protocol-error-fields.html"""
+    """Returns the fields of the server's error message.
+
+    https://www.postgresql.org/docs/current/protocol-error-fields.html
+    """
     cause: BaseException | None = error.orig if isinstance(error, DBAPIError) else error
-    # pg8000 says goodbye on a connection that the server has refused and closed, and that error
-    # hides the server's own: https://codeberg.org/tlocke/pg8000
+    # pg8000 sends a termination message on a connection that the server has refused and closed.
+    # The error of that hides the server's own: https://codeberg.org/tlocke/pg8000
     while cause is not None:
         if cause.args and isinstance(fields := cause.args[0], dict):
             return {key: str(value) for key, value in fields.items()}

@@ -24,11 +24,11 @@ from tracking_server.gate.credentials import Credentials
 from tracking_server.outgoing.google_api import own_request, server_credentials
 
 DEADLINE = 60.0
-"""Seconds for all secrets together. With those for the database, and for another instance's
-migration, they stay within the 240 s that Cloud Run gives a start."""
+"""Seconds for all secrets together. Together with the time for the database and for another
+instance's migration they stay within the 240 s that Cloud Run allows for a start."""
 CALL_TIMEOUT = 5.0
 RETRY_SECONDS = 20.0
-"""For each version of the passphrase, once all secrets were had."""
+"""Seconds for each version of the passphrase; all secrets have been read by then."""
 
 _TRANSIENT = (
     exceptions.ServerError,
@@ -41,7 +41,7 @@ _TRANSIENT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """The values, kept out of every representation."""
+    """The values of the secrets, which `repr` doesn't show."""
 
     artifact_url: str = field(repr=False)
     database_url: URL = field(repr=False)
@@ -51,13 +51,13 @@ class Secrets:
 
 
 def fetch(settings: Settings, *, deadline: float = DEADLINE) -> Secrets:
-    """Read all secrets at once.
+    """Read all secrets in parallel.
 
-    A refusal may be a grant that isn't seen everywhere yet, so it is tried again for as long as
-    the settings say: https://cloud.google.com/iam/docs/access-change-propagation
+    A grant may not have reached all of Google's servers yet, so a refused call is repeated for as
+    long as the settings say: https://cloud.google.com/iam/docs/access-change-propagation
 
     Raises:
-        BootError: naming each secret that can't be had or doesn't hold what it should.
+        BootError: naming each secret that can't be read or holds an invalid value.
     """
     until = monotonic() + deadline
     credentials = _credentials(until)
@@ -83,10 +83,10 @@ def fetch(settings: Settings, *, deadline: float = DEADLINE) -> Secrets:
 
 
 def passphrases(settings: Settings) -> dict[int, str]:
-    """Every version of the passphrase that there is, but for those disabled or destroyed.
+    """Returns all versions of the passphrase, without the disabled and destroyed ones.
 
     Raises:
-        BootError: if Secret Manager doesn't answer.
+        BootError: if Secret Manager doesn't respond.
     """
     client = _client(settings, _credentials(monotonic() + CALL_TIMEOUT))
     again = Retry(predicate=if_exception_type(*_TRANSIENT), timeout=RETRY_SECONDS)
@@ -111,7 +111,7 @@ def passphrases(settings: Settings) -> dict[int, str]:
 
 
 def parse(values: dict[str, str], versions: SecretVersions, problems: list[str]) -> Secrets:
-    """Check what the secrets hold; `problems` are those already known.
+    """Check the secrets' values; `problems` are the ones already found.
 
     Raises:
         BootError: with all problems in one line.
@@ -133,7 +133,7 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
         "an address such as postgresql+pg8000://USER:PASSWORD@/DB?unix_sock="
         "/cloudsql/PROJECT:REGION:INSTANCE/.s.PGSQL.5432, user and password URL-quoted",
     )
-    # RFC 7617: a user-id can't contain a colon, neither may contain control characters.
+    # RFC 7617: a username can't contain a colon; neither it nor a password, control characters.
     for user in ("tracking", "viewer"):
         check(
             f"{user}_username",
@@ -141,7 +141,7 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
             "a username without colon or control character",
         )
         check(f"{user}_password", _is_credential, "a password without control character")
-    # With equal credentials nobody could tell who is meant.
+    # With the same username the two couldn't be told apart.
     check(
         "viewer_username",
         lambda value: value != values.get("tracking_username"),
@@ -164,7 +164,7 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
 
 
 def _credentials(until: float) -> ServiceAccountCredentials:
-    """The service account's credentials with a token, so that the calls share one."""
+    """Returns the service account's credentials, with one token that all calls share."""
     credentials = server_credentials()
     request = own_request()
     backoff = Backoff(first=0.2, longest=3.0)

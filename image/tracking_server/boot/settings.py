@@ -1,4 +1,4 @@
-"""What the container is told by its environment. Nothing else in the package reads it."""
+"""The settings that the server reads from its environment variables."""
 
 import re
 from collections.abc import Mapping
@@ -22,13 +22,13 @@ MAX_PROCESSES = 8
 """Cloud Run's most CPUs: https://cloud.google.com/run/docs/configuring/services/cpu"""
 
 CONNECTIONS_PER_PROCESS = 4
-"""What one request may hold at a time: a log-batch that renames its run has four sessions."""
+"""The connections that one request may hold at once: a log-batch that renames its run uses four."""
 
 MAX_CONCURRENCY = 1000
 """Cloud Run's own limit: https://cloud.google.com/run/docs/about-concurrency"""
 
 MAX_TRUSTED_PROXIES = 1
-"""The load balancer, if there is one."""
+"""One, for the load balancer if there is one."""
 
 MIN_MEMORY, MAX_MEMORY = 512, 32 * 1024
 """Mebibytes: https://cloud.google.com/run/docs/configuring/services/memory-limits"""
@@ -39,7 +39,7 @@ MAX_POOL_SIZE = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretVersions:
-    """`<secret id>/versions/<number>` of each secret, never a value."""
+    """The version of each secret as `<secret id>/versions/<number>`, never a value."""
 
     artifact_url: str
     database_url: str
@@ -54,15 +54,19 @@ class SecretVersions:
 class Settings:
     """The server's settings, checked.
 
-    `artifact_signer` is the service account that artifact URLs are signed as.
-
-    `pool_size` are the database connections of all `processes` together, `max_concurrency` the
-    requests that each of them answers at a time, `memory` the instance's bytes; `trusted_proxies`
-    is how many addresses of ours come after the client's in X-Forwarded-For; `internal_networks`
-    are the ranges that callers may make the server connect to as well as the internet. The endpoint
-    is for a private or a regional one and for `make local`, which also says where to listen;
-    `cloudsql_root` is where Cloud Run mounts the connector's sockets; `boot_patience` are the
-    seconds that a boot waits for a grant that isn't seen yet, and for the database.
+    - `bind_address`: where to listen; `make local` sets it.
+    - `artifact_signer`: the service account that artifact URLs are signed as.
+    - `pool_size`: the database connections of all `processes` together.
+    - `max_concurrency`: the requests that each process handles at a time.
+    - `memory`: the instance's memory in bytes.
+    - `trusted_proxies`: how many addresses of our own proxies follow the client's in
+      X-Forwarded-For.
+    - `internal_networks`: the ranges, in addition to the internet, that callers may make the server
+      connect to.
+    - `cloudsql_root`: where Cloud Run mounts the connector's sockets.
+    - `secret_manager_endpoint`: set for a private or regional endpoint, and by `make local`.
+    - `boot_patience`: the seconds that a boot waits for the database, and for a grant that isn't
+      effective yet.
     """
 
     project: str
@@ -84,7 +88,7 @@ class Settings:
 
     @property
     def pool_share(self) -> int:
-        """Database connections of one process."""
+        """Returns the database connections of one process."""
         return self.pool_size // self.processes
 
     @property
@@ -97,12 +101,12 @@ class Settings:
 
     @property
     def kek_version(self) -> int:
-        """MLflow's number for the passphrase is Secret Manager's."""
+        """Returns the passphrase's version, which is the same for MLflow and Secret Manager."""
         return int(self.secrets.kek_passphrase.rpartition("/")[2])
 
 
 def load(env: Mapping[str, str]) -> Settings:
-    """Check the environment whole.
+    """Read the settings from the environment and check all of them.
 
     Raises:
         BootError: naming every variable that is missing or malformed, with an example.
@@ -114,7 +118,7 @@ def load(env: Mapping[str, str]) -> Settings:
         if not value:
             problems.append(f"{key} is not set (example: {example})")
         elif pattern and not pattern.fullmatch(value):
-            # Whoever takes a secret's name for its value would find it in the log.
+            # Someone may have set the secret's value by mistake; keep it out of the log.
             given = "not a secret's version" if key.endswith("_SECRET") else repr(value)
             problems.append(f"{key} is {given}, wanted something like {example}")
         return value
@@ -129,13 +133,13 @@ def load(env: Mapping[str, str]) -> Settings:
     def secret(name: str) -> str:
         return text(f"{name.upper()}_SECRET", f"mlflow_{name}/versions/1", _SECRET_VERSION)
 
-    # Both or none: with one alone the other is asked for.
+    # Both or neither: if only one is set, the other is reported as missing.
     has_viewer = any(env.get(f"VIEWER_{part}_SECRET") for part in ("USERNAME", "PASSWORD"))
     artifacts = text("ARTIFACTS", "proxied", re.compile("proxied|direct"))
     hosts = text("MLFLOW_SERVER_ALLOWED_HOSTS", "mlflow-123456789012.us-central1.run.app")
     allowed_hosts = tuple(part.strip().lower() for part in hosts.split(",") if part.strip())
     for host in allowed_hosts:
-        # A pattern that matches every host would switch the check off.
+        # A pattern that matches every host would disable the check.
         if not _HOST_PATTERN.fullmatch(host) or not re.search("[a-z0-9]", host):
             problems.append(
                 f"MLFLOW_SERVER_ALLOWED_HOSTS has {host!r}, wanted host names without scheme "
@@ -171,8 +175,8 @@ def load(env: Mapping[str, str]) -> Settings:
         allowed_hosts=allowed_hosts,
         pool_size=pool_size,
         processes=processes,
-        # Of each process: the kernel spreads connections, not requests, and a share of them would
-        # refuse what one process could answer while another has nothing to do.
+        # For each process, not divided: the kernel spreads connections, not requests. With a
+        # share of the limit, a busy process would refuse requests while another is idle.
         max_concurrency=number("MAX_CONCURRENCY", "80", 1, MAX_CONCURRENCY),
         memory=number("MEMORY_MIB", "512", MIN_MEMORY, MAX_MEMORY) * 1024 * 1024,
         secrets=SecretVersions(

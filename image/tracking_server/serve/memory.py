@@ -1,11 +1,11 @@
-"""Gives freed memory back to the system, and divides the memory that callers can make it hold."""
+"""Returns freed memory to the system, and divides memory among the data held for callers."""
 
 import ctypes
 from contextlib import suppress
 from dataclasses import dataclass
 
 LARGE = 1024 * 1024
-"""Bytes of a block that is taken from the system for itself, and given back when it is freed."""
+"""Size in bytes from which a block is allocated separately and returned when it is freed."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
@@ -13,8 +13,9 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 def give_back_large_blocks() -> None:
     """Keep glibc from raising its thresholds, as it does whenever a large block is freed.
 
-    It would then keep up to 64 MiB for each thread: https://man7.org/linux/man-pages/man3/mallopt.3.html
-    Other C libraries have no such setting.
+    With raised thresholds it keeps up to 64 MiB for each thread:
+    https://man7.org/linux/man-pages/man3/mallopt.3.html
+    Other C libraries don't have this setting.
     """
     with suppress(AttributeError, OSError):
         library = ctypes.CDLL(None)
@@ -28,12 +29,12 @@ AT_REST = 220 * MIB
 """Memory of a server that has been in use for a while."""
 
 FOR_BODIES = 100 * MIB
-"""Memory for the largest request bodies; `bodies` limits them."""
+"""Memory for the largest request bodies; `body_limits` limits them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Bytes of what may be held for callers at a time: the database's answers, and providers'."""
+    """Bytes that may be held at a time for responses of the database and of model providers."""
 
     answers: int
     viewers_answers: int
@@ -41,9 +42,10 @@ class Shares:
 
 
 def shares(memory: int, processes: int) -> Shares:
-    """Divide an instance's memory among what callers can make a process hold.
+    """Divide an instance's memory among the kinds of data that callers can make a process hold.
 
-    With 1 GiB the user's share is a page of 10,000 runs with 20 values each; see `answers.ROW`.
+    With 1 GiB the user's share holds a page of 10,000 runs with 20 values each; see
+    `answer_limits.ROW`.
     """
     eighth = max(memory // processes - AT_REST - FOR_BODIES, 64 * MIB) // 8
     return Shares(

@@ -1,7 +1,7 @@
 """Threads of the event loop for work that calls this server back and waits for the response.
 
-MLflow's guardrails do so in the loop's own threads. A call back needs such a thread too, so once
-all of them wait for calls back, none would ever end.
+MLflow's guardrails do this in the event loop's own threads. A call back needs such a thread too, so
+if all threads waited for calls back, none of them would ever finish.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from typing import ParamSpec, TypeVar
 from tracking_server.gate.callbacks import CALL_DEPTH, DEEPEST
 
 THREADS = 8
-"""At each depth."""
+"""Threads for each depth of calls back."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class NestedThreads(ThreadPoolExecutor):
-    """Runs what belongs to a call back in other threads than what waits for it."""
+    """Runs a call back's work in other threads than those that wait for the call back."""
 
     def __init__(self) -> None:
         super().__init__(THREADS, thread_name_prefix="loop")

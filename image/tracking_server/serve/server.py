@@ -1,6 +1,6 @@
-"""One process that answers HTTP/1.1 and, as Cloud Run's front end speaks it, h2c.
+"""The HTTP server of one process, for HTTP/1.1 and h2c, which Cloud Run's front end speaks.
 
-granian's embedded server: its own command starts a second process, the worker.
+It is granian's embedded server, because granian's own command starts a second process, the worker.
 """
 
 import asyncio
@@ -18,43 +18,43 @@ from granian.server.embed import Server
 from starlette.types import ASGIApp
 
 SHUTDOWN_DEADLINE = 8.0
-"""Seconds for the requests that run at SIGTERM; Cloud Run ends the container after ten:
+"""Seconds for the requests in progress at SIGTERM; Cloud Run ends the container after ten:
 https://cloud.google.com/run/docs/container-contract#instance-shutdown"""
 
 MAX_HEADERS = 64 * 1024
 """Bytes of a request's headers over HTTP/2."""
 
 CONNECTIONS = 8192
-"""Connections of a process. On Cloud Run they are Google's; elsewhere idle ones would keep everyone
-else out."""
+"""Connections of a process. On Cloud Run they come from Google's front end. Elsewhere, with a low
+limit, idle connections would keep everyone else out."""
 
 STREAMS = 200
 """Requests at a time on one HTTP/2 connection."""
 
 WINDOW = 512 * 1024
-"""Bytes of a request's body over HTTP/2 that may wait until they are read."""
+"""Bytes of a request's body over HTTP/2 that may wait to be read."""
 
 SEND_BUFFER = 128 * 1024
-"""Bytes of an answer over HTTP/2 that are written before the client takes them."""
+"""Bytes of a response over HTTP/2 that are buffered for a client that doesn't read them yet."""
 
 UNREAD = 60
-"""Seconds after which the kernel ends a connection whose client takes nothing of what was sent.
-Until then the connection holds up to a megabyte, also after its request has ended."""
+"""Seconds after which the kernel ends a connection whose client doesn't read what was sent. Until
+then the connection holds up to a megabyte, even after its request has ended."""
 
 log = logging.getLogger(__name__)
 
 
 def run(app: ASGIApp, *, address: str, port: int, close: Callable[[], Awaitable[None]]) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what runs and close what the app has open.
+    """Serve until SIGTERM or SIGINT, then finish the requests in progress and call `close`.
 
     Raises:
-        RuntimeError: if the server ends by itself.
+        RuntimeError: if the server stops without a signal.
     """
     uvloop.run(_serve(app, address, port, close))
 
 
 async def _end_unread_connections(port: int) -> None:
-    """Set TCP_USER_TIMEOUT for the connections to come, which have it from the socket that listens.
+    """Set TCP_USER_TIMEOUT on the listening socket; new connections inherit it.
 
     https://man7.org/linux/man-pages/man7/tcp.7.html
     """
@@ -67,7 +67,7 @@ async def _end_unread_connections(port: int) -> None:
 
 
 def _listening(port: int) -> socket.socket | None:
-    """This process's socket that listens there. granian doesn't show it."""
+    """Returns this process's socket that listens on the port, which granian doesn't expose."""
     for name in os.listdir("/proc/self/fd"):
         try:
             duplicate = os.dup(int(name))
@@ -96,15 +96,15 @@ async def _serve(
         backlog=1024,
         backpressure=CONNECTIONS,
         http2_settings=HTTP2Settings(
-            # As over HTTP/1.1, and not the 16 MiB that are granian's default.
+            # The same as over HTTP/1.1; granian's default is 16 MiB.
             max_headers_size=MAX_HEADERS,
-            # So that a body that isn't read keeps back no other one on its connection.
+            # So that an unread body doesn't block the other ones on its connection.
             max_concurrent_streams=STREAMS,
             initial_stream_window_size=WINDOW,
             initial_connection_window_size=STREAMS * WINDOW,
             max_send_buffer_size=SEND_BUFFER,
         ),
-        # The gate closes websockets anyway; here the handshake isn't even begun.
+        # The gate closes websockets anyway; this also avoids the handshake.
         websockets=False,
         log_enabled=False,
     )

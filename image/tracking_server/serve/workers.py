@@ -1,8 +1,8 @@
-"""As many processes as there are CPUs, forked from one that has imported everything.
+"""Runs one server process for each CPU, forked from a process that has imported everything.
 
-Python runs one thread of a process at a time. Forked processes share the memory of what is
-imported, and the kernel spreads connections over all that listen on the port (SO_REUSEPORT, which
-granian sets).
+Python runs one thread of a process at a time. Forked processes share the memory of the imported
+modules, and the kernel spreads connections over all processes that listen on the port
+(SO_REUSEPORT, which granian sets).
 """
 
 import ctypes
@@ -22,9 +22,9 @@ _PR_SET_PDEATHSIG = 1
 def run(count: int, serve: Callable[[], int]) -> int:
     """Run `serve` in `count` processes until SIGTERM or SIGINT, and return the exit code.
 
-    One that ends by itself ends all: Cloud Run then starts another container.
+    If one process exits on its own, all of them stop: Cloud Run then starts another container.
     """
-    # A signal that comes while the processes are made waits until all are known.
+    # Block signals until all processes are started and known.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     running = {_fork(serve) for _ in range(count)}
     log.info("%d processes", count)
@@ -34,7 +34,7 @@ def run(count: int, serve: Callable[[], int]) -> int:
         nonlocal stopping
         stopping = True
         for process in running:
-            # One may have ended since it was looked at.
+            # The process may have exited in the meantime.
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGTERM)
 
@@ -45,7 +45,7 @@ def run(count: int, serve: Callable[[], int]) -> int:
     while running:
         process, status = os.wait()
         if process not in running:
-            # As the container's first process this one is handed orphans of others.
+            # As the container's first process, this one inherits orphans.
             continue
         running.discard(process)
         ended = os.waitstatus_to_exitcode(status)
@@ -68,13 +68,13 @@ def _fork(serve: Callable[[], int]) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
         code = serve()
     finally:
-        # Nothing of the parent's is to be ended twice.
+        # Skip the parent's exit handlers, which the parent runs itself.
         logging.shutdown()
         os._exit(code)
 
 
 def _end_with(parent: int) -> None:
-    """Be sent SIGTERM when the parent is gone, however it ended: prctl(2), Linux alone has it."""
+    """Receive SIGTERM when the parent is gone, however it ended: prctl(2), only on Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
