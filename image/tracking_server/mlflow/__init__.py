@@ -1,1 +1,1 @@
-"""MLflow's two applications, and every private name of MLflow's."""
+"""The code around MLflow's two applications, and all uses of MLflow's private names."""

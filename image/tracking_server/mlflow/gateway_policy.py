@@ -1,8 +1,8 @@
-"""Where the gateway may send a stored key: only where the one who stored it wanted.
+"""Keeps the gateway from sending a stored key anywhere but where the person who stored it intended.
 
-MLflow's gateway keeps API keys, and every user may use them. MLflow lets each user also change the
-address that a key is sent to, without knowing the key, and puts some settings into host names as
-they are.
+MLflow's gateway keeps API keys that every user may use. MLflow also lets each user change the
+address that a key is sent to, without knowing the key, and puts some settings into host names
+unchecked.
 """
 
 import json
@@ -25,16 +25,16 @@ _PARTS_OF_ADDRESSES = {
     "deployment_name": (_NAME, "gpt-4o"),
     "api_version": (_NAME, "2024-10-21"),
 }
-"""Settings that MLflow puts into an address, with what they look like and an example."""
+"""Settings that MLflow puts into an address, with a pattern for their values and an example."""
 
 GOOGLE_TOKEN_ENDPOINT = "https://oauth2.googleapis.com/token"  # noqa: S105 (an address)
 
 
 def check() -> None:
-    """Check the request at hand, if it changes the gateway's configuration.
+    """Check the current request, if it changes the gateway's configuration.
 
     Raises:
-        MlflowException: if a key would be sent elsewhere than where it was meant for.
+        MlflowException: if a key would be sent to another place than it was stored for.
     """
     view = current_app.view_functions.get(request.endpoint or "")
     change = internals.gateway_change(view)
@@ -64,10 +64,10 @@ def check() -> None:
 
 
 def check_auth_config(auth_config: Mapping[str, str]) -> None:
-    """Refuse what would end a host name early, or add to an address.
+    """Refuse values that would end a host name early, or add to an address.
 
     Raises:
-        MlflowException: with the setting, what was given and an example.
+        MlflowException: with the setting, its value and an example.
     """
     for name, (pattern, example) in _PARTS_OF_ADDRESSES.items():
         value = auth_config.get(name, "")
@@ -76,10 +76,10 @@ def check_auth_config(auth_config: Mapping[str, str]) -> None:
 
 
 def check_secret_value(secret_value: Mapping[str, str]) -> None:
-    """Refuse a Google key that isn't one, or that would ask another address for tokens.
+    """Refuse a malformed Google key, or one that would ask another address for tokens.
 
     Raises:
-        MlflowException: saying what is wanted.
+        MlflowException: saying what is expected.
     """
     credentials = secret_value.get("vertex_credentials", "")
     if not credentials:
@@ -103,7 +103,8 @@ def check_secret_value(secret_value: Mapping[str, str]) -> None:
 
 
 def _check_unmoved(secret_id: str, auth_config: Mapping[str, str], has_value: bool) -> None:
-    """The page sends unchanged settings along; an empty map changes nothing."""
+    """Refuse to change a stored key's destination unless the key is given again."""
+    # The page also sends unchanged settings; an empty map changes nothing.
     if has_value or not auth_config:
         return
     if dict(auth_config) != internals.gateway_secret(secret_id).auth_config:
@@ -114,9 +115,9 @@ def _check_unmoved(secret_id: str, auth_config: Mapping[str, str], has_value: bo
 
 
 def _check_provider(secret_id: str, provider: str) -> None:
-    """A model definition sends a secret's key to its provider, so both must be for the same."""
+    """Refuse a model definition that would send a secret's key to another provider."""
     if not (secret_id and provider):
-        return  # which MLflow refuses
+        return  # MLflow refuses this itself
     meant_for = internals.gateway_secret(secret_id).provider or ""
     if not internals.same_provider(meant_for, provider):
         raise _refused(

@@ -1,7 +1,7 @@
-"""Every private name of MLflow's that the server needs, imported and not retyped.
+"""Wraps the private parts of MLflow that the server needs.
 
-tests/server/test_mlflow_internals.py says what is expected of each, so that an upgrade which
-moves one fails there.
+tests/server/test_mlflow_internals.py states what is expected of each, so that an upgrade that
+changes one fails there.
 """
 
 import base64
@@ -27,7 +27,7 @@ from tracking_server.outgoing.egress import call_back
 R = TypeVar("R")
 
 READABLE_SCHEMES = frozenset({"gs", "mlflow-artifacts", "runs", "models"})
-"""Of addresses of artifacts; those of the last two lead to one of the others."""
+"""Schemes of artifact addresses; the last two resolve to one of the others."""
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 def configure_server(
     *, backend_store_uri: str, serve_artifacts: bool, settings: Mapping[str, str]
 ) -> None:
-    """Set what `mlflow.server` reads from the environment while it is imported.
+    """Set the variables that `mlflow.server` reads while it is imported.
 
-    `settings` are MLflow's public ones, by name.
+    `settings` are public settings of MLflow, by name.
     """
     os.environ.update(settings)  # first: finding the constants imports `mlflow` itself
     constants = _server_constants()
@@ -59,11 +59,11 @@ def configure_server(
 def configure_stores(
     *, artifact_root: str, artifact_destination: str, kek_passphrase: str, kek_version: int
 ) -> None:
-    """Set what `mlflow.server` reads from the environment while it is imported and thereafter.
+    """Set the variables that `mlflow.server` reads while it is imported and later.
 
-    The passphrase, and a key that is derived from it, can be given no other way. They aren't in
-    the environment that the process was started with, which is the one that the kernel shows, and
-    no other program is started.
+    MLflow accepts the passphrase, and a key that is derived from it, in no other way. The kernel
+    shows only the environment that the process was started with, which doesn't hold them, and the
+    server starts no other program that would inherit them.
     """
     constants = _server_constants()
     os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = artifact_root
@@ -73,24 +73,24 @@ def configure_stores(
     with lazy_pandas.only_named():
         from mlflow.environment_variables import MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY
 
-    # Without one, what one process stores no other can read, nor the same after a restart.
+    # Without this key each process makes its own, and what it stores is unreadable after a restart.
     MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY.set(webhook_key(kek_passphrase))
 
 
 def import_flask() -> "Flask":
-    """The half of MLflow's server that has nine routes of ten, with the stores behind it."""
+    """Import the Flask half of MLflow's server, which has nine of ten routes."""
     with lazy_pandas.only_named():
         from mlflow.server import app, is_running_as_server
         from mlflow.store.artifact.artifact_repository_registry import (
             get_registered_artifact_repositories,
         )
 
-    # Only then has Flask the checks and headers of its own that FastAPI has in its middleware.
+    # Only then does Flask do the checks, and set the headers, that FastAPI's middleware does.
     if not is_running_as_server:
         raise RuntimeError("mlflow.server was imported before configure_server")
     if _no_login_app not in sys.meta_path:
         sys.meta_path.insert(0, _no_login_app)
-    # MLflow only warns about a plug-in that it can't load, and would use its own.
+    # If MLflow can't load a plug-in it only warns, and uses its own repository.
     repositories: Mapping[str, object] = get_registered_artifact_repositories()
     if repositories.get("gs") is not plugins.gcs_artifact_repository:
         raise RuntimeError("MLflow did not take the artifact repository of this package for gs://")
@@ -100,7 +100,7 @@ def import_flask() -> "Flask":
 
 
 def import_fastapi() -> "FastAPI":
-    """MLflow's whole server: the routes that only FastAPI has, and the Flask app at its end."""
+    """Import the FastAPI half of MLflow's server, whose last route is a mount of the Flask app."""
     with lazy_pandas.only_named():
         from mlflow.server import fastapi_app
 
@@ -109,9 +109,10 @@ def import_fastapi() -> "FastAPI":
 
 
 def run_messages() -> "dict[object, MakeMessage]":
-    """For MLflow's views of runs, what they answer to the request at hand, and how they check it.
+    """Returns, by MLflow's view, functions that check the current request and return its message.
 
-    tests/server/test_runs.py knows their source, so that an upgrade which changes it fails there.
+    tests/server/test_runs.py compares the views' source, so that an upgrade that changes it fails
+    there.
     """
     from mlflow.protos.service_pb2 import GetRun, SearchRuns
     from mlflow.server import handlers
@@ -144,7 +145,7 @@ def run_messages() -> "dict[object, MakeMessage]":
 
 
 def gateway_change(view: object) -> "tuple[str, Any] | None":
-    """Returns which change of the gateway a view makes, and the request as MLflow parses it."""
+    """Returns the kind of change that a view makes to the gateway, and the parsed request."""
     from mlflow.protos import service_pb2
     from mlflow.server import handlers
 
@@ -161,10 +162,10 @@ def gateway_change(view: object) -> "tuple[str, Any] | None":
 
 
 def gateway_secret(secret_id: str) -> "GatewaySecretInfo":
-    """A stored secret without its value.
+    """Returns a stored secret without its value.
 
     Raises:
-        MlflowException: if there is none.
+        MlflowException: if it doesn't exist.
     """
     from mlflow.server.handlers import _get_tracking_store
 
@@ -173,8 +174,10 @@ def gateway_secret(secret_id: str) -> "GatewaySecretInfo":
 
 
 def gateway_model_definition(model_definition_id: str) -> "GatewayModelDefinition":
-    """Raises:
-    MlflowException: if there is none.
+    """Returns a stored model definition.
+
+    Raises:
+        MlflowException: if it doesn't exist.
     """
     from mlflow.server.handlers import _get_tracking_store
 
@@ -184,14 +187,14 @@ def gateway_model_definition(model_definition_id: str) -> "GatewayModelDefinitio
 
 
 def same_provider(one: str, other: str) -> bool:
-    """Whether two names are of one provider for MLflow."""
+    """Whether MLflow treats two names as the same provider."""
     from mlflow.utils.provider_filter import normalize_provider_name
 
     return bool(normalize_provider_name(one) == normalize_provider_name(other))
 
 
 def history_exceeds(run_id: str, key: str, values: int) -> bool:
-    """Whether a run's metric has more values than that."""
+    """Whether a run's metric has more than so many values."""
     from mlflow.server.handlers import _get_tracking_store
     from mlflow.store.tracking.dbmodels.models import SqlMetric
 
@@ -202,7 +205,7 @@ def history_exceeds(run_id: str, key: str, values: int) -> bool:
 
 
 def mark_calls_back() -> None:
-    """Have the gateway's guardrails say when they call this server itself."""
+    """Mark the calls that the gateway's guardrails make to this server itself."""
     from mlflow.gateway.guardrails import JudgeGuardrail
 
     judge, sanitize = JudgeGuardrail._invoke_judge, JudgeGuardrail._sanitize
@@ -224,7 +227,7 @@ def mark_calls_back() -> None:
 
 
 def bound_webhooks(*, largest: int, seconds: float) -> None:
-    """Limit the answers of webhooks' addresses, as `outgoing_limits.bound_session` does."""
+    """Limit the responses of webhooks' addresses; see `answer_limits.bound_session`."""
     from mlflow.webhooks import delivery
 
     session = delivery._create_webhook_session()
@@ -233,7 +236,7 @@ def bound_webhooks(*, largest: int, seconds: float) -> None:
 
 
 def bound_providers(answers: answer_limits.ProviderAnswers) -> None:
-    """Limit the answers of models' providers."""
+    """Limit the responses of model providers."""
     from mlflow.gateway.providers import utils
 
     post = utils._aiohttp_post
@@ -252,7 +255,7 @@ def bound_providers(answers: answer_limits.ProviderAnswers) -> None:
 
 
 def close_artifact_schemes(allowed: Collection[str]) -> None:
-    """Have MLflow refuse every artifact repository of another scheme."""
+    """Make MLflow refuse artifact addresses with any other scheme."""
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact import artifact_repository_registry as registry
 
@@ -269,7 +272,7 @@ def close_artifact_schemes(allowed: Collection[str]) -> None:
 
 
 def error_answers(view: "Callable[..., R]") -> "Callable[..., R | Response]":
-    """A view whose exceptions are answered as those of MLflow's own."""
+    """Wrap a view so that its exceptions become responses as in MLflow's own views."""
     from mlflow.server.handlers import catch_mlflow_exception
 
     wrapped: Callable[..., R | Response] = catch_mlflow_exception(view)
@@ -277,7 +280,7 @@ def error_answers(view: "Callable[..., R]") -> "Callable[..., R | Response]":
 
 
 def content_disposition(file_name: str) -> str:
-    """The header that makes a browser save what it gets, with any name."""
+    """Returns the header that makes a browser save the response under this name."""
     from mlflow.server.handlers import _content_disposition_attachment
 
     header: str = _content_disposition_attachment(file_name)
@@ -285,7 +288,7 @@ def content_disposition(file_name: str) -> str:
 
 
 def mime_type(file_name: str) -> str:
-    """What MLflow takes a file for by its name; `MLmodel` and its like are text."""
+    """Returns the MIME type that MLflow guesses from a name; `MLmodel` and the like are text."""
     from mlflow.utils.mime_type_utils import _guess_mime_type
 
     guessed: str = _guess_mime_type(file_name)
@@ -313,7 +316,7 @@ def open_stores() -> None:
 
 
 def schema_revision(connection: Connection) -> str | None:
-    """The database's Alembic revision, None where MLflow never was."""
+    """Returns the database's Alembic revision, None if MLflow has never used the database."""
     from mlflow.store.db.utils import _get_schema_version
 
     revision: str | None = _get_schema_version(_OneConnection(connection))
@@ -321,7 +324,7 @@ def schema_revision(connection: Connection) -> str | None:
 
 
 def latest_schema_revision() -> str:
-    """The revision that this version of MLflow works with."""
+    """Returns the revision that this version of MLflow requires."""
     from mlflow.store.db.utils import _get_latest_schema_revision
 
     revision: str = _get_latest_schema_revision()
@@ -329,7 +332,7 @@ def latest_schema_revision() -> str:
 
 
 def known_schema_revisions() -> frozenset[str]:
-    """All revisions that this version of MLflow can upgrade from."""
+    """Returns the revisions that this version of MLflow can upgrade from."""
     from alembic.script import ScriptDirectory
     from mlflow.store.db.utils import _get_alembic_config
 
@@ -338,9 +341,9 @@ def known_schema_revisions() -> frozenset[str]:
 
 
 def create_or_upgrade_schema(connection: Connection) -> None:
-    """Create the tables in an empty database, or bring those that are there up to date.
+    """Create the tables in an empty database, or upgrade the existing ones.
 
-    All in the transaction that the connection is in, which MLflow's own way makes several of.
+    Everything happens in the connection's transaction; MLflow's own function uses several.
     """
     from alembic import command
     from mlflow.store.db.utils import _all_tables_exist, _get_alembic_config
@@ -354,9 +357,9 @@ def create_or_upgrade_schema(connection: Connection) -> None:
 
 
 class _OneConnection:
-    """For MLflow's code that is given an engine, or takes a connection's, and opens another.
+    """Stands in for an engine, so that MLflow's code uses this connection and opens no other.
 
-    Alembic leaves a transaction alone that the connection is in already.
+    Alembic doesn't begin or commit a transaction if the connection already has one.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -368,7 +371,10 @@ class _OneConnection:
 
 
 def gateway_keys() -> Table:
-    """The gateway's API keys. Each is encrypted with a key that `kek_version` has wrapped."""
+    """Returns the table of the gateway's API keys.
+
+    Each is encrypted with its own key, which the passphrase of version `kek_version` has wrapped.
+    """
     from mlflow.store.tracking.dbmodels.models import SqlGatewaySecret
 
     table: Table = SqlGatewaySecret.__table__
@@ -376,7 +382,7 @@ def gateway_keys() -> Table:
 
 
 def webhooks() -> Table:
-    """Their secrets are encrypted with `webhook_key`."""
+    """Returns the table of webhooks, whose secrets are encrypted with `webhook_key`."""
     from mlflow.store.model_registry.dbmodels.models import SqlWebhook
 
     table: Table = SqlWebhook.__table__
@@ -384,7 +390,7 @@ def webhooks() -> Table:
 
 
 def rewrapped(wrapped: bytes, *, old: tuple[int, str], new: tuple[int, str]) -> bytes | None:
-    """A key wrapped with another version and passphrase; None if the old one can't unwrap it."""
+    """Wrap a key with another version and passphrase; None if the old ones can't unwrap it."""
     from mlflow.exceptions import MlflowException
     from mlflow.utils.crypto import rotate_secret_encryption
 
@@ -397,27 +403,28 @@ def rewrapped(wrapped: bytes, *, old: tuple[int, str], new: tuple[int, str]) -> 
 
 @cache
 def _kek(version: int, passphrase: str) -> "KEKManager":
-    """It costs a third of a second, on purpose."""
+    """Returns a key manager, cached: deriving its key takes a third of a second, on purpose."""
     from mlflow.utils.crypto import KEKManager
 
     return KEKManager(passphrase=passphrase, kek_version=version)
 
 
 def webhook_key(passphrase: str) -> str:
+    """Returns the key for the webhooks' secrets, derived from the passphrase."""
     return _fernet_key(passphrase, purpose="webhooks")
 
 
 def _fernet_key(passphrase: str, *, purpose: str) -> str:
-    """RFC 5869, so that nothing is learned of the passphrase or of another purpose's key."""
+    """Derive a key by RFC 5869, which reveals neither the passphrase nor other purposes' keys."""
     key = HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose.encode())
     return base64.urlsafe_b64encode(key.derive(passphrase.encode())).decode()
 
 
 class _NoLoginApp(MetaPathFinder):
-    """Says at once that MLflow's own login can't be imported, for want of Flask-WTF.
+    """Makes the import of MLflow's own login fail at once, since Flask-WTF isn't installed.
 
-    Every search for runs tries to, which executes a module of nine thousand lines up to where it
-    fails, and Python remembers only what succeeds: 2 ms and more of each search.
+    Every search for runs tries this import. It runs a module of nine thousand lines up to the point
+    where it fails, and Python doesn't cache failures: 2 ms and more of each search.
     """
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:
@@ -429,7 +436,7 @@ _no_login_app = _NoLoginApp()
 
 
 def _server_constants() -> ModuleType:
-    """`mlflow.server.constants`, without `mlflow.server`, which reads them while it is imported."""
+    """Import `mlflow.server.constants` without `mlflow.server`, which reads the environment."""
     with lazy_pandas.only_named():
         package = find_spec("mlflow.server")
     assert package is not None and package.origin is not None  # noqa: S101, PT018

@@ -1,4 +1,4 @@
-"""What MLflow finds by the entry points of this package, and imports at its start."""
+"""The plug-ins that MLflow finds through this package's entry points and imports at its start."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 def gcs_artifact_repository(
     artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
 ) -> "KeylessGCSArtifactRepository":
-    """The repository of a `gs://` address; the storage library is imported by the first."""
+    """Returns the repository of a `gs://` address. The first call imports the storage library."""
     from tracking_server.artifacts.repository import KeylessGCSArtifactRepository
 
     return KeylessGCSArtifactRepository(

@@ -1,7 +1,7 @@
-"""The text that MLflow makes of a protobuf message, written in one go.
+"""Writes a protobuf message as the JSON text that MLflow makes of it, in one step.
 
-MLflow turns a message into dictionaries, twice, and those into text by json's encoder in Python,
-as the one in C doesn't indent: half of what a search for runs costs.
+MLflow converts a message to dictionaries, twice, and these to text with json's Python encoder,
+because the C encoder doesn't indent. That is half the cost of a search for runs.
 """
 
 import math
@@ -23,14 +23,14 @@ _INTEGERS = frozenset(
 )
 
 Write = Callable[[Any, str], str]
-"""Of a value, in a line that is indented so."""
+"""Writes a value. The second argument is the line break with the current indentation."""
 
 
 def to_json(message: Message) -> str:
-    """Exactly `mlflow.utils.proto_json_utils.message_to_json` of it.
+    """Returns exactly what `mlflow.utils.proto_json_utils.message_to_json` returns.
 
     Raises:
-        TypeError: if a field is of a kind that isn't written here.
+        TypeError: if a field has a type that isn't supported here.
     """
     return _writer(message.DESCRIPTOR)(message, "\n")
 

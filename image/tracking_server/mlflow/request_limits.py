@@ -1,7 +1,7 @@
-"""What a request to MLflow's API may ask for: sizes, counts and places, checked before its view.
+"""Limits sizes, counts and locations in requests to MLflow's API, before the view runs.
 
-MLflow checks many of them itself. These are the ones that it leaves open, and that can take the
-server's memory or its credentials.
+MLflow checks many of them itself. These are the ones that it doesn't check and that could use up
+the server's memory or expose its credentials.
 """
 
 import json
@@ -19,8 +19,8 @@ from tracking_server.gate.json_limits import NOT_JSON
 from tracking_server.mlflow import gateway_policy, internals
 
 MAX_TEXT = 32 * 1024
-"""Characters of a filter, which takes 160 times as much memory while it is parsed; the page's
-longest, with a run's id in each term, have some thousand."""
+"""Characters of a filter, which takes 160 times as much memory while it is parsed. The longest ones
+of MLflow's page, with a run's id in each term, have some thousand."""
 
 MAX_TOKEN = 8 * 1024
 """Characters of a page token."""
@@ -37,31 +37,31 @@ MAX_TERMS = 10
 """Terms of an order; each may be a join."""
 
 MAX_TRACES = 100
-"""Traces that are read whole in one request; MLflow's client asks for 10."""
+"""Traces that are read in full in one request; MLflow's client asks for 10."""
 
 MAX_MODELS = 20
 """Models of a gateway's endpoint, which are tried one after the other."""
 
 MAX_MONTHS = 1200
-"""Units of a budget's duration, through which MLflow counts."""
+"""Units of a budget's duration; MLflow loops over them."""
 
 LONGEST_EXPIRATION = 3600
-"""Seconds for which a signed address holds; a changed password doesn't end it."""
+"""Seconds for which a signed address is valid; changing the password doesn't revoke it."""
 
 MAX_ITEMS = 10_000
 """Ids and other items of a list."""
 
 MAX_RESULTS = 50_000
-"""Results of one page, as MLflow has it for runs; its client asks for 10,000 at most."""
+"""Results of one page; MLflow has this limit for runs, and its client asks for 10,000 at most."""
 
 MAX_HISTORY = 25_000
-"""Values of a metric in one answer, as many as MLflow's client asks for at a time."""
+"""Values of a metric in one response, as many as MLflow's client asks for at a time."""
 
 MAX_GRAPHQL_RESULTS = 1000
-"""Results of a search by GraphQL; each may lead to another query of the database."""
+"""Results of a search by GraphQL; each may cause another database query."""
 
 MAX_PARTS = 10_000
-"""Parts of an upload, as many as Cloud Storage takes:
+"""Parts of an upload; Cloud Storage's own limit:
 https://cloud.google.com/storage/quotas#requests"""
 
 MAX_GRAPHQL_BRACKETS = 200
@@ -70,11 +70,11 @@ MAX_GRAPHQL_BRACKETS = 200
 _ARTIFACTS = re.compile(
     r"mlflow-artifacts:/(?:[^/].*)?|gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](?:/.*)?"
 )
-"""Where artifacts may be: what the server can reach, and what outlives it. The names of buckets:
+"""Locations that artifacts may have: the server can reach them, and they outlive it. Bucket names:
 https://cloud.google.com/storage/docs/buckets#naming"""
 
 _BACK_REFERENCE = re.compile(r"\brlike\b.*\\[1-9]", re.IGNORECASE | re.DOTALL)
-"""With one, Postgres tries every way to match; without, it takes time in proportion to the text:
+"""With a back reference Postgres tries every way to match; without one it takes linear time:
 https://www.postgresql.org/docs/current/functions-matching.html#POSIX-MATCHING-RULES"""
 
 _FILTERS = frozenset({"filter", "filterstring"})
@@ -88,11 +88,11 @@ _NUMBERS = {
 }
 _LOCATIONS = frozenset({"artifactlocation", "defaultartifactroot"})
 _NESTED = 4
-"""Levels of a request's objects that are looked into."""
+"""Levels of nested objects in a request that are checked."""
 
 _WAITS = re.compile(r"/(?:ajax-)?api/2\.0/mlflow/webhooks/[^/]+/test")
 _WAITING = BoundedSemaphore(2)
-"""Requests at a time that wait for an address of the caller's, each in one of the threads."""
+"""Requests at a time that wait for an address chosen by a caller; each blocks a thread."""
 
 
 def enforce(flask: Flask) -> None:
@@ -100,7 +100,7 @@ def enforce(flask: Flask) -> None:
 
     @internals.error_answers
     def check() -> Response | None:
-        if request.method == "OPTIONS":  # which Flask answers without the view
+        if request.method == "OPTIONS":  # Flask responds without the view
             return None
         fields = given_fields()
         if request.path.endswith("/graphql"):
@@ -129,7 +129,7 @@ def enforce(flask: Flask) -> None:
 
 
 def query_problem(query: bytes) -> str:
-    """Why a query asks for too much, nothing if it doesn't."""
+    """Returns why a query asks for too much, or an empty string if it doesn't."""
     try:
         found = parse_qs(query.decode("latin-1"), max_num_fields=MAX_ITEMS)
     except ValueError:
@@ -144,12 +144,15 @@ def query_problem(query: bytes) -> str:
 
 
 def given_fields() -> Mapping[str, Any]:
-    """What MLflow takes for the request's fields: a GET's query, or JSON, even twice encoded."""
+    """Returns the request's fields as MLflow reads them: from a GET's query or from JSON.
+
+    Like MLflow, it accepts JSON that is encoded twice.
+    """
     if request.path.endswith(NOT_JSON) or (request.method in ("GET", "HEAD") and request.args):
         return {
             name: values if len(values) > 1 else values[0] for name, values in request.args.lists()
         }
-    # The request keeps it for MLflow's own call with the same arguments.
+    # Cached for MLflow's own call with the same arguments.
     fields = request.get_json(force=True, silent=True)
     if isinstance(fields, str):
         try:
@@ -160,7 +163,7 @@ def given_fields() -> Mapping[str, Any]:
 
 
 def check_fields(fields: Mapping[str, Any], *, levels: int = _NESTED) -> None:
-    """Check each field, and those of the objects in it.
+    """Check each field, including those of nested objects.
 
     Raises:
         MlflowException: as `check_field`.
@@ -177,7 +180,8 @@ def check_field(name: str, value: Any) -> None:
     """Check one field by its name, in snake case or in protobuf's camel case.
 
     Raises:
-        MlflowException: if it is too long, too many, too large, or in the wrong place.
+        MlflowException: if the value is too long or too large, has too many items, or names a
+            location that isn't allowed.
     """
     key = name.replace("_", "").lower()
     if isinstance(value, str):
@@ -210,7 +214,7 @@ def check_field(name: str, value: Any) -> None:
             raise _refused(f"A term of {name} has more than {MAX_TOKEN} characters")
     if key in _NUMBERS:
         lowest, highest = _NUMBERS[key]
-        # What isn't a number MLflow refuses in its own words.
+        # MLflow itself refuses values that aren't numbers.
         if (number := _integer(value)) is not None and not lowest <= number <= highest:
             raise _refused(
                 f"{name} is {str(value)[:40]}, and must be a number from {lowest} to {highest}"
@@ -218,7 +222,7 @@ def check_field(name: str, value: Any) -> None:
 
 
 def check_location(name: str, location: str) -> None:
-    """Refuse a place for artifacts that ends with this instance, or that it can't reach.
+    """Refuse an artifact location that is lost with this instance, or that it can't reach.
 
     Raises:
         MlflowException: saying what to use.
@@ -233,7 +237,7 @@ def check_location(name: str, location: str) -> None:
 
 
 def check_history(fields: Mapping[str, Any]) -> None:
-    """Refuse to read a long history whole; MLflow's client asks for pages.
+    """Refuse to read a long history in one request; MLflow's client asks for pages.
 
     Raises:
         MlflowException: saying how to ask for a page.
@@ -251,10 +255,10 @@ def check_history(fields: Mapping[str, Any]) -> None:
 
 
 def check_traces(trace_ids: Any) -> None:
-    """Refuse to read more traces whole than fit.
+    """Refuse to read more full traces than fit in memory.
 
     Raises:
-        MlflowException: saying how many there may be.
+        MlflowException: saying how many are allowed.
     """
     if isinstance(trace_ids, list) and len(trace_ids) > MAX_TRACES:
         raise _refused(
@@ -264,10 +268,10 @@ def check_traces(trace_ids: Any) -> None:
 
 
 def check_graphql(fields: Mapping[str, Any]) -> None:
-    """Refuse a query that is far longer, or asks for far more, than the page's.
+    """Refuse a query that is far longer, or asks for far more, than those of MLflow's page.
 
     Raises:
-        MlflowException: saying how much there may be.
+        MlflowException: saying how much is allowed.
     """
     query = fields.get("query")
     if not isinstance(query, str):
@@ -288,7 +292,7 @@ def _integer(value: Any) -> int | None:
     if isinstance(value, list):
         value = value[0] if value else None
     try:
-        # As protobuf's parser, which takes 1e4 for 10,000. Longer ones are out of every range.
+        # Like protobuf's parser, which accepts 1e4 as 10,000. Longer numbers exceed every range.
         return int(float(str(value)[:30]))
     except (ValueError, OverflowError):
         return None

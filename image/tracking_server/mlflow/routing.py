@@ -1,7 +1,7 @@
-"""MLflow's two halves side by side: each request goes to the one that has its route.
+"""Routes each request to the half of MLflow, Flask or FastAPI, that has its route.
 
-Stock MLflow mounts Flask under FastAPI, so that nine routes of ten pass through both, and imports
-both at its start. Here Flask's are answered straight, and the FastAPI half (traces by OTLP,
+Stock MLflow mounts Flask under FastAPI, so that nine of ten routes pass through both, and imports
+both at its start. Here requests for Flask go to it directly, and the FastAPI half (traces by OTLP,
 gateway, assistant, jobs, MCP) is imported when the first request needs it.
 """
 
@@ -19,24 +19,25 @@ from tracking_server.gate.viewer_policy import LOOKING
 from tracking_server.serve.nested_threads import NestedThreads
 
 _REMEMBERED = 4096
-"""Paths of which it is known where they go; most of MLflow's have nothing variable in them."""
+"""Paths whose route is cached; most of MLflow's paths have no variable part."""
 
 _LONGEST = 512
-"""Characters of a path that is remembered; MLflow's own are shorter."""
+"""Characters of a path that is cached; MLflow's own are shorter."""
 
 VIEWERS = 8
-"""Requests of the viewer at a time that the FastAPI half works on. It has 40 threads, which
-transfers of artifacts need as well: https://anyio.readthedocs.io/en/stable/threads.html"""
+"""Requests of the viewer that the FastAPI half handles at a time. It has 40 threads, which artifact
+transfers use as well: https://anyio.readthedocs.io/en/stable/threads.html"""
 
 
 class Composition:
-    """Sends to `flask` what FastAPI would only have passed on to its mount at `/`.
+    """Sends a request to `flask` if FastAPI would only pass it on to its mount at `/`.
 
-    `native_problem` says why a query asks for too much; Flask's requests are checked by Flask.
+    `native_problem` returns why a query asks for too much, for the FastAPI half; in Flask,
+    `request_limits` checks each request.
 
-    `has_flask_route` tells of a path and a method whether Flask has a route for them. The routes
-    that both halves have are the same function twice, or are answered before this
-    (tests/server/test_composition.py knows each by name).
+    `has_flask_route` tells whether Flask has a route for a path and a method. Routes that both
+    halves have lead to the same function, or are handled before this class
+    (tests/server/test_composition.py lists them).
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Composition:
 
 
 class _Native:
-    """The FastAPI half, imported once by whichever request is first."""
+    """The FastAPI half, imported once, for the first request that needs it."""
 
     def __init__(self, import_app: Callable[[], Starlette]) -> None:
         self._import = import_app
@@ -89,7 +90,7 @@ class _Native:
     async def app(self) -> Starlette:
         if self._importing is None:
             self._importing = asyncio.create_task(self._start())
-        # A client that goes away ends its own wait and not the import.
+        # If a client disconnects, its own wait ends and the import goes on.
         return await asyncio.shield(self._importing)
 
     async def has_route(self, path: str, method: str) -> bool:
@@ -98,7 +99,7 @@ class _Native:
         return self._matches(path, method)
 
     async def live(self, receive: Receive, send: Send) -> None:
-        """The server's lifespan; the half's own begins when it is imported."""
+        """Handle the server's lifespan; that of the FastAPI half begins when it is imported."""
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -113,7 +114,7 @@ class _Native:
 
 
 def _remembering(look: Callable[[str, str], bool]) -> Callable[[str, str], bool]:
-    """The same function of path and method, which remembers what it found for short paths."""
+    """Returns the same function with a cache for short paths."""
     remembered = lru_cache(_REMEMBERED)(look)
 
     def found(path: str, method: str) -> bool:
@@ -123,16 +124,16 @@ def _remembering(look: Callable[[str, str], bool]) -> Callable[[str, str], bool]
 
 
 def _fits_mount(path: str) -> bool:
-    """Starlette's pattern for it takes every path that begins with a slash and is one line."""
+    """Whether Starlette's pattern for the mount matches: a slash first, and no line break."""
     return path.startswith("/") and "\n" not in path
 
 
 def _matches(app: Starlette, path: str, method: str) -> bool:
     *native, mount = app.routes
-    # What comes after the mount would never be reached, and what is it must be everything.
+    # The mount must match every path, so routes after it would never be reached.
     if not isinstance(mount, Mount) or mount.path or any(isinstance(r, Mount) for r in native):
         raise RuntimeError("MLflow no longer mounts Flask at / as the last of its routes")
-    # The first route that takes a request answers it; a path that matches but for its method is
-    # the mount's.
+    # The first route that matches fully handles the request. If only the path matches and not the
+    # method, the request goes to the mount.
     scope = {"type": "http", "path": path, "method": method, "root_path": ""}
     return any(route.matches(scope)[0] is Match.FULL for route in native)

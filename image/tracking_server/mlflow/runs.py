@@ -1,4 +1,4 @@
-"""runs/get and runs/search as MLflow answers them, but that the answer is written in one go."""
+"""Handles runs/get and runs/search as MLflow does, but writes the response in one step."""
 
 from flask import Flask, Response, current_app, request
 
@@ -7,7 +7,7 @@ from tracking_server.mlflow.proto_json import to_json
 
 
 def answer_at_once(flask: Flask) -> None:
-    """Answer them in place of MLflow's views, after everything that it checks before a view."""
+    """Replace MLflow's two views, after all checks that run before a view."""
     messages = internals.run_messages()
 
     @internals.error_answers
@@ -16,7 +16,7 @@ def answer_at_once(flask: Flask) -> None:
 
     @flask.before_request
     def answer() -> Response | None:
-        if request.method == "OPTIONS":  # which Flask answers without the view
+        if request.method == "OPTIONS":  # Flask responds without the view
             return None
         message = messages.get(current_app.view_functions.get(request.endpoint or ""))
         return respond(message) if message else None

@@ -1,8 +1,8 @@
-"""MLflow's Flask app, answered from a pool of threads.
+"""Runs MLflow's Flask app in a pool of threads.
 
-MLflow mounts it under FastAPI behind two middleware layers, which cost more than a plain request
-takes. This is that mount without them; Flask does the same security checks itself. The ready
-part, a2wsgi, awaits `receive` from another thread, which granian's can't be.
+MLflow mounts the app under FastAPI behind two middleware layers, which take longer than a plain
+request. This module is that mount without them; Flask does the same security checks itself. The
+library for this, a2wsgi, awaits `receive` from another thread, which granian doesn't support.
 """
 
 import asyncio
@@ -21,15 +21,16 @@ from tracking_server.client_left import LEFT
 from tracking_server.gate.viewer_policy import LOOKING
 
 GRACE = 1.0
-"""Seconds that a request may go on before it is looked whether its client is still there. What a
-client sends just before it ends is logged all the same."""
+"""Seconds that a request may run before the server checks whether its client is still connected. A
+request that a client sends just before it exits is still logged."""
 
 
 class FlaskThreads:
-    """Takes HTTP requests; a body is read whole before a thread is taken for it.
+    """Handles HTTP requests; each body is read completely before its request occupies a thread.
 
-    `cut` ends what a thread, named by its number, waits for: it is called when the client has gone
-    away. Viewers have their own threads, `viewers_threads`, so that they keep nobody else waiting.
+    `cut` ends the database statement that a thread, given by its number, waits for. It is called
+    when the client has disconnected. Viewers have separate threads, `viewers_threads`, so that
+    they don't delay the user.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class FlaskThreads:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         messages = self._messages(build_environ(scope, await _whole(receive)))
         loop = asyncio.get_running_loop()
-        # In this request's context, for what is logged with its trace.
+        # In this request's context, so that log entries have its trace.
         context = copy_context()
         left = Event()
         context.run(LEFT.set, left)
@@ -74,7 +75,7 @@ class FlaskThreads:
             watch.stop()
 
     def _messages(self, environ: dict[str, Any]) -> Iterator[list[Message]]:
-        """Run the application. Almost every answer is one chunk, and so one batch."""
+        """Run the application. Almost every response is one chunk, and so one batch."""
         start: Message = {"type": "http.response.start"}
 
         def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> Any:
@@ -97,7 +98,7 @@ class FlaskThreads:
 
 
 class _AtWork:
-    """The thread that works for a request right now, if any."""
+    """The thread that currently works for a request, if any."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -112,14 +113,14 @@ class _AtWork:
             self._thread = None
 
     def interrupt(self, cut: Callable[[int], None]) -> None:
-        # The thread can't begin with another request's work meanwhile.
+        # With the lock held, the thread can't begin to work for another request.
         with self._lock:
             if self._thread is not None:
                 cut(self._thread)
 
 
 class _Watch:
-    """Calls `gone` once if the client goes away."""
+    """Calls `gone` once if the client disconnects."""
 
     def __init__(self, receive: Receive, gone: Callable[[], None]) -> None:
         self._receive, self._gone = receive, gone
