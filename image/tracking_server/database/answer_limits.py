@@ -1,4 +1,4 @@
-"""Limits the memory that the database's answers take in the requests in progress."""
+"""Limits the memory that query results take in all requests in progress."""
 
 from contextvars import ContextVar
 from threading import Condition
@@ -8,27 +8,28 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tracking_server.gate.viewer_policy import LOOKING
 
 ROW, BYTE = 1700, 5
-"""Bytes of memory for each row that the database returns, and for each of its bytes: MLflow makes
-objects, messages and JSON of them. Measured with pages of 1,000 to 10,000 runs with 30 values each,
-which take 2,000 bytes for each row of 73."""
+"""Bytes of memory for each row that the database returns, and for each byte of it: MLflow turns
+rows into objects, messages and JSON. Measured with pages of 1,000 to 10,000 runs with 30 values
+each, which take 2,000 bytes for each row of 73."""
 
 SMALL = 512 * 1024
-"""Bytes of memory that each request has besides, so that small ones don't wait for large ones."""
+"""Bytes of memory that each request may use in addition, so that small requests don't wait for
+large ones."""
 
 WAITING = 10.0
-"""Seconds that a request waits for others to finish with what they hold."""
+"""Seconds that a request waits for other requests to free memory."""
 
 
 class TooLarge(Exception):
-    """The answer to one request exceeds the whole limit."""
+    """The results for one request exceed the whole limit."""
 
 
 class Full(Exception):
-    """The requests in progress together exceed the limit."""
+    """The requests in progress exceed the limit together."""
 
 
 class Answers:
-    """Bytes of memory that the requests of one kind of caller may hold together."""
+    """The memory that all requests of the user, or of the viewer, may hold together."""
 
     def __init__(self, size: int) -> None:
         self.size = self._free = size
@@ -52,7 +53,7 @@ class Answers:
 
 
 class Answer:
-    """What the database has returned to one request."""
+    """The memory that the database's results for one request take."""
 
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
@@ -60,15 +61,15 @@ class Answer:
         self._closed = False
 
     def add(self, received: int, rows: int) -> None:
-        """Count bytes that have been received, and rows made of them.
+        """Count bytes that have been received, and the rows in them.
 
         Raises:
-            TooLarge: if this request has asked for too much.
-            Full: if all requests together have.
+            TooLarge: if this request exceeds the limit.
+            Full: if all requests together exceed it.
         """
         size = received * BYTE + rows * ROW
         if self._closed:
-            # What is done after the response, such as writing a trace, is short.
+            # Work after the response, such as writing a trace, is short.
             return
         if self._held + size - SMALL > self._answers.size:
             raise TooLarge
@@ -84,11 +85,11 @@ class Answer:
 
 
 ANSWER: ContextVar[Answer | None] = ContextVar("answer", default=None)
-"""The answer to the request that this thread works for."""
+"""The results for the request that this thread works for."""
 
 
 class AnswerLimit:
-    """Counts what the database returns to each request, until the response has been sent."""
+    """Counts what the database returns for each request, until the response has been sent."""
 
     def __init__(self, app: ASGIApp, *, user: Answers, viewer: Answers) -> None:
         self.app = app

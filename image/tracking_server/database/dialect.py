@@ -1,8 +1,8 @@
-"""pg8000's dialect, but that Postgres may take a string for what it stands beside.
+"""pg8000's dialect, without the cast of strings to VARCHAR.
 
-MLflow compares integer columns with strings, such as a version with "1". A driver that writes the
-values into the statement, as psycopg2 does, leaves it to Postgres what '1' is; SQLAlchemy casts
-pg8000's strings to VARCHAR, and Postgres then knows no operator for the two.
+MLflow compares integer columns with strings, such as a version with "1". With a driver that writes
+values into the statement, such as psycopg2, Postgres infers the type of '1'. With pg8000 SQLAlchemy
+casts strings to VARCHAR, and Postgres has no operator that compares these with integers.
 """
 
 from sqlalchemy.dialects import registry
@@ -11,11 +11,14 @@ from sqlalchemy.types import String
 from sqlalchemy.util import update_copy
 
 DRIVER = "postgresql+tracking_server"
-"""Names the dialect below in a URL."""
+"""The name of the dialect below in a URL."""
 
 
 class UncastStrings(PGDialect_pg8000):
-    """https://docs.sqlalchemy.org/en/20/core/connections.html#registering-new-dialects"""
+    """Sends strings without a cast.
+
+    https://docs.sqlalchemy.org/en/20/core/connections.html#registering-new-dialects
+    """
 
     supports_statement_cache = True
     colspecs = update_copy(PGDialect_pg8000.colspecs, {String: String})

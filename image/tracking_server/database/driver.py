@@ -1,13 +1,13 @@
-"""pg8000 with one round trip for each statement, where it takes three, and four for the first.
+"""pg8000 with one round trip per statement instead of three, or four for a transaction's first.
 
-pg8000 sends a statement in parts and waits after each: BEGIN, its text, what it returns, its
-values. Postgres takes them as well at once, which the protocol calls pipelining:
+pg8000 sends a statement in parts and waits after each: BEGIN, the text, the description of the
+result, the values. Postgres also accepts all parts at once, which the protocol calls pipelining:
 https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELINING
-No statement is kept under a name in the session, so none can outlive a change of the schema.
+The session keeps no named statements, so none can become invalid when the schema changes.
 
-SQLAlchemy takes this module for the driver: `create_engine(module=...)`. It stands in for some of
-pg8000's methods and reads what they keep; tests/server/test_driver.py knows their source, so that
-an upgrade which changes it fails there.
+SQLAlchemy uses this module as the driver: `create_engine(module=...)`. It overrides some of
+pg8000's methods and reads their attributes; tests/server/test_driver.py compares their source, so
+that an upgrade that changes it fails there.
 """
 
 import select
@@ -19,7 +19,7 @@ from struct import Struct
 from time import monotonic
 from typing import Any
 
-from pg8000 import *  # noqa: F403  what else SQLAlchemy looks for in a driver
+from pg8000 import *  # noqa: F403  the other names that SQLAlchemy expects in a driver
 from pg8000 import __version__ as __version__
 from pg8000 import legacy
 from pg8000.converters import make_params  # type: ignore[import-untyped]
@@ -46,35 +46,33 @@ from pg8000.exceptions import (  # type: ignore[import-untyped]
     InterfaceError,
 )
 
-# Postgres' own style, in which nothing needs to be translated. A value that a statement has twice
-# is one parameter then. Postgres compares GROUP BY with SELECT before it knows the values, and
-# refuses the statements of MLflow's trace charts otherwise:
-# https://github.com/sqlalchemy/sqlalchemy/issues/8204
 from tracking_server.database.answer_limits import ANSWER, Answer, Full, TooLarge
 from tracking_server.gate.viewer_policy import LOOKING
 from tracking_server.outgoing.egress import own_connection
 
+# Postgres' own style, which needs no translation. A value that occurs twice in a statement is then
+# one parameter. Otherwise Postgres refuses the statements of MLflow's trace charts, because it
+# compares GROUP BY with SELECT before it knows the values:
+# https://github.com/sqlalchemy/sqlalchemy/issues/8204
 paramstyle = "numeric_dollar"
 
 SURELY_ALIVE = 5.0
-"""Seconds after an answer in which a connection that hasn't ended is taken to be alive."""
+"""Seconds after a response for which an open connection is assumed to be alive."""
 PING_TIMEOUT = 5.0
-"""Seconds for the answer of a server that is asked whether it is alive. A connection of which the
-other end is gone without a word has none; a new one takes its place."""
+"""Seconds for the response to a ping. If the other end has vanished without closing the connection,
+there is none, and a new connection replaces this one."""
 STATEMENT_TIMEOUT, VIEWERS_STATEMENT_TIMEOUT = 60, 20
-"""Seconds after which Postgres itself ends a statement: less than the server waits for it."""
+"""Seconds after which Postgres itself ends a statement; less than this server waits for it."""
 LEFT_CHECK = 2
-"""Seconds between two looks of Postgres, while it works on a statement, whether the connection has
-ended."""
+"""Seconds between Postgres' checks, during a statement, whether the client is still connected."""
 IDLE_IN_TRANSACTION = 120
-"""Seconds after which Postgres ends a session that holds a transaction and asks for nothing."""
+"""Seconds after which Postgres ends a session that is idle in a transaction."""
 PIPELINED_ROWS = 250
-"""Rows sent before the answers are read. Those must fit in the socket's buffer: who waits for it
-to be emptied doesn't read."""
+"""Rows sent before the responses are read. The responses must fit in the socket's buffer: Postgres
+stops reading while that buffer is full."""
 
 TOO_LARGE, TOO_MANY = "54000", "53200"
-"""Postgres' own codes for exceeding a limit of the program, and for being out of memory now."""
-
+"""Postgres' own codes for exceeding a program limit and for being out of memory."""
 
 _READ_SIZE = 32 * 1024
 _int, _short = Struct("!i"), Struct("!H")
@@ -122,7 +120,7 @@ _BEGIN_PARTS = {
 
 @lru_cache(256)
 def _columns(description: bytes, encoding: str) -> list[dict[str, Any]]:
-    """What pg8000's cursor tells of a row's columns."""
+    """Returns the columns of a row description, as pg8000's cursor has them."""
     columns = []
     (count,) = _short.unpack_from(description)
     at = _short.size
@@ -150,7 +148,7 @@ def _row(buffer: bytes, at: int, decoders: Iterable[Any], encoding: str) -> list
 
 
 def _count(answer: Answer, received: int, rows: int) -> None:
-    """Raises Postgres' own errors, for which `outage` has the sentences."""
+    """Count a response; raise the errors of Postgres for which `errors` has messages."""
     try:
         answer.add(received, rows)
     except TooLarge:
@@ -162,10 +160,10 @@ def _count(answer: Answer, received: int, rows: int) -> None:
 
 
 class Connection(legacy.Connection):  # type: ignore[misc]
-    """A connection that is never waited for more often than needed.
+    """A connection that needs as few round trips as possible.
 
-    `answer_timeout` are the seconds in which a statement is given up, None for no end; pg8000's
-    own `timeout` is for opening the connection alone.
+    `answer_timeout` is the time in seconds after which a statement fails, None for no limit;
+    pg8000's own `timeout` applies only to opening the connection.
     """
 
     def __init__(self, *args: Any, answer_timeout: float | None = None, **kwargs: Any) -> None:
@@ -181,9 +179,10 @@ class Connection(legacy.Connection):  # type: ignore[misc]
         return Cursor(self)
 
     def is_alive(self) -> bool:
-        """Whether a statement would find the server, asked of it only if there is any doubt.
+        """Whether the server still responds; it is asked only in case of doubt.
 
-        A server that ends a session says so and closes it, and either can be read at once.
+        A server that ends a session sends a message and closes the connection, which shows at once
+        as data to read.
         """
         if self._usock is None:
             return False
@@ -199,7 +198,7 @@ class Connection(legacy.Connection):  # type: ignore[misc]
         return True
 
     def limit_statements(self) -> None:
-        """Have Postgres end what takes too long, or what nobody waits for any more.
+        """Make Postgres end statements that take too long, or whose client has disconnected.
 
         https://www.postgresql.org/docs/current/runtime-config-client.html
         """
@@ -207,12 +206,12 @@ class Connection(legacy.Connection):  # type: ignore[misc]
             f"set statement_timeout to '{STATEMENT_TIMEOUT}s'; "
             f"set idle_in_transaction_session_timeout to '{IDLE_IN_TRANSACTION}s'"
         )
-        # Postgres on macOS can't look: https://www.postgresql.org/docs/current/runtime-config-connection.html
+        # Postgres on macOS doesn't support it: https://www.postgresql.org/docs/current/runtime-config-connection.html
         with suppress(DatabaseError):
             self.execute_simple(f"set client_connection_check_interval to '{LEFT_CHECK}s'")
 
     def cut(self) -> None:
-        """Give whichever thread waits for an answer an error at once, as closing would not."""
+        """Raise an error at once in a thread that waits for a response; closing would not."""
         if self._usock is not None:
             with suppress(OSError):
                 self._usock.shutdown(SHUT_RDWR)
@@ -226,12 +225,12 @@ class Connection(legacy.Connection):  # type: ignore[misc]
             try:
                 self.execute_simple("rollback")
             except InterfaceError:
-                # The session is gone, and its transaction with it. An error here would take the
-                # place of the one that led here.
+                # The session is gone, and its transaction with it. An error here would replace
+                # the one that caused the rollback.
                 self.close()
 
     def close(self) -> None:
-        # A server that is gone needs no goodbye, and none needs two.
+        # The server may be gone, or the connection closed already.
         with suppress(InterfaceError):
             super().close()
 
@@ -256,11 +255,11 @@ class Connection(legacy.Connection):  # type: ignore[misc]
         return context
 
     def handle_messages(self, context: Context) -> None:
-        """Read the answer up to the server's being ready again, and raise its error if any."""
+        """Read the response until the server is ready again, and raise its error if it has one."""
         try:
             self._read_answer(context)
         except BaseException:
-            # The rest of this answer would be taken for the next statement's.
+            # The rest of this response would be read as the next statement's.
             self.close()
             raise
         self._answered = monotonic()
@@ -274,7 +273,7 @@ class Connection(legacy.Connection):  # type: ignore[misc]
         answer, counted = ANSWER.get(), 0
         while True:
             available = len(buffer) - start
-            # The type, and the length of what follows it with its own four bytes.
+            # The type, and the length of the rest of the message including its own four bytes.
             code, length = _unpack_header(buffer, start) if available >= 5 else (b"", 4)
             if (missing := 1 + length - available) > 0:
                 received = self._receive(missing)
@@ -303,9 +302,9 @@ class Connection(legacy.Connection):  # type: ignore[misc]
             start = end
 
     def _receive(self, missing: int) -> bytes:
-        """At least one byte, and of a long message all that is missing."""
+        """Receive at least one byte; for a long message, all that is missing."""
         try:
-            # Through pg8000's file, which may hold something from when the session began.
+            # Through pg8000's file, whose buffer may hold data from the start of the session.
             received: bytes = (
                 self._sock.read1(_READ_SIZE) if missing <= _READ_SIZE else self._sock.read(missing)
             )
@@ -317,7 +316,7 @@ class Connection(legacy.Connection):  # type: ignore[misc]
 
 
 class Cursor(legacy.Cursor):  # type: ignore[misc]
-    """Sends the start of a transaction with its first statement, and all rows of many at once."""
+    """Sends BEGIN together with the first statement, and many rows of values at once."""
 
     _input_oids: Sequence[int]
 
@@ -331,7 +330,7 @@ class Cursor(legacy.Cursor):  # type: ignore[misc]
                     operation, [args], oids=self._input_oids, begin=begin
                 )
             else:
-                # May be several statements, which Postgres takes in its simple protocol alone.
+                # May be several statements, which Postgres accepts only in its simple protocol.
                 if begin:
                     self._c.execute_simple(_begin())
                 self._context = self._c.execute_simple(operation)
@@ -343,7 +342,7 @@ class Cursor(legacy.Cursor):  # type: ignore[misc]
 
     def executemany(self, operation: str, param_sets: Iterable[Sequence[Any]]) -> "Cursor":
         rows = list(param_sets)
-        # Without a transaction, what comes before a row that fails would be undone with it.
+        # With autocommit, a failing row would also undo the rows before it.
         if len(rows) < 2 or self._c.autocommit or not _only_counts(operation):
             super().executemany(operation, rows)
             return self
@@ -366,18 +365,18 @@ class Cursor(legacy.Cursor):  # type: ignore[misc]
 
 
 def _begin() -> str:
-    """Postgres itself refuses a viewer's request that would change something."""
+    """Returns the statement that begins a transaction; a viewer's is read-only."""
     return _BEGIN_READ_ONLY if LOOKING.get() else _BEGIN
 
 
 def _only_counts(operation: str) -> bool:
-    """Whether the answer to a statement is surely short: no rows."""
+    """Whether the response to a statement is certainly short, because it returns no rows."""
     upper = operation.upper()
     return upper.lstrip().startswith(("INSERT", "UPDATE", "DELETE")) and "RETURNING" not in upper
 
 
 def _as_dbapi(error: DatabaseError) -> Error:
-    """The error as the class that pg8000's cursor raises it in."""
+    """Returns the error in the class that pg8000's cursor raises."""
     told = error.args[0]
     kinds = {"28000": InterfaceError, "23505": legacy.IntegrityError}
     state = told["C"] if isinstance(told, dict) else ""
@@ -390,6 +389,6 @@ def connect(*args: Any, **kwargs: Any) -> Connection:
         with own_connection():
             return Connection(*args, **kwargs)
     except OSError as error:
-        # pg8000 makes an error of its own of most that can happen to the socket, but of what
-        # happens while it waits for the first answers it doesn't.
+        # pg8000 converts most socket errors to its own class, but not those that happen while it
+        # waits for the first responses.
         raise InterfaceError("network error") from error

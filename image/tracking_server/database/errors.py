@@ -1,11 +1,12 @@
-"""What callers are told of the database's errors, and which of these may pass.
+"""Translates the database's errors for callers, and tells temporary errors from permanent ones.
 
-MLflow answers SQLAlchemy's OperationalError with 503, which its client tries again, and every other
-error with 400, which it does not. pg8000 has no error of that kind: a database that restarts, has
-no connection left or no disk would be the client's fault, and what it logs would be lost.
+MLflow responds to SQLAlchemy's OperationalError with 503, after which its client tries again, and
+to every other error with 400, after which it doesn't. pg8000 doesn't raise OperationalError: if the
+database restarts, or runs out of connections or disk space, clients would get 400 and lose what
+they log.
 
-It also responds with an error's whole text, which holds the statement and values of other callers.
-Callers get one sentence here, and the log has the rest.
+MLflow also sends an error's whole text, which contains the statement and values of other callers.
+This module gives callers one sentence and logs the rest.
 """
 
 import logging
@@ -20,20 +21,20 @@ from tracking_server.gate.viewer_policy import LOOKING
 from tracking_server.logs import request_id
 
 PASSING = frozenset({"08", "25", "28", "40", "53", "55", "57", "58"})
-"""Classes of SQLSTATE: connections, a standby that can't write yet, a password that was changed
-(the next revision has it), transactions in each other's way, resources, locks, an operator's doing,
-the system's. https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+"""SQLSTATE classes of temporary errors: connections, a standby that can't write yet, a changed
+password (the next revision has the new one), transaction conflicts, resources, locks, operator
+intervention, system errors. https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
 READ_ONLY = "25006"
 
 CANCELED = "57014"
-"""The statement took too long, or its client has left. It would again."""
+"""The statement took too long, or its client has disconnected; a retry would fail as well."""
 
 log = logging.getLogger(__name__)
 
 
 class DatabaseUnavailable(OperationalError):
-    """The database can't do now what it is asked to."""
+    """The database can't do this now; the client may try again."""
 
     def __init__(self, reason: str, cause: BaseException | None = None) -> None:
         super().__init__(None, None, cause or Error(reason))
@@ -44,7 +45,7 @@ class DatabaseUnavailable(OperationalError):
 
 
 def translate(context: ExceptionContext) -> DatabaseUnavailable | None:
-    """For SQLAlchemy's event `handle_error`: what to raise instead of a passing error.
+    """Returns the exception to raise instead of a temporary error, for the event `handle_error`.
 
     https://docs.sqlalchemy.org/en/20/core/events.html#sqlalchemy.events.DialectEvents.handle_error
     """
@@ -60,7 +61,7 @@ def translate(context: ExceptionContext) -> DatabaseUnavailable | None:
 
 
 def _conceal(error: StatementError) -> None:
-    """Replace the text by a sentence for the caller; the kind of error stays, as MLflow asks it."""
+    """Replace the text with a sentence for the caller; MLflow checks the class, so that stays."""
     told: Any = error.orig.args[0] if error.orig and error.orig.args else ""
     state = str(told.get("C", "")) if isinstance(told, dict) else ""
     reason = told.get("M", "") if isinstance(told, dict) else told
@@ -81,14 +82,14 @@ def _conceal(error: StatementError) -> None:
 
 
 def _passing(error: BaseException) -> str | None:
-    """What passes, in Postgres' own words where it has said any."""
+    """Returns the reason of a temporary error, in Postgres' own words if it has sent any."""
     if not isinstance(error, Error):
         return None
     told: Any = error.args[0] if error.args else ""
     if isinstance(told, dict):
         state = str(told.get("C", ""))
         if state == CANCELED or (state == READ_ONLY and LOOKING.get()):
-            return None  # the same would happen again
+            return None  # a retry would fail in the same way
         return f"{told.get('M', 'no message')} ({state})" if state[:2] in PASSING else None
-    # Without a message of Postgres' there is only what has become of the connection.
+    # Without a message from Postgres, the error is about the connection itself.
     return str(told) if isinstance(error, InterfaceError) else None

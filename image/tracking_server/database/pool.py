@@ -1,8 +1,8 @@
-"""A pool for threads that need a second connection before they give back the first.
+"""A connection pool for threads that need a second connection before they return the first.
 
-MLflow's stores open sessions within sessions: a log-batch that renames its run holds four. Without
-more connections than the pool's, as many log-batches at a time as the pool has connections would
-each hold one and wait for another until all time out.
+MLflow's stores open sessions within sessions: a log-batch that renames its run holds four. With an
+ordinary pool, as many log-batches at a time as the pool has connections would each hold one and
+wait for another until all of them time out.
 """
 
 import asyncio
@@ -20,14 +20,15 @@ from tracking_server.boot.settings import CONNECTIONS_PER_PROCESS as DEEPEST
 from tracking_server.database.errors import DatabaseUnavailable
 from tracking_server.gate.viewer_policy import LOOKING
 
-# SQLAlchemy names a pool's logger by its module, and tells of its end there.
+# SQLAlchemy logs a pool's end to the logger named after the pool's module.
 logging.getLogger(__name__).setLevel(logging.WARNING)
 
 _USE = "tracking_server.use"
 
 LOOPS_PATIENCE = 0.2
-"""Seconds that the event loop waits for a connection, ahead of all threads: some of MLflow's own
-routes use the database there, and nobody is served meanwhile. A viewer's request doesn't wait."""
+"""Seconds that the event loop waits for a connection, ahead of all threads. Some of MLflow's own
+routes use the database on the event loop, which blocks all other requests. A viewer's request
+doesn't wait."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,11 +38,11 @@ class _Use:
 
 
 class NestingPool(QueuePool):
-    """Keeps connections free for those who hold some already, the more the fewer they hold.
+    """Reserves connections for threads that hold some already, so that they can't deadlock.
 
-    Whoever takes their nth leaves what it takes to get from n to `DEEPEST`. So when everyone
-    waits, the last to be served, who holds the most, has left enough for itself: it never waits.
-    Viewers' requests get half of the connections and wait in a separate queue, so that they don't
+    A thread gets its nth connection only if enough stay free for it to go from n to `DEEPEST`. So
+    the thread that was served last can always get the rest of its connections and finish. Viewers'
+    requests get at most half of the connections and wait in a separate queue, so that they don't
     delay the user's.
     """
 
@@ -58,17 +59,17 @@ class NestingPool(QueuePool):
         self._uses: set[_Use] = set()
 
     def use(self) -> dict[str, int]:
-        """The most connections in use and threads waiting at once since it was last asked.
+        """Returns the most connections in use, and threads waiting, at once since the last call.
 
-        Without the lock, for the event loop must not wait for it: what two threads do in the same
-        microsecond may be missed.
+        It doesn't take the lock, because the event loop must not wait for it. It may therefore miss
+        a change that happens at the same moment.
         """
         most = {"in_use": self._most_taken, "waiting": self._most_waiting}
         self._most_taken, self._most_waiting = self._taken, self._waiting
         return most
 
     def cut(self, thread: int) -> None:
-        """Give a thread that waits for the database an error at once."""
+        """Raise an error at once in a thread that waits for the database."""
         for use in list(self._uses):
             if use.thread == thread and use.connection is not None:
                 use.connection.cut()
@@ -88,7 +89,8 @@ class NestingPool(QueuePool):
         return connection
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        # Whoever closes it, it was this thread's. One that was never handed out is nobody's.
+        # It counts for the thread that took it, whichever thread closes it. A connection that was
+        # never handed out counts for none.
         use = (record.record_info or {}).pop(_USE, None)
         super()._do_return_conn(record)
         if use is not None:
@@ -130,7 +132,7 @@ class NestingPool(QueuePool):
     def _wait_in_turn(
         self, queue: deque[Condition], room: Callable[[], bool], seconds: float
     ) -> bool:
-        """Behind those who wait already, or the last of many would wait the longer."""
+        """Wait behind earlier threads; without a queue some would wait much longer than others."""
         turn = Condition(self._lock)
         queue.append(turn)
         try:
