@@ -1,1 +1,1 @@
-"""What a request passes before MLflow: login, viewer's rights and limits."""
+"""The layers in front of MLflow: login, viewer's rights and limits."""

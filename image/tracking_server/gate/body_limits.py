@@ -1,9 +1,9 @@
-"""How large and how deep a request's body may be, counted while it is read.
+"""Limits the size and depth of request bodies while they are read.
 
-MLflow reads a body whole, whatever its size, and a parsed one takes many times its bytes. So a body
-is read and, where it is compressed, decompressed here, within limits for each caller and for all
-requests together, and MLflow gets one that is whole and plain. The exception are artifacts, which
-`transfers` streams.
+MLflow reads the whole body, whatever its size, and a parsed body takes many times its bytes. So
+this module reads and decompresses bodies, within limits for each caller and for all requests
+together, and passes them to MLflow whole and uncompressed. The exception is artifacts, which
+`artifacts.transfers` streams.
 """
 
 import asyncio
@@ -28,29 +28,29 @@ READING = 120.0
 """Seconds for a body to arrive."""
 
 WAITING = 10.0
-"""Seconds that a body waits for room among those of other requests."""
+"""Seconds that a body waits until other requests free enough room."""
 
 UNTOLD = MIB
-"""Bytes reserved for a body of unknown length when its first part arrives. Over HTTP/2 no request
-needs to give a length, and most that don't have no body."""
+"""Bytes reserved for a body of unknown length when its first part arrives. Over HTTP/2 a request
+may omit the length, and most requests that do have no body."""
 
 DROPPED, DROPPING = 64 * MIB, 10.0
-"""Bytes and seconds of a refused body that are read all the same, so that the client, which sends
-it whole before it looks for an answer, gets one."""
+"""Bytes and seconds of a refused body that are still read. The client sends the whole body before
+it reads the response, and would otherwise miss it."""
 
 MAX_MEMBERS = 100
 """Members of a gzip body, as RFC 1952 calls its parts; exporters send one."""
 
 _FOUR_BYTES = re.compile(rb"[\xf0-\xff]|\\u[dD][89a-fA-F]")
 _TWO_BYTES = re.compile(rb"[\xc4-\xef]|\\u(?!00)")
-"""Of UTF-8, or escaped in JSON."""
+"""Characters that take so many bytes in memory, in UTF-8 or escaped in JSON."""
 
 _INLINE = 64 * 1024
-"""Bytes up to which a body is examined on the event loop; a thread takes longer to begin."""
+"""Bytes up to which a body is checked on the event loop; starting a thread would take longer."""
 
 
 _threads = ThreadPoolExecutor(2, thread_name_prefix="bodies")
-"""Not the loop's own, which MLflow's guardrails can keep busy for minutes."""
+"""Separate from the event loop's threads, which MLflow's guardrails can keep busy for minutes."""
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -58,7 +58,7 @@ Ts = TypeVarTuple("Ts")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds for one caller: bytes and values of one body, and bytes of all bodies at a time."""
+    """Limits for a kind of caller: bytes and values of one body, bytes of all bodies at once."""
 
     size: int
     values: int
@@ -66,8 +66,8 @@ class Limits:
 
 
 USER = Limits(size=32 * MIB, values=250_000, together=40 * MIB)
-"""One body of 32 MiB, which is as much as Cloud Run lets through over HTTP/1.1, stays within a
-512 MiB instance while MLflow works on it (`make bench-memory`)."""
+"""32 MiB is Cloud Run's limit for a body over HTTP/1.1. While MLflow works on one such body, the
+server stays within a 512 MiB instance (`make bench-memory`)."""
 
 VIEWER = Limits(size=MIB, values=10_000, together=4 * MIB)
 
@@ -81,7 +81,7 @@ class TooMuch(Exception):
 
 
 class Room:
-    """Bytes that the bodies of all requests may take together, given in the order of asking."""
+    """Bytes that the bodies of all requests may take together, handed out in order of arrival."""
 
     def __init__(self, size: int) -> None:
         self._free = size
@@ -112,7 +112,7 @@ class Room:
             raise
 
     def extend(self, size: int) -> None:
-        """Take more for a body that is being read; it must not wait while it holds some.
+        """Reserve more for a body that is being read, which must not wait while it holds some.
 
         Raises:
             TooMuch: if the room is full.
@@ -134,7 +134,7 @@ class Room:
 
 
 class Bodies:
-    """Reads each request's body within the limits and hands it on as one plain message."""
+    """Reads each request's body within the limits and passes it on as one uncompressed message."""
 
     def __init__(self, app: ASGIApp, *, user: Limits = USER, viewer: Limits = VIEWER) -> None:
         self.app = app
@@ -172,16 +172,16 @@ class _Reading:
         self._encoding = _header(scope, b"content-encoding").lower()
 
     def close(self) -> None:
-        """Give back the room, once nobody works on the body any more."""
+        """Free the room, once the body is no longer in use."""
         self._room.free(self._reserved)
         self._reserved = 0
 
     async def whole(self) -> bytes:
-        """The body, decompressed.
+        """Read and decompress the body.
 
         Raises:
             TooMuch: if it exceeds a limit.
-            ClientDisconnect: if the client goes away.
+            ClientDisconnect: if the client disconnects.
         """
         if self._encoding not in ("", "identity", "gzip", "deflate"):
             raise TooMuch(
@@ -210,9 +210,9 @@ class _Reading:
         return await _in_thread(self._examined, body)
 
     def plain_scope(self, body: bytes) -> Scope:
-        """The request as it would be had its body come uncompressed and with its length.
+        """Returns the request as if its body had been sent uncompressed and with its length.
 
-        WSGI takes a request without a length for one without a body.
+        WSGI treats a request without a length as one without a body.
         """
         told = self._encoding not in ("gzip", "deflate") and _header(self._scope, b"content-length")
         if told or not body:
@@ -222,7 +222,7 @@ class _Reading:
         return {**self._scope, "headers": [*headers, (b"content-length", b"%d" % len(body))]}
 
     async def _read(self) -> bytes:
-        # Not a list of pieces: a client may send a byte in each.
+        # Not a list of pieces: a client may send them byte by byte.
         body = bytearray()
         while not self.complete:
             message = await self._receive()
@@ -262,10 +262,10 @@ class _Reading:
         return path.endswith(NOT_JSON) or (path.endswith(otlp_limits.PATH) and is_protobuf)
 
     async def _widen(self, body: bytes) -> None:
-        """Reserve more for a text that takes several bytes for each character once it is decoded.
+        """Reserve more for a text that takes several bytes per character when it is decoded.
 
         Raises:
-            TooMuch: if it takes more than all bodies may.
+            TooMuch: if it takes more than all bodies together may.
         """
         if len(body) <= _INLINE or self._is_binary():
             return
@@ -326,14 +326,14 @@ async def _in_thread(work: Callable[[Unpack[Ts]], R], *args: *Ts) -> R:
 
 
 def _character_width(body: bytes) -> int:
-    """Bytes of each character of the text, of which the widest decides: PEP 393."""
+    """Returns the bytes per character of the decoded text; the widest one decides (PEP 393)."""
     if _FOUR_BYTES.search(body):
         return 4
     return 2 if _TWO_BYTES.search(body) else 1
 
 
 def _window_bits(encoding: str, body: bytes) -> int:
-    """zlib's name for the format; what is called deflate comes with and without zlib's header."""
+    """Returns zlib's number for the format; clients send deflate with and without zlib's header."""
     if encoding == "gzip":
         return 16 + zlib.MAX_WBITS
     has_header = len(body) > 1 and body[0] & 0x0F == 8 and (body[0] << 8 | body[1]) % 31 == 0
@@ -352,7 +352,7 @@ def _full() -> TooMuch:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """The whole body in one message, and then what else comes, which is the client's leaving."""
+    """Returns the body in one message, then passes on later ones, such as the disconnect."""
     unread: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
     async def replay() -> Message:

@@ -1,9 +1,9 @@
-"""How MLflow's guardrails call this server back, with a pass in the path instead of a password.
+"""Lets MLflow's guardrails call this server back with a pass in the path instead of a password.
 
-A guardrail of the gateway asks another endpoint of the same gateway. MLflow builds the address of
-that call from the request at hand (`get_server_base_url`) and would send the caller's login with
-it. The gate keeps the login to itself, so it gives MLflow an address on this computer whose path
-begins with a pass that is valid for a few minutes, for the gateway alone.
+A guardrail of the gateway calls another endpoint of the same gateway. MLflow builds the address of
+that call from the current request (`get_server_base_url`) and would send the caller's login with
+it. But the gate removes the login from requests. So it gives MLflow an address on this computer
+whose path begins with a pass, which is valid for a few minutes and only for the gateway.
 """
 
 import hmac
@@ -29,7 +29,7 @@ DEPTH = "tracking_server.callback_depth"
 """A key of the scope: how many calls back led to this request."""
 
 CALL_DEPTH: ContextVar[int] = ContextVar("call_depth", default=0)
-"""The same for code that isn't given the scope."""
+"""The same for code that has no access to the scope."""
 
 
 class Callbacks:
@@ -43,19 +43,19 @@ class Callbacks:
         self._clock = clock
 
     def offer(self, scope: Scope) -> None:
-        """Make MLflow's calls back from this request come to this computer, with a pass."""
+        """Make MLflow send calls back from this request to this computer, with a pass."""
         depth = scope.get(DEPTH, 0) + 1
         if depth > DEEPEST:
             return
         terms = f"{int(self._clock()) + LIFETIME}.{depth}"
-        # Starlette's `base_url` begins with `app_root_path`, which routing doesn't look at.
+        # Starlette's `base_url` begins with `app_root_path`, which routing ignores.
         scope["app_root_path"] = f"{PREFIX}{terms}.{self._signature(terms)}"
         scope["scheme"] = "http"
         scope["headers"] = [(n, v) for n, v in scope["headers"] if n != b"host"]
         scope["headers"].append((b"host", self._host))
 
     def accepted(self, scope: Scope) -> Scope | None:
-        """The request that a call back stands for, None if this isn't one with a valid pass."""
+        """Returns the request without its pass, None if it has no valid pass."""
         path: str = scope["path"]
         if not path.startswith(PREFIX):
             return None
@@ -69,7 +69,7 @@ class Callbacks:
             or not hmac.compare_digest(signature.encode(), self._signature(terms).encode())
         ):
             return None
-        # Ours, so these are numbers.
+        # The signature is ours, so these are numbers.
         expires, depth = map(int, terms.split("."))
         if expires < self._clock():
             return None

@@ -1,7 +1,7 @@
-"""How many requests are answered at a time.
+"""Limits the number of requests in progress.
 
-Cloud Run sends an instance so many at most; without it in front, or where clients go away and
-their requests still run, nobody counts.
+Cloud Run limits the requests that it sends to an instance. It doesn't count requests that still run
+after their clients have disconnected, and the server may also run without Cloud Run in front.
 """
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,17 +11,17 @@ from tracking_server.gate.refusals import COME_BACK, refuse, swallow
 from tracking_server.gate.viewer_policy import LOOKING
 
 SWALLOWED = 64 * 1024
-"""Bytes of a refused request's body that are still read; mostly they are here already."""
+"""Bytes of a refused request's body that are still read; most of them have already arrived."""
 
 SWALLOWING = 1.0
-"""Seconds for that."""
+"""Seconds for reading them."""
 
 
 class Admission:
-    """Refuses, before anything is done for them, the requests beyond `limit` in progress.
+    """Refuses new requests, before any work is done, while `limit` are in progress.
 
-    The viewer gets half of them at most, so that whatever it does, the user is served. A call back
-    of MLflow's own is part of a request that has its place.
+    The viewer gets half of them at most, so that it can't keep the user out. A call back from
+    MLflow isn't counted, because it is part of a request that is.
     """
 
     def __init__(self, app: ASGIApp, *, limit: int) -> None:
@@ -49,7 +49,7 @@ class Admission:
             in_progress = False
 
         async def last_seen(message: Message) -> None:
-            # Before the client has the end of its answer, upon which its next request may come.
+            # Before the client gets the end of the response and may send its next request.
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 finished()
             await send(message)

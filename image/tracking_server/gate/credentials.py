@@ -6,11 +6,11 @@ from hashlib import sha256
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Kept out of every representation."""
+    """A username and a password, which `repr` doesn't show."""
 
     username: str = field(repr=False)
     password: str = field(repr=False)
 
     def digest(self) -> bytes:
-        """SHA-256 of what HTTP Basic sends of them, before base64."""
+        """Returns the SHA-256 of `username:password`, which HTTP Basic sends in base64."""
         return sha256(f"{self.username}:{self.password}".encode()).digest()

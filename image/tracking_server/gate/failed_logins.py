@@ -1,8 +1,9 @@
-"""Who gives wrong credentials too often, so that their refusals become rare and cheap.
+"""Counts failed logins per client, to tell clients with too many of them to wait.
 
-The right credentials always pass, or a stranger could lock out everybody behind the same proxy.
-So this makes guessing quiet and slow for whoever heeds it; what makes it hopeless is the length
-of the password (`infra/facts/limits.py` asks for 15 characters).
+The right credentials are always accepted; otherwise a stranger could lock out everyone behind the
+same proxy. So this only slows down clients that respect it, and keeps guesses from filling the log.
+The protection against guessing is the length of the password (`infra/facts/limits.py` requires 15
+characters).
 """
 
 from collections import OrderedDict
@@ -11,28 +12,28 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 
 PATIENCE = 10
-"""Failures in a row that are answered as if they were the first: a client that retries,
-a page whose many requests share one mistake."""
+"""Failures in a row without a wait: a client may retry, or a page's many requests may share one
+mistake."""
 
 INTERVAL = 6.0
-"""Seconds after which one of them is forgotten."""
+"""Seconds after which one failure is forgotten."""
 
 LONGEST = 60.0
-"""Seconds that a client is told to wait at most; an hour would hit who comes by the same proxy."""
+"""The longest wait in seconds; an hour would also affect other clients behind the same proxy."""
 
 TELL_EVERY = 10.0
-"""Seconds between two lines of the log about them: a line for each could be gigabytes a day."""
+"""Seconds between log lines about refusals: a line for each one could add up to gigabytes a day."""
 
 MAX_CLIENTS = 10_000
-"""Clients that are remembered, in some 2 MB; beyond it the one is forgotten that was wrong longest
-ago."""
+"""Clients that are remembered, in some 2 MB; beyond that the one whose last failure is oldest is
+forgotten."""
 
 
 class FailedLogins:
     """The generic cell rate algorithm: https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
 
-    For each client one moment: until when its failures last, if each lasts `INTERVAL` seconds.
-    All moments are of one clock that never goes back, in seconds.
+    It keeps one time for each client: when all its failures are forgotten, if one is forgotten
+    every `INTERVAL` seconds. All times are in seconds of one monotonic clock.
     """
 
     def __init__(self) -> None:
@@ -41,9 +42,9 @@ class FailedLogins:
         self._told_at = -TELL_EVERY
 
     def add(self, client: str, now: float) -> int:
-        """Count one more failure; the seconds to wait, 0 for a client that hasn't had many."""
+        """Count one more failure. Returns the seconds to wait, 0 for a client with few failures."""
         until = max(self._until.pop(client, now), now) + INTERVAL
-        # The next one has to fit in.
+        # Leaves room for the next failure.
         full = now + (PATIENCE - 1) * INTERVAL
         self._until[client] = until = min(until, full + LONGEST)
         if len(self._until) > MAX_CLIENTS:
@@ -54,7 +55,7 @@ class FailedLogins:
         return ceil(until - full)
 
     def to_tell(self, now: float) -> int:
-        """How many were made to wait since this was last asked; 0 where that was just now."""
+        """Returns how many were told to wait since the last report, 0 if that was just now."""
         if now - self._told_at < TELL_EVERY:
             return 0
         told, self.untold, self._told_at = self.untold, 0, now
@@ -62,16 +63,16 @@ class FailedLogins:
 
 
 def address_of(peer: str, forwarded_for: Sequence[bytes], *, trusted_proxies: int) -> str:
-    """The client's address; "unknown" where a proxy's header doesn't tell a believable one.
+    """Returns the client's address, or "unknown" if the proxies' header has no credible one.
 
-    Of X-Forwarded-For only the end is true: the client, put there by Google's front end, and after
-    it the address of each proxy of ours. A load balancer is one:
+    Only the end of X-Forwarded-For can be trusted: Google's front end appends the client, and each
+    of our proxies appends an address after it. A load balancer is such a proxy:
     https://cloud.google.com/load-balancing/docs/https#x-forwarded-for_header
     """
     if not forwarded_for:
         return peer
     addresses = b",".join(forwarded_for).rsplit(b",", trusted_proxies + 1)
-    # There are fewer if somebody comes past the proxies, out of the network inside.
+    # There are fewer if a client inside the network bypasses the proxies.
     client = addresses[max(-1 - trusted_proxies, -len(addresses))].strip().decode("latin-1")
     try:
         address = ip_address(client)
@@ -79,12 +80,12 @@ def address_of(peer: str, forwarded_for: Sequence[bytes], *, trusted_proxies: in
         return "unknown"
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
-    # Nobody on this computer needs a proxy to say so.
+    # A client on this computer doesn't come through a proxy.
     return "unknown" if address.is_loopback else str(address)
 
 
 def network_of(address: str) -> str:
-    """Those that are counted together: an address, or the /64 of IPv6, which one customer has."""
+    """Returns what is counted as one client: an IPv4 address, or a customer's /64 of IPv6."""
     try:
         parsed = ip_address(address)
     except ValueError:

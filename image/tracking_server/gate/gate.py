@@ -1,8 +1,8 @@
-"""Who may come in: a user and a viewer, by HTTP Basic, from our own hosts and our own pages.
+"""Admits a user and a viewer, by HTTP Basic, to our own host names and from our own pages.
 
-Wraps the whole ASGI application and refuses by default. Waits for nothing; knows its settings and
-who was refused lately. The code behind it gets the client's address and scheme as if there were no
-proxy, and never a credential.
+The gate wraps the whole ASGI application and refuses by default. It does no I/O; its only state is
+the recent failed logins. The code behind it gets the client's address and scheme as if there were
+no proxy, and never a credential.
 """
 
 import asyncio
@@ -24,21 +24,21 @@ from tracking_server.gate.viewer_policy import LOOKING, may_view
 from tracking_server.logs import NOT_LOGGED
 
 MAX_AUTHORIZATION = 8192
-"""Bytes of an Authorization header that are looked at; the longest of ours are far below."""
+"""Bytes of an Authorization header that are read; our longest credentials are far shorter."""
 
 GATEWAY_LOGIN = b"x-mlflow-authorization"
-"""Where a tool logs in to the gateway if its Authorization is for the model's provider. The name is
-MLflow's own (`MLFLOW_GATEWAY_AUTH_HEADER`)."""
+"""The header with the login of a tool whose Authorization header is for the model's provider. The
+name is MLflow's own (`MLFLOW_GATEWAY_AUTH_HEADER`)."""
 
 _CONSUMED = frozenset(
     {
         b"authorization",
         GATEWAY_LOGIN,
-        # Of Google's front ends: Cloud Run's, IAP's.
+        # Headers of Google's front ends: Cloud Run and IAP.
         b"proxy-authorization",
         b"x-serverless-authorization",
         b"cookie",
-        # Proxies name the client in these; the scope has the address that the gate believes.
+        # Proxies name the client in these; the gate puts the trusted address into the scope.
         b"forwarded",
         b"via",
         b"x-real-ip",
@@ -48,7 +48,7 @@ _CONSUMED_PREFIXES = (
     b"x-forwarded-",
     b"x-goog-iap-",
     b"x-goog-authenticated-user-",
-    # Portkey's service sends a stored key to the host that such a header names.
+    # Portkey's service sends a stored key to the host that one of these headers names.
     b"x-portkey-",
 )
 
@@ -64,13 +64,15 @@ log = logging.getLogger(__name__)
 
 
 class Gate:
-    """Lets a request pass that is for one of our hosts, has the credentials and isn't cross-site.
+    """Passes on requests to one of our hosts that have valid credentials and aren't cross-site.
 
-    With the viewer's credentials only what `may_view` allows. `hosts` are names without port; a
-    `*` in one stands for letters, digits and hyphens. Exactly GET and HEAD of `/health` need
-    nothing, and a call back of MLflow's own needs what `callbacks` gave it. `trusted_proxies` of
-    ours are between the client and Google's front end. `on_this_computer` says that nobody else
-    can connect. `clock` is in seconds.
+    With the viewer's credentials only the requests that `may_view` allows pass. Only GET and HEAD
+    of `/health` need no credentials; calls back from MLflow need a pass from `callbacks`.
+
+    `hosts` are names without port; a `*` in one stands for letters, digits and hyphens.
+    `trusted_proxies` is how many proxies of ours are between the client and Google's front end.
+    `on_this_computer` means that only programs on this computer can connect. `clock` returns
+    seconds.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Gate:
     ) -> None:
         self.app = app
         self._user = user.digest()
-        # Without a viewer both comparisons are made all the same, of the same length.
+        # Without a viewer, both comparisons are still made and take the same time.
         self._viewer = viewer.digest() if viewer else self._user
         self._failed = FailedLogins()
         self._last_failed = ""
@@ -106,14 +108,14 @@ class Gate:
             headers = _grouped(scope)
             refusal = None if called_back else self._refusal(scope, headers)
             if refusal is None and _is_probe(scope):
-                # Without a login nobody's body is read.
+                # A probe has no login, so its body isn't read.
                 await self.app(self._behind(scope, headers), _no_body(), send)
             elif refusal is None:
                 await self.app(self._behind(called_back or scope, headers), receive, send)
             else:
                 await _send(refusal, send)
         elif scope["type"] == "websocket":
-            # MLflow has no websocket. Closing before accepting is a 403.
+            # MLflow has no websockets. Closing before accepting results in a 403.
             await send({"type": "websocket.close", "code": 1008})
         else:
             raise ValueError(f"refused a scope of type {scope['type']}")
@@ -143,8 +145,8 @@ class Gate:
     def _may_assist(self, scope: Scope, host: str) -> bool:
         """Whether MLflow's Assistant, which runs programs, may serve this request.
 
-        It may where it runs them on the caller's own computer. MLflow's page asks for the config
-        everywhere, to find out whether it may.
+        It may if the programs run on the caller's own computer. MLflow's page always reads the
+        assistant's configuration, to find out whether it is available.
         """
         if scope["method"] in _SAFE_METHODS and _ASSISTANT_CONFIG.fullmatch(scope["path"]):
             return True
@@ -156,9 +158,9 @@ class Gate:
         )
 
     def _behind(self, scope: Scope, headers: Headers) -> Scope:
-        """The request as the code behind the gate sees it."""
+        """Returns the request as the code behind the gate sees it."""
         login = _login_header(scope, headers)
-        # A provider's own key; ours came in another header, and isn't repeated here.
+        # Keep a provider's own key, if our login came in the other header and isn't repeated here.
         theirs = login == GATEWAY_LOGIN and not self._is_ours(headers)
         kept = b"authorization" if theirs else None
         host = _single(headers, b"host").lower()
@@ -203,7 +205,7 @@ class Gate:
         return too_many(wait)
 
     def _tell_of_failures(self) -> None:
-        """In one line for many; the end of a burst comes with anyone's next request."""
+        """Log many refusals in one line; the last ones of a burst, with the next request."""
         if refused := self._failed.to_tell(self._clock()):
             log.warning(
                 "refused %d requests with wrong credentials of clients that gave wrong ones too "
@@ -215,7 +217,7 @@ class Gate:
 
 
 class Refusal:
-    """An answer that is the same for everyone, made once."""
+    """A response that is the same for everyone and built once."""
 
     def __init__(self, status: int, text: str, *headers: tuple[bytes, bytes]) -> None:
         body = text.encode()
@@ -267,7 +269,7 @@ CROSS_SITE = Refusal(
 
 
 def too_many(wait: int) -> Refusal:
-    """Whoever sends the right credentials meanwhile is let in."""
+    """Returns a refusal with a wait; the right credentials are accepted in the meantime."""
     return Refusal(
         429,
         f"Wrong usernames and passwords were given too often. Wait {wait} s before the next try. "
@@ -277,24 +279,24 @@ def too_many(wait: int) -> Refusal:
 
 
 async def _send(refusal: Refusal, send: Send) -> None:
-    # A copy, as what is outside adds headers.
+    # Copy: outer middleware may append headers.
     await send({**refusal.start, "headers": list(refusal.start["headers"])})
     await send(refusal.body)
 
 
 def _single(headers: Headers, name: bytes) -> str:
-    """A header's value, empty where it is missing or there are several."""
+    """Returns a header's value, or an empty string if there is none or several."""
     values = headers.get(name, [])
     return values[0].decode("latin-1") if len(values) == 1 else ""
 
 
 def _is_probe(scope: Scope) -> bool:
-    """The path as it was sent: an encoded or doubled slash is another path."""
+    """Whether this is a health probe, with exactly this path before decoding."""
     return bool(scope["raw_path"] == b"/health" and scope["method"] in _SAFE_METHODS)
 
 
 def _no_body() -> Receive:
-    """An empty body, after which nothing comes."""
+    """Returns a `receive` that gives an empty body and then blocks."""
     bodies = iter([b""])
 
     async def receive() -> Message:
@@ -313,16 +315,16 @@ def _grouped(scope: Scope) -> Headers:
 
 
 def _login_header(scope: Scope, headers: Headers) -> bytes:
-    """The header that the login is in."""
+    """Returns the name of the header that has the login."""
     if scope["path"].startswith(GATEWAY) and any(headers.get(GATEWAY_LOGIN, ())):
         return GATEWAY_LOGIN
     return b"authorization"
 
 
 def _credentials_digest(headers: Headers, login: bytes) -> bytes:
-    """SHA-256 of `user:password`, of nothing where the header is not one of HTTP Basic.
+    """Returns the SHA-256 of `user:password`, or of nothing if the header isn't HTTP Basic.
 
-    One comparison of digests takes as long whether the user or the password is wrong.
+    Comparing digests takes the same time whether the user or the password is wrong.
     """
     scheme, _, token = _single(headers, login)[:MAX_AUTHORIZATION].partition(" ")
     try:
@@ -335,17 +337,17 @@ def _credentials_digest(headers: Headers, login: bytes) -> bytes:
 def _is_cross_site(method: str, host: str, headers: Headers) -> bool:
     """Whether a page of another site made this request.
 
-    A browser adds the credentials it knows to what any site's page sends here. It also says where
-    a request comes from: in Origin (https://fetch.spec.whatwg.org/#origin-header) and in
-    Sec-Fetch-Site (https://www.w3.org/TR/fetch-metadata/). Other clients send neither. A link
-    from elsewhere may be followed, nothing else.
+    A browser adds the credentials that it knows to requests from any site's page. It also states
+    where a request comes from, in Origin (https://fetch.spec.whatwg.org/#origin-header) and in
+    Sec-Fetch-Site (https://www.w3.org/TR/fetch-metadata/). Other clients send neither. Following a
+    link from another site is allowed, nothing else.
     """
     site = _single(headers, b"sec-fetch-site") if b"sec-fetch-site" in headers else "none"
     if b"origin" in headers:
         scheme = "http" if _LOOPBACK.fullmatch(host) else "https"
         origin = _single(headers, b"origin").lower()
-        # `gcloud run services proxy` names the service as the host of what is meant for this
-        # computer. A page of another site, of this computer too, would be cross-site.
+        # `gcloud run services proxy` sets the service as the host of requests that the browser
+        # sends to localhost. Pages of other sites, or of other ports, aren't same-origin.
         proxied = site == "same-origin" and _LOOPBACK.fullmatch(origin.removeprefix("http://"))
         if origin != f"{scheme}://{host}" and not proxied:
             return True

@@ -1,20 +1,20 @@
-"""How deep a JSON text is nested and how many values it has, found out without parsing it.
+"""Limits the depth and the number of values of a JSON text without parsing it.
 
-MLflow parses the JSON in some strings of its requests too, such as a dataset's records, so a string
-that looks like JSON counts with what is in it.
+MLflow also parses the JSON in some strings of its requests, such as a dataset's records. So the
+values in a string that looks like JSON are counted too.
 """
 
 import json
 import re
 
 NOT_JSON = "/upload-artifact"
-"""How the path ends of the only route that takes a small file as it is, whatever is in it."""
+"""The end of the path of the only route that accepts a small file with any content."""
 
 MAX_DEPTH = 64
 """Levels of nested JSON; MLflow's own requests have about ten."""
 
 _TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
-"""JSON's strings and structure. The possessive quantifiers keep it linear, in time and memory."""
+"""JSON's strings and brackets. The possessive quantifiers make it linear in time and memory."""
 
 _ESCAPED = re.compile(rb"\\u00(?:5b|7b|2c)", re.IGNORECASE)
 """`[`, `{` and `,` in a string."""
@@ -29,12 +29,12 @@ class _TooMuch(Exception):
 
 
 def json_problem(body: bytes, *, values: int, depth: int = MAX_DEPTH) -> str:
-    """Why this text is too much for a JSON parser, nothing if it isn't.
+    """Returns why a text is too much for a JSON parser, or an empty string if it isn't.
 
-    The text need not be JSON: MLflow refuses what isn't.
+    The text may be invalid JSON, which MLflow refuses.
     """
     opened = body.count(b"[") + body.count(b"{")
-    # Characters inside strings count here too; even so, most bodies are far below the limits.
+    # This also counts characters inside strings; even so, most bodies are far below the limits.
     if b"\\u00" in body:
         opened += len(_ESCAPED.findall(body))
     if opened <= depth and opened + body.count(b",") <= values:

@@ -1,7 +1,7 @@
-"""How many parts a body of OpenTelemetry's protocol has, before anything is made of it.
+"""Limits the spans and fields in a body of OpenTelemetry's protocol before it is parsed.
 
-An empty span takes two bytes of protobuf and some thousand of memory, so the bytes alone are no
-limit. The encoding: https://protobuf.dev/programming-guides/encoding/
+An empty span takes two bytes of protobuf and some thousand bytes of memory, so a limit for the
+body's size isn't enough. The encoding: https://protobuf.dev/programming-guides/encoding/
 """
 
 from functools import cache
@@ -28,14 +28,15 @@ Nested = dict[int, "Descriptor"]
 
 
 def is_protobuf(content_type: str) -> bool:
-    """https://opentelemetry.io/docs/specs/otlp/#otlphttp-request"""
+    """Whether this is OTLP's binary format: https://opentelemetry.io/docs/specs/otlp/#otlphttp-request"""
     return content_type.partition(";")[0].strip().lower() == "application/x-protobuf"
 
 
 def problem(body: bytes) -> str:
-    """Why this request is too much, nothing if it isn't or if it isn't valid, as the parser says.
+    """Returns why a request is too much, or an empty string if it isn't.
 
-    Only the messages are walked through; the content of other fields is skipped.
+    An invalid request isn't a problem here, because the parser reports it. Only messages are
+    followed; the contents of other fields are skipped.
     """
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -79,12 +80,12 @@ def problem(body: bytes) -> str:
 
 @cache
 def _nested(message: "Descriptor") -> Nested:
-    """The fields of a message that are messages."""
+    """Returns the fields of a message that are messages themselves."""
     return {field.number: field.message_type for field in message.fields if field.message_type}
 
 
 def _varint(body: bytes, at: int) -> tuple[int, int]:
-    """The number there, and where it ends.
+    """Returns the number at this position, and where it ends.
 
     Raises:
         IndexError: if there is none.

@@ -1,4 +1,4 @@
-"""Refusals in the form of MLflow's own errors, which its client shows to the user."""
+"""Sends refusals in the format of MLflow's own errors, which its client shows to the user."""
 
 import asyncio
 import json
@@ -8,8 +8,8 @@ from random import randint
 from starlette.types import Message, Receive, Send
 
 COME_BACK = (2, 8)
-"""Seconds after which a refused caller may try again: MLflow's client does so seven times. Chosen
-at random, so that callers who are refused together don't come back together."""
+"""The range of seconds after which a refused caller may try again; MLflow's client does so seven
+times. The server picks a random value, so that callers refused together don't return together."""
 
 _CODES = {503: "TEMPORARILY_UNAVAILABLE", 403: "PERMISSION_DENIED"}
 
@@ -17,7 +17,7 @@ _CODES = {503: "TEMPORARILY_UNAVAILABLE", 403: "PERMISSION_DENIED"}
 async def refuse(
     send: Send, status: int, text: str, *, come_back: tuple[int, int] | None = None
 ) -> None:
-    """Send an error as MLflow does; `come_back` is the range of Retry-After in seconds."""
+    """Send an error as MLflow does. `come_back` is the range for Retry-After, in seconds."""
     body = json.dumps(
         {"error_code": _CODES.get(status, "INVALID_PARAMETER_VALUE"), "message": text}
     ).encode()
@@ -35,10 +35,10 @@ async def refuse(
 
 
 async def swallow(receive: Receive, *, size: int, seconds: float) -> None:
-    """Read and forget the rest of a body, up to so many bytes.
+    """Read and discard the rest of a body, up to so many bytes.
 
-    With anything unread HTTP/1.1 has to close the connection, and a client that still sends may
-    miss the answer.
+    With an unread body, HTTP/1.1 has to close the connection, and a client that still sends may
+    miss the response.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):

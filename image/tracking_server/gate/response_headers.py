@@ -69,7 +69,7 @@ class ResponseHeaders:
         # Without includeSubDomains: other hosts of a custom domain aren't ours.
         if not _LOOPBACK.fullmatch(given.get(b"host", b"")):
             headers[b"strict-transport-security"] = b"max-age=31536000"
-        # 'self' covers artifacts too. With nosniff a browser doesn't run text.
+        # The policy's 'self' includes artifacts. With nosniff, a browser doesn't run text.
         if given.get(b"sec-fetch-dest") in _SCRIPT_LIKE and not _is_mlflows(scope["path"]):
             headers[b"content-type"] = b"text/plain; charset=utf-8"
         return headers
@@ -81,7 +81,7 @@ class ResponseHeaders:
 
 
 def _is_mlflows(path: str) -> bool:
-    """Whether the response is part of MLflow's page, and nothing that a caller has sent."""
+    """Whether the response is part of MLflow's page, rather than data that a caller has sent."""
     return path == PAGE or path.startswith(STATIC_FILES)
 
 

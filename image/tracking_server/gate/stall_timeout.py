@@ -1,7 +1,7 @@
-"""Ends requests whose clients neither send nor take anything for a while.
+"""Ends requests whose clients neither send nor read anything for a while.
 
-Each holds one of the places that `admission` gives. A slow client is welcome; one that has stopped
-isn't.
+Each request occupies one of the places of `concurrency_limit`. Slow clients are fine; clients that
+have stopped aren't.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ PATIENCE = 60.0
 """Seconds without progress."""
 
 PROGRESS = 4096
-"""Bytes of a body that count as progress: with less in all that time, a client only holds its
+"""Bytes of a body that count as progress: a client that sends less in that time only occupies its
 place."""
 
 PIECE = 64 * 1024
-"""Bytes of an answer that are given to the HTTP server at a time. It takes a whole body at once,
-and would hold it for a client that reads nothing, where no limit counts it."""
+"""Bytes of a response that are passed to the HTTP server at a time. It would accept a whole body at
+once and hold it for a client that reads nothing, in memory that no limit counts."""
 
 
 class Stalls:
@@ -42,7 +42,7 @@ class Stalls:
         async def receive_part() -> Message:
             nonlocal body_complete
             if body_complete:
-                # Only the client's leaving can come now.
+                # Only a disconnect can follow.
                 return await receive()
             with waiting.for_client():
                 message = await receive()
@@ -69,7 +69,7 @@ class Stalls:
 
 
 def _pieces(message: Message) -> Iterator[Message]:
-    """Divide a message with a long part of the body."""
+    """Split a message with a long body into several."""
     body = message.get("body", b"")
     if len(body) <= PIECE:
         yield message
@@ -81,11 +81,11 @@ def _pieces(message: Message) -> Iterator[Message]:
 
 
 class StalledError(Exception):
-    """The client has stopped in the middle of its request or of the answer."""
+    """The client has stopped in the middle of its request or of the response."""
 
 
 class _Waiting:
-    """How long a request has waited for its client since there was progress, in seconds."""
+    """Measures how many seconds a request has waited for its client since the last progress."""
 
     def __init__(self, patience: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -119,7 +119,7 @@ class _Waiting:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Cancel the task at hand once the wait is too long.
+        """Cancel the current task once the wait is too long.
 
         Raises:
             StalledError: in place of the cancellation.

@@ -1,25 +1,25 @@
-"""What a viewer may do: look at everything and download it, and change nothing.
+"""Defines what a viewer may do: read and download everything, and change nothing.
 
-Closed on doubt: a route that isn't known to only read is refused, those of a later MLflow too. And
-what is let by writes nothing, since the database doesn't let it.
-tests/server/test_viewer.py sends every call that the server has, and looks into the database and
-the bucket for what has changed.
+Routes that aren't known to only read are refused, including those of later MLflow versions. Allowed
+requests can't write either, because their database transactions are read-only.
+tests/server/test_viewer.py sends every call that the server has, and checks the database and the
+bucket for changes.
 """
 
 import re
 from contextvars import ContextVar
 
 LOOKING: ContextVar[bool] = ContextVar("looking", default=False)
-"""Whether the request at hand is a viewer's, whose transactions the driver makes read-only."""
+"""Whether the current request is a viewer's; the driver makes its transactions read-only."""
 
 _READ = frozenset({"GET", "HEAD"})
 
-# By GET, yet more than reading: the assistant's, which run programs and ask models.
+# GET routes that do more than read: those of the assistant, which run programs and query models.
 _DOES_MORE = re.compile(
     r"/(?:ajax-)?api/3\.0/mlflow/assistant/(?:providers/|sessions/).*", re.DOTALL
 )
 
-# Searches whose question is too long for an address. One path lacks a slash in MLflow's page, too.
+# POST routes that only read, mostly searches. One path lacks a slash in MLflow's page as well.
 _READ_BY_POST = re.compile(
     r"/graphql|"
     r"/(?:ajax-)?api/2\.0/mlflow/(?:"
@@ -40,7 +40,7 @@ _READ_BY_POST = re.compile(
 
 
 def may_view(method: str, path: str) -> bool:
-    """Whether a request to this path, as the routes are matched with, only looks."""
+    """Whether a request only reads. `path` is the path that routes are matched against."""
     if method in _READ:
         return not _DOES_MORE.fullmatch(path)
     return method == "POST" and _READ_BY_POST.fullmatch(path) is not None
