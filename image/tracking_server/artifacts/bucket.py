@@ -1,7 +1,7 @@
-"""The bucket's objects as streams, read and written by the event loop itself.
+"""Reads and writes the bucket's objects as streams on the event loop.
 
-Google's own library takes a thread for every transfer and holds what it passes on more than once.
-The addresses are the XML API's: https://cloud.google.com/storage/docs/xml-api/overview
+Google's own library uses a thread for every transfer and keeps several copies of the data. The
+addresses are those of the XML API: https://cloud.google.com/storage/docs/xml-api/overview
 """
 
 import asyncio
@@ -31,16 +31,16 @@ from tracking_server.outgoing.egress import own_connection
 from tracking_server.outgoing.google_api import own_request
 
 READ_AHEAD = 64 * 1024
-"""Bytes read before the client takes them; aiohttp holds up to twice as many, and one read."""
+"""Bytes that are read ahead of the client; aiohttp holds up to twice as many, and one read."""
 
 PATIENCE = 60
-"""Seconds for the bucket to answer a request with its whole body, or to send on."""
+"""Seconds for the bucket to respond to a request with its whole body, or between two reads."""
 
 PAUSES = (0.25, 0.5, 1, 2, 4)
-"""Seconds between the tries of one request."""
+"""Seconds between the attempts of one request."""
 
 BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
-"""What a request may raise that another one may do without."""
+"""Exceptions after which a request is tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """An object, or a part of one, on its way."""
+    """An object, or a part of one, that is being read."""
 
     size: int
     encoding: str | None
@@ -62,16 +62,16 @@ T = TypeVar("T")
 
 
 class Tries:
-    """Pauses between the tries of one request, until there have been enough."""
+    """Pauses between the attempts of one request, and ends them after the last pause."""
 
     def __init__(self) -> None:
         self._pauses = iter(PAUSES)
 
     async def again(self, error: Exception) -> None:
-        """Wait for the next try.
+        """Wait for the next attempt.
 
         Raises:
-            BucketError: if that was the last one.
+            BucketError: if that was the last one, or if the error is permanent.
         """
         pause = next(self._pauses, None)
         if isinstance(error, BucketError) and (pause is None or not error.passing):
@@ -81,10 +81,10 @@ class Tries:
         await asyncio.sleep(pause)
 
     async def until_answered(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Ask until there is an answer.
+        """Repeat a request until it succeeds.
 
         Raises:
-            BucketError: if it is a refusal that stays one, or never comes.
+            BucketError: if the bucket refuses it permanently, or all attempts fail.
         """
         while True:
             try:
@@ -94,7 +94,7 @@ class Tries:
 
 
 class Bucket:
-    """Requests with the server's own credentials. Belongs to the event loop that uses it first."""
+    """Sends requests with the server's credentials, all from one event loop."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
@@ -103,19 +103,19 @@ class Bucket:
     def _http(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                # No limit: there are as many as Cloud Run lets requests in.
+                # No limit here: `concurrency_limit` limits the requests.
                 limit=0,
                 ssl=ssl.create_default_context(cafile=certifi.where()),
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_read=PATIENCE),
             read_bufsize=READ_AHEAD,
-            # The bytes as they are stored, and their number with them.
+            # Keep the bytes, and their number, as they are stored.
             auto_decompress=False,
             headers={"Accept-Encoding": "gzip"},
         )
 
     async def close(self) -> None:
-        """End its connections, if there ever were any."""
+        """Close the connections, if any were made."""
         if "_http" in self.__dict__:
             await self._http.close()
 
@@ -128,11 +128,11 @@ class Bucket:
         headers: Mapping[str, str] | None = None,
         body: Sequence[memoryview] = (),
     ) -> Answer:
-        """Ask for an answer of one of those statuses.
+        """Send a request once and expect one of the statuses in `accept`.
 
         Raises:
-            BucketError: if it has another one.
-            Exception: what is in `BROKEN`, if none comes.
+            BucketError: if the status is another one.
+            Exception: one of `BROKEN`, if there is no response.
         """
         async with asyncio.timeout(PATIENCE):
             answer = await self._send(method, address, headers, body)
@@ -145,10 +145,10 @@ class Bucket:
     async def open(
         self, address: str, *, generation: int | None = None, span: tuple[int, int] | None = None
     ) -> Opened:
-        """The object as it is now or was in that generation, or the span from, up to, of it.
+        """Open the current object, or that generation of it; `span` is a range of bytes.
 
         Raises:
-            BucketError: with status 404 where there is none.
+            BucketError: with status 404 if it doesn't exist.
         """
         answer = await self._open(address, generation, span, Tries())
         generation = generation or int(answer.headers["X-Goog-Generation"])
@@ -167,7 +167,7 @@ class Bucket:
         generation: int,
         span: tuple[int, int],
     ) -> AsyncGenerator[bytes]:
-        """What the answer brings; where it breaks off, another one goes on."""
+        """Yield the response's data; if it breaks off, continue with another request."""
         position, end = span
         tries = Tries()
         while True:
@@ -180,7 +180,7 @@ class Bucket:
             except BROKEN as error:
                 await tries.again(error)
             finally:
-                # Read to its end it is back in the pool already, else it is of no further use.
+                # After a complete read it is already in the pool again; otherwise it's useless.
                 answer.close()
             answer = await self._open(address, generation, (position, end), tries)
 
@@ -223,7 +223,7 @@ class Bucket:
             data = _each(body)
         with own_connection():
             return await self._http.request(
-                # As it is: what it encodes belongs to the object's name.
+                # Encoded already: the object's name is quoted in it.
                 method,
                 URL(address, encoded=True),
                 headers=sent,
@@ -233,7 +233,7 @@ class Bucket:
 
 
 def no_token(error: GoogleAuthError) -> BucketError:
-    """The metadata server's silence as that of the bucket, which passes like it."""
+    """Returns a failure to get a token as a temporary failure of the bucket."""
     return BucketError(f"The metadata server gives no token for the bucket: {error}")
 
 

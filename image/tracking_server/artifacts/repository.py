@@ -1,10 +1,10 @@
-"""Google Cloud Storage for MLflow's proxied artifacts, without a private key in the container.
+"""MLflow's artifact repository for Cloud Storage, without a private key in the container.
 
-MLflow's own repository signs URLs with the credentials' private key, which Cloud Run's do not
-have, and copies what it passes on to a temporary file, which on Cloud Run is memory. This
-plug-in, found through the entry point `mlflow.artifact_repository`, signs with the IAM API, so
-that MLflow's client moves large files straight to and from the bucket. The rest is streamed by
-`transfers`.
+MLflow's own repository signs URLs with the private key of its credentials, which Cloud Run's
+credentials don't have. It also copies files that pass through to a temporary file, which on Cloud
+Run is memory. This plug-in, found through the entry point `mlflow.artifact_repository`, signs URLs
+with the IAM API, so that MLflow's client moves large files directly to and from the bucket.
+`transfers` streams the others.
 """
 
 import base64
@@ -47,21 +47,21 @@ from tracking_server.database.answer_limits import ANSWER, Answer, Full, TooLarg
 from tracking_server.outgoing.google_api import own_session, server_credentials
 
 PART_LIFETIME = timedelta(hours=1)
-"""For which a client may send the parts of a large file, as in MLflow's own repository."""
+"""How long a client may send the parts of a large file, as in MLflow's own repository."""
 
 MAX_LISTED = 100_000
-"""Files and folders of one folder that are listed, in some 50 MB."""
+"""Files and folders that are listed for one folder; the list takes some 50 MB."""
 
 _SIGNERS = 16
 _SLICE = 128
-"""Parts that are signed before it is asked whether the client is still there."""
+"""Parts that are signed between checks whether the client is still connected."""
 
 
 class UrlSigner(Signing):
-    """Signs as another service account, through IAM's signBlob and with the server's own token.
+    """Signs as another service account, through IAM's signBlob, with the server's own token.
 
-    Another one, because an account that may sign as itself can sign itself new access tokens.
-    Requires iam.serviceAccounts.signBlob of the server's account on that account:
+    It is another account because one that may sign as itself can create new access tokens for
+    itself. The server's account needs iam.serviceAccounts.signBlob on it:
     https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts/signBlob
     """
 
@@ -108,7 +108,7 @@ def url_signer() -> UrlSigner:
 
 @cache
 def _client() -> storage.Client:
-    """One client for the process: MLflow makes a repository for many of its requests."""
+    """Returns the process's one client: MLflow creates a repository for many of its requests."""
     own = credentials()
     return storage.Client(
         project=os.environ["GCP_PROJECT"], credentials=own, _http=own_session(own)
@@ -118,7 +118,7 @@ def _client() -> storage.Client:
 class KeylessGCSArtifactRepository(
     GCSArtifactRepository, MultipartDownloadMixin, PresignedUploadMixin
 ):
-    """MLflow's repository for `gs://`, with our credentials and signed addresses."""
+    """MLflow's repository for `gs://`, with the server's credentials and signed URLs."""
 
     def __init__(
         self,
@@ -135,10 +135,10 @@ class KeylessGCSArtifactRepository(
         return self._get_bucket(bucket).blob(posixpath.join(root, path))
 
     def existing(self, path: str) -> storage.Blob:
-        """The object as it is now, with its size and its generation.
+        """Returns the object with its current size and generation.
 
         Raises:
-            MlflowException: if there is none.
+            MlflowException: if it doesn't exist.
         """
         blob = self.blob(path)
         found = blob.bucket.get_blob(blob.name, timeout=self._GCS_DEFAULT_TIMEOUT)
@@ -147,7 +147,7 @@ class KeylessGCSArtifactRepository(
         return found
 
     def absence(self, path: str) -> MlflowException:
-        """What MLflow says where there is no such file, but perhaps a directory."""
+        """Returns MLflow's error for a missing file, or for a path that is a directory."""
         blob = self.blob(path)
         inside = blob.bucket.list_blobs(
             prefix=_folder(blob.name), max_results=1, timeout=self._GCS_DEFAULT_TIMEOUT
@@ -158,9 +158,10 @@ class KeylessGCSArtifactRepository(
         return _no_such(path)
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
-        """As MLflow's, but with one listing instead of two, and at a bucket's own root too.
+        """List a folder as MLflow does, but with one request instead of two.
 
-        There MLflow's finds nothing, and cuts the first letter off the names further down.
+        It also works at the root of a bucket, where MLflow's own method finds nothing and cuts the
+        first letter off the names below.
         """
         bucket, root = self.parse_gcs_uri(self.artifact_uri)
         above = _folder(root)
@@ -188,9 +189,9 @@ class KeylessGCSArtifactRepository(
         return sorted(infos, key=lambda info: info.path)
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
-        """As MLflow's, which names the generation of what it deletes: that would be for good.
+        """Delete as MLflow does, but without naming the generation, which deletes permanently.
 
-        Without it the bucket keeps an older version:
+        Without a generation the bucket keeps the object as a noncurrent version:
         https://cloud.google.com/storage/docs/json_api/v1/objects/delete
         """
         bucket_name, root = self.parse_gcs_uri(self.artifact_uri)
@@ -198,14 +199,14 @@ class KeylessGCSArtifactRepository(
         bucket = self._get_bucket(bucket_name)
         for blob in bucket.list_blobs(prefix=name, timeout=self._GCS_DEFAULT_TIMEOUT):
             if blob.name == name or blob.name.startswith(_folder(name)):
-                # Deleted by somebody else, or by a try whose answer got lost.
+                # Someone else has deleted it, or an earlier attempt whose response got lost.
                 with suppress(NotFound):
                     bucket.delete_blob(blob.name, timeout=self._GCS_DEFAULT_TIMEOUT)
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
-        """As MLflow's, but counted: on Cloud Run a file is in memory, and what is made of it too.
+        """Download as MLflow does, and count the file, which on Cloud Run is in memory.
 
-        Only traces that are kept as artifacts come here; other files are streamed.
+        Only traces that are stored as artifacts are read this way; other files are streamed.
         """
         blob = self.existing(remote_file_path)
         if (answer := ANSWER.get()) is not None:
@@ -216,7 +217,7 @@ class KeylessGCSArtifactRepository(
             raise _no_such(remote_file_path) from None
 
     def get_local_path(self, artifact_path: str) -> None:
-        """MLflow asks this before it makes a local copy, which isn't wanted for an answer."""
+        """Stream the object instead, if MLflow asks for a local path in order to send a file."""
         if expected := streamed_response.awaited():
             streamed_response.give(self.existing(artifact_path), expected)
 
@@ -224,7 +225,7 @@ class KeylessGCSArtifactRepository(
         self, artifact_path: str, expiration: int = 300
     ) -> PresignedDownloadUrlResponse:
         blob = self.existing(artifact_path)
-        # The page opens the address: what a browser can show would take the page's place.
+        # The page opens this URL. A file that the browser can show would replace the page.
         name = quote(posixpath.basename(artifact_path), safe="")
         url = blob.generate_signed_url(
             version="v4",
@@ -249,7 +250,7 @@ class KeylessGCSArtifactRepository(
     def create_multipart_upload(
         self, local_file: str, num_parts: int = 1, artifact_path: str | None = None
     ) -> CreateMultipartUploadResponse:
-        """As MLflow's, but for the parts' addresses, of which each takes a call to sign."""
+        """Start an upload as MLflow does, but sign the parts' URLs in parallel."""
         blob = self.blob(_path(local_file, artifact_path))
         arguments = self._gcs_mpu_arguments(local_file, blob)
         upload = XMLMPUContainer(arguments.url, local_file, headers=arguments.headers)
@@ -295,7 +296,7 @@ class KeylessGCSArtifactRepository(
 
     @staticmethod
     def _gcs_mpu_arguments(filename: str, blob: storage.Blob) -> GCSMPUArguments:
-        """MLflow's puts the name into the URL as it is, whatever is in it."""
+        """Quote the name in the URL, which MLflow's own method doesn't."""
         arguments = GCSArtifactRepository._gcs_mpu_arguments(filename, blob)
         return arguments._replace(
             url=arguments.url.removesuffix(blob.name) + quote(blob.name, safe="/~")
@@ -303,10 +304,10 @@ class KeylessGCSArtifactRepository(
 
 
 def _count(answer: Answer, size: int, rows: int) -> None:
-    """Count what the bucket returns as what the database does.
+    """Count what the bucket returns in the same way as query results.
 
     Raises:
-        MlflowException: if it is more than the memory allows.
+        MlflowException: if it exceeds the memory.
     """
     try:
         answer.add(size, rows)
@@ -329,7 +330,7 @@ def _no_such(path: str) -> MlflowException:
 
 @contextmanager
 def _refused_upload() -> Iterator[None]:
-    """The bucket's refusal as MLflow's exception, which its handlers answer."""
+    """Convert a refusal of the bucket to MLflow's exception, which its handlers respond to."""
     try:
         yield
     except InvalidResponse as error:
@@ -342,10 +343,10 @@ def _refused_upload() -> Iterator[None]:
 
 
 def _folder(path: str) -> str:
-    """What the names of a folder's objects begin with; nothing for the whole bucket."""
+    """Returns the prefix of a folder's objects, or an empty string for the whole bucket."""
     return f"{path.rstrip('/')}/" if path else ""
 
 
 def _path(file_name: str, folder: str | None) -> str:
-    """Where MLflow wants a file: its folders on the client's computer don't count."""
+    """Returns the path of an uploaded file, without its folders on the client's computer."""
     return posixpath.join(folder or "", posixpath.basename(file_name))

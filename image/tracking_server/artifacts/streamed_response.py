@@ -1,7 +1,8 @@
-"""How one of MLflow's own handlers sends an object without copying it to a file first.
+"""Lets MLflow's own handlers send an object without copying it to a file first.
 
-Each of them asks the repository for a local path before it makes a copy. The repository answers
-the request then and there with the object's headers, and `transfers` adds the bytes.
+Each handler asks the repository for a local path before it makes a copy. At this point the
+repository ends the handler with a response that has the object's headers, and `transfers` adds the
+data.
 """
 
 from contextvars import ContextVar
@@ -18,18 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class Handover:
-    """What the answer to a request is to be filled with, if it is."""
+    """The object that `transfers` sends as the response's body, if there is one."""
 
     blob: "storage.Blob | None" = None
     span: tuple[int, int] | None = None
-    """From, up to; None for all of it."""
+    """The first byte and the one after the last; None for the whole object."""
 
 
 _awaited: ContextVar[Handover | None] = ContextVar("handover", default=None)
 
 
 def expect() -> Handover:
-    """For the request that is answered in this context."""
+    """Returns a new handover for the request of this context."""
     expected = Handover()
     _awaited.set(expected)
     return expected
@@ -40,10 +41,10 @@ def awaited() -> Handover | None:
 
 
 def give(blob: "storage.Blob", expected: Handover) -> None:
-    """End the handler with the answer that MLflow gives with a file of this content.
+    """End the handler with the response that MLflow sends for a file of this content.
 
     Raises:
-        werkzeug.exceptions.HTTPException: with that answer.
+        werkzeug.exceptions.HTTPException: with that response.
     """
     response = current_app.response_class()
     response.content_length = blob.size

@@ -1,8 +1,8 @@
-"""Artifacts that pass through the server, as streams between the client and the bucket.
+"""Streams artifacts that pass through the server between the client and the bucket.
 
-MLflow's own handlers copy what they send to a temporary file first, which on Cloud Run is memory
-(https://cloud.google.com/run/docs/container-contract#filesystem), and hand every small chunk of
-an upload through two middleware layers, which over HTTP/2 costs more than the transfer itself.
+MLflow's own handlers first copy a file to a temporary file, which on Cloud Run is memory
+(https://cloud.google.com/run/docs/container-contract#filesystem). They also pass every small chunk
+of an upload through two middleware layers, which over HTTP/2 takes longer than the transfer itself.
 """
 
 import asyncio
@@ -41,34 +41,34 @@ PREFIXES = (
 )
 
 WAITING = 32 * 1024 * 1024
-"""Bytes of all downloads together that wait for clients who don't take them."""
+"""Bytes of all downloads together that wait for slow clients."""
 
 PIECES_WAITING = 6
-"""Of each download: granian queues four, one is on its way and one comes from here."""
+"""Pieces of each download that may wait: four in granian's queue, one being sent, one here."""
 
 LONGEST_NAME = 1024
 """Bytes of an object's name: https://cloud.google.com/storage/docs/objects#naming"""
 
 SMALLEST_PIECE, LARGEST_PIECE = 32 * 1024, 256 * 1024
-"""Bytes sent at a time: the larger, the less work, and the more that wait."""
+"""Bytes sent at a time. Larger pieces take less work, but more of them wait in memory."""
 
 FRAME = 16 * 1024
-"""Bytes of a body's piece over HTTP/2, at most and mostly."""
+"""Bytes of a piece of a body over HTTP/2; most pieces have this size, none a larger one."""
 
 FRAMES_AHEAD = 31
-"""Frames asked for before they are needed. Asked for one by one, each wakes three threads in turn,
-which takes four times as long as everything else. granian answers in the order that it was asked:
-its embedded server has one thread, which begins with each receive in turn, and they wait for the
-body at a tokio Mutex, which is fair. tests/server/test_transfers.py sends enough to see it."""
+"""Frames requested ahead. One by one, each frame would wake three threads in turn, which takes four
+times as long as everything else. granian delivers frames in the order of the `receive` calls: its
+embedded server has one thread, which starts each call in turn, and the calls wait for the body at a
+tokio Mutex, which is fair. tests/server/test_transfers.py sends enough data to verify it."""
 
 GATHERING = 0.001
-"""Seconds that frames gather in, instead of waking the event loop one by one."""
+"""Seconds to wait for several frames, so that they don't wake the event loop one by one."""
 
 log = logging.getLogger(__name__)
 
 
 class Stream(StreamingResponse):
-    """Lets go of what it sends as soon as its client is gone, and not when it is collected."""
+    """Closes its source as soon as the client is gone, without waiting for garbage collection."""
 
     def __init__(self, content: AsyncGenerator[bytes], status: int = 200) -> None:
         super().__init__(content, status)
@@ -80,9 +80,9 @@ class Stream(StreamingResponse):
 
 
 class ProxiedTransfers:
-    """Answers GET and PUT of an artifact below `root`; everything else goes on to MLflow.
+    """Handles GET and PUT of artifacts below `root`, and passes everything else on to MLflow.
 
-    Where one of MLflow's handlers there sends an object, its answer is filled here.
+    If one of MLflow's handlers sends an object, this class fills in the response's body.
     """
 
     def __init__(self, app: ASGIApp, root: str) -> None:
@@ -90,7 +90,7 @@ class ProxiedTransfers:
         self._root = root
         self._downloads = 0
 
-    # Made when first needed: they ask the metadata server, which a boot needn't wait for.
+    # Created when first needed: they ask the metadata server, and the boot shouldn't wait for it.
 
     @cached_property
     def _repository(self) -> "KeylessGCSArtifactRepository":
@@ -112,7 +112,7 @@ class ProxiedTransfers:
         return Memory()
 
     async def close(self) -> None:
-        """End the connections to the bucket, if there ever were any."""
+        """Close the connections to the bucket, if any were made."""
         if "_bucket" in self.__dict__:
             await self._bucket.close()
 
@@ -176,7 +176,7 @@ class ProxiedTransfers:
                 raise
             absence = await anyio.to_thread.run_sync(repository.absence, path)
             if absence.get_http_status_code() == 400:
-                # A directory, in the words of MLflow's other half.
+                # A directory: MLflow's FastAPI half responds with these words.
                 return JSONResponse({"detail": absence.message}, 400)
             raise absence from error
         headers = {
@@ -236,7 +236,7 @@ def _refusal(error: MlflowException | BucketError) -> Response:
 
 
 def _artifact_path(scope: Scope) -> str:
-    """The path below the bucket's folder, empty for any other request."""
+    """Returns the path of an artifact, or an empty string for any other request."""
     if scope["type"] == "http" and scope["method"] in ("GET", "PUT"):
         for prefix in PREFIXES:
             if scope["path"].startswith(prefix):
@@ -245,7 +245,7 @@ def _artifact_path(scope: Scope) -> str:
 
 
 def _frames_ahead(scope: Scope) -> int:
-    """How many of the body's frames to ask for before the first one is there."""
+    """Returns how many of the body's frames to request before the first one arrives."""
     if scope["http_version"] != "2":
         return 1
     length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")

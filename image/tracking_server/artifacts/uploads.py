@@ -1,7 +1,7 @@
-"""Uploads to the bucket: a bounded number of bytes of each is held, and of all of them together.
+"""Uploads to the bucket with a limit on the memory of each upload and of all of them together.
 
-A chunk is held until the bucket has acknowledged it, so that it can be sent once more; meanwhile
-the next one is filled. What comes beyond that waits at the client.
+A chunk stays in memory until the bucket has acknowledged it, so that it can be sent again;
+meanwhile the next chunk is filled. The client has to wait with more data.
 """
 
 import asyncio
@@ -20,34 +20,34 @@ from tracking_server.artifacts.bucket import BROKEN, PATIENCE, Answer, Bucket, T
 from tracking_server.errors import BucketError
 
 BLOCK = 256 * 1024
-"""Bytes in which memory is counted, and of which a chunk has a multiple unless it is the last:
+"""Bytes of a unit of memory. A chunk's size is a multiple of it, except for the last one:
 https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload"""
 
 CHUNK = 48
-"""Blocks of a chunk at most. Google recommends 8 MiB at least; for each chunk it takes a while to
-acknowledge, in which nothing is sent."""
+"""The most blocks of a chunk. Google recommends at least 8 MiB. Nothing is sent while the bucket
+acknowledges a chunk, which takes a while."""
 
 OWN = 2
-"""Blocks that every upload may hold: with one it goes on, with two it needn't wait."""
+"""Blocks that every upload may hold: one is enough to continue, with two it needn't wait."""
 
 SHARED = 128
-"""Blocks that all uploads together may hold beside those."""
+"""Blocks that all uploads together may hold in addition."""
 
 _DONE, _INCOMPLETE, _DELETED = (200, 201), 308, (204, 499)
 _PERSISTED = re.compile(r"bytes=0-(\d+)")
 
 
 class Memory:
-    """The blocks of all uploads. They are used again: freed and allocated, they fall to pieces."""
+    """The blocks of all uploads. They are reused, because freeing them fragments the memory."""
 
     def __init__(self) -> None:
         self.shared = SHARED
         self._used: list[bytearray] = []
 
     def take(self, holding: int) -> bytearray | None:
-        """A block for an upload that holds so many, or none.
+        """Returns a block for an upload that holds so many blocks, or None.
 
-        Nobody waits here: what a slow client or bucket holds may not come back.
+        It doesn't wait, because a slow client or bucket may never return its blocks.
         """
         if holding >= OWN:
             if not self.shared:
@@ -56,16 +56,16 @@ class Memory:
         return self._used.pop() if self._used else bytearray(BLOCK)
 
     def give_back(self, holding: int, blocks: int) -> None:
-        """So many of those that an upload holds."""
+        """Return so many of the blocks that an upload holds."""
         self.shared += max(holding - OWN, 0) - max(holding - blocks - OWN, 0)
 
     def reuse(self, blocks: list[bytearray]) -> None:
-        """Those of which it is certain that nobody reads them any more."""
+        """Keep blocks for reuse that certainly nothing reads any more."""
         self._used += blocks[: SHARED - len(self._used)]
 
 
 class Chunk:
-    """Bytes from `start` up to `end` that are sent as one."""
+    """The bytes from `start` up to `end`, which are sent in one request."""
 
     def __init__(self, start: int) -> None:
         self.start = self.end = start
@@ -76,7 +76,7 @@ class Chunk:
         return self.end - self.start == len(self.blocks) * BLOCK
 
     def fill(self, data: memoryview) -> memoryview:
-        """Copy what fits into the last block. Answers the rest."""
+        """Copy as much as fits into the last block. Returns the rest."""
         offset = (self.end - self.start) % BLOCK
         size = min(len(data), BLOCK - offset)
         self.blocks[-1][offset : offset + size] = data[:size]
@@ -84,7 +84,7 @@ class Chunk:
         return data[size:]
 
     def after(self, position: int) -> list[memoryview]:
-        """What is to be sent from that position on."""
+        """Returns the data from a position on."""
         views = [memoryview(block) for block in self.blocks]
         if rest := (self.end - self.start) % BLOCK:
             views[-1] = views[-1][:rest]
@@ -93,9 +93,9 @@ class Chunk:
 
 
 class Upload:
-    """One object on its way; it is visible once it is whole.
+    """An upload of one object, which becomes visible once it is complete.
 
-    What fits in a chunk takes one request, everything else a session of Google's:
+    An object that fits in one chunk takes one request; others use a resumable upload session:
     https://cloud.google.com/storage/docs/resumable-uploads
     """
 
@@ -110,10 +110,10 @@ class Upload:
         self._sending: asyncio.Task[None] | None = None
 
     async def write(self, pieces: AsyncIterator[bytes]) -> None:
-        """All pieces, or nothing of them.
+        """Upload all pieces, or nothing.
 
         Raises:
-            BucketError: if the bucket doesn't take them.
+            BucketError: if the bucket refuses them or doesn't respond.
         """
         chunk = Chunk(0)
         try:
@@ -134,7 +134,7 @@ class Upload:
             raise
 
     async def _widened(self, chunk: Chunk) -> Chunk:
-        """The chunk with room for more, or if there can't be, the next one."""
+        """Returns the chunk with another block, or else the next chunk."""
         block = None
         if len(chunk.blocks) < CHUNK:
             block = self._memory.take(self._holding)
@@ -176,7 +176,7 @@ class Upload:
                 answer = await self._put(chunk, position, last=last)
             except (BucketError, *BROKEN) as error:
                 await tries.again(error)
-                position = chunk.end  # only asks how far it came
+                position = chunk.end  # the next request only asks how much has arrived
                 continue
             if answer.status in _DONE:
                 break
@@ -211,19 +211,19 @@ class Upload:
             raise BucketError(str(error), status=error.code or 503) from error
 
     def _checksum(self) -> dict[str, str]:
-        """With it the bucket refuses what isn't what came in here."""
+        """Returns the header that makes the bucket refuse data with another checksum."""
         digest = base64.b64encode(self._crc32c.to_bytes(4, "big")).decode()
         return {"X-Goog-Hash": f"crc32c={digest}"}
 
     async def _abandon(self) -> None:
-        """Leave nothing behind, neither here nor there."""
+        """Free the memory and delete the upload session."""
         if self._sending:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
-        # Not to be used again: a connection that is being closed may still read them.
+        # Don't reuse the blocks: a connection that is being closed may still read them.
         self._memory.give_back(self._holding, self._holding)
         if self._session:
-            # If that fails too, Google drops the session within a week.
+            # If this fails too, the session expires within a week.
             with contextlib.suppress(BucketError, *BROKEN):
                 await self._bucket.try_once("DELETE", self._session, accept=_DELETED)
 

@@ -1,1 +1,1 @@
-"""The connections that the server makes itself, for Google and for callers."""
+"""Outgoing connections, to Google and to addresses that callers choose."""

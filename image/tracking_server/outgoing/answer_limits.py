@@ -1,4 +1,4 @@
-"""Limits what servers chosen by a caller may send us: models' providers and webhooks' addresses."""
+"""Limits the responses of servers that callers choose: model providers and webhook addresses."""
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -27,7 +27,7 @@ _waiting = threading.local()
 
 
 class _UntilDeadline:
-    """A mix-in for urllib3's connections, whose own timeout starts anew with each byte."""
+    """Gives urllib3's connections a deadline; their own timeout restarts with each byte."""
 
     sock: Any
     timeout: float | None
@@ -58,10 +58,10 @@ def _pool_until_deadline(pool: type[HTTPConnectionPool]) -> type[HTTPConnectionP
 
 
 def bound_session(session: Session, *, largest: int, seconds: float) -> None:
-    """Limit a session's requests to so many bytes of an answer and so many seconds.
+    """Limit each request of a session to so many bytes of response and so many seconds.
 
-    The seconds include redirects and repeated attempts. A Retry-After isn't heeded, as it may hold
-    a thread for hours.
+    The time includes redirects and retries. Retry-After is ignored, because it could block a thread
+    for hours.
     """
 
     def read(response: Response, *_: object, **__: object) -> None:
@@ -89,7 +89,7 @@ def bound_session(session: Session, *, largest: int, seconds: float) -> None:
     send = session.send
 
     def send_in_time(request: PreparedRequest, **options: Any) -> Response:
-        # A redirect is sent by the session too, and belongs to the request that led to it.
+        # The session also sends redirects; they share the deadline of the original request.
         with _deadline(seconds):
             return send(request, **options)
 
@@ -123,9 +123,9 @@ EVENT = 2200
 
 
 class ProviderAnswers:
-    """Limits the memory of one answer, and of all answers that are being received together.
+    """Limits the memory of one response, and of all responses in progress together.
 
-    `values` is the most that the JSON of one answer may hold.
+    `values` is the limit of JSON values in one response.
     """
 
     def __init__(self, *, largest: int, together: int, values: int) -> None:
@@ -147,7 +147,7 @@ class ProviderAnswers:
 
 
 class _BoundedStream:
-    """An answer's body that raises an error once it exceeds a limit."""
+    """A response body that raises an error once it exceeds a limit."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class _BoundedStream:
         from aiohttp import ClientPayloadError
 
         body = b"".join([self._counted(piece) async for piece in self._stream.iter_any()])
-        # It is parsed on the event loop.
+        # MLflow parses it on the event loop.
         if problem := json_problem(body, values=self._values):
             raise ClientPayloadError(f"The provider's answer: {problem}")
         return body

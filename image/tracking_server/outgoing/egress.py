@@ -1,12 +1,12 @@
-"""The addresses that callers can make the server connect to, and what else they can't make it do.
+"""Restricts the addresses, programs and files that callers can make the server use.
 
-A user names addresses in many places: a gateway's base, a token endpoint, a webhook. All of them
-end in a connection of this process, so the policy is enforced there, after names were resolved and
-redirects followed. Python raises an audit event before each connection:
+A user can give addresses in many places: a gateway's base URL, a token endpoint, a webhook. All of
+them lead to a connection of this process, so the policy is enforced there, after name resolution
+and redirects. Python raises an audit event before each connection:
 https://docs.python.org/3/library/audit_events.html
-That covers requests, urllib, aiohttp (which connects a socket itself, also under uvloop) and every
-other library that opens Python's sockets. There is no such event for what C code does by itself:
-gRPC's connections, uvloop's `create_connection` and `subprocess_exec`, and `multiprocessing`.
+That covers requests, urllib, aiohttp (which connects a socket itself, even under uvloop) and every
+other library that uses Python's sockets. C code that bypasses them raises no such event: gRPC's
+connections, uvloop's `create_connection` and `subprocess_exec`, and `multiprocessing`.
 MLflow uses none of them for a caller.
 """
 
@@ -51,7 +51,7 @@ _PROGRAMS = frozenset(
 """Audit events of starting another program."""
 
 _SENDS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
-"""Audit events with the address that something is sent to."""
+"""Audit events whose arguments include a destination address."""
 
 _DEVICES = ("/proc/", "/sys/", "/dev/")
 _HARMLESS_DEVICES = frozenset({"/dev/null", "/dev/urandom"})
@@ -64,13 +64,13 @@ _calls_back: ContextVar[bool] = ContextVar("calls_back", default=False)
 class EgressRefused(PermissionError):
     """A connection, program or file that MLflow asked for is refused.
 
-    An `OSError`, so that HTTP libraries treat it as a connection that couldn't be made.
+    It is an `OSError`, so that HTTP libraries treat it as a failed connection.
     """
 
 
 @contextmanager
 def call_back() -> Iterator[None]:
-    """For a guardrail's call of this server itself."""
+    """Allow connections to this server itself within this context, for a guardrail's call."""
     token = _calls_back.set(True)
     try:
         yield
@@ -80,7 +80,7 @@ def call_back() -> Iterator[None]:
 
 @contextmanager
 def own_connection() -> Iterator[None]:
-    """For connections that this package makes by itself: to Google's APIs and the database."""
+    """Allow all connections within this context, for Google's APIs and the database."""
     token = _own.set(True)
     try:
         yield
@@ -91,10 +91,10 @@ def own_connection() -> Iterator[None]:
 def enforce(
     *, internal_networks: Iterable[Network], own_port: int, may_start_programs: bool
 ) -> None:
-    """Refuse, from now until the process ends, what a caller must not make the server do.
+    """Refuse forbidden connections, programs and files from now on, until the process ends.
 
-    `internal_networks` are ranges that the team opens to its users. `own_port` is where this
-    server listens, for its callbacks.
+    `internal_networks` are ranges that the team allows its users to reach. `own_port` is where this
+    server listens, for calls back.
     """
     networks = tuple(internal_networks)
 
@@ -123,14 +123,14 @@ def is_reachable(address: IPv4Address | IPv6Address, networks: Iterable[Network]
 
 
 def _check_connection(target: Any, networks: tuple[Network, ...], own_port: int) -> None:
-    # A Unix socket's address is a path, which no URL of a caller's leads to.
+    # A Unix socket's address is a path, which a caller's URL can't refer to.
     if _own.get() or not isinstance(target, tuple):
         return
     host, port = target[0], target[1]
     try:
         address = ip_address(str(host).partition("%")[0])
     except ValueError:
-        # A name that the socket would resolve by itself, unseen.
+        # A name, which the socket would resolve itself, past this check.
         raise EgressRefused(errno.EACCES, f"{host!r} is not an address.") from None
     if _calls_back.get() and port == own_port and address.is_loopback:
         return
@@ -143,9 +143,9 @@ def _check_connection(target: Any, networks: tuple[Network, ...], own_port: int)
 
 
 def _check_file(path: Any) -> None:
-    """Devices and kernel files hold the environment, and some never end."""
+    """Refuse kernel files and devices: some hold the environment, and some never end."""
     if not isinstance(path, str | bytes) or _own.get():
-        return  # the number of a file that is open already
+        return  # a file descriptor, which is open already
     text = os.path.normpath(os.path.join("/", os.getcwd(), os.fsdecode(path)))
     text = f"/{text.lstrip('/')}"
     if text.startswith(_DEVICES) and text not in _HARMLESS_DEVICES:
@@ -153,7 +153,7 @@ def _check_file(path: Any) -> None:
 
 
 def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address that an IPv6 address stands for, if it does."""
+    """Returns the IPv4 address that an IPv6 address stands for, or else the address itself."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped:
             return address.ipv4_mapped

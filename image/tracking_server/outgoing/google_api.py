@@ -1,8 +1,8 @@
-"""The server's own Google identity, which MLflow must not find, and its connections to Google.
+"""Keeps the server's Google identity from MLflow, and makes the server's connections to Google.
 
-MLflow looks for credentials wherever google-auth does (`google.auth.default`), for example when a
-gateway endpoint of Vertex AI has none, and would send the server's token to an address of the
-caller's choice. So that search ends at once here, and only this module asks the metadata server.
+MLflow searches for credentials with `google.auth.default`, for example when a Vertex AI endpoint of
+the gateway has none, and would send the server's token to an address that a caller chose. So this
+module makes that search fail, and is the only one that asks the metadata server.
 """
 
 import os
@@ -23,7 +23,7 @@ _NO_SUCH_FILE = "/nonexistent/MLflow-has-no-Google-credentials"
 
 
 def hide_from_mlflow() -> None:
-    """Have google-auth's search for credentials fail.
+    """Make google-auth's search for credentials fail.
 
     https://google-auth.readthedocs.io/en/stable/reference/google.auth.html#google.auth.default
     """
@@ -33,15 +33,16 @@ def hide_from_mlflow() -> None:
 
 
 def server_credentials() -> Credentials:
-    """Of the service account that the container runs as, from the metadata server.
+    """Returns the credentials of the container's service account, from the metadata server.
 
-    Its universe is given, or google-auth would ask for it over a connection that isn't ours.
+    The universe domain is set, because google-auth would otherwise ask for it over its own
+    connection, which `egress` refuses.
     """
     return Credentials(scopes=[SCOPE], universe_domain="googleapis.com")
 
 
 class OwnAdapter(HTTPAdapter):
-    """Connects wherever Google's APIs are, which may be in a private network."""
+    """Connects to Google's APIs, even if they are in a private network."""
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         with own_connection():
@@ -49,12 +50,12 @@ class OwnAdapter(HTTPAdapter):
 
 
 def own_request() -> Request:
-    """The transport that credentials are refreshed with."""
+    """Returns the transport for refreshing credentials."""
     return Request(_with_own_adapter(requests.Session()))
 
 
 def own_session(credentials: Credentials) -> AuthorizedSession:
-    """For calls of Google's APIs with these credentials."""
+    """Returns a session for calls to Google's APIs with these credentials."""
     return _with_own_adapter(AuthorizedSession(credentials, auth_request=own_request()))
 
 
