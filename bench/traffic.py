@@ -157,7 +157,7 @@ def refused() -> Request:
         method="GET",
         path=f"{API}/experiments/get?experiment_id=0",
         status=401,
-        expected="not right",
+        expected="they are wrong",
         headers={"Authorization": basic("mlflow", "wrong-password")},
     )
 

@@ -133,12 +133,14 @@ class AccessLog:
         except ClientDisconnect:
             # A client that sends a malformed body looks disconnected, but can still be reached.
             if not status:
-                await _answer(counted, 400, "The request's body has broken off: send it again.")
+                await _answer(counted, 400, "The request's body ended too early: send it again.")
             status = CLIENT_CLOSED_REQUEST
         except Exception:
             access_log.exception("%s %s failed", scope["method"], path)
             if not status:
-                await _answer(counted, 500, "The server has failed at this; its log says why.")
+                await _answer(
+                    counted, 500, "The server failed to handle this request; its log says why."
+                )
         if status == 200 and scope["raw_path"] == b"/health":
             return  # a probe; anything else that is tried on this path is logged
         if scope.get(NOT_LOGGED):

@@ -84,7 +84,7 @@ def test_each_request_says_who_calls(
     ("login", "script", "options", "changed", "said"),
     [
         ("", CHECK, {}, {}, "answers 403 where an MLflow server says its version (if the stack's"),
-        ("google-iam", SESSION, {}, WRONG_PASSWORD, "were given, or they are not right"),
+        ("google-iam", SESSION, {}, WRONG_PASSWORD, "were given, or they are wrong"),
         ("google-iap", SESSION, {"may_sign": False}, {}, "serviceAccountTokenCreator on itself"),
     ],
 )

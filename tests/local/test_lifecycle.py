@@ -149,7 +149,7 @@ def test_wrong_settings_are_refused_before_anything_is_made(own_stack: Stack) ->
             "infra/google/database.py",
             "roles/cloudsql.client",
             "roles/cloudsql.viewer",
-            "has the service's account roles/cloudsql.client?",
+            "does the service's account have roles/cloudsql.client?",
         ),
         (
             "infra/google/service.py",

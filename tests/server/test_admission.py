@@ -77,7 +77,7 @@ def test_one_too_many_is_refused_before_its_body_is_read() -> None:
         assert first <= int(beyond.headers["retry-after"]) <= last
         told = json.loads(beyond.body)
         assert told["error_code"] == "TEMPORARILY_UNAVAILABLE"
-        assert "requests already, which is as many as it takes at a time" in told["message"]
+        assert "requests, which is the limit" in told["message"]
         assert application.reached == LIMIT
         application.may_answer.set()
         for exchange in running:

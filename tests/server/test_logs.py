@@ -63,8 +63,8 @@ def test_an_application_that_fails_is_answered_for(
     assert caplog.records[-1].message == f"GET /x {status}"
     assert "canary" not in str(sent)
     told = {
-        500: (500, b"The server has failed at this; its log says why.\n"),
-        499: (400, b"The request's body has broken off: send it again.\n"),
+        500: (500, b"The server failed to handle this request; its log says why.\n"),
+        499: (400, b"The request's body ended too early: send it again.\n"),
     }
     assert (sent[0]["status"], sent[1]["body"]) == told[status]
 

@@ -61,7 +61,7 @@ def test_what_passes_is_an_operational_error(
     assert isinstance(raised.value, OperationalError) == passes
     if passes:
         assert str(raised.value) == (
-            "The database can't answer at the moment, try again: as it says (" + state + ")"
+            "The database can't respond at the moment, try again: as it says (" + state + ")"
         )
     with engine.connect() as connection:
         assert connection.execute(text("SELECT 1")).scalar_one() == 1

@@ -172,7 +172,7 @@ def test_the_deadline_ends_it(google: Google, failure: str) -> None:
 def test_an_answer_that_is_none_of_these_is_told(google: Google) -> None:
     settings = stored(google)
     google.answer_next("409", 1000)
-    assert "could not be read: Secret Manager answers " in refusal(settings)
+    assert "could not be read: Secret Manager responds with " in refusal(settings)
 
 
 def test_a_token_that_is_not_accepted_is_told(google: Google) -> None:
@@ -188,7 +188,7 @@ def test_passphrases_that_can_not_be_had_are_told(
     monkeypatch.setattr(secrets, "RETRY_SECONDS", 1.0)
     settings = stored(google)
     google.answer_next("503", 1000)
-    with pytest.raises(BootError, match="could not be read: Secret Manager answers Retry|Service"):
+    with pytest.raises(BootError, match="Secret Manager responds with Retry|Service"):
         secrets.passphrases(settings)
 
 

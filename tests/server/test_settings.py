@@ -113,5 +113,5 @@ def test_each_process_has_a_connection() -> None:
     assert settings.load(COMPLETE | {"MEMORY_MIB": "1024"}).memory == 1024**3
     assert settings.load(COMPLETE | {"MAX_CONCURRENCY": "9"}).max_concurrency == 9
     few = {"WEB_CONCURRENCY": "4", "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "15"}
-    with pytest.raises(BootError, match="POOL_SIZE is 15, wanted 16 at least"):
+    with pytest.raises(BootError, match="POOL_SIZE is 15, wanted at least 16"):
         settings.load(COMPLETE | few)

@@ -29,7 +29,7 @@ class NoToken:
 def test_a_request_to_the_bucket_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bucket, "PAUSES", (0.01, 0.01))
     credentials: Any = NoToken()
-    with pytest.raises(BucketError, match="gives no token") as raised:
+    with pytest.raises(BucketError, match="returns no token") as raised:
         asyncio.run(bucket.Bucket(credentials).open("http://127.0.0.1:9/b/o"))
     assert raised.value.passing
     assert credentials.asked == 3

@@ -80,7 +80,7 @@ def test_a_process_that_dies_ends_all(server: Server) -> None:
     children = serving(server)
     os.kill(children[0], signal.SIGKILL)
     assert server.process.wait(timeout=20) == 1
-    assert "has ended by itself" in server.log()
+    assert "has exited unexpectedly" in server.log()
     for child in children:
         assert not Path(f"/proc/{child}").exists()
 

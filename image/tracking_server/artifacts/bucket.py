@@ -77,7 +77,7 @@ class Tries:
         if isinstance(error, BucketError) and (pause is None or not error.passing):
             raise error
         if pause is None:
-            raise BucketError(f"The bucket does not answer: {error!r}") from error
+            raise BucketError(f"The bucket does not respond: {error!r}") from error
         await asyncio.sleep(pause)
 
     async def until_answered(self, ask: Callable[[], Awaitable[T]]) -> T:
@@ -234,7 +234,7 @@ class Bucket:
 
 def no_token(error: GoogleAuthError) -> BucketError:
     """Returns a failure to get a token as a temporary failure of the bucket."""
-    return BucketError(f"The metadata server gives no token for the bucket: {error}")
+    return BucketError(f"The metadata server returns no token for the bucket: {error}")
 
 
 async def _each(blocks: Sequence[memoryview]) -> AsyncIterator[memoryview]:
@@ -244,5 +244,6 @@ async def _each(blocks: Sequence[memoryview]) -> AsyncIterator[memoryview]:
 
 def _refusal(method: str, answer: aiohttp.ClientResponse, text: str) -> BucketError:
     return BucketError(
-        f"The bucket answers {answer.status} to a {method}: {text[:500]}", status=answer.status
+        f"The bucket responds to a {method} with {answer.status}: {text[:500]}",
+        status=answer.status,
     )

@@ -89,9 +89,9 @@ class UrlSigner(Signing):
         )
         if response.status_code != 200:
             raise TransportError(
-                f"signBlob for {self._email} answers {response.status_code}: has "
-                f"{self._server.service_account_email} a role on that account with the permission "
-                "iam.serviceAccounts.signBlob? `pulumi up --refresh` grants it"
+                f"signBlob for {self._email} responds with {response.status_code}: does "
+                f"{self._server.service_account_email} have a role on that account with the "
+                "permission iam.serviceAccounts.signBlob? `pulumi up --refresh` grants it"
             )
         return base64.b64decode(response.json()["signedBlob"])
 
@@ -179,7 +179,7 @@ class KeylessGCSArtifactRepository(
             if len(infos) + len(listed.prefixes) > MAX_LISTED:
                 raise MlflowException(
                     f"{path or 'The folder'} has more than {MAX_LISTED} files and folders: list "
-                    "its folders one by one, or the bucket itself with gcloud storage ls",
+                    "its folders one by one, or use gcloud storage ls",
                     INVALID_PARAMETER_VALUE,
                 )
         infos += [
@@ -273,7 +273,7 @@ class KeylessGCSArtifactRepository(
             for first in range(1, num_parts + 1, _SLICE):
                 if has_left():
                     self.abort_multipart_upload(local_file, upload.upload_id, artifact_path)
-                    raise MlflowException("The client has left", INVALID_PARAMETER_VALUE)
+                    raise MlflowException("The client has disconnected", INVALID_PARAMETER_VALUE)
                 after = min(first + _SLICE, num_parts + 1)
                 credentials += signers.map(part, range(first, after))
         return CreateMultipartUploadResponse(upload_id=upload.upload_id, credentials=credentials)
@@ -314,12 +314,12 @@ def _count(answer: Answer, size: int, rows: int) -> None:
     except TooLarge:
         raise MlflowException(
             "The files, or their list, are larger than this server's memory allows: use the bucket "
-            "itself with gcloud storage",
+            "directly, with gcloud storage",
             INVALID_PARAMETER_VALUE,
         ) from None
     except Full:
         raise MlflowException(
-            "Other requests take the server's memory: try again in a moment",
+            "Other requests use all of the server's memory: try again in a moment",
             TEMPORARILY_UNAVAILABLE,
         ) from None
 
@@ -336,10 +336,10 @@ def _refused_upload() -> Iterator[None]:
     except InvalidResponse as error:
         status = error.response.status_code
         if status == 404:
-            message = "There is no such upload: it was completed or given up, or never begun"
+            message = "There is no such upload: it was completed or aborted, or never started"
             raise MlflowException(message, RESOURCE_DOES_NOT_EXIST) from error
         code = INVALID_PARAMETER_VALUE if 400 <= status < 500 else TEMPORARILY_UNAVAILABLE
-        raise MlflowException(f"The bucket answers {status} to the upload", code) from error
+        raise MlflowException(f"The bucket responds to the upload with {status}", code) from error
 
 
 def _folder(path: str) -> str:

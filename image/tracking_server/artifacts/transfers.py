@@ -212,7 +212,7 @@ class ProxiedTransfers:
         blob = repository.blob(path)
         if len(blob.name.encode("utf-8", "surrogateescape")) > LONGEST_NAME:
             reason = (
-                f"The artifact's path has more than {LONGEST_NAME} bytes, with its experiment's."
+                f"The artifact's path has more than {LONGEST_NAME} bytes with its experiment's."
             )
             return JSONResponse({"detail": reason}, 400)
         upload = Upload(

@@ -188,7 +188,7 @@ class Upload:
             if position > farthest:
                 farthest, tries = position, Tries()
             else:
-                await tries.again(BucketError(f"The bucket takes nothing beyond {position}"))
+                await tries.again(BucketError(f"The bucket accepts nothing beyond {position}"))
         self._release(chunk)
 
     async def _put(self, chunk: Chunk, position: int, *, last: bool) -> Answer:

@@ -34,8 +34,8 @@ _LOCK_KEY = 0x6D6C666C6F77
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _NEVER_MENDS_ITSELF = {
     "28P01": "refuses the user's password: run pulumi up, which sets it in both places",
-    "28000": "refuses the user: run pulumi up, which makes it",
-    "3D000": "has no such database: run pulumi up, which makes it",
+    "28000": "refuses the user: run pulumi up, which creates it",
+    "3D000": "has no such database: run pulumi up, which creates it",
     "42501": "doesn't let the user do this: run pulumi up, or grant it CREATE on the schema public",
 }
 _IN_USE = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
@@ -69,7 +69,7 @@ def ensure(
     except SQLAlchemyError as error:
         reason = _reason(error)
         if _state(error) in _IN_USE:
-            reason += ". Whoever uses the table is in pg_stat_activity; start this server again"
+            reason += ". See pg_stat_activity for who uses the table; start this server again"
         raise BootError(f"the schema could not be upgraded and is as it was: {reason}") from error
 
 
@@ -154,13 +154,13 @@ def _first_answer(engine: Engine, deadline: float) -> tuple[str | None, str | No
         try:
             return asked.result(timeout=max(0.1, min(ANSWER_TIMEOUT, until - monotonic())))
         except (SQLAlchemyError, TimeoutError) as error:
-            reason = _reason(error) if isinstance(error, SQLAlchemyError) else "it is silent"
+            reason = _reason(error) if isinstance(error, SQLAlchemyError) else "no response"
             if reason in _NEVER_MENDS_ITSELF.values():
                 raise BootError(f"the database {reason}") from error
             if backoff.outlasts(until):
                 raise BootError(
                     f"the database can't be reached within {deadline:.0f} s ({reason}): is the "
-                    "instance running, and has the service's account roles/cloudsql.client?"
+                    "instance running, and does the service's account have roles/cloudsql.client?"
                 ) from error
             log.warning("the database can't be reached yet (%s)", reason)
         backoff.wait()
@@ -185,7 +185,7 @@ def _lock(connection: Connection, until: float) -> None:
         if monotonic() > until:
             raise BootError(
                 "another instance has been upgrading the schema for "
-                f"{monotonic() - started:.0f} s: see its log; this one will be started again"
+                f"{monotonic() - started:.0f} s: see its log; this one will be restarted"
             )
         sleep(0.1)
     connection.commit()

@@ -104,7 +104,8 @@ def passphrases(settings: Settings) -> dict[int, str]:
             continue
         except (exceptions.GoogleAPICallError, exceptions.RetryError, *_TRANSIENT) as error:
             raise BootError(
-                f"secret {name} could not be read: Secret Manager answers {type(error).__name__}"
+                f"secret {name} could not be read: Secret Manager responds with "
+                f"{type(error).__name__}"
             ) from error
         found[version] = response.payload.data.decode()
     return found
@@ -211,7 +212,7 @@ def _access(
             value = response.payload.data.decode()
         except exceptions.NotFound as error:
             raise BootError(
-                f"secret {name} does not exist: deploy again with pulumi up, which makes it, or "
+                f"secret {name} does not exist: deploy again with pulumi up, which creates it, or "
                 "set the service's variable to a version that exists "
                 f"(gcloud secrets versions list {secret})"
             ) from error
@@ -225,17 +226,18 @@ def _access(
                 raise BootError(
                     f"secret {name} may not be read: {account} lacks "
                     "roles/secretmanager.secretAccessor on it (pulumi up grants it; if it was "
-                    "made just now, start a new revision: see 'Grants take time' in docs/traps.md)"
+                    "granted just now, start a new revision: see 'Grants take time' in "
+                    "docs/traps.md)"
                 ) from error
         except exceptions.Unauthorized as error:
             raise BootError(
                 f"secret {name} may not be read: Secret Manager does not accept the token of "
-                f"{account}. Is the account disabled or deleted? pulumi up makes it again"
+                f"{account}. Is the account disabled or deleted? pulumi up creates it again"
             ) from error
         except _TRANSIENT as error:
             if backoff.outlasts(until):
                 raise BootError(
-                    f"secret {name} could not be read in time: Secret Manager answers "
+                    f"secret {name} could not be read in time: Secret Manager responds with "
                     f"{type(error).__name__}. Start a new revision; if that fails too, see "
                     "https://status.cloud.google.com"
                 ) from error
@@ -245,7 +247,8 @@ def _access(
             ) from error
         except exceptions.GoogleAPICallError as error:
             raise BootError(
-                f"secret {name} could not be read: Secret Manager answers {type(error).__name__}"
+                f"secret {name} could not be read: Secret Manager responds with "
+                f"{type(error).__name__}"
             ) from error
         else:
             if not value.strip():

@@ -158,9 +158,9 @@ def load(env: Mapping[str, str]) -> Settings:
     processes = number("WEB_CONCURRENCY", "1", 1, MAX_PROCESSES)
     if pool_size < (least := CONNECTIONS_PER_PROCESS * processes):
         problems.append(
-            f"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE is {pool_size}, wanted {least} at least: "
-            f"{CONNECTIONS_PER_PROCESS}, which one request may take, for each of the {processes} "
-            "processes that WEB_CONCURRENCY asks for"
+            f"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE is {pool_size}, wanted at least {least}: "
+            f"{CONNECTIONS_PER_PROCESS}, which one request may use, for each of the {processes} "
+            "processes in WEB_CONCURRENCY"
         )
     settings = Settings(
         project=text("GCP_PROJECT", "my-project"),

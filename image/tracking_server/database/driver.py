@@ -152,10 +152,10 @@ def _count(answer: Answer, received: int, rows: int) -> None:
     try:
         answer.add(received, rows)
     except TooLarge:
-        told = {"C": TOO_LARGE, "M": "the answer is larger than allowed"}
+        told = {"C": TOO_LARGE, "M": "the result is larger than allowed"}
         raise DatabaseError(told) from None
     except Full:
-        told = {"C": TOO_MANY, "M": "the answers to other requests take all the memory"}
+        told = {"C": TOO_MANY, "M": "the results of other requests use all the memory"}
         raise DatabaseError(told) from None
 
 

@@ -41,7 +41,7 @@ class DatabaseUnavailable(OperationalError):
         self._reason = reason
 
     def __str__(self) -> str:
-        return f"The database can't answer at the moment, try again: {self._reason}"
+        return f"The database can't respond at the moment, try again: {self._reason}"
 
 
 def translate(context: ExceptionContext) -> DatabaseUnavailable | None:
@@ -71,13 +71,13 @@ def _conceal(error: StatementError) -> None:
         text = f"The database stopped this after {seconds} s: ask for less, with a narrower filter."
     elif state == TOO_LARGE:
         text = (
-            "The answer is larger than this server's memory allows: ask for less, with max_results."
+            "The result is larger than this server's memory allows: ask for less, with max_results."
         )
     elif state == READ_ONLY:
-        text = "The viewer changes nothing."
+        text = "The viewer can't change anything."
     else:
-        text = "The database refused this: a value is not valid there, or exists already."
-    error.args = (f"{text} The server's log says more at request {request_id()}.",)
+        text = "The database refused this: a value is not valid, or exists already."
+    error.args = (f"{text} The server's log has the details of request {request_id()}.",)
     error.statement = error.params = error.code = None
 
 

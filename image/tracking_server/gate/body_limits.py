@@ -186,8 +186,8 @@ class _Reading:
         if self._encoding not in ("", "identity", "gzip", "deflate"):
             raise TooMuch(
                 415,
-                f"A body with Content-Encoding {self._encoding[:40]!r} isn't read here: send it "
-                "as it is, or compressed with gzip or deflate.",
+                f"Content-Encoding {self._encoding[:40]!r} isn't supported: send the body "
+                "uncompressed, or compressed with gzip or deflate.",
             )
         length = _header(self._scope, b"content-length")
         if length.isdigit():
@@ -284,8 +284,8 @@ class _Reading:
         if size > self._limits.size:
             raise TooMuch(
                 413,
-                f"The body has more than {self._limits.size // MIB} MiB, which is as much as is "
-                "taken: log in smaller batches, and put files into artifacts.",
+                f"The body has more than {self._limits.size // MIB} MiB, which is the limit: log "
+                "in smaller batches, and put files into artifacts.",
             )
 
     def _examined(self, body: bytes) -> bytes:
@@ -347,7 +347,7 @@ def _header(scope: Scope, name: bytes) -> str:
 
 def _full() -> TooMuch:
     return TooMuch(
-        503, "The server holds as many large requests as it has memory for: try again in a moment."
+        503, "The server has no memory for more large requests now: try again in a moment."
     )
 
 

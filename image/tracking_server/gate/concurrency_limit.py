@@ -67,7 +67,7 @@ class Admission:
             await swallow(receive, size=SWALLOWED, seconds=SWALLOWING)
         limit = self._viewers_limit if looking else self._limit
         text = (
-            f"The server is answering {limit} requests{' of the viewer' if looking else ''} "
-            "already, which is as many as it takes at a time: try again in a moment"
+            f"The server is already handling {limit} requests{' of the viewer' if looking else ''}"
+            ", which is the limit: try again in a moment"
         )
         await refuse(send, 503, text, come_back=COME_BACK)

@@ -208,8 +208,8 @@ class Gate:
         """Log many refusals in one line; the last ones of a burst, with the next request."""
         if refused := self._failed.to_tell(self._clock()):
             log.warning(
-                "refused %d requests with wrong credentials of clients that gave wrong ones too "
-                "often, the last from %s",
+                "refused %d requests with wrong credentials from clients with too many failed "
+                "logins, the last from %s",
                 refused,
                 self._last_failed,
                 extra={"fields": {"refused": refused, "client": self._last_failed}},
@@ -238,27 +238,27 @@ class Refusal:
 
 WRONG_HOST = Refusal(
     403,
-    "This server does not answer under that host name. Take the stack's output tracking_uri; a "
+    "This server does not serve that host name. Use the stack's output tracking_uri; a "
     "custom domain must be listed in the setting customDomains, for example: pulumi config set "
     "--path 'customDomains[0]' mlflow.example.com\n",
 )
 _THE_RIGHT_ONES = (
     "The right ones are the stack's outputs tracking_username and tracking_password; MLflow's "
-    "client takes them from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.\n"
+    "client reads them from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.\n"
 )
 UNAUTHORIZED = Refusal(
     401,
-    f"No username and password were given, or they are not right. {_THE_RIGHT_ONES}",
+    f"No username and password were given, or they are wrong. {_THE_RIGHT_ONES}",
     (b"www-authenticate", b'Basic realm="MLflow", charset="UTF-8"'),
 )
 ONLY_VIEWER = Refusal(
     403,
-    "This username may look at everything and change nothing. For this request the other one is "
-    "needed: the stack's outputs tracking_username and tracking_password.\n",
+    "This username may read everything and change nothing. This request requires the other one: "
+    "the stack's outputs tracking_username and tracking_password.\n",
 )
 NO_ASSISTANT = Refusal(
     403,
-    "MLflow's Assistant runs programs on the server's computer, so it answers only to a browser on "
+    "MLflow's Assistant runs programs on the server's computer, so it serves only a browser on "
     "that computer: start the stack there with make local, and open http://localhost:8080.\n",
 )
 CROSS_SITE = Refusal(
@@ -272,7 +272,7 @@ def too_many(wait: int) -> Refusal:
     """Returns a refusal with a wait; the right credentials are accepted in the meantime."""
     return Refusal(
         429,
-        f"Wrong usernames and passwords were given too often. Wait {wait} s before the next try. "
+        f"There were too many failed logins. Wait {wait} s before the next attempt. "
         f"{_THE_RIGHT_ONES}",
         (b"retry-after", str(wait).encode()),
     )

@@ -44,7 +44,7 @@ def json_problem(body: bytes, *, values: int, depth: int = MAX_DEPTH) -> str:
     try:
         _count(body, values, depth)
     except _TooMuch as error:
-        return f"{error}. At most {values} values in {depth} levels are possible"
+        return f"{error}. At most {values} values in {depth} levels are allowed"
     return ""
 
 
@@ -71,7 +71,7 @@ def _count(body: bytes, values: int, depth: int) -> int:
         if count > values:
             raise _TooMuch("The body's JSON has too many values: send them in several requests")
         if level > depth:
-            raise _TooMuch("The body's JSON is nested too deep: send it flatter")
+            raise _TooMuch("The body's JSON is nested too deeply: send it flatter")
     return count
 
 

@@ -64,7 +64,7 @@ class Stalls:
         except StalledError:
             if started:
                 raise ClientDisconnect from None
-            text = f"Nothing more came of the request for {self._patience:.0f} s: send it again."
+            text = f"No more of the request arrived for {self._patience:.0f} s: send it again."
             await refuse(send, 408, text)
 
 

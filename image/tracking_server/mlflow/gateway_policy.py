@@ -96,7 +96,7 @@ def check_secret_value(secret_value: Mapping[str, str]) -> None:
     if key.get("token_uri") != GOOGLE_TOKEN_ENDPOINT:
         raise _refused(
             f"token_uri in vertex_credentials must be {GOOGLE_TOKEN_ENDPOINT}, as in the key file "
-            "that Google gives"
+            "from Google"
         )
     if key.get("universe_domain", "googleapis.com") != "googleapis.com":
         raise _refused("universe_domain in vertex_credentials must be googleapis.com")

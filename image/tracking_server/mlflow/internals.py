@@ -93,7 +93,7 @@ def import_flask() -> "Flask":
     # If MLflow can't load a plug-in it only warns, and uses its own repository.
     repositories: Mapping[str, object] = get_registered_artifact_repositories()
     if repositories.get("gs") is not plugins.gcs_artifact_repository:
-        raise RuntimeError("MLflow did not take the artifact repository of this package for gs://")
+        raise RuntimeError("MLflow did not register this package's artifact repository for gs://")
     close_artifact_schemes(READABLE_SCHEMES)
     flask: Flask = app
     return flask

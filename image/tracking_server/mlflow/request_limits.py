@@ -188,8 +188,8 @@ def check_field(name: str, value: Any) -> None:
         limit = _TEXTS.get(key)
         if limit is not None and len(value) > limit:
             raise _refused(
-                f"{name} has {len(value)} characters, and at most {limit} are possible: ask in "
-                "several requests, each for a part"
+                f"{name} has {len(value)} characters, and at most {limit} are allowed: split it "
+                "into several requests"
             )
         if key in _FILTERS and _BACK_REFERENCE.search(value):
             raise _refused(
@@ -198,8 +198,8 @@ def check_field(name: str, value: Any) -> None:
             )
         if key in _FILTERS and len(re.findall(r"\band\b", value, re.IGNORECASE)) >= MAX_CLAUSES:
             raise _refused(
-                f"{name} has more than {MAX_CLAUSES} conditions: ask in several requests, or with "
-                "IN and a list"
+                f"{name} has more than {MAX_CLAUSES} conditions: split it into several requests or "
+                "use IN with a list"
             )
         if key in _LOCATIONS and value:
             check_location(name, value)
@@ -207,7 +207,7 @@ def check_field(name: str, value: Any) -> None:
         limit = _LISTS.get(key, MAX_ITEMS)
         if len(value) > limit:
             raise _refused(
-                f"{name} has {len(value)} items, and at most {limit} are possible: send them in "
+                f"{name} has {len(value)} items, and at most {limit} are allowed: send them in "
                 "several requests"
             )
         if key in _LISTS and any(len(str(term)) > MAX_TOKEN for term in value):
@@ -230,8 +230,8 @@ def check_location(name: str, location: str) -> None:
     inside = ".." not in unquote(unquote(location)).replace("\\", "/").split("/")
     if not (inside and location.isprintable() and _ARTIFACTS.fullmatch(location)):
         raise _refused(
-            f"{name} is {location[:200]!r}: this server keeps no files of its own. Leave it out, "
-            "and artifacts are kept in the stack's bucket; or name a folder in that, for example "
+            f"{name} is {location[:200]!r}: this server doesn't store files itself. Leave it out "
+            "to keep artifacts in the stack's bucket, or name a folder in the bucket, for example "
             "mlflow-artifacts:/my-folder"
         )
 
@@ -262,8 +262,8 @@ def check_traces(trace_ids: Any) -> None:
     """
     if isinstance(trace_ids, list) and len(trace_ids) > MAX_TRACES:
         raise _refused(
-            f"trace_ids has {len(trace_ids)} ids, and at most {MAX_TRACES} are possible: ask in "
-            "several requests"
+            f"trace_ids has {len(trace_ids)} ids, and at most {MAX_TRACES} are allowed: split it "
+            "into several requests"
         )
 
 
@@ -280,7 +280,8 @@ def check_graphql(fields: Mapping[str, Any]) -> None:
     if len(query) > MAX_GRAPHQL or brackets > MAX_GRAPHQL_BRACKETS:
         raise _refused(
             f"The query has more than {MAX_GRAPHQL} characters, or more than "
-            f"{MAX_GRAPHQL_BRACKETS} selections, lists and arguments: ask in several requests"
+            f"{MAX_GRAPHQL_BRACKETS} selections, lists and arguments: split it into several "
+            "requests"
         )
     asked = re.findall(r"max_?results\W*(\d+)", query, re.IGNORECASE)
     asked += re.findall(r"(?<![\w\"])\d+(?![\w\"])", json.dumps(fields.get("variables")))

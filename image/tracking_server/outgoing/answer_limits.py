@@ -111,7 +111,7 @@ def _deadline(seconds: float) -> Iterator[None]:
 def _seconds_left() -> float:
     left: float = _waiting.until - monotonic()
     if left <= 0:
-        raise Timeout("The address took too long to answer")
+        raise Timeout("The address took too long to respond")
     return left
 
 
@@ -174,7 +174,7 @@ class _BoundedStream:
         body = b"".join([self._counted(piece) async for piece in self._stream.iter_any()])
         # MLflow parses it on the event loop.
         if problem := json_problem(body, values=self._values):
-            raise ClientPayloadError(f"The provider's answer: {problem}")
+            raise ClientPayloadError(f"The provider's response: {problem}")
         return body
 
     def _counted(self, piece: bytes, more: int = 0) -> bytes:
@@ -182,10 +182,10 @@ class _BoundedStream:
 
         size = len(piece) + more
         if self.held + size > self._largest:
-            raise ClientPayloadError("The provider's answer is larger than this server takes")
+            raise ClientPayloadError("The provider's response is larger than this server accepts")
         if not self._take(size):
             raise ClientPayloadError(
-                "The server is receiving as many providers' answers as it takes: try again"
+                "The server has no memory for more providers' responses now: try again"
             )
         self.held += size
         return piece

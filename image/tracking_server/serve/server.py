@@ -119,10 +119,10 @@ async def _serve(
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         stopping.cancel()
-        raise RuntimeError("the HTTP server has ended by itself") from serving.exception()
-    log.info("stopping: no new connections, finishing what runs")
+        raise RuntimeError("the HTTP server has stopped unexpectedly") from serving.exception()
+    log.info("stopping: no new connections, finishing the requests in progress")
     server.stop()
     done, _ = await asyncio.wait({serving}, timeout=SHUTDOWN_DEADLINE)
     if not done:
-        log.warning("stopping: requests still ran after %.0f s and are cut", SHUTDOWN_DEADLINE)
+        log.warning("stopping: requests still running after %.0f s are cut off", SHUTDOWN_DEADLINE)
     await close()

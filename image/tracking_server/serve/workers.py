@@ -52,7 +52,7 @@ def run(count: int, serve: Callable[[], int]) -> int:
         if not (stopping and ended == -signal.SIGTERM):
             code = code or ended
         if not stopping:
-            log.critical("process %d has ended by itself: stopping the others", process)
+            log.critical("process %d has exited unexpectedly: stopping the others", process)
             code = code or 1
             stop()
     return 0 if code == 0 else 1
