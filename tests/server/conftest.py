@@ -1,4 +1,4 @@
-"""What the layer shares: Google's stand-ins and a real Postgres, both for the session."""
+"""Fixtures shared by these tests: Google's stand-ins and a real Postgres, once per session."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -20,10 +20,10 @@ from tests.server.process import HOST, PASSWORD, USER, Server
 CONNECTION_NAME = "my-project:us-central1:mlflow-test"
 DATABASE_USER, DATABASE_PASSWORD = "mlflow", "canary:p@ss/w%rd"
 
-# Here and not in a fixture: google-auth reads the metadata server's address when it is imported.
+# Not in a fixture, because google-auth reads the metadata server's address when it is imported.
 _folder = TemporaryDirectory(prefix="mlflow-gcp-test-")
 _google = Google(Path(_folder.name, "google"))
-# As in a boot: mlflow.server reads this while it is imported, by whichever test comes first.
+# As in a boot: mlflow.server reads this while the first test that needs it imports it.
 internals.configure_server(
     backend_store_uri=engines.PLUGIN_URL,
     serve_artifacts=True,
@@ -31,7 +31,7 @@ internals.configure_server(
         "MLFLOW_CONFIGURE_LOGGING": "false",
         "MLFLOW_SERVER_ALLOWED_HOSTS": HOST,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        # Else MLflow fetches a catalog of models from the internet.
+        # Otherwise MLflow fetches a catalog of models from the internet.
         "MLFLOW_MODEL_CATALOG_URI": "",
     },
 )
@@ -46,7 +46,7 @@ def google() -> Iterator[Google]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """With the 25 connections of Cloud SQL's smallest machine."""
+    """Postgres with the 25 connections of Cloud SQL's smallest machine."""
     state = State(Path(_folder.name, "postgres"))
     state.create()
     settings = PostgresSettings(
@@ -56,8 +56,8 @@ def postgres() -> Iterator[Postgres]:
     try:
         running.start()
         running.create_user(DATABASE_USER, DATABASE_PASSWORD)
-        # Hundreds of databases that nobody needs after: written to disk, they take longer than
-        # the tests that use them.
+        # Hundreds of databases that aren't kept: writing them to disk takes longer than the tests
+        # that use them.
         with closing(running.connection()) as connection:
             connection.run("ALTER SYSTEM SET fsync = off")
             connection.run("SELECT pg_reload_conf()")
@@ -69,7 +69,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def cloudsql_root(postgres: Postgres) -> Path:
-    """What Cloud Run mounts at /cloudsql."""
+    """The directory that Cloud Run mounts at /cloudsql."""
     root = Path(_folder.name, "cloudsql")
     (root / CONNECTION_NAME).mkdir(parents=True)
     (root / CONNECTION_NAME / ".s.PGSQL.5432").symlink_to(postgres.socket())
@@ -80,7 +80,7 @@ _databases = (f"mlflow_{number}" for number in count())
 
 
 def made_database(postgres: Postgres, name: str, *, password: str = DATABASE_PASSWORD) -> str:
-    """An empty database's address, as the secret holds it."""
+    """The address of an empty database, as in the secret."""
     postgres.create_database(name)
     user = f"{DATABASE_USER}:{quote(password, safe='')}"
     socket = f"/cloudsql/{CONNECTION_NAME}/.s.PGSQL.5432"
@@ -88,7 +88,7 @@ def made_database(postgres: Postgres, name: str, *, password: str = DATABASE_PAS
 
 
 def made_for_stock(postgres: Postgres, name: str, cloudsql_root: Path) -> str:
-    """An empty database's address with the driver that MLflow's users have."""
+    """The address of an empty database, with the driver that MLflow's users have."""
     postgres.create_database(name)
     user = f"{DATABASE_USER}:{quote(DATABASE_PASSWORD, safe='')}"
     return f"postgresql+psycopg2://{user}@/{name}?host={cloudsql_root / CONNECTION_NAME}"
@@ -111,7 +111,7 @@ def environment(google: Google, database_url: str, cloudsql_root: Path) -> dict[
 
 
 def container_environment(google: Google, database_url: str, cloudsql_root: Path) -> dict[str, str]:
-    """Exactly what the container is given, with secrets that exist."""
+    """Exactly the container's environment, with secrets that exist."""
     return {
         **google.environment,
         "ARTIFACTS": "proxied",
@@ -133,7 +133,7 @@ StartServer = Callable[[dict[str, str]], Server]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[StartServer]:
-    """Starts servers and ends those that still run."""
+    """Starts servers, and ends those that are still running."""
     servers: list[Server] = []
 
     def start_one(env: dict[str, str]) -> Server:

@@ -1,4 +1,4 @@
-"""The server with every logger at DEBUG, as somebody would have it who looks for an error."""
+"""The server with every logger at DEBUG, as someone would run it to look for an error."""
 
 import logging
 import runpy

@@ -1,4 +1,4 @@
-"""One request to an ASGI app, its two sides held in hand."""
+"""One request to an ASGI app, with both sides under the test's control."""
 
 import asyncio
 import math
@@ -11,7 +11,7 @@ PATIENCE = 20
 
 
 class Exchange:
-    """Started at once. `feed` sends a piece of the body; what isn't taken of it waits here."""
+    """Starts at once. `feed` sends a piece of the body; unread pieces wait here."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Exchange:
         self._incoming.put_nowait({"type": "http.disconnect"})
 
     def stop_taking(self, *, after: int) -> None:
-        """As a client does who reads so many pieces more and then none for a while."""
+        """Act like a client that reads so many more pieces and then none for a while."""
         self._taking = after
 
     def take_again(self) -> None:

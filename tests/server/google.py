@@ -22,7 +22,7 @@ ACCESSOR = "roles/secretmanager.secretAccessor"
 BUCKET = "my-bucket"
 
 Fault = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
-"""What the bucket answers to a request instead of what it should, if anything."""
+"""Replaces the bucket's response to a request, if it returns one."""
 
 
 class Google:
@@ -92,7 +92,7 @@ class Google:
         os.environ.update(self.environment)
 
     def store(self, value: str, *, enabled: bool = True) -> str:
-        """A new secret with one version, as the container's environment names it."""
+        """Create a secret with one version. Returns the name for the container's environment."""
         name = next(self._names)
         self._secrets.create(name)
         version = self._secrets.add_version(name, value.encode(), enabled=enabled)
@@ -100,7 +100,7 @@ class Google:
         return f"{name}/versions/{version}"
 
     def store_further(self, version: str, value: str) -> str:
-        """Another version of the secret that an earlier one is named of."""
+        """Add a version to the secret of an earlier version."""
         name = version.partition("/")[0]
         return f"{name}/versions/{self._secrets.add_version(name, value.encode())}"
 
@@ -117,7 +117,7 @@ class Google:
         ]
 
     def answer_next(self, failure: str, times: int) -> None:
-        """What Secret Manager answers to the next calls: a status, or `cut` for none."""
+        """Set Secret Manager's response to the next calls: a status, or `cut` for none."""
         self._failures = [failure] * times
 
     def settings(self, versions: SecretVersions, *, patience: int = 0) -> Settings:

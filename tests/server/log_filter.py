@@ -33,7 +33,7 @@ def matches(filter_: str, entry: Entry) -> bool:
 
 
 def value(entry: Entry, path: str) -> Any:
-    """None for a field that the entry hasn't."""
+    """Returns the value of a field, None if the entry doesn't have it."""
     found: Any = entry
     for name in path.split("."):
         found = found.get(name) if isinstance(found, dict) else None
@@ -41,7 +41,7 @@ def value(entry: Entry, path: str) -> Any:
 
 
 def number(entry: Entry, path: str) -> float:
-    """What is recorded of a field in a distribution; a duration is in seconds."""
+    """Returns the value that a distribution records for a field; durations are in seconds."""
     found = value(entry, path)
     if isinstance(found, str) and re.fullmatch(r"[0-9]+\.[0-9]+s", found):
         return float(found[:-1])

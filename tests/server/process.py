@@ -1,4 +1,4 @@
-"""The server as a process of its own, as the container runs it."""
+"""Runs the server as a separate process, as the container does."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ BOOT_SECONDS = 90
 
 @dataclass
 class Server:
-    """Started at once; `ready` waits until it serves or has ended."""
+    """Starts at once; `ready` waits until the server accepts requests or has ended."""
 
     env: Mapping[str, str]
     folder: Path
@@ -57,18 +57,18 @@ class Server:
         return self._log.read_text()
 
     def entries(self) -> list[dict[str, Any]]:
-        """Every line that was logged; each is JSON or this fails."""
+        """Returns all logged lines; fails if one isn't JSON."""
         return [json.loads(line) for line in self.log().splitlines()]
 
     def shown(self) -> str:
-        """What others on the same machine can see of the process while it runs."""
+        """Returns everything that other users of the machine can see of the running process."""
         if sys.platform != "linux":
             return ""
         process = Path("/proc", str(self.process.pid))
         return (process / "environ").read_text() + (process / "cmdline").read_text()
 
     def accepts(self) -> bool:
-        """Whether it takes connections."""
+        """Whether it accepts connections."""
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
@@ -85,7 +85,7 @@ class Server:
         raise AssertionError(f"the server does not answer: {self.log()}")
 
     def failed(self) -> str:
-        """The one line with which the boot ended."""
+        """Returns the one line with which the boot ended."""
         assert self.process.wait(BOOT_SECONDS) == 1, self.log()
         critical = [entry for entry in self.entries() if entry["severity"] == "CRITICAL"]
         assert len(critical) == 1, self.log()
@@ -96,7 +96,7 @@ class Server:
         return httpx.Client(base_url=self.url, auth=(USER, PASSWORD), timeout=30, **options)
 
     def stop(self) -> int:
-        """SIGTERM, as Cloud Run sends it. Answers the exit code."""
+        """Send SIGTERM as Cloud Run does. Returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -108,7 +108,7 @@ class Server:
 
 
 def eventually(holds: Callable[[], bool], *, seconds: float = 60.0) -> bool:
-    """Whether that comes true within so many seconds."""
+    """Whether a condition becomes true within so many seconds."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if holds():

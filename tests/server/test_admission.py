@@ -1,4 +1,4 @@
-"""Beyond so many requests at a time the rest is refused at once, and cleanly."""
+"""Requests beyond the limit are refused at once and cleanly."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ READ = "/api/2.0/mlflow/experiments/get?experiment_id=0"
 
 
 class Application:
-    """Answers when it is told to."""
+    """An application that responds when the test tells it to."""
 
     def __init__(self) -> None:
         self.may_answer = asyncio.Event()

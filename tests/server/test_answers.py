@@ -1,4 +1,4 @@
-"""The database's answers that requests hold stay within one limit."""
+"""The query results in memory stay within one limit."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -60,7 +60,7 @@ def test_all_answers_together_are_limited(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(Full):
         further.add(5, rows=0)
     further.add(4, rows=0)
-    # It holds no more than what was counted.
+    # It holds no more than was counted.
     held.close()
     further.add(6, rows=0)
 
@@ -77,7 +77,7 @@ def test_an_answer_waits_for_others() -> None:
 
 
 def test_a_request_gives_back_what_it_held() -> None:
-    """However it ends, and whatever still runs for it."""
+    """Whichever way the request ends, even if work for it still runs."""
     user, viewer = Answers(10 * BYTE), Answers(BYTE)
     kept: list[Answer] = []
 

@@ -1,4 +1,4 @@
-"""What no decent client sends, byte by byte, to the server as it listens.
+"""Malformed requests, sent byte by byte to a running server.
 
 Cloud Run's front end would refuse or straighten out most of it; the server doesn't count on that.
 """
@@ -55,10 +55,10 @@ def connect(server: Server) -> socket.socket:
 
 
 def answers(server: Server, sent: bytes) -> list[int]:
-    """The status of each answer until the server hangs up, which it must."""
+    """Returns the status of each response until the server closes the connection, as it must."""
     with connect(server) as connection:
         received = b""
-        # It may hang up on what it hasn't read to the end.
+        # It may close the connection before it has read everything.
         with suppress(ConnectionError):
             connection.sendall(sent)
             while chunk := connection.recv(1 << 16):
@@ -119,7 +119,7 @@ AMBIGUOUS = {
 def test_nothing_is_smuggled_behind_an_ambiguous_body(
     server: Server, framing: bytes, body: bytes, login: bytes
 ) -> None:
-    """Whoever stands before the server may see another end of the body: nothing comes after it."""
+    """A proxy may see another end of the body; the server handles nothing after it."""
     found = answers(server, request(HOST_LINE, login, framing, first=POST, body=body) + SMUGGLED)
     assert len(found) <= 1
     assert not [status for status in found if status >= 500]
@@ -190,7 +190,7 @@ Pairs = list[tuple[str, str]]
 
 
 def over_http2(server: Server, headers: Pairs) -> int:
-    """The status; 0 if the stream or the connection was ended without one."""
+    """Returns the status, 0 if the stream or the connection ended without one."""
     unchecked = h2.config.H2Configuration(
         validate_outbound_headers=False,
         normalize_outbound_headers=False,
@@ -285,7 +285,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 
 
 def test_every_route_with_every_method_and_no_credentials_that_are_right(server: Server) -> None:
-    """All of them over the wire, as many as 25,000; each is refused in one of two ways."""
+    """Sends up to 25,000 requests over the network; each is refused in one of two ways."""
     paths = sorted({route.path for route in every_route()} | {"/nowhere", "/api/2.0/mlflow/x"})
     wanted = [
         f"{method} {quote(path, safe='/:{}')} HTTP/1.1\r\n".encode() + HOST_LINE + lines + b"\r\n"

@@ -1,4 +1,4 @@
-"""Room for bodies is taken by bodies, and not by requests that have none."""
+"""Only requests with a body reserve room for one."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ def anyio_backend() -> str:
 
 
 class Waiting:
-    """An application that has read the body and goes on working."""
+    """An application that has read the body and continues to work."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
@@ -39,7 +39,7 @@ class Waiting:
 )
 @pytest.mark.parametrize("told", [True, False])
 async def test_a_body_takes_its_own_size(body: bytes, fit: int, told: bool) -> None:
-    """Over HTTP/2 a request needs no length, and one without a body mostly has none."""
+    """Over HTTP/2 a request may omit the length, and most of those without a body do."""
     app = Waiting()
     bodies = Bodies(app, user=LIMITS)
     headers = {"Content-Length": str(len(body))} if told and body else {}

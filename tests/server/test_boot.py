@@ -1,4 +1,4 @@
-"""The boot and the end of the real process: what it says, what it shows, what it leaves."""
+"""The start and the end of the real process: its log, its visible state, its connections."""
 
 import http.client
 import signal
@@ -98,7 +98,7 @@ def test_direct_mode_gives_clients_the_bucket(
 
 
 def half_a_request(server: Server, body: bytes) -> http.client.HTTPConnection:
-    """Sends the headers and five bytes of the body, and waits until the application has them."""
+    """Send the headers and five bytes of the body, and wait until the application has them."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     connection.putrequest("POST", "/api/2.0/mlflow/experiments/create")
     connection.putheader("Content-Type", "application/json")
@@ -147,7 +147,7 @@ def test_the_server_speaks_http_1_and_h2c(start: StartServer, environment: dict[
 def test_an_instance_never_holds_more_connections_than_it_is_allowed(
     start: StartServer, environment: dict[str, str], postgres: Postgres, database_url: str
 ) -> None:
-    """MLflow opens an engine each for tracking, the registry and jobs."""
+    """MLflow creates separate engines for tracking, the registry and jobs."""
     limit = 8
     environment["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] = str(limit)
     server = start(environment).ready()
@@ -180,7 +180,7 @@ def test_an_instance_never_holds_more_connections_than_it_is_allowed(
         thread.join()
     done.set()
     watcher.join()
-    # The last ones are kept for requests that need more than one.
+    # The last connections are reserved for requests that need more than one.
     assert limit - CONNECTIONS_PER_PROCESS < max(counts) <= limit
     assert statuses == {200, 404}
 
@@ -188,7 +188,7 @@ def test_an_instance_never_holds_more_connections_than_it_is_allowed(
 def test_what_is_stored_encrypted_outlives_the_process_and_a_changed_passphrase(
     start: StartServer, environment: dict[str, str], google: Google
 ) -> None:
-    """MLflow's own key for the secrets of webhooks is another one in each process."""
+    """By default MLflow makes a new key for the webhooks' secrets in each process."""
     hooks = "/api/2.0/mlflow/webhooks"
     server = start(environment).ready()
     with server.client() as client:

@@ -1,4 +1,4 @@
-"""MLflow's calls back to this server: who can make them, and how long."""
+"""MLflow's calls back to this server: who can make them, and for how long."""
 
 from typing import Any
 
@@ -32,10 +32,10 @@ def scope(path: str, **more: Any) -> dict[str, Any]:
 
 
 def offered(callbacks: Callbacks, **more: Any) -> str:
-    """The path that MLflow calls back at."""
+    """Returns the path that MLflow calls back."""
     request = scope("/gateway/a/mlflow/invocations", **more)
     callbacks.offer(request)
-    # As MLflow's get_server_base_url has it.
+    # As MLflow's get_server_base_url builds it.
     url = Request(request).base_url
     assert (url.scheme, url.netloc) == ("http", f"127.0.0.1:{PORT}")
     return url.path.rstrip("/") + "/gateway/mlflow/v1/chat/completions"

@@ -1,4 +1,4 @@
-"""No secret is seen anywhere, whatever fails, with every logger at DEBUG.
+"""No secret appears anywhere, whatever fails, with every logger at DEBUG.
 
 Each secret is a value that would be recognised; everything that leaves the server is searched.
 """
@@ -25,13 +25,13 @@ VIEWER, VIEWER_PASSWORD = "looker", "canary-of-the-viewer"
 PASSPHRASE = "canary-passphrase"
 GUESSED = "canary-that-somebody-guesses"
 API_KEY = "sk-canary-0123456789"
-"""What tests/server/parity/calls/gateway.py stores."""
+"""The secret that tests/server/parity/calls/gateway.py stores."""
 TOKEN = "ya29."
-"""How every access token of the service account begins."""
+"""The beginning of every access token of the service account."""
 
 
 def spellings(secret: str) -> set[str]:
-    """As it is, in an address, in JSON, and in base64 at any of its three offsets."""
+    """Returns a secret's forms: plain, in a URL, in JSON, in base64 at each of three offsets."""
     encoded = {
         base64.b64encode(b"x" * offset + secret.encode()).decode()[4:-4].rstrip("=")
         for offset in range(3)
@@ -127,7 +127,7 @@ def test_no_secret_is_seen_anywhere(
     ("password", "mistaken", "said"),
     [
         (GUESSED, {}, "refuses the user's password"),
-        # Somebody has taken one secret's name for another's.
+        # Two secrets' names are mixed up.
         (DATABASE_PASSWORD, {"DATABASE_URL": "TRACKING_PASSWORD"}, "must hold an address"),
         (DATABASE_PASSWORD, {"ARTIFACT_URL": "DATABASE_URL"}, "must hold a bucket's address"),
     ],

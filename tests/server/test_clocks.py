@@ -1,4 +1,4 @@
-"""Signed addresses where the server's clock and the bucket's don't agree."""
+"""Signed URLs when the server's clock and the bucket's differ."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is put around MLflow changes none of its answers: stock's app and ours side by side."""
+"""Our composition responds as MLflow's stock app does: both side by side."""
 
 import asyncio
 import json
@@ -77,7 +77,7 @@ async def both(
 
 
 def shape(value: Any) -> Any:
-    """JSON with its values left out, which differ with time and chance."""
+    """Returns JSON without its values, which depend on time and chance."""
     if isinstance(value, dict):
         return {key: shape(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -118,7 +118,7 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-# Fills the database with examples for most of a minute.
+# Takes most of a minute to fill the database with examples.
 DEMO = "/ajax-api/3.0/mlflow/demo/generate"
 
 
@@ -136,9 +136,9 @@ async def test_every_route_answers_as_stock_does(
     assert {(method, path) for method, path, *_ in different} <= NOT_THE_SAME, different
 
 
-# What both halves have. Stock answers it natively; Flask's is the same function, but for the type
-# of /health, and serves it where MLflow runs without FastAPI. Artifacts are answered by `transfers`
-# before either.
+# Routes that both halves have. Stock uses FastAPI's; Flask's have the same function, except for the
+# content type of /health, and are for MLflow without FastAPI. `transfers` handles artifacts before
+# either half does.
 TWICE = {
     ("GET", "/health"),
     ("GET", "/api/3.0/mlflow/server-info"),
@@ -154,7 +154,7 @@ NOT_THE_SAME = {route for route in TWICE if not route[1].endswith("server-info")
 
 
 async def test_a_request_is_flasks_exactly_where_the_mount_takes_it() -> None:
-    """Asked of every route, against the routing that stock's app does itself."""
+    """Checks every route against the routing of stock's app."""
     fastapi, flask = internals.import_fastapi(), internals.import_flask()
     composed, reached = halves(fastapi, flask.url_map.bind("").test)
     twice = set()
@@ -181,7 +181,7 @@ async def test_what_flask_has_is_answered_without_importing_fastapi() -> None:
     for path in ("/", "/version", "/api/2.0/mlflow/runs/get", "/api/3.0/mlflow/server-info"):
         await composed(request("GET", path), None, None)  # type: ignore[arg-type]
     assert (set(reached), imported) == ({"flask"}, [])
-    # Once, however many ask for it at the same time.
+    # Imported once, even if several requests need it at the same time.
     async with anyio.create_task_group() as group:
         for _ in range(20):
             group.start_soon(composed, request("POST", "/v1/traces"), None, None)
@@ -230,7 +230,7 @@ def request(method: str, path: str) -> dict[str, Any]:
 
 
 def halves(native: Any, has_flask_route: Any) -> tuple[Composition, list[str]]:
-    """A composition that answers nothing, and the list of the halves that it reached."""
+    """A composition without responses, and the list of the halves that it called."""
     reached: list[str] = []
 
     class Native(Starlette):
@@ -294,7 +294,7 @@ async def test_a_wsgi_answer_of_any_number_of_chunks(chunks: list[bytes]) -> Non
 
 
 async def test_the_native_half_has_limits() -> None:
-    """Of what a query asks for, and of how many requests of the viewer hold its threads."""
+    """Limits for queries, and for the viewer's requests in its threads."""
     arrived, go_on, at_work = asyncio.Semaphore(0), asyncio.Event(), 0
 
     async def work(_: Request) -> Response:

@@ -1,4 +1,4 @@
-"""MLflow's engines share one pool, whose connections are renewed before anyone meets a dead one."""
+"""MLflow's engines share one pool, which replaces dead connections before they are used."""
 
 import threading
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ POOL_SIZE = 6
 def engine(
     database_url: str, cloudsql_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Engine]:
-    """As MLflow makes it."""
+    """Returns an engine as MLflow creates it."""
     monkeypatch.setattr(engines, "_shared_pool", None)
     engines.connect_with(
         make_url(database_url), pool_size=POOL_SIZE, cloudsql_root=str(cloudsql_root)
@@ -31,7 +31,7 @@ def engine(
 
 
 def sessions(engine: Engine) -> set[int]:
-    """What as many threads as the pool has connections ask at a time: the sessions they have."""
+    """Returns the sessions of as many parallel threads as the pool has connections."""
     together = threading.Barrier(2)
     found: set[int] = set()
 
@@ -104,7 +104,7 @@ def test_a_session_that_ends_in_a_transaction_fails_that_one_alone(
 
 
 def test_an_expression_that_comes_twice_has_its_values_once(engine: Engine) -> None:
-    """Else Postgres does not see that what is selected is what is grouped by."""
+    """Otherwise Postgres doesn't see that the selected and the grouped expressions are equal."""
     bucket = func.floor(column("n") / 5)
     statement = (
         select(bucket, func.count())

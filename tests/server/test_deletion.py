@@ -1,4 +1,4 @@
-"""Artifacts that the server deletes stay in the bucket as older versions."""
+"""Artifacts that the server deletes stay in the bucket as noncurrent versions."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ ROOT = f"gs://{BUCKET}/deletion"
 
 @pytest.fixture
 def stored(google: Google, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Names below `ROOT`, in a bucket that keeps versions as ours does."""
+    """Returns the names below `ROOT`, in a bucket with versioning like ours."""
     monkeypatch.setenv("GCP_PROJECT", google.environment["GCP_PROJECT"])
     google.objects.create_bucket(BUCKET, {"versioning": {"enabled": True}})
     names = ["run/model", "run/model/weights", "run/model.txt", "run/notes"]

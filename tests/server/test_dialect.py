@@ -1,4 +1,4 @@
-"""Postgres compares MLflow's strings with its integers, as it does for the driver MLflow knows."""
+"""Postgres compares MLflow's strings with integers, as with the driver that MLflow expects."""
 
 import pg8000
 import pytest
@@ -40,6 +40,6 @@ def test_an_integer_is_compared_with_a_string(
         if accepted:
             assert connection.scalars(numbered).all() == ["zwei ü"]
         else:
-            # Once this is accepted, the dialect isn't needed any more.
+            # If this is accepted, the dialect isn't needed any more.
             with pytest.raises(ProgrammingError, match="integer <> character varying"):
                 connection.scalars(numbered)

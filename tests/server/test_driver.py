@@ -1,4 +1,4 @@
-"""The driver answers what plain pg8000 answers, and waits less often for it."""
+"""The driver returns what plain pg8000 returns, with fewer round trips."""
 
 import hashlib
 import inspect
@@ -23,7 +23,7 @@ STOOD_IN_FOR = {
     legacy.Cursor: "b7bb080da51c3f84",
     converters.make_params: "d164156f5ba5b850",
 }
-"""What driver.py replaces or reads, and the digest of the source that it was written against."""
+"""The code that driver.py overrides or reads, with the digest of the source it was written for."""
 
 
 @pytest.mark.parametrize("known", STOOD_IN_FOR, ids=lambda known: known.__name__)
@@ -53,7 +53,7 @@ def connect(postgres: Postgres) -> Callable[[Any], Any]:
 
 @dataclass
 class Pair:
-    """Plain pg8000 and the driver, each with a table `t` of its own."""
+    """Plain pg8000 and the driver, each with its own table `t`."""
 
     plain: Any
     ours: Any
@@ -91,7 +91,7 @@ def empty(pair: Pair) -> Pair:
 
 
 def outcome(connection: Any, method: str, statement: str, values: Any) -> tuple[Any, ...]:
-    """All that can be seen of a call: its rows or its error, and what it leaves behind."""
+    """Returns everything visible of a call: its rows or its error, and the state afterwards."""
     cursor = connection.cursor()
     try:
         if method in ("commit", "rollback"):
@@ -103,7 +103,7 @@ def outcome(connection: Any, method: str, statement: str, values: Any) -> tuple[
         state = told["C"] if isinstance(told, dict) else told
         return type(error), state, connection._in_transaction
     rows = [list(row) for row in cursor.fetchall()] if cursor.description else None
-    # As text: NaN is not equal to itself.
+    # As text, because NaN isn't equal to itself.
     return repr(rows), cursor.description, cursor.rowcount, connection._in_transaction
 
 
@@ -214,7 +214,7 @@ def test_statements_end_as_with_plain_pg8000(
 
 
 def waits(connection: Any, act: Callable[[Any], Any]) -> int:
-    """How often a connection waits for the server while something is done with it."""
+    """Counts how often a connection waits for the server."""
     count = 0
     handle = connection.handle_messages
 
@@ -276,7 +276,7 @@ def connection(connect: Callable[[Any], Any]) -> Iterator[Any]:
 
 def test_a_value_of_any_size_arrives(connection: Any) -> None:
     cursor = connection.cursor()
-    # Around the size of what is read at once, and far above it.
+    # Around the size of one read, and far above it.
     for size in (0, 1, *range(32_700, 32_780), 1_000_000, 20_000_000):
         cursor.execute("SELECT repeat('ü', $1::integer / 2), 7, $2::text", (size, "x" * size))
         assert cursor.fetchall() == (["ü" * (size // 2), 7, "x" * size],)
@@ -405,7 +405,7 @@ def test_a_closed_cursor_and_a_closed_connection_say_so(connect: Callable[[Any],
 
 
 def test_a_change_of_the_schema_is_seen_at_once(connection: Any) -> None:
-    """Where a prepared statement would fail: "cached plan must not change result type"."""
+    """A prepared statement would fail here: "cached plan must not change result type"."""
     cursor = connection.cursor()
     cursor.execute("CREATE TABLE changes (n) AS SELECT 7")
     for kind, expected in (("integer", 7), ("text", "7"), ("double precision", 7.0)):
@@ -460,7 +460,7 @@ def test_a_session_that_the_server_has_ended_is_known_to_be_dead(
 def test_a_statement_on_a_dead_connection_is_a_network_error(
     postgres: Postgres, connect: Callable[[Any], Any], connection: Any
 ) -> None:
-    """The words by which SQLAlchemy's dialect knows that all connections must be renewed."""
+    """The words that tell SQLAlchemy's dialect to replace all connections."""
     with pytest.raises(driver.InterfaceError, match="network error"):
         connect(driver).cursor().execute("SELECT pg_terminate_backend(pg_backend_pid(), $1)", (0,))
     end_session(postgres, connection)

@@ -1,4 +1,4 @@
-"""The server connects for its callers to the internet alone, whatever library connects."""
+"""For its callers the server connects only to the internet, whichever library connects."""
 
 import json
 import subprocess
@@ -109,7 +109,7 @@ exec(CODE)
 
 
 def run(code: str, *, url: str = "", opened: tuple[str, ...] = ()) -> str:
-    """Returns the last line of a process under the policy, nothing if it ended well."""
+    """Returns the last line of a process under the policy, or an empty string if it succeeded."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, url, json.dumps(opened), code],
         capture_output=True,
@@ -127,7 +127,7 @@ def hits() -> list[str]:
 
 @pytest.fixture(scope="module")
 def port(hits: list[str]) -> Iterator[int]:
-    """A server of this computer at two of its addresses; `/away` leads from one to the other."""
+    """A server at two local addresses; `/away` redirects from one to the other."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

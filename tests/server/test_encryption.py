@@ -1,4 +1,4 @@
-"""What is stored encrypted can be read with the passphrase that the server has, whatever it was."""
+"""Encrypted values become readable with the server's passphrase, whichever encrypted them."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ def engine(database_url: str, cloudsql_root: Path) -> Iterator[Engine]:
 
 
 def store(engine: Engine, version: int, passphrase: str) -> None:
-    """As MLflow stores it, the values too."""
+    """Stores secrets as MLflow does, with encrypted values."""
     from mlflow.utils.crypto import KEKManager, _encrypt_secret
 
     kek = KEKManager(passphrase=passphrase, kek_version=version)
@@ -67,7 +67,7 @@ def store(engine: Engine, version: int, passphrase: str) -> None:
 
 
 def read(engine: Engine, version: int, passphrase: str) -> list[str]:
-    """Fails where anything isn't encrypted with these."""
+    """Decrypt all values. Fails if one isn't encrypted with this passphrase and version."""
     from mlflow.utils.crypto import KEKManager, _decrypt_secret
 
     kek = KEKManager(passphrase=passphrase, kek_version=version)
@@ -118,7 +118,7 @@ def test_nothing_is_asked_for_where_nothing_is_to_be_done(engine: Engine) -> Non
 def test_nobody_stores_another_value_meanwhile(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or the old key, wrapped anew, would be put beside a value that another one encrypts."""
+    """Otherwise the old key, wrapped again, would be stored with a value of another key."""
     store(engine, 1, KNOWN[1])
     rewrapped, refused = internals.rewrapped, 0
 

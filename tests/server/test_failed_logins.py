@@ -1,4 +1,4 @@
-"""Failures are counted in bounded memory, whoever sends how many."""
+"""Failed logins are counted in bounded memory, however many clients there are."""
 
 import httpx
 import pytest
@@ -81,7 +81,7 @@ def test_the_server_counts_as_its_environment_says(
         (1, [b"198.51.100.1, 203.0.113.7, 192.0.2.80"], "203.0.113.7"),
         (1, [b"198.51.100.1", b"203.0.113.7,192.0.2.80"], "203.0.113.7"),
         (1, [b"203.0.113.7", b"192.0.2.80"], "203.0.113.7"),
-        # Past the load balancer.
+        # Without going through the load balancer.
         (1, [b"203.0.113.7"], "203.0.113.7"),
         (1, [b"nonsense, 192.0.2.80"], "unknown"),
         (1, [], "peer"),

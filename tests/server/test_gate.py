@@ -1,4 +1,4 @@
-"""Who may come in: credentials × path × method × scope, none of them trusted."""
+"""Which requests the gate admits: credentials × path × method × scope."""
 
 import asyncio
 import base64
@@ -30,7 +30,7 @@ RIGHT = (b"authorization", basic(USER, PASSWORD))
 
 
 class Application:
-    """What stands behind the gate: says that it was reached."""
+    """The application behind the gate, which records that it was reached."""
 
     def __init__(self) -> None:
         self.reached: list[str] = []
@@ -57,7 +57,7 @@ def call(
     kind: str = "http",
     gate: Gate | None = None,
 ) -> tuple[int | None, dict[bytes, bytes], bool]:
-    """Status, headers and whether the application was reached."""
+    """Returns status, headers and whether the application was reached."""
     gate = gate or new_gate()
     application = Application()
     gate.app = application
@@ -249,7 +249,7 @@ FOREIGN_ORIGINS = [
     (HOST, f"https://{HOST}:8443"),
     (HOST, f"https://evil.example/https://{HOST}"),
     (HOST, f"https://{HASHED}"),
-    # The host pattern alone would let by the same service name in another's project.
+    # The host pattern alone would accept the same service name in someone else's project.
     (HASHED, "https://mlflow-z9y8x7w6v5-uc.a.run.app"),
     (HOST, "http://localhost:3000"),
     (HOST, "http://127.0.0.1"),
@@ -275,7 +275,7 @@ def test_other_pages_may_do_nothing(method: str, host: str, origin: str) -> None
     for site in (b"cross-site", b"same-site", b"none"):
         told = (b"sec-fetch-site", site)
         assert call(RIGHT, foreign, told, method=method, host=host)[::2] == (403, False)
-    # A page can't forge it, but it doesn't help either, if not to one of this computer.
+    # A page can't forge it, and it only allows origins on this computer.
     forged = (b"sec-fetch-site", b"same-origin")
     is_here = re.fullmatch(r"http://(localhost|127\.0\.0\.1)(:\d+)?", origin)
     assert is_here or call(RIGHT, foreign, forged, method=method, host=host)[0] == 403
@@ -283,7 +283,7 @@ def test_other_pages_may_do_nothing(method: str, host: str, origin: str) -> None
 
 @pytest.mark.parametrize("origin", [b"http://localhost:8080", b"http://127.0.0.1:8080"])
 def test_the_page_works_through_gclouds_proxy(origin: bytes) -> None:
-    """It says that the service is the host, and leaves the page's own origin."""
+    """The proxy sets the service as the host and keeps the page's origin."""
     own = ((b"origin", origin), (b"sec-fetch-site", b"same-origin"))
     assert call(RIGHT, *own, method="POST")[0] == 204
     for elsewhere in (
@@ -411,7 +411,7 @@ def test_the_log_has_few_lines_for_many_of_them(caplog: pytest.LogCaptureFixture
     for _ in range(1000):
         call(WRONG, came_from("203.0.113.7"), gate=gate)
         clock.now += 0.02
-    # The rest is told by the next probe.
+    # The rest is logged at the next probe.
     clock.now += 30
     call(path=b"/health", gate=gate)
     told = [record.__dict__["fields"] for record in caplog.records]
@@ -467,7 +467,7 @@ def test_without_a_viewer_there_is_none() -> None:
 
 
 class Seen:
-    """Stands behind the gate and keeps the request as it comes."""
+    """Stands behind the gate and records the request."""
 
     scope: dict[str, Any]
 
@@ -478,7 +478,7 @@ class Seen:
 
 
 def behind(*headers: tuple[bytes, bytes], peer: str = "169.254.1.1", **more: Any) -> dict[str, Any]:
-    """The request as MLflow gets it."""
+    """Returns the request as MLflow gets it."""
     seen = Seen()
     path = more.get("path", b"/version")
     scope = {
@@ -510,7 +510,7 @@ def behind(*headers: tuple[bytes, bytes], peer: str = "169.254.1.1", **more: Any
         ([(b"x-forwarded-for", b"10.0.0.1, 203.0.113.7")], "127.0.0.1", 0, "203.0.113.7"),
         ([(b"x-forwarded-for", b"203.0.113.7, 192.0.2.1")], "169.254.1.1", 1, "203.0.113.7"),
         ([(b"x-forwarded-for", b"2001:db8::1")], "169.254.1.1", 0, "2001:db8::1"),
-        # Nobody on this computer comes by a proxy that says so.
+        # A client on this computer doesn't come through a proxy.
         ([(b"x-forwarded-for", b"127.0.0.1")], "169.254.1.1", 0, "unknown"),
         ([(b"x-forwarded-for", b"::1")], "127.0.0.1", 0, "unknown"),
         ([(b"x-forwarded-for", b"::ffff:127.0.0.1")], "127.0.0.1", 0, "unknown"),

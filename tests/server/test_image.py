@@ -42,7 +42,7 @@ def test_what_the_server_never_imports_is_not_in_the_lock() -> None:
     installed = {distribution.name.lower() for distribution in distributions()}
     for name in excluded:
         assert not re.search(rf"^{name}==", LOCK, re.M)
-        # The other tests of this layer would not show what is missing if it were here.
+        # If it were installed here, the other server tests wouldn't notice that it's missing.
         assert name not in installed
 
 

@@ -1,4 +1,4 @@
-"""Texts that would take a JSON parser's memory are found without parsing them."""
+"""Texts that would take too much memory to parse as JSON are detected without parsing."""
 
 import json
 
@@ -13,14 +13,14 @@ FLAT = "[" * DEPTH + "]" * DEPTH
 
 
 def within(text: str, times: int = 1) -> str:
-    """The text in a JSON string, in a string, and so on."""
+    """Returns the text in a JSON string, within another one, and so on."""
     for _ in range(times):
         text = json.dumps(text)
     return text
 
 
 def escaped(text: str) -> str:
-    """A JSON string of nothing but escapes."""
+    """Returns the text as a JSON string that consists of escapes."""
     return '"' + "".join(f"\\u{ord(character):04X}" for character in text) + '"'
 
 

@@ -1,4 +1,4 @@
-"""pandas is whole for whoever uses it, and costs nothing until then."""
+"""pandas works completely when it is used, and isn't imported before."""
 
 import subprocess
 import sys
@@ -15,27 +15,27 @@ assert not [name for name in sys.modules if name.partition(".")[0] == "pandas"]
 
 
 USES = [
-    # By MLflow's modules, which have what `import pandas` gave them at the start.
+    # Use by MLflow's modules, with the module that `import pandas` gave them.
     "assert types._infer_pandas_column(utils.pd.Series([1])).name == 'long'",
     "import mlflow.data\n"
     "assert mlflow.data.from_pandas(utils.pd.DataFrame({'x': [1]})).profile['num_rows'] == 1",
-    # By whoever imports it later: the same module, and no second one.
+    # Later imports get the same module.
     "import pandas; assert pandas is utils.pd; assert pandas.DataFrame().empty",
     "from pandas.api.types import is_integer; assert is_integer(1); utils.pd.concat",
     "from pandas import Series; assert Series is utils.pd.Series",
-    # What stands in signatures knows the classes of the pandas that came after it.
+    # The classes in signatures recognize instances of pandas' own classes.
     "frame = utils.PyFuncOutput.__args__[0]\n"
     "assert not isinstance(1, frame)\n"
     "import pandas\n"
     "assert isinstance(pandas.DataFrame(), frame) and not isinstance(pandas.Series(), frame)\n"
     "assert issubclass(pandas.DataFrame, frame) and not issubclass(int, frame)",
-    # Once, in whichever thread is first; the others wait until it is whole.
+    # Imported once, in the first thread; the others wait until it's complete.
     "found = []\n"
     "def use(): found.append(utils.pd.DataFrame({'x': [1]}).x.sum())\n"
     "threads = [threading.Thread(target=use) for _ in range(20)]\n"
     "[thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
     "assert found == [1] * 20",
-    # Another thread's use is no naming.
+    # In another thread pandas is run, even within `only_named`.
     "found = []\n"
     "def use(): found.append(type(utils.pd.DataFrame()).__name__)\n"
     "with lazy_pandas.only_named():\n"
@@ -49,7 +49,7 @@ USES = [
 ]
 
 
-# Each in a process of its own, of which every one has the imports already.
+# Each use in a forked process, which inherits the imports.
 FORKS = """
 import os, sys, traceback
 for number, use in enumerate(USES):

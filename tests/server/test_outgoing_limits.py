@@ -22,7 +22,7 @@ from urllib3.util.retry import Retry
 pytestmark = pytest.mark.anyio
 
 PATIENCE = 30.0
-"""Seconds that a hostile address goes on; far more than the limit below."""
+"""Seconds that a hostile address keeps sending; far more than the limit below."""
 LIMIT = 1.0
 
 
@@ -32,12 +32,12 @@ def anyio_backend() -> str:
 
 
 class Address:
-    """A server that goes on and on. `seen` are the paths that were asked for."""
+    """A server that never stops sending. `seen` has the requested paths."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.outlasted = False
-        """Whether it has stopped of itself, with the client still there."""
+        """Whether it has stopped on its own, with the client still connected."""
         self._until = time.monotonic() + PATIENCE
         address = self
 
@@ -81,7 +81,7 @@ ANSWERS = {
     "redirects": (head("302 Found", Location="/redirects"), b"", 0),
     "endless": (b"HTTP/1.1 200 OK\r\n\r\n", bytes(65536), 0),
 }
-"""The start of each answer, what follows without end, and the seconds before."""
+"""The start of each response, the part repeated without end, and the seconds before it."""
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def address() -> Iterator[Address]:
 
 @pytest.fixture
 def session() -> Iterator[requests.Session]:
-    """As MLflow makes it for webhooks."""
+    """Returns a session as MLflow creates it for webhooks."""
     with requests.Session() as made:
         retry = Retry(total=3, status_forcelist=[503], allowed_methods=["POST"], backoff_factor=0.1)
         made.mount("http://", HTTPAdapter(max_retries=retry))
@@ -113,7 +113,7 @@ def test_no_address_holds_a_thread(address: Address, session: requests.Session, 
     assert address.seen
     assert not address.outlasted
     assert len(address.seen) <= 1 + MAX_REDIRECTS
-    # The next address has the whole time again.
+    # The next address gets the full time again.
     assert len(session.post(f"{address.url}/endless", timeout=5).content) == 1000
 
 
@@ -121,7 +121,7 @@ def test_no_address_holds_a_thread(address: Address, session: requests.Session, 
 
 
 class Stream:
-    """As much of aiohttp's as is used."""
+    """The part of aiohttp's class that is used."""
 
     def __init__(self, pieces: list[bytes]) -> None:
         self._pieces = pieces
@@ -158,7 +158,7 @@ async def test_all_answers_together_are_limited() -> None:
             pytest.raises(ClientPayloadError),
         ):
             await refused.read()
-    # Both have given back what they held.
+    # Both have freed what they held.
     for _ in range(3):
         with answers.bounded(cast(StreamReader, second)) as again:
             assert len(await again.read()) == 90_000

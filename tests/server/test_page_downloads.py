@@ -1,4 +1,4 @@
-"""What MLflow's own handlers send is streamed, and answered as if it came from a file."""
+"""Files from MLflow's own handlers are streamed, with the same response as for a local file."""
 
 import os
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ FILES = {
 }
 ATTACHMENT = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
 CHANGING = {"date", "etag", "last-modified"}
-"""Headers that a copy has otherwise each time."""
+"""Headers that differ for each copy of a file."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Both:
         method: str = "GET",
         **params: str,
     ) -> httpx.Response:
-        """Our answer, which is MLflow's."""
+        """Returns our response, after checking that it equals MLflow's."""
         ours, mlflows = (
             client.request(method, address, params=params, headers=headers)
             for client in (self.ours, self.mlflows)
@@ -167,7 +167,7 @@ def test_downloads_are_answered_as_mlflow_answers_them(
             first, last = wanted.removeprefix("bytes=").split("-")
             start = int(first) if first else -int(last)
             assert part.content == LARGE[start : int(last) + 1 if first and last else None]
-    # Nothing was written where temporary files are.
+    # Nothing was written to the directory for temporary files.
     assert (folder / "tmp").stat().st_mtime_ns == untouched
 
 

@@ -1,4 +1,4 @@
-"""Every route of MLflow's answers as stock's does, asked the same of both.
+"""Every route of MLflow responds as stock MLflow does to the same request.
 
 Stock is `mlflow server` of the same lock, with the driver that MLflow's users have. What differs
 on purpose is listed in parity/differences.py; the calls are in parity/calls.
@@ -32,7 +32,7 @@ PREFIXES = {"/api/": "0a01", "/ajax-api/": "0a02"}
 # Without a body it fills the database with examples for most of a minute.
 DEMO = "/ajax-api/3.0/mlflow/demo/generate"
 IMPORTED_LATE = ("aiohttp", "pandas")
-"""What only some of the first calls need: the gateway, and a run of the prompt lab."""
+"""Objects that only some of the first calls need: the gateway, and a run of the prompt lab."""
 
 ON_ITS_OWN = {"HEAD", "OPTIONS"}
 """Methods that Flask adds to each route."""
@@ -48,7 +48,7 @@ def under(prefix: str, calls: list[Call]) -> list[Call]:
 
 
 def bare_calls() -> list[Call]:
-    """One for each route, of things that aren't there and with nothing in it."""
+    """Returns an empty request for each route, for objects that don't exist."""
     return [
         Call(
             method=route.method,
@@ -135,7 +135,7 @@ def test_every_answer_is_stocks(
 
 
 def listening(server: Server) -> Server:
-    """As soon as it takes connections, and before it was asked for anything."""
+    """Wait until it accepts connections, without sending a request."""
     until = time.monotonic() + BOOT_SECONDS
     while time.monotonic() < until and server.process.poll() is None:
         if server.accepts():
@@ -145,13 +145,13 @@ def listening(server: Server) -> Server:
 
 
 def has_loaded(server: Server, package: str) -> bool:
-    """Whether a compiled part of it is in the process, as Linux tells."""
+    """Whether a compiled part of a library is loaded in the process, according to Linux."""
     maps = Path(f"/proc/{server.process.pid}/maps").read_text()
     return f"/site-packages/{package}/" in maps
 
 
 def shapes(steps: list[Step]) -> list[Answer]:
-    """What an answer has in common with a later one to the same call."""
+    """Returns the part of a response that doesn't change when the call is repeated."""
     return [replace(step.answer, body=shape(step.answer.body)) for step in steps]
 
 

@@ -1,4 +1,4 @@
-"""Threads that need further connections while they hold one."""
+"""Threads that need more connections while they hold one."""
 
 import asyncio
 import time
@@ -35,7 +35,7 @@ def test_nobody_waits_for_those_who_wait(size: int, depth: int) -> None:
         if not left:
             return 0
         with closing(pool.connect()):
-            # Whoever can takes a connection before anyone takes a second.
+            # Let all threads take a first connection before any takes a second.
             time.sleep(0.01)
             held = pool.checkedout()
             return max(held, nested(left - 1))
@@ -48,7 +48,7 @@ def test_nobody_waits_for_those_who_wait(size: int, depth: int) -> None:
 
 @pytest.mark.parametrize("looking", [True, False])
 def test_the_event_loop_does_not_wait_for_threads(looking: bool) -> None:
-    """Some of MLflow's own routes ask the database there; everybody would wait with them."""
+    """Some of MLflow's own routes use the database on the event loop, and block all requests."""
     pool = make_pool(4)
 
     async def connect() -> None:
@@ -79,7 +79,7 @@ def test_the_most_that_were_in_use_and_waited_since_it_was_last_asked() -> None:
         outer.close()
         for turn in waiting:
             turn.result()
-    # What lasted when it was asked counts for the next time as well.
+    # Connections and waits that continue during a call count for the next one too.
     assert pool.use() == {"in_use": 2, "waiting": 2}
     assert pool.use() == {"in_use": 0, "waiting": 0}
     with pytest.raises(ZeroDivisionError), closing(pool.connect()):
@@ -125,7 +125,7 @@ def test_those_who_wait_are_served_in_turn() -> None:
             executor.submit(take, number)
             while len(pool._queue) <= number:
                 time.sleep(0.001)
-        # Whoever gives it back wants it again, and would be there first.
+        # The thread that returns the connection takes it again, and would otherwise be first.
         held.close()
         take(8)
     assert served == list(range(9))
@@ -169,7 +169,7 @@ def test_as_many_log_batches_at_a_time_as_there_are_threads(
         ]
 
         def log(run: str) -> int:
-            # The tag renames the run, for which MLflow nests deepest.
+            # The tag renames the run, for which MLflow uses the most nested sessions.
             body = {
                 "run_id": run,
                 "metrics": [{"key": "loss", "value": 1, "timestamp": 1}],

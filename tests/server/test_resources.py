@@ -1,4 +1,4 @@
-"""No caller takes the server's memory, time, places or database from the others."""
+"""No caller can use up the server's memory, time, places or database."""
 
 import json
 import socket
@@ -23,7 +23,7 @@ VIEWER = ("viewer", "canary-viewer-password")
 DATABASE = "resources"
 MIB = 1024 * 1024
 MEMORY = 512 * MIB
-"""Of the smallest instance that the settings allow."""
+"""Memory of the smallest instance that the settings allow."""
 
 SEARCH = "/api/2.0/mlflow/runs/search"
 READ = "/api/2.0/mlflow/experiments/get?experiment_id=0"
@@ -69,7 +69,7 @@ def connection_to(postgres: Postgres) -> pg8000.native.Connection:
 
 @contextmanager
 def locked(postgres: Postgres) -> Iterator[Callable[[], int]]:
-    """The table of runs, so that every search waits. Yields how many statements wait now."""
+    """Lock the table of runs, so that every search waits. Yields a count of waiting statements."""
     with closing(connection_to(postgres)) as holder, closing(connection_to(postgres)) as seen:
 
         def waiting() -> int:
@@ -89,13 +89,13 @@ def locked(postgres: Postgres) -> Iterator[Callable[[], int]]:
 
 
 def test_the_session_has_its_limits(server: Server, postgres: Postgres) -> None:
-    """What Postgres itself ends: read where a statement of each caller waits."""
+    """Postgres itself ends long statements, the viewer's sooner than the user's."""
     search = {"experiment_ids": ["0"]}
     with ExitStack() as stack, ThreadPoolExecutor(2) as threads, locked(postgres) as waiting:
         clients = [stack.enter_context(client) for client in (server.client(), viewer_of(server))]
         asked = [threads.submit(client.post, SEARCH, json=search) for client in clients]
         assert eventually(lambda: waiting() == 2)
-        # The viewer's ends first, and as an error that isn't tried again.
+        # The viewer's statement ends first, with an error that clients don't retry.
         assert eventually(lambda: waiting() == 1)
         assert not asked[0].done()
         assert asked[1].result(PATIENCE).status_code == 400
@@ -112,7 +112,7 @@ def test_who_leaves_takes_the_statement_along(server: Server, postgres: Postgres
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             connection.sendall(head + body)
             assert eventually(lambda: waiting() == 1)
-        # Long before the statement's own time is over.
+        # Long before the statement's own timeout.
         assert eventually(lambda: waiting() == 0, seconds=15)
     with server.client() as client:
         assert client.get(READ).status_code == 200
@@ -184,21 +184,21 @@ def many_runs(postgres: Postgres, server: Server) -> Iterator[None]:
 
 
 def test_a_page_that_would_take_the_memory_is_refused(server: Server, many_runs: None) -> None:
-    """The database's answers are limited for one request, whatever `max_results` allows."""
+    """Query results are limited for one request, whatever `max_results` allows."""
     with server.client() as user, viewer_of(server) as viewer:
         for client, fits in ((user, 500), (viewer, 200)):
             search = {"experiment_ids": ["0"], "max_results": 6000}
             refused = client.post(SEARCH, json=search)
             assert refused.status_code == 400
             assert "max_results" in refused.json()["message"]
-            # What was held is given back, so that the next one is served, and again.
+            # The memory is freed, so that the next request is handled, repeatedly.
             for _ in range(3):
                 answer = client.post(SEARCH, json=search | {"max_results": fits})
                 assert answer.status_code == 200, answer.text
 
 
 def test_an_answer_that_nobody_reads_counts(server: Server) -> None:
-    """It is in memory until it is read, so that further answers have to wait for it."""
+    """A response stays in memory until it is read, so further ones have to wait."""
     login = httpx.BasicAuth(*VIEWER)._auth_header
     # More than the kernel keeps for a connection.
     tags = [{"key": f"t{number}", "value": "x" * 4500} for number in range(200)]
@@ -237,7 +237,7 @@ TRACES = {"Content-Type": "application/x-protobuf", "X-MLflow-Experiment-Id": "0
 
 
 def attacks() -> dict[str, tuple[str, str, dict[str, str], bytes]]:
-    """Method, path, headers and body of each."""
+    """Returns the method, path, headers and body of each request."""
     upload = "/api/2.0/mlflow-artifacts/mpu/create/x"
     return {
         "a filter of 60 MB": (
@@ -300,7 +300,7 @@ def attacks() -> dict[str, tuple[str, str, dict[str, str], bytes]]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells it in /proc there")
 def test_nothing_that_a_viewer_varies_is_kept_for_long(server: Server) -> None:
-    """Statements of ever other shapes, and ever other paths."""
+    """Sends statements with always new shapes, and always new paths."""
     operators = ("<", ">", "<=", ">=", "=", "!=")
     with viewer_of(server) as viewer:
         viewer.post(SEARCH, json={"experiment_ids": ["0"]})

@@ -41,10 +41,10 @@ HSTS = "max-age=31536000"
 
 
 class Application:
-    """Answers each path in its own way, with headers that are to be replaced."""
+    """Responds to each path in its own way, with headers that are to be replaced."""
 
     def __init__(self) -> None:
-        # One message for all answers, as the gate has for its refusals.
+        # One message for all responses, like the gate's refusals.
         self.start: Message = {"type": "http.response.start", "status": 200, "headers": []}
         self.waiting, self.go_on = asyncio.Event(), asyncio.Event()
 
@@ -276,7 +276,7 @@ def test_a_websocket_is_passed_on(page: Path) -> None:
 
 
 def test_mlflows_page_has_no_script_of_its_own_and_no_handler() -> None:
-    """Else the hashes, or the policy for handlers, are to be looked at again."""
+    """If this fails, review the hashes and the policy for handlers."""
     html = internals.page_file(internals.import_flask()).read_text()
     assert "sha256-" not in page_policy(html)
     assert not re.search(r"<[^>]*\son[a-z]+\s*=", html)
@@ -294,7 +294,7 @@ def server(
 
 
 def test_the_whole_server(server: Server) -> None:
-    """As it is assembled: page, static file, artifact, refusal and probe."""
+    """Checks the whole server: page, static file, artifact, refusal and probe."""
     with httpx.Client(base_url=server.url, headers={"Host": HOST}) as client:
         page = client.get("/", headers={"Authorization": AUTHORIZATION})
         assert kind_of(page.headers["content-security-policy"]) == "page"

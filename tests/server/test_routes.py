@@ -35,7 +35,7 @@ def every_route() -> list[Route]:
 
 @pytest.fixture
 async def client(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
-    # An hour from one failed login to the next, so that none is told to wait.
+    # An hour between failed logins, so that none is told to wait.
     hours = count(0, 3600)
     gate = Gate(
         app,

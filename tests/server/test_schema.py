@@ -1,4 +1,4 @@
-"""The schema is made or upgraded once, however many boot at once; a newer one is refused."""
+"""The schema is created or upgraded once, even if several boot at once; newer ones are refused."""
 
 import logging
 import re
@@ -37,7 +37,7 @@ def engine(database_url: str, cloudsql_root: Path) -> Iterator[Engine]:
 
 
 def older_schema(engine: Engine) -> str:
-    """The tables as MLflow made them some revisions ago. Answers that revision."""
+    """Create the tables as some revisions ago. Returns that revision."""
     from alembic import command
     from alembic.script import ScriptDirectory
     from mlflow.store.db.utils import _get_alembic_config
@@ -67,7 +67,7 @@ def everything(engine: Engine) -> set[tuple[str, ...]]:
 def test_five_boots_at_once(
     start: StartServer, environment: dict[str, str], engine: Engine
 ) -> None:
-    """On an empty database; tests/chaos/test_boots.py has those with something in them."""
+    """On an empty database; tests/chaos/test_boots.py uses databases with data."""
     servers = [start(environment) for _ in range(BOOTS)]
     for server in servers:
         server.ready()
@@ -142,7 +142,7 @@ def test_the_way_back_from_an_upgrade_is_told(
     before = datetime.now(UTC)
     schema.ensure(engine, deadline=5)
     [told] = re.findall(r"the way back is a restore to (\S+Z) ", caplog.text)
-    # Cut to milliseconds.
+    # Truncated to milliseconds.
     assert (
         timedelta(milliseconds=-1) <= datetime.fromisoformat(told) - before < timedelta(seconds=5)
     )
@@ -160,7 +160,7 @@ def test_tables_that_are_in_use_are_waited_for_and_others_get_their_turn(
         while "trying again" not in caplog.text:
             assert upgraded.is_alive()
             sleep(0.05)
-        # What the migration had locked meanwhile is free.
+        # The migration's locks are free again.
         other.execute(text("SET lock_timeout = '300ms'"))
         assert other.execute(text("SELECT count(*) FROM experiments")).scalar_one() == 0
     upgraded.join()

@@ -1,4 +1,4 @@
-"""Secrets at boot: what can be wrong with each, said in one line and never with a value."""
+"""Errors of secrets at boot: each is one line, which never contains a value."""
 
 import dataclasses
 from typing import Any
@@ -24,7 +24,7 @@ GOOD = {
 
 
 def stored(google: Google, **changed: str | None) -> Settings:
-    """Settings whose secrets hold `GOOD`, but for what is changed; None leaves one out."""
+    """Returns settings whose secrets hold `GOOD` with some changes; None leaves one out."""
     versions = {name: google.store(value) for name, value in (GOOD | changed).items() if value}
     missing = {name: "absent/versions/1" for name in GOOD if name not in versions}
     return google.settings(SecretVersions(**versions, **missing))

@@ -1,4 +1,4 @@
-"""The container's environment, checked whole."""
+"""Checks of the container's environment variables."""
 
 import pytest
 from tracking_server.boot import settings

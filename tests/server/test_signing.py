@@ -1,4 +1,4 @@
-"""Artifact URLs are signed as the signer, an account that the server itself isn't."""
+"""Artifact URLs are signed as the signer, which isn't the server's own account."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ def test_addresses_have_the_signers_rights(served: Served) -> None:
     download = served.download().json()["url"]
     parts = [each["url"] for each in served.parts().json()["credentials"]]
     assert {signed_by(url) for url in (download, *parts)} == {SIGNER}
-    # An address doesn't have the server's rights.
+    # A signed URL doesn't have the server's rights.
     revoke(served.project, SERVER, bucket(BUCKET))
     assert httpx.get(download).content == b"x"
     assert httpx.put(parts[0], content=b"part").status_code == 200
@@ -79,5 +79,5 @@ def test_a_refused_signature_names_accounts_and_permission(served: Served) -> No
     said = refused.text + served.server.log()
     for name in (SERVER, SIGNER, "iam.serviceAccounts.signBlob"):
         assert name in said
-    # Everything that takes no address still works.
+    # Everything that needs no signed URL still works.
     assert served.client.get(f"{_ARTIFACTS}/artifacts/x.txt").content == b"x"

@@ -21,7 +21,7 @@ PATIENCE = 0.2
 
 
 async def echo(_: Scope, receive: Receive, send: Send) -> None:
-    """Reads the body, then answers in as many pieces."""
+    """Reads the body, then responds in as many pieces."""
     pieces = 0
     more = True
     while more:
@@ -75,7 +75,7 @@ def status(exchange: Exchange) -> int:
     [
         (),
         (b"x" * PROGRESS, 2 * PATIENCE),
-        # Too little each time to be progress.
+        # Too little each time to count as progress.
         tuple(step for _ in range(8) for step in (b"x", PATIENCE / 4)),
     ],
     ids=["nothing", "a start", "drops"],
@@ -153,7 +153,7 @@ def test_a_connection_that_is_not_read_ends_though_its_request_has_ended() -> No
 
 
 def established(port: int) -> int:
-    """Connections that the kernel has for the server. The client isn't told of their end."""
+    """Returns the kernel's connections of the server; a client doesn't notice when one ends."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     ends = [line.split()[1:4] for line in lines]
     return sum(local.endswith(f":{port:04X}") and state == "01" for local, _, state in ends)

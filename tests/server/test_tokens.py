@@ -1,4 +1,4 @@
-"""Without a token for the bucket a request may succeed later, and its answer says so."""
+"""Without a token for the bucket, the response says that a request may succeed later."""
 
 import asyncio
 from typing import Any
@@ -14,7 +14,7 @@ from tests.server.exchange import Exchange
 
 
 class NoToken:
-    """Credentials whose metadata server doesn't answer, so many times."""
+    """Credentials whose metadata server doesn't respond the first so many times."""
 
     token_state = TokenState.INVALID
 

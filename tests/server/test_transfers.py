@@ -1,4 +1,4 @@
-"""Transfers between a client and the bucket: what they hold, what breaks them off, what is left."""
+"""Transfers between client and bucket: memory, interruptions, and the state afterwards."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.anyio
 PREFIX = "/api/2.0/mlflow-artifacts/artifacts/"
 PIECE = 100_000
 CHUNK, SHARED = 8, 24
-"""Smaller than in earnest, as the files here are."""
+"""Smaller than in production, like the files here."""
 
 LARGE = os.urandom(3 * CHUNK * BLOCK + 12_345)
 
@@ -69,9 +69,9 @@ def put(google: Google, name: str, content: bytes) -> None:
 
 
 def leftovers(google: Google) -> set[Path]:
-    """What unfinished uploads have brought so far."""
+    """Returns the bytes that unfinished uploads have sent so far."""
     store = google.objects
-    # Another test may have left older versions of what it has deleted.
+    # Another test may have left noncurrent versions of deleted objects.
     kept = [one for deleted in (False, True) for one in store.versions(BUCKET, deleted=deleted)]
     kept += store.below(BUCKET, after="", prefix="")
     return set(store.files.iterdir()) - {path for one in kept for path in one.files}
@@ -125,7 +125,7 @@ async def test_pieces_of_any_size(google: Google, app: ProxiedTransfers) -> None
 
 
 class Stalled:
-    """A bucket that answers no upload before it is told to."""
+    """A bucket that responds to uploads only when the test allows it."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -135,7 +135,7 @@ class Stalled:
     async def __call__(self, request: web.Request) -> None:
         if request.method == "PUT":
             self.waiting += 1
-            # The stand-ins have an event loop of their own.
+            # The stand-ins have their own event loop.
             await asyncio.wrap_future(
                 asyncio.run_coroutine_threadsafe(self._go_on.wait(), self._loop)
             )
@@ -151,7 +151,7 @@ async def test_uploads_to_a_slow_bucket_hold_no_more_than_is_theirs(
     ups = [upload(app, f"slow {number}") for number in range(12)]
     for up in ups:
         up.feed(*pieces(LARGE, PIECE), more=False)
-    # Each has something under way to the bucket, and the clients wait with the rest.
+    # Each has a request to the bucket in progress, and the clients wait with the rest.
     await eventually(lambda: stalled.waiting == len(ups))
     await asyncio.sleep(0.2)
     bound = SHARED * BLOCK + len(ups) * (OWN * BLOCK + PIECE)
@@ -211,7 +211,7 @@ async def test_an_upload_that_breaks_off_while_the_bucket_is_slow_leaves_nothing
 
 
 class Failing:
-    """A bucket that fails at some of the uploads' requests, in one of several ways."""
+    """A bucket that fails at some requests of uploads, in one of several ways."""
 
     def __init__(self, google: Google, how: str, turns: set[int]) -> None:
         self._google, self._how, self._turns = google, how, turns
@@ -230,7 +230,7 @@ class Failing:
             await request.content.readany()
             request.transport.close()
         elif self._how == "half":
-            # A part of it arrives, as whole quanta.
+            # A part of it arrives, a multiple of the block size.
             half = asyncio.ensure_future(self._google.storage.handle(request))
             await asyncio.sleep(0.05)
             request.transport.close()
@@ -266,7 +266,7 @@ async def test_a_bucket_that_keeps_failing_is_told(
     up = upload(app, "never")
     up.feed(*pieces(LARGE[:size], PIECE), more=False)
     await up.done()
-    # MLflow's client comes again by itself.
+    # MLflow's client retries by itself.
     assert up.status == 503
     assert b"TEMPORARILY_UNAVAILABLE" in up.body
     assert failing.requests == 1 + len(bucket.PAUSES)
@@ -345,7 +345,7 @@ async def test_the_more_downloads_there_are_the_less_is_sent_of_each_at_a_time(
     sizes = [len(await anext(down)) for down in downs]
     assert sizes[0] == transfers.LARGEST_PIECE
     assert transfers.SMALLEST_PIECE <= sizes[-1] < sizes[100] < sizes[50] < sizes[0]
-    # One that began alone is as modest as the others from its next read on.
+    # A download that began alone uses the smaller size from its next read on.
     assert len(await anext(downs[0])) == sizes[-1]
     assert sizes[-1] * 80 * transfers.PIECES_WAITING < transfers.WAITING
     for down in downs:
@@ -405,7 +405,7 @@ async def test_two_generations_of_an_object_are_not_mixed(
 
     google.fault = replace
     down = download(app, "large")
-    # Once begun it can't be refused, only be left unfinished.
+    # Once begun, a response can't be refused, only cut short.
     with pytest.raises(bucket.BucketError):
         await down.done()
     assert down.body == LARGE[:1000]
@@ -464,7 +464,7 @@ async def test_what_is_stored_compressed_stays_so_and_says_so(
     assert (down.headers["content-encoding"], down.body) == ("gzip", b"not really gzip")
 
 
-# Frames asked for ahead
+# Frames requested ahead
 
 
 @pytest.mark.parametrize("count", [1, 5, 100])
@@ -478,7 +478,7 @@ async def test_frames_asked_for_ahead_come_in_order(count: int) -> None:
     async for frame in transfers._body(queue.get, ahead=16):
         exchange.append(frame)
     assert exchange == [*frames, b""]
-    # Nothing is asked for any more: what comes next is for whoever asks next.
+    # No `receive` is pending: the next message goes to the next call.
     await asyncio.sleep(0)
     queue.put_nowait({"type": "http.disconnect"})
     assert (await queue.get())["type"] == "http.disconnect"
@@ -509,7 +509,7 @@ VERSIONS: dict[str, dict[str, Any]] = {"HTTP/1.1": {}, "HTTP/2": {"http1": False
 def test_large_files_over_h2c_arrive_in_order(
     google: Google, start: StartServer, environment: dict[str, str]
 ) -> None:
-    """Every frame says which it is; several come at once, and other requests between them."""
+    """Frames are numbered; several arrive at once, with other requests between them."""
     server = start(environment).ready()
     count = 1024
     frames = [number.to_bytes(8, "big") * (transfers.FRAME // 8) for number in range(count)]
@@ -553,7 +553,7 @@ def test_a_file_passes_through_little_memory_and_no_file(
         return int(found[1]) * 1024
 
     with server.client(**VERSIONS[version]) as client:
-        # What is imported for the first one stays.
+        # The first transfer's imports stay in memory.
         assert client.put(f"{PREFIX}small", content=b"x").status_code == 200
         assert client.get(f"{PREFIX}small").content == b"x"
         (process / "clear_refs").write_text("5")

@@ -1,4 +1,4 @@
-"""The viewer's credentials change nothing: every call that the server has, looked at from behind.
+"""The viewer can't change anything: every call of the server, checked in database and bucket.
 
 Each call of the parity tests, which reach every route, is sent as the viewer and then as the user.
 What changes something is found in the database and in the bucket, not in a list.
@@ -48,14 +48,14 @@ REFUSED_ALL_THE_SAME = {
     "/gateway/": "asks models, which costs money",
     "/v1/traces": "logs",
 }
-"""Routes of which no call here leaves a trace in database or bucket, and why they are refused."""
+"""Routes whose calls here change neither database nor bucket, and why they are refused."""
 
 WRITES_WHILE_IT_LOOKS = "/label-schemas/list"
-"""The first look at an experiment's questions makes its default one."""
+"""The first read of an experiment's questions creates its default one."""
 
 
 class Behind:
-    """The database and the bucket, each table and object as a value that can be compared."""
+    """Snapshots of database and bucket, with each table and object as a comparable value."""
 
     def __init__(self, connection: pg8000.native.Connection, index: Path) -> None:
         self._connection, self._index = connection, index
@@ -63,7 +63,7 @@ class Behind:
         self._tables: dict[str, Any] = {}
 
     def now(self) -> tuple[dict[str, Any], list[Any]]:
-        # Only a transaction that writes is given a number; without a new one nothing was written.
+        # Only transactions that write get a number; without a new number nothing was written.
         [[writers]] = self._connection.run("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
         if writers != self._writers:
             self._writers = writers
@@ -84,7 +84,7 @@ class Behind:
 
 @dataclass
 class Seen:
-    """What was found of each route."""
+    """The findings for each route."""
 
     refused: set[Route] = field(default_factory=set)
     allowed: set[Route] = field(default_factory=set)
@@ -95,11 +95,11 @@ class Seen:
 def serving(
     folder: Path, postgres: Postgres, cloudsql_root: Path
 ) -> Iterator[tuple[httpx.Client, httpx.Client, Behind]]:
-    """The user's client, the viewer's, and what is behind the server."""
+    """The user's client, the viewer's, and the server's database and bucket."""
     url = made_database(postgres, "viewed")
     with (
         our_environment(folder, url, cloudsql_root, viewer=VIEWER) as environment,
-        # Else the gateway logs its traces behind the answer.
+        # Otherwise the gateway logs its traces after the response.
         ours(environment | {"MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false"}, folder) as server,
         server.ready().client() as user_client,
         server.client() as viewer_client,
@@ -161,7 +161,7 @@ def test_the_viewer_changes_nothing_and_sees_everything(
         assert behind.now() == before
     idle = {route for route in seen.refused - seen.changing if not _explained(route)}
     assert not idle, "refused, though nothing is seen to change: " + ", ".join(map(str, idle))
-    # Else the calls, and not the credentials, would be what is tested.
+    # Otherwise this would test the calls, not the credentials.
     assert len(seen.changing) > 80
     assert len(seen.allowed) > 80
 

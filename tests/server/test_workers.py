@@ -1,4 +1,4 @@
-"""An instance with more than one CPU: a process for each, and one container to the outside."""
+"""An instance with several CPUs runs a process for each, and looks like one server."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def server(start: StartServer, environment: dict[str, str]) -> Server:
 
 
 def serving(server: Server) -> list[int]:
-    """The processes that have booted, when all have."""
+    """Wait until all processes have booted, and return them."""
     until = time.monotonic() + 30
     while time.monotonic() < until:
         if sum("serving on" in entry["message"] for entry in server.entries()) == PROCESSES:
@@ -44,7 +44,7 @@ def processor_ticks(process: int) -> int:
 
 
 def load(server: Server) -> None:
-    # A connection each, as it is connections that are spread.
+    # One connection each, because the kernel spreads connections.
     def ask(_: int) -> int:
         with server.client() as client:
             return client.get("/api/2.0/mlflow/experiments/get?experiment_id=0").status_code

@@ -1,4 +1,4 @@
-"""An answer as it can be compared: what time and chance put into it is named, not shown."""
+"""Responses in a form that can be compared, with placeholders for times and random values."""
 
 import json
 import re
@@ -23,7 +23,7 @@ _HEADERS = (
     "strict-transport-security",
 )
 
-# In this order: the longer ones hold what the shorter ones would match.
+# The order matters: the longer ones contain text that the shorter ones match.
 _CHANCE = (
     # Stock tells the driver's words and the statement, ours where they are in the log.
     (
@@ -36,7 +36,7 @@ _CHANCE = (
     (re.compile(r"\b1[789]\d{8,17}\b"), "<timestamp>"),
 )
 _YEAR_2025 = 1.7e9
-"""In seconds; MLflow counts in these, in milli- and in nanoseconds."""
+"""In seconds; MLflow uses seconds, milliseconds and nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Answer:
     body: Any
 
     def differences(self, other: "Answer") -> list[str]:
-        """What isn't the same here and there, one line for each."""
+        """Returns the differences, one line for each."""
         lines = []
         if self.status != other.status:
             lines.append(f"status: {self.status} != {other.status}")
@@ -70,7 +70,7 @@ def comparable(answer: httpx.Response, names: Mapping[str, str]) -> Answer:
 
 
 def shape(value: Any) -> Any:
-    """JSON with its values left out."""
+    """Returns the JSON without its values."""
     if isinstance(value, dict):
         return {key: shape(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -92,7 +92,7 @@ def _named(value: Any, known: Mapping[str, str]) -> Any:
         return {_named(key, known): _named(item, known) for key, item in value.items()}
     if isinstance(value, list):
         items = [_named(item, known) for item in value]
-        # A map in MLflow's writing, which the database gives in any order.
+        # MLflow's form of a map, which the database returns in any order.
         if all(isinstance(item, dict) and item.keys() == {"key", "value"} for item in items):
             return sorted(items, key=lambda item: str(item["key"]))
         return items

@@ -1,4 +1,4 @@
-"""One request of the sequence, with what it takes from earlier answers."""
+"""One request of the sequence, with values from earlier responses."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from string import Template
 from typing import Any
 
 Names = dict[str, str]
-"""What `$name` stands for in a call: ids that the server gave, and the pass's own mark, `$mark`."""
+"""The values of `$name` in a call: ids from the server, and `$mark`, which marks one pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Call:
         )
 
     def options(self) -> dict[str, Any]:
-        """For `httpx.Client.request`."""
+        """Returns the arguments for `httpx.Client.request`."""
         given = {
             "params": self.params,
             "json": self.json,
@@ -73,19 +73,19 @@ post, patch, put, delete = map(_sending, ("POST", "PATCH", "PUT", "DELETE"))
 
 
 def found(body: Any, place: str) -> str:
-    """The value at `run.info.run_id`, or at `versions.0.name`."""
+    """Returns the value at a path such as `run.info.run_id` or `versions.0.name`."""
     for step in place.split("."):
         body = body[int(step)] if isinstance(body, list) else body[step]
     return str(body)
 
 
 def keys(**values: str) -> list[dict[str, str]]:
-    """MLflow's way to write a map: `[{"key": …, "value": …}]`."""
+    """Returns a map in MLflow's form: `[{"key": …, "value": …}]`."""
     return [{"key": key, "value": value} for key, value in values.items()]
 
 
 def text(value: Any) -> str:
-    """JSON inside of JSON."""
+    """Returns JSON as a string inside JSON."""
     return json.dumps(value)
 
 

@@ -1,4 +1,4 @@
-"""Where our server answers otherwise than stock MLflow, on purpose, and why."""
+"""The intended differences between our server's and stock MLflow's responses, with reasons."""
 
 import re
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ _ASSISTANT = "/ajax-api/3.0/mlflow/assistant"
 class Found:
     call: str
     line: str
-    """What `Answer.differences` says."""
+    """A line of `Answer.differences`."""
 
     def __str__(self) -> str:
         return f"{self.call}: {self.line}"
@@ -125,6 +125,6 @@ def unexplained(found: Iterable[Found]) -> list[Found]:
 
 
 def obsolete(found: Iterable[Found]) -> list[Difference]:
-    """Entries above that nothing needs any more."""
+    """Returns the entries above that no response needs any more."""
     seen = list(found)
     return [d for d in BY_DESIGN if not any(d.explains(one) for one in seen)]

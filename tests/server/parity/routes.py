@@ -13,14 +13,14 @@ _PARAMETER = re.compile(r"\{[^}]+\}|<[^>]+>")
 
 @dataclass(frozen=True, order=True)
 class Route:
-    """A method and a path with its parameters, as the app writes them."""
+    """A method and a path, with parameters in the app's notation."""
 
     method: str
     template: str
 
     @property
     def path(self) -> str:
-        """One that the route takes, of something that isn't there."""
+        """Returns a path that the route accepts, for an object that doesn't exist."""
         return _PARAMETER.sub("x", self.template)
 
     def __str__(self) -> str:
@@ -28,7 +28,7 @@ class Route:
 
 
 def native_routes() -> list[Route]:
-    """FastAPI's, in the order in which they are tried. The mount has no methods."""
+    """Returns FastAPI's routes in the order in which they are tried. The mount has no methods."""
     app = internals.import_fastapi()
     return [
         Route(method, str(context.path))
@@ -51,7 +51,7 @@ def every_route() -> list[Route]:
 
 
 class Router:
-    """Says which route takes a request: the first native one, else Flask's most exact one."""
+    """Returns the route of a request: the first native one, or else Flask's most specific one."""
 
     def __init__(self) -> None:
         self._routes = [
@@ -74,6 +74,6 @@ def _parameters(route: Route) -> int:
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    # Flask's parameters in Starlette's writing: <path:x> and <x>.
+    # Starlette's notation for Flask's parameters, <path:x> and <x>.
     starlette = re.sub(r"<path:([^>]+)>", r"{\1:path}", template)
     return compile_path(re.sub(r"<([^>]+)>", r"{\1}", starlette))[0]

@@ -1,4 +1,4 @@
-"""Stock MLflow and our server, each a process with a database of its own in one Postgres."""
+"""Stock MLflow and our server, as processes with separate databases in one Postgres."""
 
 import os
 import signal
@@ -20,10 +20,10 @@ from tests.local.standins import BUCKET, PROJECT, SERVER, SIGNER, Project, proje
 from tests.server.process import BOOT_SECONDS, PASSWORD, USER, Server
 
 SETTINGS = {
-    # Some of MLflow's messages list a set, in its order.
+    # Some of MLflow's messages list a set in its iteration order.
     "PYTHONHASHSEED": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # Else MLflow fetches a catalog of models from the internet.
+    # Otherwise MLflow fetches a catalog of models from the internet.
     "MLFLOW_MODEL_CATALOG_URI": "",
     # The model provider and the receiver of webhooks are on this computer.
     "MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES": "http,https",
@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What both are given; a home of its own, as MLflow keeps settings and sessions there."""
+    """Returns the variables for both; HOME is separate, as MLflow stores settings there."""
     home = folder / "home"
     (home / "tmp").mkdir(parents=True)
     return {**SETTINGS, "HOME": str(home), "TMPDIR": str(home / "tmp")}
@@ -56,7 +56,7 @@ class Stock:
                 env={
                     "PATH": os.defpath,
                     "MLFLOW_CRYPTO_KEK_PASSPHRASE": "canary-passphrase",
-                    # Its runner is processes of their own, which the container doesn't have.
+                    # Its job runner uses separate processes, which the container doesn't have.
                     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
                     **environment(folder),
                 },
@@ -89,7 +89,7 @@ class Stock:
 def our_environment(
     folder: Path, database_url: str, cloudsql_root: Path, *, viewer: tuple[str, str] | None = None
 ) -> Iterator[dict[str, str]]:
-    """The container's environment, and a project on the stand-ins behind it, with a bucket."""
+    """Returns the container's environment, with a project and a bucket on the stand-ins."""
     with project(folder / "google") as made:
         yield environment_of(made, folder, database_url, cloudsql_root, viewer=viewer)
 
@@ -151,7 +151,7 @@ def ours(
 
 @contextmanager
 def upstream() -> Iterator[str]:
-    """Stands for every company's models and for who receives webhooks. Yields its address."""
+    """Stands in for all model providers and webhook receivers. Yields its address."""
     endpoints = Endpoints()
     try:
         yield endpoints.serve(_answer)

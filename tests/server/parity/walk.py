@@ -1,4 +1,4 @@
-"""One server's answers to the whole sequence."""
+"""Collects one server's responses to the whole sequence."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Step:
 
 
 def walk(client: httpx.Client, calls: Iterable[Call], names: Names) -> list[Step]:
-    """Send `calls` one after the other; `names` grows by what they keep."""
+    """Send `calls` one after the other; add the values that they keep to `names`."""
     steps = []
     names["server"] = client.base_url.netloc.decode()
     for call in calls:

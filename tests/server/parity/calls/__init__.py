@@ -1,4 +1,4 @@
-"""The fixed sequence of requests; later ones use what earlier ones made."""
+"""The fixed sequence of requests; later ones use objects that earlier ones created."""
 
 from tests.server.parity.call import Call
 from tests.server.parity.calls import (

@@ -1,4 +1,4 @@
-"""Artifacts of runs and models, proxied; the signed ways, which a folder doesn't have."""
+"""Artifacts of runs and models: proxied, and with signed URLs, which a folder can't have."""
 
 from tests.server.parity.call import Call, delete, get, post
 
@@ -70,7 +70,7 @@ CALLS: list[Call] = [
     get(f"{_FILES}/{_ROOT}/bytes.bin", 404),
     delete(f"{_FILES}/{_ROOT}/sub/deep"),
     get(_FILES, path=_ROOT),
-    # Only a bucket signs.
+    # Only a bucket has signed URLs.
     post(
         f"{_PROXY}/mpu/create/{_ROOT}",
         {"path": "big.bin", "num_parts": 2},

@@ -1,4 +1,4 @@
-"""What a server may be asked first: each reaches something that MLflow imports for it alone."""
+"""First requests to a server: each needs a module that MLflow imports only for it."""
 
 from tests.server.parity.call import Call, get, keys, post, text
 from tests.server.parity.calls.traces import otlp, spans

@@ -1,4 +1,4 @@
-"""The AI gateway: what is kept for it, and calls through it to a model on this computer."""
+"""The AI gateway: its stored objects, and calls through it to a model on this computer."""
 
 from tests.server.parity.call import Call, delete, get, patch, post
 

@@ -188,13 +188,13 @@ ISSUES = [
             "provider": "openai",
             "model": "m",
         },
-        # Further on it would start a run, and leave it active in its thread when it fails.
+        # A valid request would start a run, and leave it active in its thread when it fails.
         400,
     ),
     post(f"{_PAGE}/issues/invoke", {"experiment_id": "$experiment"}, 400),
 ]
 
-# Jobs are submitted, and refused for want of a runner.
+# Jobs are submitted, and refused because there is no job runner.
 JOBS = [
     post(
         f"{_PAGE}/scorer/invoke",

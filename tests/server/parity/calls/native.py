@@ -1,4 +1,4 @@
-"""What FastAPI alone answers: the MCP registry, the assistant, what the server can."""
+"""Routes that only FastAPI has: the MCP registry, the assistant, the server's features."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The page, GraphQL, workspaces that are off, and what no client should send."""
+"""The page, GraphQL, workspaces, which are disabled, and requests that no client should send."""
 
 from tests.server.parity.call import Call, delete, get, patch, post
 

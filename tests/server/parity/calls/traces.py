@@ -24,7 +24,7 @@ def otlp(
 
 
 def spans(trace: str, *, at: int) -> str:
-    """A trace of two spans in OTLP's JSON; MLflow's id of it is `tr-` and OTLP's."""
+    """Returns a trace of two spans in OTLP's JSON; MLflow's id is `tr-` followed by OTLP's."""
 
     def span(number: int, parent: str, name: str, **attributes: str) -> dict[str, Any]:
         return {
@@ -228,7 +228,7 @@ VERSION_2 = [
     get("/api/2.0/mlflow/get-online-trace-details", 404),
 ]
 
-# After everything that wants the traces.
+# After all calls that need the traces.
 DELETED = [
     post(f"{_V2}/delete-traces", {"experiment_id": "$experiment", "request_ids": ["$trace2"]}),
     post(
