@@ -23,7 +23,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.part is None:
         return _all(arguments.rounds)
-    # So that servers, stand-ins and database are ended in order.
+    # Ends servers, stand-ins and database in order.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         reserve_cores()
@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def _all(rounds: int) -> int:
-    """Each part in a process of its own, the others whatever becomes of one."""
+    """Run each part in a separate process, and go on if one fails."""
     started = time.monotonic()
     codes = [
         subprocess.run(

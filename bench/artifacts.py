@@ -40,7 +40,7 @@ SIZE, LARGE = GIB, 8 * GIB
 ABOVE_IDLE = 64
 """MiB."""
 ITS_LOG = 1
-"""MiB that the server may write: nothing but lines of its log."""
+"""MiB that the server may write: only its log."""
 NAME = "file.bin"
 UP, DOWN = "up", "down"
 BUCKET, OVER_HTTP1, OVER_H2C = "curl, bucket", "curl, HTTP/1.1", "curl, h2c"
@@ -87,7 +87,7 @@ def measure(*, rounds: int) -> None:
             transfers: _Transfers = defaultdict(list)
             file = files.make(stack.folder / NAME, SIZE)
             for turn in range(rounds):
-                # There is no goal for how fast the client is.
+                # The client's speed has no goal.
                 which = [BUCKET, *PROXIED, H2LOAD, *((SIGNED, DIRECT) if turn == 0 else ())]
                 for way in which[:: -1 if turn % 2 else 1]:
                     _there_and_back(ways, way, file, transfers)
@@ -101,7 +101,7 @@ def measure(*, rounds: int) -> None:
 
 
 class Ways:
-    """Every way up and down, on one server."""
+    """Measure every way up and down, on one server."""
 
     def __init__(self, stack: Stack, server: Server) -> None:
         self._stack, self._server = stack, server
@@ -166,7 +166,7 @@ class Ways:
         return seconds
 
     def check_and_delete(self, way: str, file: File) -> None:
-        """The one object that is in the bucket."""
+        """Returns the only object in the bucket."""
         [(name, content)] = files.stored(self._stack).items()
         if content != file.content:
             raise BenchError(f"{way}: {file.content} is what was sent, {content} what is stored.")
@@ -200,7 +200,7 @@ class Ways:
 
 
 def _children() -> float:
-    """CPU seconds of the processes that were started here and have ended."""
+    """Returns the CPU seconds of child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -1,4 +1,4 @@
-"""Cold starts: from the process's start to its first authenticated answer out of the database.
+"""Cold starts: from the process's start to its first authenticated response with database data.
 
 Asked for every few milliseconds, from the other core; experiment 0 is read from the database on
 every server. Each server starts on a schema that is there, alone, and is stopped again.
@@ -27,7 +27,7 @@ from bench.report import ROOT, SERVER_PYTHON, at_least, publish, shown
 
 WARM, COLD = "warm", "cold"
 STILL_CACHED_SHARE = 0.05
-"""More than that of an environment left in the cache, and the start is not cold."""
+"""If more than this of an environment stays in the cache, the start isn't cold."""
 
 MIB = 1 << 20
 
@@ -50,13 +50,13 @@ def measure(*, rounds: int) -> None:
         environments = {us.name: _ours, plain.name: _stock, auth.name: _stock}
         os.sync()  # what is not written yet can't be dropped
         for server in servers:
-            # Makes its schema, and brings its files into the cache.
+            # Creates its schema, and loads its files into the cache.
             server.start()
             server.stop()
         starts: _Starts = defaultdict(list)
         left: dict[str, list[float]] = defaultdict(list)
         for turn in range(rounds):
-            # There is no goal for a cold stock without users.
+            # A cold start of stock without users has no goal.
             for cache, started in ((WARM, servers), (COLD, [us, auth])):
                 for server in started[:: -1 if turn % 2 else 1]:
                     if cache == COLD:
@@ -104,7 +104,7 @@ def _files(tree: Path, *, without: str = "") -> Iterator[Path]:
 
 
 def _evict(paths: Iterable[Path]) -> tuple[int, int]:
-    """Drop files from the page cache. Answers their bytes, and those that are still there."""
+    """Drop files from the page cache. Returns their bytes, and those that are still cached."""
     total = cached = 0
     for path in paths:
         with path.open("rb") as file:
@@ -116,7 +116,7 @@ def _evict(paths: Iterable[Path]) -> tuple[int, int]:
 
 
 def _cool(environment: Iterable[Path]) -> float:
-    """Drop an environment and Python. Answers the MiB of both that are still there.
+    """Drop an environment and Python. Returns the MiB of both that are still cached.
 
     Raises:
         BenchError: if much of the environment is, as somebody else has it mapped.
@@ -134,7 +134,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _cached(descriptor: int, size: int) -> int:
-    """Bytes of a file in the page cache."""
+    """Returns the bytes of a file that are in the page cache."""
     with mmap.mmap(descriptor, size, mmap.MAP_PRIVATE) as mapped:
         pages = (size + mmap.PAGESIZE - 1) // mmap.PAGESIZE
         resident = (ctypes.c_ubyte * pages)()

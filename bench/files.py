@@ -39,7 +39,7 @@ class File:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file is put and got, and by which protocol."""
+    """The address and the protocol for uploading and downloading a file."""
 
     address: str
     authorization: str
@@ -63,7 +63,7 @@ def check_curl() -> None:
 
 
 def make(path: Path, size: int) -> File:
-    """A file in which every MiB is another one, so that one in a wrong place is noticed."""
+    """Make a file in which every MiB differs, so that a misplaced one is noticed."""
     crc32c, noise = 0, os.urandom(MIB - 8)
     with path.open("wb") as file:
         for number in range(size // MIB):
@@ -96,7 +96,7 @@ def straight(stack: Stack, name: str) -> Place:
 
 
 def through(server: Server, name: str, *, protocol: str) -> Place:
-    """The same place through our server."""
+    """Returns the same object's address at our server."""
     assert server.authorization
     return Place(f"{server.address}{_ARTIFACTS}/{name}", server.authorization, protocol)
 

@@ -60,7 +60,7 @@ class _Sample:
 
 @dataclass(frozen=True)
 class _Full:
-    """What the server came through; `peak` is MiB resident."""
+    """The results of a load; `peak` is MiB resident."""
 
     limited: bool
     peak: float
@@ -142,7 +142,7 @@ def _mix(server: Server, seed: Seed) -> list[Request]:
 
 
 class _Caller(threading.local):
-    """A connection for each thread."""
+    """Holds one connection for each thread."""
 
     connection: http.client.HTTPConnection | None = None
 
@@ -173,7 +173,7 @@ def _samples(server: Server, mix: Sequence[Request]) -> list[_Sample]:
         if answer.status != request.status or request.expected.encode() not in text:
             raise BenchError(f"{request.name}: {answer.status} {text[:200]!r}")
 
-    # What is read is written once before.
+    # Write everything once that is read later.
     for count in range(len(mix)):
         ask(count)
     samples = []
@@ -247,7 +247,7 @@ def _limited() -> Iterator[Path | None]:
 
 
 def _both(server: Server, file: File, requests: Sequence[Request]) -> tuple[int, int, str]:
-    """Artifacts and requests together. Answers the requests, and those that failed."""
+    """Transfer artifacts and send requests together. Returns all requests, and the failed ones."""
     counted, wrong, said = 0, 0, ""
     with ThreadPoolExecutor(2 * TRANSFERS) as threads:
         running: list[Future[Content]] = []

@@ -84,7 +84,7 @@ class Stack:
         return name
 
     def url(self, database: str) -> str:
-        """What stock MLflow is given: our driver, on PostgreSQL's own socket."""
+        """Returns the database's URL for stock MLflow, with our driver and PostgreSQL's own socket."""
         return (
             f"postgresql+pg8000://{_ROLE}:{_PASSWORD}@/{database}"
             f"?unix_sock={self.postgres.socket()}"
@@ -98,7 +98,7 @@ class Stack:
                 unix_sock=str(self.postgres.socket()),
                 password=_PASSWORD,
                 database=database,
-                # Not to load every certificate authority for a socket without TLS.
+                # Don't load all certificate authorities for a socket without TLS.
                 ssl_context=False,
             )
         ) as connection:
@@ -132,7 +132,7 @@ def stack(config: Mapping[str, str] | None = None) -> Iterator[Stack]:
             folder.mkdir()
             yield Stack(cloud=cloud, outputs=outputs, folder=folder)
         except BootRefused as refused:
-            # The log goes with the directory.
+            # The log is deleted with the directory.
             log = state.path("log", "server.log").read_text(errors="replace")
             raise BenchError(f"{refused}\n{log}") from None
         finally:

@@ -24,7 +24,7 @@ _IDLE_SHARE = 0.5
 
 
 class BenchError(Exception):
-    """What keeps a part from being measured, in one line."""
+    """A part can't be measured; the text says why in one line."""
 
 
 def reserve_cores(wanted: int = 1) -> list[int]:
@@ -62,7 +62,7 @@ def _pinned(core: int) -> Iterator[None]:
 
 
 def basic(username: str, password: str) -> str:
-    """An Authorization header."""
+    """Returns an Authorization header."""
     return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
 
 
@@ -127,7 +127,7 @@ class Server:
     def call(
         self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, bytes]:
-        """One request on a connection of its own; `x_name` is the header `x-name`."""
+        """Send one request on a new connection; `x_name` is the header `x-name`."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
@@ -135,10 +135,10 @@ class Server:
             answer = connection.getresponse()
             return answer.status, answer.read()
 
-    # What it is made of and what it takes
+    # Its processes and resources
 
     def pids(self) -> list[int]:
-        """Every process of its session."""
+        """Returns every process of its session."""
         if self._process is None:
             return []
         session, found = str(self._process.pid), []
@@ -160,7 +160,7 @@ class Server:
         return sum(_field(pid, "smaps_rollup", what) for pid in self.pids()) / 1024
 
     def forget_peak(self) -> None:
-        """Let `peak` count from now on: proc(5), clear_refs."""
+        """Reset `peak`: proc(5), clear_refs."""
         for pid in self.pids():
             Path(f"/proc/{pid}/clear_refs").write_text("5")
 
@@ -185,7 +185,7 @@ class Server:
                 return
         raise BenchError(f"{self.name} is still busy {patience:.0f} s after its last request.")
 
-    # Its life
+    # Its lifecycle
 
     def freeze(self) -> None:
         """Stop it where it is, so that another is measured alone."""
@@ -240,7 +240,7 @@ def _field(pid: int, file: str, name: str) -> int:
 
 @contextlib.contextmanager
 def alone(server: Server, among: Sequence[Server]) -> Iterator[Server]:
-    """Only this one of the servers runs."""
+    """Pause all other servers while this one runs."""
     for other in among:
         if other is not server:
             other.freeze()

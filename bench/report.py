@@ -1,4 +1,4 @@
-"""What a part measured: a table, its goals and `bench/results/NAME.json`."""
+"""Reports a part's measurements: a table, its goals and `bench/results/NAME.json`."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _cell(value: object) -> str:
 
 
 def machine() -> dict[str, object]:
-    """What the figures depend on, and nothing that names the machine."""
+    """Returns what the figures depend on, without anything that identifies the machine."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     python = subprocess.run(
         [SERVER_PYTHON, "-c", "import platform; print(platform.python_version())"],

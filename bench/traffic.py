@@ -1,4 +1,4 @@
-"""What the servers are asked: the routes that clients use most, on data that is always the same."""
+"""The requests of the benchmarks: the routes that clients use most, always on the same data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OTLP = "/v1/traces"
 
 @dataclass(frozen=True)
 class Seed:
-    """What was logged before the first measurement."""
+    """The data that is logged before the first measurement."""
 
     experiment: str
     runs: Sequence[str]
@@ -82,7 +82,7 @@ def requests(seed: Seed) -> list[Request]:
     json_type = {"Content-Type": "application/json"}
 
     def body(**fields: Any) -> bytes:
-        # A number's placeholder is no string.
+        # The placeholder of a number isn't a string.
         return json.dumps(fields).replace(f'"{_NUMBER}"', _NUMBER).encode()
 
     return [
