@@ -1,4 +1,4 @@
-"""Containers beside the one that `local` runs: other revisions, and many at a time."""
+"""Containers in addition to the one that `local` runs: other revisions, and many at a time."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ BOOT_SECONDS = 120
 
 
 def environment_of(stack: Stack) -> dict[str, str]:
-    """What the stack's own server was started with."""
+    """Returns the environment of the stack's own server."""
     processes = State(stack.folder).load("processes.json")
     environ = Path("/proc", str(processes["server mlflow"]["pid"]), "environ").read_text()
     return dict(entry.split("=", 1) for entry in environ.split("\0") if entry)
 
 
 class Instance:
-    """Started at once, as Cloud Run starts a container of a revision."""
+    """Starts at once, as Cloud Run starts a container of a revision."""
 
     def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
         self.port = free_port()
@@ -66,7 +66,7 @@ class Instance:
         return self
 
     def refused(self) -> str:
-        """What the boot ended with."""
+        """Returns the log line that the boot ended with."""
         assert self.process.wait(BOOT_SECONDS) == 1, self.log.read_text()
         return self.said()[-1]
 
@@ -101,7 +101,7 @@ class Api:
         self._authorization = "Basic " + b64encode(f"{user}:{password}".encode()).decode()
 
     def __call__(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Status and answer; 0 if there was none."""
+        """Returns the status and the response; 0 if there was none."""
         request = urllib.request.Request(
             f"{self._address}{path}",
             method=method,

@@ -1,4 +1,4 @@
-"""What every fault must leave behind: all that was acknowledged, and errors that pass."""
+"""Checks after every fault: acknowledged data is there, and all errors were temporary."""
 
 from __future__ import annotations
 

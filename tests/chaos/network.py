@@ -42,7 +42,7 @@ class Network:
 
     @contextmanager
     def cut(self) -> Iterator[None]:
-        """Every connection is reset in the middle of what it carries, every new one at once."""
+        """Reset open connections in the middle of a transfer, and new ones at once."""
         self._is_cut = True
         self._reset()
         try:
@@ -52,7 +52,7 @@ class Network:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """Nothing comes through and nobody is told."""
+        """Hold back all data without closing the connections."""
         self._flows.clear()
         try:
             yield
@@ -61,7 +61,7 @@ class Network:
 
     @contextmanager
     def slow(self, seconds: float) -> Iterator[None]:
-        """Every piece of a request takes so long."""
+        """Delay every piece of a request by so many seconds."""
         self._delay = seconds
         try:
             yield
@@ -70,7 +70,7 @@ class Network:
 
     @contextmanager
     def answering(self, status: int) -> Iterator[None]:
-        """Every request is answered with this status, as by an API that is overloaded."""
+        """Respond to every request with this status, as an overloaded API does."""
         self._status = status
         self._reset()
         try:
@@ -82,7 +82,7 @@ class Network:
         with self._lock:
             for connection in self._open:
                 self.met += 1
-                # Wakes the threads that wait for it, which then close it.
+                # Wakes the threads that wait for the socket, which then close it.
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
@@ -111,7 +111,7 @@ class Network:
                 back.join()
 
     def _refuse(self, client: socket.socket, status: int) -> None:
-        """Answer at once, and take what is sent nevertheless."""
+        """Respond at once, and still read the request."""
         client.settimeout(5)
         head = b""
         while b"\r\n\r\n" not in head:

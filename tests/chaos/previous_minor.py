@@ -33,7 +33,7 @@ def log(store: SqlAlchemyStore) -> None:
     print(json.dumps({"acknowledged": acknowledged, "failed": failed, "longest": longest}))
 
 
-# Which makes the tables, if there are none, and the experiment "Default".
+# Creates the tables, if there are none, and the experiment "Default".
 opened = SqlAlchemyStore(os.environ["DATABASE_URL"], "gs://nowhere")
 if sys.argv[1] == "log":
     log(opened)

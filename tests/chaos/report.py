@@ -1,4 +1,4 @@
-"""The table at the end: what was tried, how many times, what happened."""
+"""The table at the end: each fault, how often it was tried, and what happened."""
 
 from __future__ import annotations
 

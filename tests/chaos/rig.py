@@ -74,7 +74,7 @@ class Server:
             return False
 
     def end(self, how: signal.Signals) -> int:
-        """Send it a signal and wait. Answers its exit code."""
+        """Send a signal and wait. Returns the exit code."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(how)
@@ -85,7 +85,7 @@ class Server:
             return self.process.wait()
 
     def statuses(self) -> Counter[int]:
-        """How often it has answered with each status, by its own log."""
+        """Returns how often it has responded with each status, by its own log."""
         found: Counter[int] = Counter()
         for line in self.log.read_text(errors="replace").splitlines():
             with contextlib.suppress(ValueError, TypeError, KeyError):
@@ -121,13 +121,13 @@ class Database:
         )
 
     def commit_durably(self) -> None:
-        """As Cloud SQL does. The stand-in is quicker, and may lose its last moments."""
+        """Stop as Cloud SQL does. The stand-in is quicker, and may lose its last moments."""
         with self.connect() as admin:
             admin.run("ALTER SYSTEM SET synchronous_commit = on")
             admin.run("SELECT pg_reload_conf()")
 
     def processes(self) -> list[int]:
-        """The postmaster and all that it has forked."""
+        """Returns the postmaster and all its child processes."""
         children = Path(f"/proc/{self._leader}/task/{self._leader}/children").read_text()
         return [self._leader, *map(int, children.split())]
 
@@ -256,7 +256,7 @@ class Prober:
 
 @dataclass
 class Outcome:
-    """What became of a load, and what the comparison says."""
+    """The outcome of a load, with the result of the comparison."""
 
     acknowledged: int = 0
     refused: int = 0
@@ -289,7 +289,7 @@ class Rig:
 
     @contextmanager
     def network(self, variable: str) -> Iterator[Network]:
-        """What a server reaches through the address in this variable."""
+        """Put a network between a server and the address in this variable."""
         network = Network(self._declared[variable])
         try:
             yield network
@@ -370,7 +370,7 @@ class Rig:
 
 
 class ExitLoads:
-    """The clients of a load, ended with it however it ends."""
+    """The clients of a load, which end with it in any case."""
 
     def __init__(self) -> None:
         self._running: list[subprocess.Popen[bytes]] = []

@@ -1,4 +1,4 @@
-"""What a team logs, numbered, with a journal of what the server has acknowledged.
+"""A team's numbered log calls, with a journal of what the server has acknowledged.
 
 `log JOURNAL SECONDS THREADS` logs with the real client and writes a line for each call: whether it
 came back or raised. `compare JOURNAL...` reads everything back and prints what is missing.
@@ -39,7 +39,7 @@ class Journal:
         self._lock = threading.Lock()
 
     def call(self, kind: str, run: str, number: int, do: Any) -> Any:
-        """Note what became of a call. An exception is what its caller would have seen."""
+        """Record the outcome of a call. An exception is what its caller would have seen."""
         began, error, answer = time.time(), "", None
         try:
             answer = do()
@@ -121,7 +121,7 @@ def compare(entries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def in_run(run: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """What of a run's calls is on the server, each thing as often as it is there."""
+    """Returns a run's data on the server, each item as often as it is there."""
     there = client.get_run(run).data
     seen: Counter[tuple[str, int]] = Counter()
     for name, kind in (("m", "metric"), ("b", "step")):

@@ -1,4 +1,4 @@
-"""What a boot asks for comes late, in pieces, or not at all."""
+"""Responses that a boot waits for come late, in pieces, or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database goes away in every way it can, while a team logs."""
+"""The database fails in every possible way while a team logs."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def small_disk(megabytes: int) -> Iterator[Path]:
 
 
 def filled(disk: Path) -> Callable[[], None]:
-    """Use up what is free. Answers what gives it back."""
+    """Use up the free space. Returns a function that frees it."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file:
         try:

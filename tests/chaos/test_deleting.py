@@ -49,7 +49,7 @@ def database_url(rig: Rig) -> str:
 
 
 def objects(rig: Rig) -> set[str]:
-    """The names of all that is in the bucket."""
+    """Returns the names of all objects in the bucket."""
     index = rig.stack.folder / "storage" / "index.db"
     with closing(sqlite3.connect(f"file:{index}?mode=ro", uri=True)) as stored:
         return {name for (name,) in stored.execute("SELECT name FROM objects")}

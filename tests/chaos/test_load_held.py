@@ -24,7 +24,7 @@ from tests.listing import proportional_memory
 MINUTES = float(os.environ.get("CHAOS_MINUTES", "10"))
 CLIENTS = 64
 CONCURRENCY = 80
-"""The stack's default, of which Cloud Run lets an instance have no more."""
+"""The stack's default; Cloud Run sends an instance no more than that."""
 CONNECTIONS = 8
 GROWTH = 1.05
 RETRIES = 7
@@ -34,7 +34,7 @@ API = "/api/2.0/mlflow"
 
 @dataclass
 class Seen:
-    """What clients were answered."""
+    """The responses that clients got."""
 
     answers: Counter[object] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Seen:
 
 
 class Team:
-    """Clients that each log into a run of their own, one request after the other."""
+    """Clients that each log into their own run, one request after the other."""
 
     def __init__(self, address: str, headers: dict[str, str], *, polite: bool = True) -> None:
         self._address, self._headers, self._polite = address, headers, polite
@@ -132,7 +132,7 @@ class Team:
 
 
 class Sampler:
-    """Asks for numbers every second, beside the load."""
+    """Collects numbers every second during the load."""
 
     def __init__(self, **asks: Callable[[], int]) -> None:
         self._asks = asks
@@ -161,7 +161,7 @@ def connections(rig: Rig) -> tuple[Callable[[], int], Callable[[], None]]:
     admin = rig.database.connect()
 
     def ask() -> int:
-        # The stack's own server idles beside this one, under another process of the same name.
+        # The stack's own server idles at the same time, in another process of the same name.
         [[number]] = admin.run("SELECT count(*) FROM pg_stat_activity WHERE usename = 'mlflow'")
         return int(number)
 

@@ -24,7 +24,7 @@ PAGE = "docs/moving.md"
 
 
 class Move:
-    """A clone's folder, an old store beside it, and a new stack."""
+    """A clone's folder, an old store next to it, and a new stack."""
 
     def __init__(self, folder: Path, stack: Stack) -> None:
         self.stack, self.old, self.clone = stack, folder / "old", folder / "clone"

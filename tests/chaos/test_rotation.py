@@ -21,7 +21,7 @@ API = "/api/2.0/mlflow"
 
 
 class Traffic(RoundRobin):
-    """All of it to one container. Whatever had it before is stopped."""
+    """Sends all traffic to one container; `move_to` stops the one that had it before."""
 
     def __init__(self, first: Instance) -> None:
         super().__init__([first.port])
@@ -35,7 +35,7 @@ class Traffic(RoundRobin):
 
 
 class Load:
-    """Clients without any patience, which log numbered metrics and note every answer."""
+    """Clients without retries, which log numbered metrics and record every response."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -117,7 +117,7 @@ def test_the_database_password_changes_without_anybody_noticing(rollout: Rollout
     with administrator(rollout.stack) as connection:
         owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
         assert connection.run(owners) == [["cloudsqlsuperuser"]]
-    # Two changes later the first password is no use any more.
+    # After two changes the first password isn't valid any more.
     refused = Instance(rollout.revisions[0], rollout.stack.folder)
     assert "refuses the user's password" in refused.refused()
 

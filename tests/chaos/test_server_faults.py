@@ -1,4 +1,4 @@
-"""The server itself ends, in the middle of what it does, and is started again."""
+"""The server ends in the middle of its work and is started again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_server_ends_and_is_started_again(
 
 
 def test_nobody_reads_its_log(rig: Rig) -> None:
-    """A pipe whose other end is closed: what can't be logged is answered all the same."""
+    """With a closed log pipe, requests that can't be logged still get a response."""
     with rig.server() as server:
         read, write = os.pipe()
         with os.fdopen(write, "wb") as output:
