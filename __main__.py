@@ -1,6 +1,6 @@
-"""A secured MLflow server on Google Cloud: settings in, everything declared, outputs out.
+"""The Pulumi program: reads the stack's settings, declares all resources, exports the outputs.
 
-What is declared is on one page, `infra/deployment.py`.
+`infra/deployment.py` shows the whole deployment on one page.
 """
 
 import pulumi
