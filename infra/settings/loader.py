@@ -1,4 +1,4 @@
-"""Reads the stack's configuration, once, and checks it whole before the first resource exists.
+"""Reads and checks the stack's whole configuration before the first resource is created.
 
 `Pulumi.yaml` describes each key; the defaults there and here are the same.
 """
@@ -52,14 +52,14 @@ from .rules import check_together
 
 
 def stack_config() -> dict[str, str]:
-    """The whole configuration as the engine hands it over, keys with their namespace."""
+    """Returns the whole configuration from Pulumi's engine; each key has its namespace."""
     return {**pulumi_config.get_config_env(), **pulumi_config.CONFIG.get()}
 
 
 def load(
     config: Mapping[str, Any], *, is_secret: Callable[[str], bool] = pulumi_config.is_config_secret
 ) -> Settings:
-    """Reads and checks everything; raises one `SettingsError` with all that is wrong."""
+    """Reads and checks all settings; raises one `SettingsError` that lists every problem."""
     read = Reader(config)
     project, region = _project(read), _region(read)
     settings = Settings(
@@ -81,7 +81,7 @@ def load(
             "",
             valid=lambda image: IMAGE.fullmatch(image) and re.search(r"[:@]", image),
             wanted="an image with its digest or tag, in Artifact Registry, gcr.io or docker.io "
-            "(what Cloud Run pulls from), or none: then it is built",
+            "(the registries that Cloud Run pulls from), or none to build it from image/",
             example="us-central1-docker.pkg.dev/my-project/mlflow/server@sha256:...",
         )
         or None,
@@ -91,7 +91,7 @@ def load(
             "existingBucket",
             "",
             valid=BUCKET.fullmatch,
-            wanted="the name of a bucket, without gs://, or none: then one is made",
+            wanted="the name of a bucket, without gs://, or none to create one",
             example="my-artifacts",
         )
         or None,
@@ -134,7 +134,7 @@ def _region(read: Reader) -> str:
     close = difflib.get_close_matches(region, REGIONS, n=3)
     read.problem(
         key,
-        wanted=f"a region of Cloud Run; close to it: {', '.join(close)}"
+        wanted=f"a region of Cloud Run; did you mean {', '.join(close)}?"
         if close
         else "a region of Cloud Run: https://cloud.google.com/run/docs/locations",
         example=close[0] if close else default,
@@ -148,10 +148,10 @@ def _login(read: Reader, who: str, default: str, is_secret: Callable[[str], bool
             f"{who}Username",
             default,
             valid=lambda name: name.isprintable() and name == name.strip() and ":" not in name,
-            wanted="printable characters without a colon, which ends the name in HTTP Basic, "
-            "and without spaces around them",
+            wanted="printable characters without spaces around them and without a colon, which "
+            "HTTP Basic reads as the end of the name",
             example=default or who,
-            # What follows a colon may be a password.
+            # The text after a colon may be a password.
             show=lambda name: f"{name.partition(':')[0]}:..." if ":" in name else name,
         ),
         password=_password(read, f"{who}Password", is_secret),
@@ -160,10 +160,10 @@ def _login(read: Reader, who: str, default: str, is_secret: Callable[[str], bool
             f"{who}PasswordSecret",
             "",
             valid=SECRET_VERSION.fullmatch,
-            wanted="the full name of a version of a secret, by the project's id and with the "
-            "version's number, or none: then the stack makes a secret",
+            wanted="the full name of a secret version, with the project's id and the version's "
+            "number, or none to create a secret",
             example="projects/my-project/secrets/my-password/versions/1",
-            # Somebody may take it for the password's own place.
+            # A user may have set the password itself here.
             show=lambda name: name if name.startswith("projects/") else "(hidden)",
         )
         or None,
@@ -183,7 +183,7 @@ def _viewer(read: Reader, is_secret: Callable[[str], bool]) -> Login | None:
             read.problem(
                 full("viewerUsername"),
                 given="none",
-                wanted=f"with {key} the name of the viewer that it is for",
+                wanted=f"the viewer's username, because {key} is set",
                 example="viewer",
             )
     return None
@@ -196,11 +196,11 @@ def _password(
     example = f"pulumi config set --secret {name} 'a phrase that nobody guesses'"
     wanted = (
         f"at least {PASSWORD_MIN} printable characters without spaces or a line end around them, "
-        "or none: then one is generated"
+        "or none to generate one"
     )
 
     def checked(word: str) -> str:
-        """As soon as it is known, which is before anything gets it."""
+        """Checks the password when it becomes known, which is before any resource uses it."""
         if not _is_password(word):
             hidden = Problem(key=key, given="(hidden)", wanted=wanted, example=example)
             raise SettingsError([hidden])
@@ -212,12 +212,12 @@ def _password(
     password = read.text(
         key, "", valid=_is_password, wanted=wanted, example=example, show=lambda _: "(hidden)"
     )
-    # Pulumi.yaml can't ask for it: `secret: true` there holds for the empty default too.
+    # Pulumi.yaml can't require a secret: `secret: true` there would refuse the empty default.
     if password and not is_secret(key):
         read.problem(
             key,
-            given="(hidden), in plain text, as the stack's file now has it",
-            wanted="a new one, set with --secret: the file is there to be committed",
+            given="(hidden), in plain text in the stack's file",
+            wanted="a new password, set with --secret: the stack's file gets committed",
             example=example,
         )
     return password or None
@@ -228,7 +228,7 @@ def _is_password(word: str) -> bool:
 
 
 def _version(read: Reader, key: str) -> int:
-    """Of something generated: one more, and it is generated anew."""
+    """Reads the version of a generated value; a higher version generates a new value."""
     return read.integer(key, 1, low=1, high=MAX_VERSION)
 
 
@@ -245,39 +245,39 @@ def _github(read: Reader) -> GitHubRepository | None:
         "githubRepository",
         "",
         valid=GITHUB_REPOSITORY.fullmatch,
-        wanted="owner/name of a repository on GitHub, spelt as GitHub spells it, or none: then "
-        "nothing deploys from there",
+        wanted="owner/name of a repository on GitHub, spelt as GitHub spells it, or none if "
+        "GitHub doesn't deploy this stack",
         example="my-org/mlflow-gcp",
     )
     if name and not number and read.ok("githubRepositoryId"):
         read.problem(
             full("githubRepositoryId"),
-            wanted=f"the number that GitHub has for {name}, as its name could be another's one day",
+            wanted=f"GitHub's number for {name}: someone else could own the name one day",
             example=f'"$(gh api repos/{name} --jq .id)"',
         )
     if number and not name and read.ok("githubRepository"):
         read.problem(
             full("githubRepositoryId"),
-            wanted="nothing without githubRepository, whose number it is",
+            wanted="no number without githubRepository: set githubRepository or remove this",
             example="pulumi config rm githubRepositoryId",
         )
     review = read.boolean("githubReview", False)
     if review and not name and read.ok("githubRepository"):
         read.problem(
             full("githubReview"),
-            wanted="false without githubRepository, whose pull requests it is about",
+            wanted="false without githubRepository: set githubRepository or remove this",
             example="pulumi config rm githubReview",
         )
     return GitHubRepository(name=name, number=number, review=review) if name else None
 
 
 def _bucket_location(read: Reader, region: str) -> str:
-    """Upper case, as Google answers, so that no difference shows."""
+    """Reads the location in upper case, as Google returns it, so that Pulumi shows no change."""
     location = read.text(
         "bucketLocation",
         "",
         valid=lambda place: place.upper() in MULTI_REGIONS or place.lower() in REGIONS,
-        wanted=f"a region, or one of {', '.join(MULTI_REGIONS)}, or none: then the stack's region",
+        wanted=f"a region, one of {', '.join(MULTI_REGIONS)}, or none to use the stack's region",
         example="EU",
     )
     return (location or region).upper()
@@ -288,8 +288,8 @@ def _kms_key(read: Reader) -> str:
         "kmsKey",
         "",
         valid=KMS_KEY.fullmatch,
-        wanted="the full name of a key in Cloud KMS, not of a version of it, or none: then Google "
-        "encrypts with keys of its own; `gcloud kms keys list` shows it",
+        wanted="the full name of a key in Cloud KMS, without a version, as `gcloud kms keys list` "
+        "shows it, or none to use Google's own keys",
         example="projects/my-project/locations/us-central1/keyRings/my-ring/cryptoKeys/mlflow",
     )
 
@@ -300,8 +300,8 @@ def _existing_network(read: Reader, project: str, region: str) -> ExistingNetwor
             "existingNetwork",
             "",
             valid=NETWORK.fullmatch,
-            wanted="the name of a VPC network of the project, or the full name of one, which may "
-            "be another project's Shared VPC, or none: then one is made",
+            wanted="the name of a VPC network in the project, or the full name of one, which may "
+            "be another project's Shared VPC, or none to create one",
             example="projects/my-project/global/networks/my-network",
         )
     )
@@ -310,15 +310,15 @@ def _existing_network(read: Reader, project: str, region: str) -> ExistingNetwor
             "existingSubnetwork",
             "",
             valid=SUBNETWORK.fullmatch,
-            wanted="the name of a subnetwork of existingNetwork, or its full name, or none: then "
-            "the one that is called what the network is",
+            wanted="the name or the full name of a subnetwork of existingNetwork, or none to use "
+            "the subnetwork with the network's name",
             example=f"projects/my-project/regions/{region}/subnetworks/my-subnetwork",
         )
     )
     if subnetwork and not network and read.ok("existingNetwork"):
         read.problem(
             full("existingSubnetwork"),
-            wanted="with it existingNetwork, which it is part of",
+            wanted="no subnetwork without existingNetwork, the network that it is part of",
             example="pulumi config set existingNetwork my-network",
         )
     if not network:
@@ -329,8 +329,8 @@ def _existing_network(read: Reader, project: str, region: str) -> ExistingNetwor
         if (theirs, there) != (host, region) and read.ok("gcp:region"):
             read.problem(
                 full("existingSubnetwork"),
-                wanted=f"a subnetwork in {region}, where the server is, and of the project "
-                f"{host}, as existingNetwork is",
+                wanted=f"a subnetwork in {region}, the server's region, and in {host}, the project "
+                "of existingNetwork",
                 example=f"projects/{host}/regions/{region}/subnetworks/{subnetwork['name']}",
             )
     return ExistingNetwork(
@@ -355,7 +355,7 @@ def _database(read: Reader) -> DatabaseSettings:
             "",
             valid=INSTANCE.fullmatch,
             wanted="the connection name of a Cloud SQL instance, as `gcloud sql instances describe "
-            "NAME --format 'value(connectionName)'` shows it, or none: then one is made",
+            "NAME --format 'value(connectionName)'` shows it, or none to create one",
             example="my-project:us-central1:my-instance",
         )
         or None,
@@ -409,20 +409,20 @@ def _service(read: Reader) -> ServiceSettings:
 def _load_balancer(read: Reader) -> LoadBalancerSettings | None:
     low, high = RATE_LIMITS
     wanted = read.boolean("loadBalancer", False)
-    # The service's too, and refused there.
+    # `_service` has read this key already, and reports what is wrong with it.
     domains = read.hostnames("customDomains") if read.ok("customDomains") else ()
     rate_limit = read.integer("rateLimit", 0, low=0, high=high, unit=" requests a minute")
     if 0 < rate_limit < low:
         read.problem(
             full("rateLimit"),
-            wanted=f"0, which is no limit, or at least {low}: MLflow's page asks for dozens of "
-            "files at a time",
+            wanted=f"0 for no limit, or at least {low}: MLflow's page loads dozens of files at a "
+            "time",
             example="6000",
         )
     if rate_limit and not wanted and read.ok("loadBalancer", "rateLimit"):
         read.problem(
             full("rateLimit"),
-            wanted="with it loadBalancer, which counts the requests",
+            wanted="no limit without loadBalancer, which counts the requests",
             example="pulumi config set loadBalancer true",
         )
     if not wanted:
@@ -439,7 +439,7 @@ def _alerts(read: Reader) -> AlertSettings:
             "alertEmail",
             "",
             valid=EMAIL.fullmatch,
-            wanted="one e-mail address, or none: then nothing watches",
+            wanted="one e-mail address, or none for no alerts",
             example="oncall@example.com",
         ),
         uptime_check=read.boolean("uptimeCheck", False),
@@ -448,8 +448,8 @@ def _alerts(read: Reader) -> AlertSettings:
             "billingAccount",
             "",
             valid=BILLING_ACCOUNT.fullmatch,
-            wanted="the id of a billing account, three times six hexadecimal digits in upper case; "
-            "`gcloud billing accounts list` shows it",
+            wanted="the id of a billing account, three groups of six hexadecimal digits in upper "
+            "case, as `gcloud billing accounts list` shows it",
             example="012345-6789AB-CDEF01",
         ),
     )

@@ -1,4 +1,4 @@
-"""The stack's settings, typed and frozen. `config` makes them from Pulumi's configuration."""
+"""The types of the stack's settings. `loader.load` makes them from Pulumi's configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pulumi
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseSettings:
-    # The connection name of an instance that was there before; None: one is made.
+    # The connection name of an existing instance; None: the stack creates one.
     existing_instance: str | None
     version: int
     tier: str
@@ -39,7 +39,7 @@ class ServiceSettings:
     max_instances: int
     request_timeout: int
     custom_domains: tuple[str, ...]
-    # Private ranges that users may have the server connect to.
+    # Private address ranges that users may have the server connect to.
     internal_networks: tuple[str, ...]
     telemetry: bool
 
@@ -48,13 +48,13 @@ class ServiceSettings:
 class LoadBalancerSettings:
     # Each has a certificate; the first is the server's address.
     domains: tuple[str, ...]
-    # Requests a minute from one address; 0: as many as it likes.
+    # Requests a minute from one address; 0: no limit.
     rate_limit: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlertSettings:
-    # Empty: nobody is told of anything, and nothing that watches is made.
+    # Empty: no alerts are created.
     email: str
     uptime_check: bool
     # In the billing account's currency; 0: no budget.
@@ -65,16 +65,17 @@ class AlertSettings:
 @dataclass(frozen=True, kw_only=True)
 class Login:
     username: str
-    # None: one is generated.
+    # None: the stack generates one.
     password: pulumi.Input[str] | None = field(repr=False)
     password_version: int
-    # The full name of a secret's version that was there before and has it; None: one is made.
+    # The full name of an existing secret version that holds the password; None: the stack
+    # creates a secret.
     password_secret: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExistingNetwork:
-    """A VPC that was there before; another project's is a Shared VPC."""
+    """An existing VPC network; another project's network is a Shared VPC."""
 
     project: str
     name: str
@@ -83,7 +84,10 @@ class ExistingNetwork:
 
 @dataclass(frozen=True, kw_only=True)
 class GitHubRepository:
-    """Its name, owner/name, may be somebody else's one day; its number never is."""
+    """A repository by its name, owner/name, and its number.
+
+    The name may belong to someone else one day; the number never does.
+    """
 
     name: str
     number: int
@@ -97,28 +101,28 @@ class Settings:
     region: str
     name: str
     tracking: Login
-    # Who may only look, if anybody.
+    # The user who can only read; None: there is none.
     viewer: Login | None
     encryption_key_version: int
-    # None: it is built.
+    # None: the image is built from image/.
     image: str | None
     builder: str
-    # Whose workflow may deploy, if anybody's.
+    # The repository whose workflow may deploy; None: no repository may.
     github: GitHubRepository | None
-    # A bucket that was there before; None: one is made.
+    # The name of an existing bucket; None: the stack creates one.
     existing_bucket: str | None
     bucket_location: str
     bucket_force_destroy: bool
     deletion_protection: bool
-    # Whether the database has an address in a network, and no public one.
+    # Whether the database has an address in a network and no public address.
     private_network: bool
-    # None: the network is the stack's own.
+    # None: the stack creates the network, if it needs one.
     existing_network: ExistingNetwork | None
     # None: Google's own keys.
     kms_key: str | None
     access: AccessSettings
     database: DatabaseSettings
     service: ServiceSettings
-    # None: callers come to Cloud Run's own address.
+    # None: callers use Cloud Run's own address.
     load_balancer: LoadBalancerSettings | None
     alerts: AlertSettings

@@ -1,4 +1,4 @@
-"""Reads the stack's configuration, typed, and collects all that is wrong with it."""
+"""Reads single settings as typed values, and collects every problem with them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pulumi
 
 NAMESPACE = "mlflow-gcp"
 
-# Characters of a value that was given.
+# How many characters of a refused value a message shows.
 SHOWN = 200
 
-# Settings of former releases, and what holds in their place.
+# Settings of former releases, with what to do instead.
 REMOVED = {
-    "readReplica": "nothing: viewers read from the database itself, and the next `pulumi up` "
-    "deletes the read replica; docs/traps.md has more",
+    "readReplica": "no such key: viewers read from the database itself, and the next `pulumi up` "
+    "deletes the read replica; see docs/traps.md",
 }
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ T = TypeVar("T")
 HOSTNAME = re.compile(
     r"(?=.{4,253}$)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]"
 )
-# The kinds of https://cloud.google.com/iam/docs/principal-identifiers that log in.
+# The kinds of principals that can log in: https://cloud.google.com/iam/docs/principal-identifiers
 MEMBER = re.compile(rf"(?:(?:user|group|serviceAccount):[^\s@:]+@|domain:)(?:{HOSTNAME.pattern})")
 
 
@@ -49,7 +49,7 @@ class Problem:
 
 
 class SettingsError(pulumi.RunError):
-    """All that is wrong with the settings; Pulumi prints it without a traceback."""
+    """Every problem with the settings; Pulumi prints it without a traceback."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -59,10 +59,10 @@ class SettingsError(pulumi.RunError):
 
 
 class Reader:
-    """Reads typed values and collects what is wrong instead of stopping at the first.
+    """Reads typed values and collects all problems instead of stopping at the first.
 
-    A value that is refused reads as its default, so that the checks between settings go on
-    without repeating it.
+    A refused value reads as its default, so that checks between settings still run and don't
+    report the same problem again.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -72,7 +72,7 @@ class Reader:
         self.problems: list[Problem] = []
 
     def problem(self, key: str, *, wanted: str, example: str, given: str | None = None) -> None:
-        """`example` is a value, or the whole command where a value is not enough."""
+        """Adds a problem. `example` is a value, or a whole command if a value isn't enough."""
         if given is None:
             value = self._value(key)
             given = "nothing" if value == "" else _shown(value)
@@ -81,15 +81,15 @@ class Reader:
         self.problems.append(Problem(key=key, given=given, wanted=wanted, example=example))
 
     def ok(self, *keys: str) -> bool:
-        """None of these was refused on its own, so a check between them makes sense."""
+        """Returns whether none of these keys was refused, so that they can be checked together."""
         return not {full(key) for key in keys} & {problem.key for problem in self.problems}
 
     def own(self, key: str) -> bool:
-        """Whether it is set to something else than its default."""
+        """Returns whether the key is set to something other than its default."""
         return full(key) in self._own
 
     def output(self, key: str) -> pulumi.Output[str] | None:
-        """What is known only later, as another program may give it."""
+        """Returns the value if it is an Output, which another Pulumi program may pass."""
         value = self._value(full(key))
         return value if isinstance(value, pulumi.Output) else None
 
@@ -111,7 +111,7 @@ class Reader:
         return self._noted(key, value, default)
 
     def choice(self, key: str, choices: Sequence[str]) -> str:
-        """One of `choices`, of which the first is the default."""
+        """Reads one of `choices`; the first is the default."""
         return self.text(
             key,
             choices[0],
@@ -152,12 +152,12 @@ class Reader:
         return tuple(host.lower() for host in hosts)
 
     def members(self, key: str) -> tuple[str, ...]:
-        """Each once, in lower case, as Google keeps them."""
+        """Reads principals, without duplicates and in lower case, as Google stores them."""
         members = self._list(
             key,
             MEMBER.fullmatch,
-            wanted="a list of user:, group: or serviceAccount: with an e-mail address, or "
-            "domain: with a domain; not allUsers or allAuthenticatedUsers, which are everybody",
+            wanted="a list of user:, group: or serviceAccount: with an e-mail address, or domain: "
+            "with a domain; allUsers and allAuthenticatedUsers, which let in everyone, are refused",
             example="user:ada@example.com",
         )
         parts = (member.partition(":") for member in members)
@@ -167,8 +167,8 @@ class Reader:
         return self._list(
             key,
             _is_private_network,
-            wanted="a list of private address ranges, each with its length in bits; not this "
-            "computer's own and not link-local ones, where the metadata server is",
+            wanted="a list of private address ranges, each with its length in bits; loopback and "
+            "link-local ranges, where the metadata server is, are refused",
             example="10.8.0.0/24",
         )
 
@@ -228,11 +228,12 @@ def _is_private_network(text: str) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """On one line, of which a mistake needs no more."""
+    """Returns the value on one line, shortened to `SHOWN` characters."""
     text = str(value)
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 
 
 def full(key: str) -> str:
+    """`maxInstances` -> `mlflow-gcp:maxInstances`"""
     return key if ":" in key else f"{NAMESPACE}:{key}"

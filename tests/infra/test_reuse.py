@@ -157,13 +157,13 @@ def test_every_setting_is_an_argument() -> None:
         (
             {"uptime_check": True},
             "uptime_check",
-            "with it alert_email",
+            "without alert_email",
             'alert_email="oncall@example.com"',
         ),
         (
             {"invokers": ("user:ada@example.com",)},
             "invokers",
-            "none: they are let in by access iam",
+            "none: invokers only apply to access iam",
             "without invokers",
         ),
         ({"max_instance": 3}, "max_instance", "did you mean max_instances?", "without max_ins"),
