@@ -1,4 +1,4 @@
-"""What is declared on Google Cloud: one module per thing, its access rules inside it."""
+"""The deployment's resources on Google Cloud, and the settings and facts that they depend on."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["TrackingServer"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when asked for: the tables of regions and tiers are read where Pulumi isn't."""
+    """Imports `TrackingServer` on demand, so that `infra.facts` can be used without Pulumi."""
     if name == "TrackingServer":
         from .tracking_server import TrackingServer
 

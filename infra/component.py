@@ -8,14 +8,14 @@ import pulumi
 
 
 class Component(pulumi.ComponentResource):
-    """A component whose children wait for what it waits for.
+    """A component that passes its `depends_on` and its name's prefix on to its children.
 
-    Pulumi keeps a component's `depends_on` to the component itself, which creates nothing:
-    children that are not told to wait start at once. Depending *on* a component does mean
-    all its children: https://github.com/pulumi/pulumi/pull/7732.
+    Pulumi applies a component's `depends_on` only to the component itself, which creates nothing:
+    its children would start at once. Depending *on* a component does include all its children:
+    https://github.com/pulumi/pulumi/pull/7732.
 
-    Nor has a URN its parent's name: where a program has several servers, their own names start
-    those of all that belongs to them.
+    A URN doesn't include the parent's name, so a program with several servers needs their names as
+    prefixes of their resources' names.
     """
 
     def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -25,9 +25,9 @@ class Component(pulumi.ComponentResource):
         super().__init__(f"mlflow-gcp:infra:{type(self).__name__}", self.named(name), None, opts)
 
     def named(self, name: str) -> str:
-        """The name of a resource that belongs to this component."""
+        """Returns the name for a resource of this component."""
         return f"{self._start}{name}"
 
     def child(self, **more: Any) -> pulumi.ResourceOptions:
-        """The options of a resource that belongs to this component."""
+        """Returns the options for a resource of this component."""
         return pulumi.ResourceOptions(parent=self, depends_on=self._after, **more)

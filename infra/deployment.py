@@ -1,4 +1,4 @@
-"""The whole deployment, from settings to outputs: the components and how they are wired."""
+"""The whole deployment, from settings to outputs: its components and how they are connected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .settings.model import Settings
 
 
 def declare(settings: Settings, *, parent: Component | None = None) -> dict[str, Any]:
-    """Declares everything, as the parent's if there is one, and answers the outputs by name."""
+    """Declares all resources, as children of `parent` if given, and returns the outputs by name."""
     project, region, name = settings.project, settings.region, settings.name
     if settings.image is None and settings.builder == "docker":
         docker_daemon.require()
@@ -144,7 +144,8 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
         deletion_protection=settings.deletion_protection,
         place=place,
         kms_key=settings.kms_key,
-        # Everything it boots with, grants too, or a first deployment races against them.
+        # The server needs all of this to boot, including the grants: without waiting for them, a
+        # first deployment could fail.
         opts=pulumi.ResourceOptions(
             parent=parent, depends_on=[*first, identity, database, artifacts, secrets]
         ),

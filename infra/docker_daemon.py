@@ -1,7 +1,7 @@
-"""Whether a Docker daemon answers, asked before anything is declared.
+"""Checks that a Docker daemon answers, before anything is declared.
 
-The provider looks for one in the same places and, when there is none, says "failed to connect to
-any docker daemon": `configureDockerClient` in
+The provider looks in the same places, but only says "failed to connect to any docker daemon" if
+there is none: `configureDockerClient` in
 https://github.com/pulumi/pulumi-docker/blob/master/provider/image.go
 """
 
@@ -17,31 +17,33 @@ import pulumi
 
 TIMEOUT = 3.0
 DEFAULT = "unix:///var/run/docker.sock"
-# Docker Desktop's, which belong to the user.
+# Docker Desktop's sockets, in the user's home.
 DESKTOP = (".docker/run/docker.sock", ".docker/desktop/docker.sock")
 
 
 class NoDocker(pulumi.RunError):
-    """Pulumi prints it without a traceback."""
+    """No Docker daemon answers; Pulumi prints this error without a traceback."""
 
     def __init__(self, tried: Sequence[str]) -> None:
         super().__init__(
-            f"No Docker daemon answers at {' or '.join(tried)}, and with builder docker it is what "
-            "builds the image. Start Docker, or let Google build: pulumi config set builder "
+            f"No Docker daemon answers at {' or '.join(tried)}; builder docker requires one to "
+            "build the image. Start Docker, or let Google build: pulumi config set builder "
             "cloud-build, or name a ready image: pulumi config set image "
             "us-central1-docker.pkg.dev/my-project/mlflow/server@sha256:..."
         )
 
 
 def hosts() -> list[str]:
-    """Where a daemon may be: where Pulumi's configuration or DOCKER_HOST says, or the usual."""
+    """Returns the daemon's address from Pulumi's configuration or DOCKER_HOST, or the defaults."""
     named = pulumi.Config("docker").get("host") or os.environ.get("DOCKER_HOST")
     return [named] if named else [DEFAULT, *(f"unix://{Path.home() / own}" for own in DESKTOP)]
 
 
 def answers(host: str) -> bool:
-    """Whether somebody listens there. Of what isn't reached by a socket, such as ssh://, the
-    provider is left to find out."""
+    """Returns whether something listens at the address.
+
+    Other schemes, such as ssh://, count as answering: the provider checks them.
+    """
     url = urlsplit(host)
     try:
         if url.scheme == "unix":
@@ -58,6 +60,7 @@ def answers(host: str) -> bool:
 
 
 def require() -> None:
+    """Raises `NoDocker` unless a daemon answers."""
     tried = hosts()
     if not any(answers(host) for host in tried):
         raise NoDocker(tried)

@@ -1,4 +1,4 @@
-"""The deployment as a component, for another Pulumi program to import."""
+"""The whole deployment as one component, which other Pulumi programs can import."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .settings.reader import NAMESPACE, Problem, SettingsError
 
 
 class Arguments(TypedDict, total=False):
-    """The settings of `Pulumi.yaml` by their names in snake case, with the same defaults."""
+    """The settings of `Pulumi.yaml`, in snake case and with the same defaults."""
 
     artifacts: str
     access: str
@@ -73,19 +73,19 @@ class Arguments(TypedDict, total=False):
 
 
 class TrackingServer(Component):
-    """A server of one's own, in the project and region of the program, `gcp:project` and so on.
+    """A tracking server in the program's project and region (`gcp:project`, `gcp:region`).
 
         server = TrackingServer("ml", max_instances=4, database_tier="db-custom-1-3840")
         pulumi.export("tracking_uri", server.tracking_uri)
 
-    The name is the setting `name` too, so it starts the name of all that is made. A password comes
-    from the program's own configuration, as `pulumi.Config().require_secret("password")`.
-    `outputs` has what the attributes have, and what only some settings bring.
+    The component's name is also the setting `name`, the prefix of all resource names. Pass
+    passwords from the program's configuration: `pulumi.Config().require_secret("password")`.
+    `outputs` holds all outputs: the attributes, and those that only exist with some settings.
     """
 
     tracking_uri: pulumi.Output[str]
     tracking_username: pulumi.Output[str]
-    # None with tracking_password_secret, where it is.
+    # None with tracking_password_secret, which names the secret that holds it.
     tracking_password: pulumi.Output[str] | None
     artifact_bucket: pulumi.Output[str]
     service_account_email: pulumi.Output[str]
@@ -139,7 +139,7 @@ def _checked(name: str, arguments: Mapping[str, Any]) -> Settings:
         },
     }
     try:
-        # A plain password stands in the program for everybody to read.
+        # A plain password would be in the program's text, for everyone to read.
         return load(config, is_secret=lambda _: False)
     except SettingsError as error:
         raise SettingsError([_in_python(problem) for problem in error.problems]) from None
@@ -159,7 +159,7 @@ _WORDS = {_setting(argument): argument for argument in Arguments.__annotations__
 
 
 def _in_python(problem: Problem) -> Problem:
-    """The same for who wrote the program, and has no `pulumi config set` to mend it with."""
+    """Rewrites a problem for a Python program, where `pulumi config set` doesn't apply."""
     if problem.key.startswith("gcp:"):
         return problem
     argument = _argument(problem.key.removeprefix(f"{NAMESPACE}:"))
@@ -169,7 +169,7 @@ def _in_python(problem: Problem) -> Problem:
             problem,
             key=argument,
             given="(hidden), in plain text",
-            wanted="a secret of the program's configuration, which is not in the program's text",
+            wanted="a secret from the program's configuration, not in the program's text",
             example=f'{argument}=pulumi.Config().require_secret("{argument}")',
         )
     return replace(problem, key=argument, wanted=wanted, example=_example(problem.example))

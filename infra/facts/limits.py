@@ -1,6 +1,6 @@
-"""What Google, GitHub and the server accept: formats of names, and limits.
+"""Limits and name formats of Google, GitHub and the server.
 
-Each limit says where it is from; Google's are as of 2026-11.
+Each limit names its source; Google's are as of 2026-11.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import re
 
 from ..settings.reader import HOSTNAME
 
-# https://cloud.google.com/run/docs/configuring/services/memory-limits: MiB for each CPU count.
-# Less than one CPU allows one request at a time, less than 512 MiB does not hold MLflow.
+# https://cloud.google.com/run/docs/configuring/services/memory-limits: MiB for each number of CPUs.
+# With less than one CPU, Cloud Run allows only one request at a time; MLflow needs 512 MiB.
 MEMORY_OF_CPU = {
     1: (512, 4096),
     2: (512, 8192),
@@ -19,24 +19,24 @@ MEMORY_OF_CPU = {
     8: (4096, 32768),
 }
 
-# Connections that are not for requests: what PostgreSQL keeps for superusers by default
-# (https://www.postgresql.org/docs/17/runtime-config-connection.html), a few for Cloud SQL's own
-# agents (our estimate, it publishes none), and those with which a new revision's first instance
-# checks the schema while the old revision still serves.
+# Connections that requests can't use: those that PostgreSQL reserves for superusers by default
+# (https://www.postgresql.org/docs/17/runtime-config-connection.html), some for Cloud SQL's own
+# agents (our estimate, as Google publishes no number), and those with which a new revision's first
+# instance checks the schema while the old revision still serves.
 RESERVED_CONNECTIONS = {
     "superuser_reserved_connections": 3,
     "Cloud SQL's agents": 3,
     "a new revision that boots": 2,
 }
 
-# What one request of MLflow's may hold at a time; the server refuses less. One process serves
-# each CPU.
+# How many connections one MLflow request may hold at a time; the server refuses to start with
+# fewer. Each CPU has one process.
 CONNECTIONS_PER_PROCESS = 4
 
 EMAIL = re.compile(rf"[\w.%+-]+@{HOSTNAME.pattern}", re.ASCII)
 BILLING_ACCOUNT = re.compile(r"[0-9A-F]{6}-[0-9A-F]{6}-[0-9A-F]{6}")
 
-# What NIST asks of a password that is all there is to log in with:
+# NIST's minimum for a password without a second factor:
 # https://pages.nist.gov/800-63-4/sp800-63b.html#passwordver
 PASSWORD_MIN = 15
 MAX_VERSION = 10_000
@@ -67,17 +67,17 @@ SUBNETWORK = re.compile(
 )
 # https://cloud.google.com/storage/docs/buckets#naming
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
-# Of one HTTPS proxy: https://cloud.google.com/load-balancing/docs/quotas#ssl_certificates
+# The limit of one HTTPS proxy: https://cloud.google.com/load-balancing/docs/quotas#ssl_certificates
 MAX_CERTIFICATES = 15
-# https://cloud.google.com/armor/docs/rate-limiting-overview#throttle-traffic; MLflow's page alone
-# asks for some dozens of files at a time.
+# https://cloud.google.com/armor/docs/rate-limiting-overview#throttle-traffic. The minimum is ours:
+# MLflow's page loads dozens of files at a time.
 RATE_LIMITS = (100, 1_000_000)
-# https://docs.github.com/en/rest/repos/repos: an owner has no two hyphens beside each other.
+# https://docs.github.com/en/rest/repos/repos: an owner's name has no two consecutive hyphens.
 GITHUB_REPOSITORY = re.compile(
     r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}"
 )
 MAX_GITHUB_ID = 2**53
-# The registries that Cloud Run pulls from; others go through a remote repository.
+# The registries that Cloud Run pulls from; others require a remote repository.
 IMAGE = re.compile(
     r"(?:[a-z0-9-]+-docker\.pkg\.dev|(?:[a-z]+\.)?gcr\.io|docker\.io)"
     r"(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+"

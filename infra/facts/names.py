@@ -1,8 +1,8 @@
-"""Names that Google limits, so that `settings` can check what the components will ask for."""
+"""Names that Google limits; the settings' checks and the components use the same functions."""
 
 from __future__ import annotations
 
-# Random bytes, in hex after a hyphen, that end a name which must not come back.
+# Random bytes that end names which must not be reused, as hex digits after a hyphen.
 SUFFIX_BYTES = 3
 ACCOUNT_ID_MAX = 30
 BUCKET_NAME_MAX = 63
@@ -18,15 +18,18 @@ SECRETS = (
 
 
 def account_id(prefix: str, what: str = "server") -> str:
-    """Nothing longer than the default, which `settings` checks."""
+    """Returns a service account's id. `what` must not be longer than the default.
+
+    The settings' checks only check the default.
+    """
     return f"{prefix}-{what}"
 
 
 def role_id_prefix(prefix: str, what: str = "signer") -> str:
     """Returns a custom role's id without its suffix.
 
-    Role ids can't contain hyphens, and names no underscores, so two names never share an id. A
-    name that fits an account's id fits a role's, which may have 64 characters:
+    Role ids can't contain hyphens and names can't contain underscores, so two names never share an
+    id. A name that fits an account's id also fits a role's id, which may have 64 characters:
     https://cloud.google.com/iam/docs/reference/rest/v1/projects.roles/create
     """
     return f"{prefix.replace('-', '_')}_{what}"
@@ -37,9 +40,9 @@ def secret_id(prefix: str, what: str) -> str:
 
 
 def bucket_prefix(project: str, prefix: str, what: str = "artifacts") -> str:
-    """The bucket's name without its suffix. Nothing longer than the default.
+    """Returns the bucket's name without its suffix. `what` must not be longer than the default.
 
-    Buckets of all of Google Cloud share one name space: the project makes the name readable,
-    the suffix makes it free, also while a move to another location needs both buckets.
+    All buckets of Google Cloud share one namespace. The project makes the name readable; the suffix
+    makes it unique, even while a move to another location needs two buckets.
     """
     return f"{project}-{prefix}-{what}"

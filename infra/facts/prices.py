@@ -1,7 +1,7 @@
-"""What a stack costs a month, from its settings: Google's list prices and the sums made of them.
+"""Estimates a stack's monthly cost from its settings and Google's list prices.
 
-In US dollars, for us-central1, without tax and discounts; other regions are up to half as much
-again. What leaves Google's network is not in it: that depends on where the clients are.
+In US dollars, for us-central1, without tax and discounts; other regions cost up to half as much
+again. Traffic out of Google's network isn't included: it depends on where the clients are.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ..settings.model import Settings
 from . import tiers
 from .limits import mebibytes
 
-# Of the price lists that each section names.
+# The date of the price lists that the sections below name.
 AS_OF = "2026-05"
 REGION = "us-central1"
 
@@ -20,16 +20,16 @@ HOURS = 730  # Google's month
 SECONDS = HOURS * 3600
 DAYS = 365 / 12
 
-# https://cloud.google.com/sql/pricing, Cloud SQL for PostgreSQL. High availability is each of
-# these twice: another machine with another disk.
+# https://cloud.google.com/sql/pricing, Cloud SQL for PostgreSQL. High availability doubles machine
+# and disk.
 SHARED_CORE_HOUR = {"db-f1-micro": 0.0105, "db-g1-small": 0.035}
 VCPU_HOUR = {"ENTERPRISE": 0.0413, "ENTERPRISE_PLUS": 0.0537}
 GB_HOUR = {"ENTERPRISE": 0.007, "ENTERPRISE_PLUS": 0.0091}
 DISK_GB = 0.17
 BACKUP_GB = 0.08
 
-# https://cloud.google.com/run/pricing, services with request-based billing. The free amounts are
-# the billing account's, all its projects together.
+# https://cloud.google.com/run/pricing, services with request-based billing. All projects of a
+# billing account share the free amounts.
 VCPU_SECOND, GIB_SECOND, REQUEST = 0.000024, 0.0000025, 0.40 / 1_000_000
 IDLE_VCPU_SECOND, IDLE_GIB_SECOND = 0.0000025, 0.0000025
 FREE_VCPU_SECONDS, FREE_GIB_SECONDS, FREE_REQUESTS = 180_000, 360_000, 2_000_000
@@ -44,16 +44,16 @@ IMAGE_GB, FREE_IMAGE_GB = 0.10, 0.5
 ARTIFACT_GB = 0.020
 
 # https://cloud.google.com/products/observability/pricing: each condition of an alert policy, and
-# each value that it looks at.
+# each value that it evaluates.
 ALERT, ALERT_VALUE = 0.10, 0.35 / 1_000_000
 
-# https://cloud.google.com/load-balancing/pricing: up to five forwarding rules, which this makes two
-# of; and https://cloud.google.com/armor/pricing, Standard: a policy, each of its rules, requests.
+# https://cloud.google.com/load-balancing/pricing: up to five forwarding rules, of which the stack
+# creates two; https://cloud.google.com/armor/pricing, Standard: a policy, its rules, requests.
 FORWARDING_HOUR = 0.025
 POLICY, RULE, RULES, POLICY_REQUEST = 5.0, 1.0, 2, 0.75 / 1_000_000
 
-# What we take for what no setting says.
-BACKED_UP_GB = 1  # a database of some 100,000 runs
+# Our assumptions where no setting says more.
+BACKED_UP_GB = 1  # a database with about 100,000 runs
 STORED_IMAGES_GB = 1  # ten of them, which share most layers
 SERVICE_ALERTS, DATABASE_ALERTS = 3, 2
 EVALUATIONS = 60 * HOURS  # one a minute
@@ -64,11 +64,11 @@ USUAL_RUNS = 100
 class Run:
     """One run of an experiment as the server sees it: a training that logs for half an hour."""
 
-    # Metrics once in ten seconds, and some 20 for the run itself, its parameters, tags, artifacts
-    # and model.
+    # Metrics every ten seconds, and about 20 requests for the run itself, its parameters, tags,
+    # artifacts and model.
     requests: int = 200
-    # What Cloud Run charges for one at least, and more than most take. Requests that overlap are
-    # charged once, so this is an upper bound.
+    # Cloud Run's minimum charge for a request, and longer than most take. Cloud Run charges
+    # overlapping requests once, so this is an upper bound.
     seconds: float = 0.1
     # Checkpoints, plots and a model.
     artifacts_gb: float = 0.1
@@ -81,9 +81,9 @@ class Line:
 
 
 def database(settings: Settings) -> list[Line]:
-    """The instance with its disk as it is at first, and the backups.
+    """Returns the cost of the instance, its initial disk and its backups.
 
-    One that was there before costs nothing more.
+    An existing instance costs nothing extra.
     """
     wanted = settings.database
     if wanted.existing_instance:
@@ -105,8 +105,7 @@ def database(settings: Settings) -> list[Line]:
 
 
 def server(settings: Settings, *, runs_a_day: float, run: Run) -> list[Line]:
-    """Cloud Run: the time in which requests are answered, and what is kept warm all month; and
-    the load balancer before it."""
+    """Returns the cost of Cloud Run, for requests and warm instances, and of the load balancer."""
     service = settings.service
     cpus, gibibytes = service.cpu, mebibytes(service.memory) / 1024
     requests = runs_a_day * DAYS * run.requests
@@ -141,9 +140,10 @@ def server(settings: Settings, *, runs_a_day: float, run: Run) -> list[Line]:
 
 
 def rest(settings: Settings, *, runs_a_day: float, run: Run) -> list[Line]:
-    """Secrets, images, alerts, and what a month's runs leave in the bucket."""
+    """Returns the cost of secrets, images, alerts and the artifacts of a month's runs."""
     logins = [settings.tracking, *([settings.viewer] if settings.viewer else [])]
-    # Address, database and key; of each login a name and, unless it was there before, a password.
+    # Artifact address, database and key; for each login a name and, unless the password is in an
+    # existing secret, a password.
     versions = 3 + sum(1 if login.password_secret else 2 for login in logins)
     lines = [
         Line(
@@ -170,7 +170,7 @@ def rest(settings: Settings, *, runs_a_day: float, run: Run) -> list[Line]:
 
 
 def estimate(settings: Settings, *, runs_a_day: float = 0, run: Run | None = None) -> list[Line]:
-    """All that a stack costs in a month, line by line."""
+    """Returns the stack's monthly cost, line by line."""
     run = run or Run()
     return [
         *database(settings),
@@ -184,7 +184,7 @@ def total(lines: list[Line]) -> float:
 
 
 def summary(settings: Settings) -> str:
-    """For the outputs of `pulumi up`."""
+    """Returns the estimate in one line, for the outputs of `pulumi up`."""
     idle = total(estimate(settings))
     used = total(estimate(settings, runs_a_day=USUAL_RUNS))
     elsewhere = "" if settings.region == REGION else f", at {REGION}'s prices"

@@ -1,8 +1,8 @@
-"""Where things can be."""
+"""Google Cloud's regions and multi-regions."""
 
 from __future__ import annotations
 
-# https://cloud.google.com/run/docs/locations, where Cloud SQL and Artifact Registry are too.
+# https://cloud.google.com/run/docs/locations; Cloud SQL and Artifact Registry have them too.
 REGIONS = (
     "africa-south1",
     "asia-east1",
@@ -48,5 +48,5 @@ REGIONS = (
     "us-west3",
     "us-west4",
 )
-# https://cloud.google.com/storage/docs/locations: the ones that are no region.
+# https://cloud.google.com/storage/docs/locations: a bucket's locations that aren't regions.
 MULTI_REGIONS = ("ASIA", "EU", "US", "ASIA1", "EUR4", "EUR5", "EUR7", "EUR8", "NAM4")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# Connections and GB of memory.
+# The number of connections, and GB of memory.
 SHARED_CORE = {"db-f1-micro": (25, 0.6), "db-g1-small": (50, 1.7)}
 
-# GB of memory from which on Cloud SQL sets this `max_connections`.
+# The minimum GB of memory for which Cloud SQL sets this `max_connections`.
 CONNECTIONS_FROM_GB = (
     (120.0, 1000),
     (60.0, 800),
@@ -55,7 +55,7 @@ class Tier:
 
 
 def parse(name: str) -> Tier | None:
-    """The tier of that name, or None if there is none."""
+    """Returns the tier with that name, or None if there is none."""
     if name in SHARED_CORE:
         connections, memory = SHARED_CORE[name]
         return Tier(edition="ENTERPRISE", cpus=1, gigabytes=memory, max_connections=connections)
@@ -84,7 +84,7 @@ def require(name: str) -> Tier:
 
 
 def smallest_for(connections: int) -> str:
-    """The smallest ENTERPRISE tier that accepts that many, or what to do without one."""
+    """Returns the smallest ENTERPRISE tier that accepts so many connections, or "none …"."""
     for name in (
         *SHARED_CORE,
         "db-custom-1-3840",

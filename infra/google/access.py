@@ -1,12 +1,12 @@
-"""Who reaches the server, before it asks for the username and the password.
+"""Access to the server: which callers reach it, before it asks for the username and the password.
 
 - `public`: anyone.
-- `internal`: anyone in the project's VPC networks. They have no Google identity to show, and
-  `allUsers` is what many organisations forbid, so Cloud Run's check of the caller is off:
+- `internal`: anyone in the project's VPC networks. These callers have no Google identity to show,
+  and many organisations forbid grants to `allUsers`, so Cloud Run's check of callers is off:
   https://cloud.google.com/run/docs/securing/ingress
-- `iam`: the invokers, by an ID token:
+- `iam`: the invokers, with an ID token:
   https://cloud.google.com/run/docs/authenticating/overview
-- `iap`: the invokers, by Identity-Aware Proxy, which alone may call the service:
+- `iap`: the invokers, through Identity-Aware Proxy, the only caller that the service accepts:
   https://cloud.google.com/run/docs/securing/identity-aware-proxy-cloud-run
 """
 
@@ -24,18 +24,18 @@ from ..settings.model import AccessSettings
 def ingress(access: AccessSettings, *, balanced: bool) -> str:
     if access.mode == "internal":
         return "INGRESS_TRAFFIC_INTERNAL_ONLY"
-    # Cloud Run's own address would be a way past the load balancer and its limit.
+    # Callers could use Cloud Run's own address to avoid the load balancer and its rate limit.
     return "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER" if balanced else "INGRESS_TRAFFIC_ALL"
 
 
 def invoker_check_off(access: AccessSettings) -> bool:
-    """Whether Cloud Run lets in whoever the network does."""
+    """Returns whether Cloud Run's check of callers is off."""
     public = access.mode == "public" and access.public_through == "invokerIamDisabled"
     return public or access.mode == "internal"
 
 
 def audiences(access: AccessSettings, custom_domains: Sequence[str]) -> list[str] | None:
-    """What an ID token may be made for, beside Cloud Run's own addresses.
+    """Returns the audiences that an ID token may have in addition to Cloud Run's own addresses.
 
     https://cloud.google.com/run/docs/configuring/custom-audiences
     """
@@ -51,7 +51,7 @@ def grant(
     project_number: pulumi.Input[str],
     of: Component,
 ) -> None:
-    """The rights that the access takes. `of` is the component that they belong to."""
+    """Declares the grants that the access requires, as resources of the component `of`."""
 
     def invoker(name: str, member: pulumi.Input[str]) -> None:
         gcp.cloudrunv2.ServiceIamMember(
@@ -69,7 +69,7 @@ def grant(
         for member in access.invokers:
             invoker(f"invoker-{member}", member)
     elif access.mode == "iap":
-        # Google makes it at its first use, which is later than this program names it.
+        # Google would create this agent at its first use, too late for the grants below.
         agent = gcp.projects.ServiceIdentity(
             of.named("iap-agent"),
             project=project,
@@ -80,7 +80,7 @@ def grant(
         for member in access.invokers:
             gcp.iap.WebCloudRunServiceIamMember(
                 of.named(f"iap-{member}"),
-                # Its number, not its id:
+                # The project's number, not its id:
                 # https://github.com/hashicorp/terraform-provider-google/issues/23092
                 project=project_number,
                 location=service.location,

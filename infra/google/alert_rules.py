@@ -1,9 +1,9 @@
-"""What is too much, and what whoever is told does about it.
+"""Alert thresholds, and the first steps to take when an alert fires.
 
-The conditions are PromQL, in which a ratio with a least number of requests can be said. Names of
-metrics: https://cloud.google.com/monitoring/promql/promql-mapping, and what there is of them:
+The conditions are PromQL, which can combine a ratio with a minimum number of requests. The metrics:
 https://cloud.google.com/monitoring/api/metrics_gcp_p_z#gcp-run and
-https://cloud.google.com/sql/docs/postgres/admin-api/metrics
+https://cloud.google.com/sql/docs/postgres/admin-api/metrics; their names in PromQL:
+https://cloud.google.com/monitoring/promql/promql-mapping
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .console import Console
 from .log_metrics import LogMetric
 from .service import HEALTH
 
-# Beside each other: how much of it is too much.
+# The thresholds.
 ERRORS, ERROR_SHARE = 10, 0.05
 SLOW_SECONDS, SLOW_CALLS = 5, 20
 FAILED_LOGINS = 50
 CONNECTIONS_SHARE = 0.9
 DISK_SHARE = 0.85
-# Of what the uptime check's places found.
+# The share of the uptime check's requests that must succeed.
 UP_SHARE = 0.5
 
 WINDOW = "10m"
@@ -40,10 +40,10 @@ class Alert:
     title: str
     severity: str
     query: pulumi.Input[str]
-    # How long it must hold.
+    # How long the condition must hold.
     seconds: int
     meaning: str
-    # What whoever is woken up does, in this order.
+    # The first steps to take, in this order.
     steps: tuple[str, str]
 
     @property
@@ -53,9 +53,10 @@ class Alert:
 
 
 def connections_limit(database: DatabaseSettings, *, max_instances: int) -> int:
-    """As many as are there with every pool full are no alarm, nor nine tenths of what fits.
+    """Returns the number of connections above which the alert fires.
 
-    Those that PostgreSQL keeps for superusers are no use to anybody else.
+    That is nine tenths of the usable connections, but at least as many as exist when every pool is
+    full. Connections that PostgreSQL reserves for superusers aren't usable.
     """
     accepted = tiers.require(database.tier).max_connections
     usable = accepted - RESERVED_CONNECTIONS["superuser_reserved_connections"]
@@ -76,7 +77,7 @@ def latency_query(service: str) -> str:
 
 
 def failed_logins_query(service: str) -> str:
-    # A metric of which nothing was ever counted has no value, and neither has a sum with it.
+    # A metric without any entries has no value, and a sum with it would have none either.
     counted = " + ".join(
         f"(sum({_increase(metric, service, part)}) or vector(0))"
         for metric, part in (
@@ -88,12 +89,12 @@ def failed_logins_query(service: str) -> str:
 
 
 def connections_query(database_id: str, *, limit: int) -> str:
-    # One series for each database of the instance.
+    # There is one series for each database of the instance.
     return f"sum({_of_database('postgresql_num_backends', database_id)}) > {limit}"
 
 
 def disk_query(database_id: str, *, limit_gb: int) -> str:
-    # Not the share of the disk: one that grows by itself is always nearly full.
+    # Not the used share of the disk: a disk that grows automatically is always nearly full.
     return (
         f"max({_of_database('disk_bytes_used', database_id)}) > "
         f"{int(DISK_SHARE * limit_gb * 1_000_000_000)}"
@@ -131,15 +132,15 @@ def service_alerts(console: Console) -> list[Alert]:
             severity="CRITICAL",
             query=error_query(prefix),
             seconds=0,
-            meaning=f"More than {ERRORS} requests, and {ERROR_SHARE:.0%} of all, were answered 5xx "
-            f"within {WINDOW}. MLflow's client tries such requests again for a while; then runs "
-            "fail.",
+            meaning=f"More than {ERRORS} requests, and more than {ERROR_SHARE:.0%} of all, got a "
+            f"5xx response within {WINDOW}. MLflow's client retries such requests for a while; "
+            "then runs fail.",
             steps=(
-                f"Read {log} with `severity>=WARNING`: a traceback of ours names the cause. None "
-                "means that Cloud Run answered in the server's place: no instance boots (a "
+                f"Read {log} with `severity>=WARNING`: a traceback of the server names the cause. "
+                "Without a traceback, Cloud Run itself responded: either no instance boots (a "
                 "CRITICAL line says what is missing), or all are busy (raise `maxInstances`).",
-                f"If it began with a new {console.revision}, send the traffic to the one before. "
-                f"Otherwise see whether {console.database} runs.",
+                f"If it began with a new {console.revision}, send the traffic to the previous one. "
+                f"Otherwise check that {console.database} runs.",
             ),
         ),
         Alert(
@@ -148,14 +149,14 @@ def service_alerts(console: Console) -> list[Alert]:
             severity="WARNING",
             query=latency_query(prefix),
             seconds=300,
-            meaning=f"One call of a hundred has taken more than {SLOW_SECONDS} s for five minutes; "
-            "transfers of artifacts and calls of the gateway don't count.",
+            meaning="For five minutes, one call in a hundred has taken more than "
+            f"{SLOW_SECONDS} s. Artifact transfers and gateway calls don't count.",
             steps=(
                 f"Chart the metric `{log_metrics.POOL_IN_USE.metric_id(prefix)}` and read "
                 f"`jsonPayload.pool.waiting` in {log}: if requests wait for a connection, raise "
                 "`databaseConnections`.",
-                f"See the CPU of {console.database}: at its limit it needs a larger "
-                "`databaseTier`, or whoever sends so much needs to send less.",
+                f"Check the CPU of {console.database}: if it is at its limit, set a larger "
+                "`databaseTier`, or have the busiest clients send fewer requests.",
             ),
         ),
         Alert(
@@ -164,15 +165,15 @@ def service_alerts(console: Console) -> list[Alert]:
             severity="WARNING",
             query=failed_logins_query(prefix),
             seconds=0,
-            meaning=f"More than {FAILED_LOGINS} requests with a wrong username or password within "
-            f"{WINDOW}: somebody guesses, or somebody's jobs have an old password.",
+            meaning=f"More than {FAILED_LOGINS} requests had a wrong username or password within "
+            f"{WINDOW}: someone is guessing, or jobs still use an old password.",
             steps=(
                 f"Read {log} with `httpRequest.status=(401 OR 429)`: Cloud Run's lines have the "
-                "address in `httpRequest.remoteIp`. One of yours needs the new password: "
-                "`pulumi stack output tracking_password --show-secrets`.",
-                "A stranger doesn't guess a generated password. If it may be known, make another: "
-                "one more in `trackingPasswordVersion`, or a new `trackingPassword`, and `pulumi "
-                "up`.",
+                "address in `httpRequest.remoteIp`. If it is one of your clients, give it the "
+                "current password: `pulumi stack output tracking_password --show-secrets`.",
+                "A stranger can't guess a generated password. If the password may have leaked, "
+                "replace it: increment `trackingPasswordVersion`, or set a new `trackingPassword`, "
+                "and run `pulumi up`.",
             ),
         ),
     ]
@@ -194,13 +195,13 @@ def database_alerts(
             severity="ERROR",
             query=database_id.apply(lambda id_: connections_query(id_, limit=limit)),
             seconds=300,
-            meaning=f"The database has more than {limit} connections, which is more than the "
-            "server's pools take or nearly as many as it accepts. When there are no more, "
-            "instances don't boot and requests are answered 5xx.",
+            meaning=f"The database has more than {limit} connections: more than the server's "
+            "pools hold, or nearly as many as it accepts. When no connections are left, instances "
+            "don't boot and requests get 5xx responses.",
             steps=(
-                f"Find whose they are: in Cloud SQL Studio of {console.database}, "
-                "`pg_stat_activity` has a line for each. End what isn't the server's.",
-                "If all are the server's, old revisions still serve: lower `maxInstances`, or take "
+                f"Find out who uses them: in Cloud SQL Studio of {console.database}, "
+                "`pg_stat_activity` has a line for each. End those that aren't the server's.",
+                "If all are the server's, old revisions still serve: lower `maxInstances`, or set "
                 "a larger `databaseTier`.",
             ),
         ),
@@ -211,12 +212,12 @@ def database_alerts(
             query=database_id.apply(lambda id_: disk_query(id_, limit_gb=limit_gb)),
             seconds=0,
             meaning=f"The database uses {DISK_SHARE:.0%} of the {limit_gb} GB up to which its disk "
-            "grows by itself. A full disk stops the database.",
+            "grows automatically. A full disk stops the database.",
             steps=(
-                "Raise `databaseDiskLimitGb` and run `pulumi up`: it holds at once and costs "
+                "Raise `databaseDiskLimitGb` and run `pulumi up`: it applies at once and costs "
                 "nothing until the disk grows.",
-                f"See in {console.database} since when it grows, and delete runs and traces that "
-                "nobody needs: `mlflow gc` takes away what was deleted.",
+                f"Check in {console.database} since when it has grown, and delete runs and traces "
+                "that nobody needs: `mlflow gc` permanently removes what was deleted.",
             ),
         ),
     ]
@@ -232,9 +233,9 @@ def uptime_alert(console: Console, *, check_id: pulumi.Output[str]) -> Alert:
         meaning=f"More than half of the requests to {HEALTH} from around the world failed within "
         f"{WINDOW}.",
         steps=(
-            "Open the server's address. If it answers, a cold start or the network was the cause: "
+            "Open the server's address. If it responds, a cold start or the network was the cause: "
             "`minInstances` 1 keeps an instance warm.",
             f"Read {console.log} with `severity=CRITICAL`: a boot that fails says what is missing. "
-            f"If it began with a new {console.revision}, send the traffic to the one before.",
+            f"If it began with a new {console.revision}, send the traffic to the previous one.",
         ),
     )

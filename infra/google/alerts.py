@@ -1,6 +1,6 @@
-"""Who is told when something is wrong: metrics of the log, alert policies, uptime check, budget.
+"""Alerts by e-mail: log-based metrics, alert policies, the uptime check and the budget.
 
-Nothing of it exists until somebody's address is set.
+The stack creates them only if `alertEmail` is set.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from .console import Console
 from .log_metrics import LOG_METRICS, LogMetric
 from .service import HEALTH
 
-# Each evaluation is paid for; metrics of Cloud SQL come once a minute.
+# Google charges for each evaluation, and Cloud SQL's metrics arrive once a minute.
 EVALUATION = "60s"
-# Without data, as when nobody calls a service that then has no instance.
+# Closes an incident without data, for example when nobody calls and no instance runs.
 AUTO_CLOSE = "3600s"
 BUDGET_SHARES = (0.5, 0.9, 1.0)
 
@@ -56,7 +56,7 @@ class Alerts(Component):
 
         console = Console(project=project, region=region, prefix=prefix)
         alerts = service_alerts(console)
-        # Of an instance that isn't ours its owner is told, who knows what else uses it.
+        # An existing instance is left to its owner, who knows what else uses it.
         if not database.existing_instance:
             alerts += database_alerts(
                 console,
@@ -77,7 +77,7 @@ class Alerts(Component):
         return gcp.monitoring.UptimeCheckConfig(
             self.named("health"),
             display_name=f"{self._prefix} {HEALTH}",
-            # As long as a cold start may take.
+            # A cold start may take as long.
             timeout="30s",
             period="300s",
             http_check=gcp.monitoring.UptimeCheckConfigHttpCheckArgs(
@@ -125,7 +125,7 @@ class Alerts(Component):
                         query=alert.query,
                         duration=f"{alert.seconds}s",
                         evaluation_interval=EVALUATION,
-                        # A metric that is new isn't found for up to ten minutes:
+                        # Google doesn't find a new metric for up to ten minutes:
                         # https://github.com/GoogleCloudPlatform/cloud-foundation-fabric/pull/3739
                         disable_metric_validation=True,
                     ),
@@ -140,8 +140,8 @@ class Alerts(Component):
         )
 
     def _budget(self, settings: AlertSettings, project_number: pulumi.Input[str]) -> None:
-        # The budget belongs to the billing account. Called by a user, not a service account, its
-        # API wants to be told which project to count the call for:
+        # The budget belongs to the billing account. When a user calls its API, rather than a
+        # service account, the API requires a project to charge the call to:
         # https://github.com/hashicorp/terraform-provider-google/issues/7948
         caller = gcp.Provider(
             self.named("billing"),
@@ -158,7 +158,7 @@ class Alerts(Component):
                 projects=[pulumi.Output.concat("projects/", project_number)],
                 calendar_period="MONTH",
             ),
-            # In the currency of the account.
+            # Without a currency, this is the billing account's.
             amount=gcp.billing.BudgetAmountArgs(
                 specified_amount=gcp.billing.BudgetAmountSpecifiedAmountArgs(
                     units=str(settings.monthly_budget)

@@ -1,4 +1,4 @@
-"""The Google APIs that must be on, and the project they are on in."""
+"""The Google APIs that the stack requires, and the project's number."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pulumi_gcp as gcp
 
 from ..component import Component
 
-# serviceusage is not here: switching on an API takes it, and every project starts with it.
+# serviceusage isn't listed: switching on an API requires it, and every project starts with it.
 ALWAYS = (
     "cloudresourcemanager",  # the project's number, and grants on the project
     "iam",  # the service account
@@ -20,7 +20,7 @@ ALWAYS = (
 
 
 class Apis(Component):
-    """Switches on what the stack calls; everything else waits for it."""
+    """Switches on the APIs that the stack calls; all other resources wait for them."""
 
     project_number: pulumi.Output[str]
 
@@ -64,7 +64,7 @@ class Apis(Component):
             api: gcp.projects.Service(
                 self.named(api),
                 service=f"{api}.googleapis.com",
-                # The project may use them for something else.
+                # Something else in the project may use the API.
                 disable_on_destroy=False,
                 opts=self.child(),
             )

@@ -1,4 +1,4 @@
-"""The bucket of artifacts, and the rights of the server and its signer to use it."""
+"""The artifact bucket, and the grants of the server and its signer to use it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pulumi_random as random
 from ..component import Component
 from ..facts.names import SUFFIX_BYTES, bucket_prefix
 
-# How long what was deleted or overwritten can be brought back. Soft delete covers a deleted
-# version, so the two add up.
+# How long deleted or overwritten objects can be restored. Soft delete starts when a version is
+# deleted, so the two times add up.
 NONCURRENT_DAYS = 30
 SOFT_DELETE_SECONDS = 7 * 24 * 3600
 ABANDONED_UPLOAD_DAYS = 7
@@ -45,8 +45,8 @@ class Artifacts(Component):
                 force_destroy=force_destroy,
                 kms_key=kms_key,
             )
-        # Objects only: neither account can change the bucket or its permissions. A signed address
-        # has the rights of the account that signed it.
+        # Objects only: neither account can change the bucket or its permissions. A signed URL has
+        # the permissions of the account that signed it.
         for who, member in (("server", server), ("signer", signer)):
             gcp.storage.BucketIAMMember(
                 self.named(f"{who}-uses-artifacts"),

@@ -1,4 +1,4 @@
-"""Google's pages about a stack."""
+"""Links to Google Cloud's console for a stack."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Console:
     def links(
         self, *, bucket: pulumi.Output[str], connection_name: pulumi.Output[str]
     ) -> dict[str, pulumi.Input[str]]:
-        """By what they show."""
+        """Returns the links, by what each page shows."""
         return {
             "service": self.service("metrics"),
             "logs": self.service("logs"),
@@ -35,7 +35,7 @@ class Console:
             "secrets": self.page("security/secret-manager"),
         }
 
-    # As an alert's text names them.
+    # Markdown links for the alerts' texts.
 
     @property
     def log(self) -> str:

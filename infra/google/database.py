@@ -1,4 +1,4 @@
-"""Cloud SQL for PostgreSQL: instance, database, user and the right to connect."""
+"""Cloud SQL for PostgreSQL: the instance, the database, its users and the grant to connect."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..settings.model import DatabaseSettings
 from .secrets import generated_password
 
 DATABASE = "mlflow"
-# A role has one password at a time, so two take turns: while a new revision starts with the one,
-# and for rolling back, the other's still holds.
+# A PostgreSQL user has only one password at a time, so two users take turns: the previous user's
+# password stays valid while a new revision starts, and for rolling back.
 ALTERNATE = ("", "-alternate")
-# What Cloud SQL lets ENTERPRISE keep; never more days than there are backups to start from.
+# The maximum with ENTERPRISE. Logs older than the oldest backup would be useless.
 LOG_DAYS = 7
 
 
 def connection_url(user: str, password: str, database: str, connection_name: str) -> str:
-    """The URL that the server connects with, over Cloud Run's socket."""
+    """Returns the URL that the server connects with, through Cloud Run's socket."""
     return (
         f"postgresql+pg8000://{quote(user, safe='')}:{quote(password, safe='')}@/{database}"
         f"?unix_sock=/cloudsql/{connection_name}/.s.PGSQL.5432"
@@ -52,7 +52,7 @@ class Database(Component):
     ) -> None:
         super().__init__(name, opts)
         self._existing = settings.existing_instance is not None
-        # In an instance of its own it is alone.
+        # In the stack's own instance, the database needs no name that is unique.
         self._database = prefix if self._existing else DATABASE
         self.instance = None
         if settings.existing_instance:
@@ -73,7 +73,7 @@ class Database(Component):
         users = [
             self._user(each, instance=instance)
             for each in (version - 1, version)
-            if each  # there is none before the first
+            if each  # the first version has no previous user
         ]
         user, password = users[-1]
         database = gcp.sql.Database(
@@ -87,7 +87,7 @@ class Database(Component):
         )
         self._connects(project, prefix, instance, server)
         self.connection_name = connection_name
-        # Secret, because the password in it is.
+        # Secret, because it contains the password.
         self.url = pulumi.Output.all(
             user=user.name,
             password=password,
@@ -103,7 +103,7 @@ class Database(Component):
         instance: pulumi.Input[str],
         server: pulumi.Input[str],
     ) -> None:
-        """The role exists for a whole project only: the condition binds it to this instance."""
+        """Lets the server connect. The role is for a whole project; a condition limits it."""
         gcp.projects.IAMMember(
             self.named("server-connects"),
             project=project,
@@ -132,7 +132,7 @@ class Database(Component):
         network: pulumi.Input[str] | None,
         kms_key: str | None,
     ) -> gcp.sql.DatabaseInstance:
-        # A new database doesn't answer to the connection name of one that is gone.
+        # A new database must not have the connection name of a deleted one.
         suffix = random.RandomId(
             self.named("instance-suffix"),
             byte_length=SUFFIX_BYTES,
@@ -145,22 +145,23 @@ class Database(Component):
             region=region,
             database_version=f"POSTGRES_{settings.version}",
             encryption_key_name=kms_key,
-            # The first stops Pulumi, the second also the console, gcloud and the API.
+            # This stops Pulumi; `deletion_protection_enabled` also stops the console, gcloud and
+            # the API.
             deletion_protection=deletion_protection,
             settings=gcp.sql.DatabaseInstanceSettingsArgs(
                 deletion_protection_enabled=deletion_protection,
                 tier=settings.tier,
-                # From PostgreSQL 16 on the default is ENTERPRISE_PLUS, which has no small tier.
+                # Since PostgreSQL 16 the default is ENTERPRISE_PLUS, which has no small tiers.
                 edition=settings.edition,
                 availability_type=settings.availability,
                 disk_type="PD_SSD",
-                # Growth is not drift: the provider drops a difference that is a larger disk.
+                # The provider ignores a larger actual disk, so growth doesn't show as a change.
                 disk_size=settings.disk_gb,
                 disk_autoresize=True,
                 disk_autoresize_limit=settings.disk_limit_gb,
-                # An address that answers to connectors only: they bring IAM and mutual TLS, so
-                # there are no authorized networks. In a network it is the only one: Cloud Run's
-                # socket would take a public one first.
+                # The address accepts only connectors, which use IAM and mutual TLS, so there are no
+                # authorized networks. A private address is the only one, because Cloud Run's socket
+                # would prefer a public address.
                 connector_enforcement="REQUIRED",
                 ip_configuration=gcp.sql.DatabaseInstanceSettingsIpConfigurationArgs(
                     ipv4_enabled=network is None,
@@ -177,21 +178,24 @@ class Database(Component):
                     ),
                 ),
             ),
-            # Also for Pulumi, which then refuses before it has taken anything else away.
+            # With `protect`, Pulumi refuses before it has deleted anything else.
             opts=self.child(protect=deletion_protection),
         )
 
     @property
     def _deletion_policy(self) -> str | None:
-        """Database and users go with an instance of the stack's own.
+        """Returns the policy with which the stack's instance takes database and users with it.
 
-        Cloud SQL would refuse to drop a database that a server is connected to, and a role that
-        owns or was granted something.
+        Cloud SQL would refuse to drop a database that a server is connected to, and a user that
+        owns objects or has grants.
         """
         return None if self._existing else "ABANDON"
 
     def _owned_by(self, users: Sequence[gcp.sql.User], *, protect: bool) -> pulumi.ResourceOptions:
-        """In somebody else's instance the database holds the data, and goes before its users."""
+        """Returns the options of the database in an existing instance.
+
+        The database is protected because it holds the data, and it is deleted before its users.
+        """
         return pulumi.ResourceOptions.merge(
             self.child(protect=protect), pulumi.ResourceOptions(depends_on=users)
         )
@@ -204,10 +208,10 @@ class Database(Component):
         password = generated_password(
             self.named(f"{prefix}database-password"), length=32, version=version, opts=self.child()
         )
-        # `postgres`, the instance's administrator, has no password and so no way in. This role
-        # is a member of `cloudsqlsuperuser`, as Cloud SQL makes them, which owns the database:
-        # from PostgreSQL 15 on nobody else may create tables in its `public` schema. The server
-        # gives it the tables, so that both users may do everything.
+        # `postgres`, the instance's administrator, has no password and so can't log in. Cloud SQL
+        # makes this user a member of `cloudsqlsuperuser`, which owns the database: since
+        # PostgreSQL 15, only the owner may create tables in its `public` schema. The server makes
+        # `cloudsqlsuperuser` the owner of the tables, so that both users have all rights.
         user = gcp.sql.User(
             self.named(f"{prefix}user"),
             name=f"{self._database}{ALTERNATE[turn]}",

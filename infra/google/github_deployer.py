@@ -29,7 +29,7 @@ ISSUER = "https://token.actions.githubusercontent.com"
 WORKFLOW = ".github/workflows/deploy.yml"
 BRANCH = "refs/heads/main"
 EVENTS = ("push", "workflow_dispatch")
-# GitHub's environments, and what the accounts are called after.
+# GitHub's environments, which the accounts are named after.
 DEPLOY, REVIEW = "deploy", "review"
 
 # What `pulumi up` calls, by the thing that it is granted on:
@@ -50,8 +50,8 @@ ON_SOURCE = (
     "storage.objects.get",
     "storage.objects.list",
 )
-# What Google grants on a whole project only: the project's number, and the progress of a change,
-# which isn't part of the thing that changes.
+# Permissions that Google only grants on a whole project: to read the project's number, and the
+# progress of a change, which isn't part of the changed resource.
 ON_PROJECT = ("resourcemanager.projects.get", "run.operations.get")
 OF_INSTANCES = ("cloudsql.instances.get",)
 OF_ALERTS = ("monitoring.alertPolicies.get", "monitoring.alertPolicies.update")
@@ -75,8 +75,8 @@ def condition(repository: GitHubRepository) -> str:
     https://cloud.google.com/iam/docs/best-practices-for-using-workload-identity-federation#avoid-cybersquatting
 
     A job gets the claim `environment` only if GitHub's rules for that environment let it run. The
-    event, the branch and the workflow are required besides, so that an environment without rules
-    opens nothing: https://docs.github.com/en/actions/reference/security/oidc
+    event, the branch and the workflow are required as well, so that an environment without rules
+    grants no access: https://docs.github.com/en/actions/reference/security/oidc
     """
     jobs = [_deploys(repository.name)]
     if repository.review:
@@ -115,7 +115,7 @@ def _all(*terms: str) -> str:
 
 
 class Deployer(Component):
-    """`provider` and the accounts' e-mail addresses are what the workflow is told."""
+    """The workflow needs `provider` and the accounts' e-mail addresses."""
 
     provider: pulumi.Output[str]
     deploy_account: pulumi.Output[str]
@@ -130,7 +130,7 @@ class Deployer(Component):
         region: str,
         prefix: str,
         repository: GitHubRepository,
-        # What it may change and act as, by a short name of each.
+        # The resources that the account may change or act as; the keys are short names.
         service: pulumi.Input[str],
         instance: pulumi.Input[str] | None,
         secret_ids: Mapping[str, pulumi.Input[str]],
@@ -201,7 +201,7 @@ class Deployer(Component):
     def _account(
         self, what: str, *, pool: gcp.iam.WorkloadIdentityPool
     ) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
-        """Returns its name as a member, and its e-mail address."""
+        """Returns the account as an IAM member, and its e-mail address."""
         account = gcp.serviceaccount.Account(
             self.named(what),
             account_id=account_id(self._prefix, what),

@@ -18,17 +18,18 @@ import pulumi_random as random
 from ..component import Component
 from ..facts.names import SUFFIX_BYTES, account_id, bucket_prefix
 
-# Beside this package in the repository, inside it where it is installed.
+# In the repository, `image/` is next to this package; an installed package contains it.
 _HERE = Path(__file__).parents[1]
 _INSTALLED = _HERE / "container"
 SOURCE = _INSTALLED if _INSTALLED.is_dir() else _HERE.parent / "image"
-PLATFORM = "linux/amd64"  # what Cloud Run runs, whatever the machine that builds
+PLATFORM = "linux/amd64"  # the platform of Cloud Run, whatever machine builds the image
 
 KEPT_IMAGES = 10
 KEPT_SECONDS = 30 * 24 * 3600
 
-# The only line on stdout is the image by its digest. sh and gcloud alone, for any Unix. The
-# build there reads .dockerignore; gcloud must not: to it, a file in an ignored folder stays so.
+# The only line on stdout is the image's name with its digest. The script uses only sh and gcloud,
+# so that it runs on any Unix. Cloud Build's docker reads .dockerignore; gcloud must not, because it
+# can't re-include a file from an ignored folder.
 CLOUD_BUILD = """set -eu
 gcloud builds submit %(context)s --project "$PROJECT" --config %(context)s/cloudbuild.yaml \
   --substitutions "_IMAGE=$IMAGE,_ACCOUNT=$ACCOUNT" \
@@ -36,20 +37,20 @@ gcloud builds submit %(context)s --project "$PROJECT" --config %(context)s/cloud
 gcloud artifacts docker images describe "$IMAGE" --project "$PROJECT" \
   --format 'value(image_summary.fully_qualified_digest)'
 """
-# The uploaded source is read once.
+# How long the uploaded source is kept: a build reads it only once.
 SOURCE_DAYS = 1
 
 
 def context() -> str:
-    """From the program's folder, where Pulumi runs it: the same on every machine."""
+    """Returns the path from the program's folder, so that it is the same on every machine."""
     return Path(os.path.relpath(SOURCE)).as_posix()
 
 
 def content_hash(folder: Path) -> str:
-    """Changes if, and only if, what Docker would be given does.
+    """Returns a hash that changes if, and only if, Docker's build context changes.
 
-    Names, contents and executable bits of what .dockerignore lets through; not times, owners
-    or the order of listing.
+    It covers names, contents and executable bits of the files that .dockerignore lets through, but
+    not times, owners or the order of the listing.
     """
     ignored = _ignore_rules(folder / ".dockerignore")
     digest = hashlib.sha256()
@@ -70,7 +71,7 @@ def content_hash(folder: Path) -> str:
 
 
 def _ignore_rules(file: Path) -> Callable[[PurePath], bool]:
-    """.dockerignore as a function: the last rule that matches a file or a folder of it wins.
+    """Returns .dockerignore as a function: the last rule that matches a path or its parents wins.
 
     https://docs.docker.com/build/concepts/context/#dockerignore-files, without `[a-z]` and `\\`.
     """
@@ -99,11 +100,14 @@ def _regex(pattern: str) -> re.Pattern[str]:
 
 
 class Image(Component):
-    """`reference` is the pushed image by digest: by tag, a new build would not roll out."""
+    """Builds and pushes the image.
+
+    `reference` names it by its digest: with a tag, Cloud Run wouldn't notice a new build.
+    """
 
     reference: pulumi.Output[str]
     repository: pulumi.Output[str]
-    # Of Cloud Build alone: where its source is brought, and the account that it runs as.
+    # Only with Cloud Build: the bucket for the source, and the account that builds run as.
     source_bucket: pulumi.Output[str] | None = None
     builder_account: pulumi.Output[str] | None = None
 
@@ -126,8 +130,8 @@ class Image(Component):
             format="DOCKER",
             kms_key_name=kms_key,
             description=f"Images of the MLflow server {prefix}",
-            # Keep wins over delete, and the image in use is the newest, or one of the last
-            # after a rollback.
+            # "Keep" wins over "delete". The image in use is the newest, or after a rollback one of
+            # the last few.
             cleanup_policy_dry_run=False,
             cleanup_policies=[
                 gcp.artifactregistry.RepositoryCleanupPolicyArgs(
@@ -164,7 +168,7 @@ class Image(Component):
         self.register_outputs({"reference": self.reference})
 
     def _build_here(self, *, host: str, image: pulumi.Output[str]) -> pulumi.Output[str]:
-        # The token is another one at each run. The provider compares only the server:
+        # Each run has a new token, but the provider compares only the server:
         # `diffUpdates` in pulumi-docker's provider/provider.go.
         token = gcp.organizations.get_client_config_output(
             opts=pulumi.InvokeOutputOptions(parent=self)
@@ -193,10 +197,10 @@ class Image(Component):
         image: pulumi.Output[str],
         kms_key: str | None,
     ) -> pulumi.Output[str]:
-        """By an account that can read the source, push the image and log, and nothing else.
+        """Builds as an account that can only read the source, push the image and write logs.
 
         https://cloud.google.com/build/docs/securing-builds/configure-user-specified-service-accounts
-        The project's default one may do too much, or in newer projects nothing.
+        The project's default account has too many permissions or, in newer projects, none.
         """
         suffix = random.RandomId(
             self.named("source-suffix"),
@@ -208,7 +212,7 @@ class Image(Component):
             self.named("source"),
             name=pulumi.Output.concat(bucket_prefix(project, prefix, "source"), "-", suffix.hex),
             location=region.upper(),
-            # It holds copies, for a day.
+            # The bucket only holds copies, for a day.
             force_destroy=True,
             uniform_bucket_level_access=True,
             public_access_prevention="enforced",
@@ -263,7 +267,7 @@ class Image(Component):
             interpreter=["/bin/sh", "-c"],
             environment={
                 "PROJECT": project,
-                # A tag of its own: two runs at once can't take each other's digest.
+                # A separate tag for each source, so that two concurrent runs don't mix up digests.
                 "IMAGE": pulumi.Output.concat(image, f":src-{source[:16]}"),
                 "ACCOUNT": account.email,
                 "SOURCE_BUCKET": bucket.name,

@@ -1,4 +1,4 @@
-"""A key of one's own in Cloud KMS: who may encrypt with it, and decrypt."""
+"""The grants on a customer-managed Cloud KMS key: which of Google's services may use it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ROLE = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
 
 
 class Encryption(Component):
-    """Google's own services use the key, each by its service agent and on this key alone.
+    """Lets the service agents of Google's services encrypt and decrypt with this one key.
 
-    The server never does: what keeps its data encrypts it.
+    The server itself doesn't use the key: the services that store its data encrypt it.
     https://cloud.google.com/kms/docs/cmek-integrations
     """
 
@@ -46,7 +46,7 @@ class Encryption(Component):
     def _agents(
         self, *, project: str, project_number: pulumi.Input[str], builds_image: bool
     ) -> Iterator[tuple[str, pulumi.Input[str]]]:
-        # Google makes these at a service's first use, which is later than this program names them.
+        # Google would create these agents at a service's first use, too late for the grants.
         late = ["sqladmin", "secretmanager", *(["artifactregistry"] if builds_image else [])]
         for service in late:
             yield (
@@ -58,7 +58,7 @@ class Encryption(Component):
                     opts=self.child(),
                 ).member,
             )
-        # By asking for it; by switching on the API:
+        # Asking for Cloud Storage's agent creates it. Cloud Run's agent exists once its API is on:
         # https://cloud.google.com/run/docs/securing/using-cmek
         yield (
             "storage",

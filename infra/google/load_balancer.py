@@ -1,8 +1,8 @@
-"""The load balancer: an address for domains of one's own, their certificates, a limit of requests.
+"""The load balancer: an address for custom domains, their certificates and the rate limit.
 
-A global external Application Load Balancer with the service as its backend, which is what Google
-supports for domains in production: https://cloud.google.com/run/docs/mapping-custom-domains. A
-request may take as long as Cloud Run lets it, 60 minutes, and be as large:
+It is a global external Application Load Balancer with the service as its backend, which is what
+Google supports for domains in production: https://cloud.google.com/run/docs/mapping-custom-domains.
+It allows requests as long and as large as Cloud Run does, up to 60 minutes:
 https://cloud.google.com/load-balancing/docs/negs/serverless-neg-concepts#limitations
 """
 
@@ -17,12 +17,12 @@ from ..component import Component
 from ..settings.model import LoadBalancerSettings
 
 SCHEME = "EXTERNAL_MANAGED"
-# The last of Cloud Armor's rules, which each policy must have.
+# The priority of Cloud Armor's last rule, which each policy must have.
 LAST = 2**31 - 1
 
 
 class LoadBalancer(Component):
-    """`address` is what the domains' A records must name before Google certifies them."""
+    """Google issues the certificates once the domains' A records point to `address`."""
 
     address: pulumi.Output[str]
     uri: str
@@ -66,7 +66,7 @@ class LoadBalancer(Component):
                 self.named("https"), name=prefix, default_service=backend.id, opts=self.child()
             ).id,
             ssl_certificates=[self._certificate(domain) for domain in settings.domains],
-            # Google's default lets TLS 1.0 in.
+            # Google's default accepts TLS 1.0.
             ssl_policy=gcp.compute.SSLPolicy(
                 self.named("tls"),
                 name=prefix,
@@ -104,7 +104,7 @@ class LoadBalancer(Component):
         self.register_outputs({"address": address})
 
     def _certificate(self, domain: str) -> pulumi.Output[str]:
-        """One for each domain: a new domain waits for its own and leaves the others alone."""
+        """Declares one certificate per domain, so that a new domain doesn't affect the others."""
         digest = sha256(domain.encode()).hexdigest()[:8]
         return gcp.compute.ManagedSslCertificate(
             self.named(domain),
@@ -128,7 +128,7 @@ class LoadBalancer(Component):
                     match=everybody,
                     action="throttle",
                     rate_limit_options=gcp.compute.SecurityPolicyRuleRateLimitOptionsArgs(
-                        # What connects, not what X-Forwarded-For says.
+                        # The connecting address, not the addresses in X-Forwarded-For.
                         enforce_on_key="IP",
                         conform_action="allow",
                         exceed_action="deny(429)",

@@ -1,6 +1,6 @@
-"""What is counted in the server's log: the filters, and the fields that they look at.
+"""The log-based metrics: filters on the server's log, and the fields that they count.
 
-tests/server/test_log_metrics.py applies them to what a real server has logged. The language:
+tests/server/test_log_metrics.py applies the filters to a real server's log. Their language:
 https://cloud.google.com/logging/docs/view/logging-query-language
 """
 
@@ -9,22 +9,22 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# Our own line for each request. Cloud Run writes one too, which must not be counted again.
+# The server's own line for each request. Cloud Run also writes one, which must not count twice.
 ANSWERED = 'jsonPayload.logger="tracking_server.access"'
-# As long as the file is large, or as another server takes.
+# Their duration depends on the size of the file, or on another server.
 TAKES_ITS_TIME = "artifact|gateway"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogMetric:
-    """A counter of entries, or with a `value` the distribution of that field of theirs."""
+    """Counts log entries, or with `value` records the distribution of that field."""
 
     name: str
     description: str
     filter: str
     value: str | None = None
     unit: str = "1"
-    # Upper bounds of the histogram's buckets.
+    # The upper bounds of the histogram's buckets.
     bounds: tuple[float, ...] = ()
 
     def filter_for(self, service: str) -> str:
@@ -37,31 +37,34 @@ class LogMetric:
         return f"{service}/{self.name}"
 
     def promql_name(self, service: str) -> str:
-        """https://cloud.google.com/monitoring/promql/promql-mapping"""
+        """Returns the metric's name in PromQL.
+
+        https://cloud.google.com/monitoring/promql/promql-mapping
+        """
         return f"logging_googleapis_com:user_{re.sub('[^a-z0-9]', '_', self.metric_id(service))}"
 
 
 FAILED_LOGINS = LogMetric(
     name="failed_logins",
-    description="Requests that were answered 401 because of a wrong username or password.",
+    description="Requests that got 401 because of a wrong username or password.",
     filter=f"{ANSWERED} AND jsonPayload.wrong_credentials=true",
 )
 REFUSED_LOGINS = LogMetric(
     name="refused_logins",
-    description="Requests with wrong credentials of clients that were told to wait, answered 429.",
+    description="Requests with wrong credentials that got 429: the client was told to wait.",
     filter='jsonPayload.logger="tracking_server.gate.gate" AND jsonPayload.refused>0',
     value="jsonPayload.refused",
     bounds=(1, 10, 100, 1_000, 10_000, 100_000),
 )
 SERVER_ERRORS = LogMetric(
     name="server_errors",
-    description="Requests that the server itself answered 500 or above; Cloud Run counts also "
-    "those that never reached it.",
+    description="Requests to which the server itself responded with 500 or above; Cloud Run also "
+    "counts requests that never reached the server.",
     filter=f"{ANSWERED} AND httpRequest.status>=500",
 )
 LATENCY = LogMetric(
     name="latency",
-    description="Seconds until a request was answered, but for artifacts and the gateway's.",
+    description="Seconds until a request got its response, without artifact and gateway requests.",
     filter=f'{ANSWERED} AND httpRequest.requestUrl!~"{TAKES_ITS_TIME}"',
     value="httpRequest.latency",
     unit="s",

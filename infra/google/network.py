@@ -1,4 +1,4 @@
-"""The private network: the database has an address in it, and the server a way into it."""
+"""The private network, which has the database's address and which the server connects through."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ import pulumi_gcp as gcp
 from ..component import Component
 from ..settings.model import ExistingNetwork
 
-# Nothing else is in the network, so any private range does. Cloud Run takes 16 addresses at a time,
-# two for an instance and, while a revision follows another, four:
+# Nothing else uses the network, so any private range will do. Cloud Run reserves 16 addresses at a
+# time: two for each instance, and four while one revision replaces another:
 # https://cloud.google.com/run/docs/configuring/vpc-direct-vpc#scale_up. With 4 connections each,
-# no tier of Cloud SQL has enough for more than 250 instances.
+# no tier of Cloud SQL has enough connections for more than 250 instances.
 SERVER_RANGE = "10.0.0.0/22"
-# Google takes a /24 of it for Cloud SQL in each region, and it can't be made larger later:
+# Google uses a /24 of this range for Cloud SQL in each region. The range can't be enlarged later:
 # https://cloud.google.com/sql/docs/postgres/private-ip#allocated_ip_address_ranges
 SERVICES_PREFIX = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where the database has its address, and the server its way to it."""
+    """The network with the database's address, and the subnetwork that the server connects from."""
 
-    # By its full name, as Cloud SQL wants it.
+    # The network's full name, which Cloud SQL requires.
     id: pulumi.Input[str]
     network: pulumi.Input[str]
     subnetwork: pulumi.Input[str]
 
 
 def existing(found: ExistingNetwork, *, project: str, region: str) -> Place:
-    """A VPC of somebody's, to which nothing is added and of which nothing is asked.
+    """Returns an existing VPC network, used as it is.
 
-    Its peering with Google's network must be there, of which a VPC has one for all that it is used
-    for: https://cloud.google.com/vpc/docs/configure-private-services-access. Cloud SQL refuses at
-    once where it isn't. Whoever previews a deployment may have no right to look for it.
+    It must already be peered with Google's network, once for everything that uses it:
+    https://cloud.google.com/vpc/docs/configure-private-services-access. Without the peering, Cloud
+    SQL refuses at once. The program doesn't look it up: a user who only previews a deployment may
+    not have the permission.
     """
     network = f"projects/{found.project}/global/networks/{found.name}"
     if found.project == project:
@@ -46,10 +47,11 @@ def existing(found: ExistingNetwork, *, project: str, region: str) -> Place:
 
 
 class Network(Component):
-    """A VPC of the stack's own, peered with the network that Cloud SQL is in.
+    """The stack's own VPC network, peered with the network that Cloud SQL is in.
 
-    By private services access, not Private Service Connect: the socket that Cloud Run mounts takes
-    an instance's private address where it has no public one, and knows no endpoints.
+    It uses private services access, not Private Service Connect: the socket that Cloud Run mounts
+    connects to the private address of an instance without a public one, but doesn't support
+    endpoints.
     https://github.com/GoogleCloudPlatform/cloud-sql-proxy/issues/848
     """
 
@@ -64,7 +66,7 @@ class Network(Component):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
-        # No firewall rules: nothing comes in, and what the server asks for is answered.
+        # No firewall rules: nothing connects into the network, and responses are always allowed.
         network = gcp.compute.Network(
             self.named("network"),
             name=prefix,
@@ -78,7 +80,7 @@ class Network(Component):
             region=region,
             network=network.id,
             ip_cidr_range=SERVER_RANGE,
-            # Google's own APIs without an address on the internet.
+            # Lets instances call Google's APIs without a public address.
             private_ip_google_access=True,
             opts=self.child(),
         )
@@ -96,8 +98,8 @@ class Network(Component):
             network=network.id,
             service="servicenetworking.googleapis.com",
             reserved_peering_ranges=[services.name],
-            # Cloud SQL keeps a deleted instance for days, to bring it back, and Google refuses to
-            # delete the connection meanwhile; without the peering the network can go:
+            # Cloud SQL keeps a deleted instance for some days, and Google refuses to delete the
+            # connection until then. Once the peering is removed, the network can be deleted:
             # https://github.com/GoogleCloudPlatform/magic-modules/pull/18476
             deletion_policy="REMOVE_PEERING",
             opts=self.child(),

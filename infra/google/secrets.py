@@ -1,4 +1,4 @@
-"""The server's secrets: each with its version and the right to read it."""
+"""The server's secrets: each with its version and the grant to read it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ..settings.model import Login
 def generated_password(
     name: str, *, length: int, version: int, opts: pulumi.ResourceOptions
 ) -> pulumi.Output[str]:
-    """Letters and digits only: it is pasted into shells, URLs and `.envrc` files.
+    """Returns a random password; a different version generates a different password.
 
-    Another version is another password.
+    It has letters and digits only, because users paste it into shells, URLs and `.envrc` files.
     """
-    # The first has none, so that one from before there were versions stays.
+    # Version 1 has no keepers, so that passwords of releases without versions stay the same.
     keepers = {"version": str(version)} if version > 1 else None
     password = random.RandomPassword(name, length=length, special=False, keepers=keepers, opts=opts)
     return pulumi.Output.secret(password.result)
 
 
 def replication(*, region: str, kms_key: str | None) -> gcp.secretmanager.SecretReplicationArgs:
-    """Everywhere, unless a key encrypts it: a region's key does that in its region alone.
+    """Returns automatic replication, or with a key only the region: the key only works there.
 
     https://cloud.google.com/secret-manager/docs/cmek
     """
@@ -49,16 +49,15 @@ def replication(*, region: str, kms_key: str | None) -> gcp.secretmanager.Secret
 
 
 class Secrets(Component):
-    """`references` says where the server finds each: `<secret id>/versions/<number>`.
+    """`references` names the version of each secret: `<secret id>/versions/<number>`.
 
-    The number is a real one, never `latest`: a changed value is a new version, so a new
-    reference, so a new revision of the service, and rolling back a revision takes its
-    secrets back with it.
+    The number is never `latest`. A changed value makes a new version, which changes the reference
+    and so makes a new revision of the service; rolling back a revision also rolls back its secrets.
     """
 
     references: Mapping[str, pulumi.Output[str]]
     ids: dict[str, pulumi.Output[str]]
-    # By whose it is, where it is known here: one that was there before, the server alone reads.
+    # By user. A password in an existing secret isn't included: only the server reads it.
     passwords: dict[str, pulumi.Output[str]]
 
     def __init__(
@@ -80,8 +79,8 @@ class Secrets(Component):
         self.ids, self.passwords = {}, {}
         self._prefix, self._server = prefix, server
         self._replication = replication(region=region, kms_key=kms_key)
-        # Encrypts the API keys that MLflow's gateway stores, and the secrets of webhooks. The
-        # server re-encrypts them when it boots with another version.
+        # Encrypts the API keys that MLflow's gateway stores, and the webhooks' secrets. The server
+        # re-encrypts them when it boots with a new version.
         kek_passphrase = generated_password(
             self.named("kek-passphrase"),
             length=48,
@@ -118,7 +117,7 @@ class Secrets(Component):
         )
 
     def _existing(self, key: str, version: str) -> pulumi.Output[str]:
-        """What is in it never comes here, nor into Pulumi's state."""
+        """References an existing secret. This program and Pulumi's state never get its value."""
         secret, _, number = version.partition("/versions/")
         self._server_reads(key, secret)
         return pulumi.Output.from_input(f"{secret.rpartition('/')[2]}/versions/{number}")
@@ -135,8 +134,8 @@ class Secrets(Component):
             self.named(key),
             secret=secret.id,
             secret_data=secret_data,
-            # A changed value replaces this resource, and by default that destroys the version
-            # which the revision to roll back to reads. Deleting the secret deletes them all.
+            # A changed value replaces this resource. By default that would destroy the old version,
+            # which a rollback needs. Deleting the secret deletes all versions.
             deletion_policy="ABANDON",
             opts=self.child(),
         )

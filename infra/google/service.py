@@ -1,4 +1,4 @@
-"""The Cloud Run service: the server and its way to the database."""
+"""The Cloud Run service that runs the server."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..settings.model import AccessSettings, ServiceSettings
 from .access import audiences, grant, ingress, invoker_check_off
 from .network import Place
 
-# Probes come as HTTP/1, also to a port that is declared h2c: the server speaks both.
+# Cloud Run sends probes as HTTP/1, even to an h2c port; the server supports both.
 HEALTH = "/health"
-# Cloud Run's longest wait for a start. Asking often costs nothing and makes a cold start end
-# when the server is up instead of at the next tick.
+# The longest start that Cloud Run waits for. Frequent probes cost nothing and let a cold start end
+# as soon as the server is up.
 STARTUP_SECONDS = 240
 STARTUP_PERIOD = 2
 
@@ -24,9 +24,9 @@ STARTUP_PERIOD = 2
 def allowed_hosts(
     *, name: str, region: str, project_number: str, custom_domains: Sequence[str]
 ) -> str:
-    """The names the server answers to; all others are refused, or DNS rebinding gets in.
+    """Returns the host names that the server accepts. It refuses others, to stop DNS rebinding.
 
-    A service has two addresses. The one with the hash isn't known before the service exists.
+    A service has two addresses. The address with the hash isn't known before the service exists.
     """
     return ",".join(
         (f"{name}-{project_number}.{region}.run.app", f"{name}-*.a.run.app", *custom_domains)
@@ -34,7 +34,7 @@ def allowed_hosts(
 
 
 def _way_into(place: Place) -> gcp.cloudrunv2.ServiceTemplateVpcAccessArgs:
-    """For what has a private address; all else the instances reach as without a network.
+    """Routes requests to private addresses through the network, and all others as usual.
 
     https://cloud.google.com/run/docs/configuring/vpc-direct-vpc
     """
@@ -89,7 +89,7 @@ class Service(Component):
                 )
             ),
             "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(pool_size),
-            # The same limit behind Cloud Run's: what a client gave up still runs.
+            # The server needs Cloud Run's limit too: requests that clients gave up still run.
             "MAX_CONCURRENCY": str(settings.concurrency),
             # One process uses one CPU.
             "WEB_CONCURRENCY": str(settings.cpu),
@@ -99,7 +99,7 @@ class Service(Component):
         if settings.internal_networks:
             env["INTERNAL_NETWORKS"] = ",".join(settings.internal_networks)
         if balanced:
-            # Its address is the last in X-Forwarded-For, after the client's.
+            # The load balancer's address is the last in X-Forwarded-For, after the client's.
             env["TRUSTED_PROXIES"] = "1"
         service = gcp.cloudrunv2.Service(
             self.named("server"),
@@ -110,9 +110,9 @@ class Service(Component):
             invoker_iam_disabled=invoker_check_off(access),
             iap_enabled=access.mode == "iap",
             custom_audiences=audiences(access, settings.custom_domains),
-            # Over all revisions: while a rollout has two of them serving, they share it.
+            # For all revisions together: two revisions share the limit during a rollout.
             scaling=gcp.cloudrunv2.ServiceScalingArgs(max_instance_count=settings.max_instances),
-            # Said, so that `up --refresh` takes traffic back from a revision pinned by hand.
+            # Explicit, so that `up --refresh` moves traffic back from a revision pinned by hand.
             traffics=[
                 gcp.cloudrunv2.ServiceTrafficArgs(
                     type="TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST", percent=100
@@ -143,13 +143,13 @@ class Service(Component):
                             gcp.cloudrunv2.ServiceTemplateContainerEnvArgs(name=key, value=value)
                             for key, value in env.items()
                         ],
-                        # HTTP/2 without TLS: an HTTP/1 request is cut at 32 MiB.
+                        # HTTP/2 without TLS: Cloud Run limits HTTP/1 requests to 32 MiB.
                         ports=gcp.cloudrunv2.ServiceTemplateContainerPortsArgs(
                             name="h2c", container_port=8080
                         ),
                         resources=gcp.cloudrunv2.ServiceTemplateContainerResourcesArgs(
                             limits={"cpu": str(settings.cpu), "memory": settings.memory},
-                            # Paid while a request runs; unset, `resources` means always.
+                            # Google charges only while requests run; if this is unset, always.
                             cpu_idle=True,
                             startup_cpu_boost=True,
                         ),
@@ -166,7 +166,7 @@ class Service(Component):
                             timeout_seconds=1,
                             failure_threshold=STARTUP_SECONDS // STARTUP_PERIOD,
                         ),
-                        # Patient: a busy server is not a dead one.
+                        # Slow to fail: a busy server must not be restarted.
                         liveness_probe=gcp.cloudrunv2.ServiceTemplateContainerLivenessProbeArgs(
                             http_get=gcp.cloudrunv2.ServiceTemplateContainerLivenessProbeHttpGetArgs(
                                 path=HEALTH
@@ -178,7 +178,7 @@ class Service(Component):
                     )
                 ],
             ),
-            # `pulumi destroy` would take away who may call it before Google refuses.
+            # Without `protect`, `pulumi destroy` would delete the grants before Google refuses.
             opts=self.child(protect=deletion_protection),
         )
         grant(

@@ -1,4 +1,4 @@
-"""The service accounts: the server's own, and the signer's, as which it signs artifact URLs."""
+"""The service accounts: the server's own, and the signer, which signs artifact URLs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ SIGN_BLOB = "iam.serviceAccounts.signBlob"
 class Identity(Component):
     """The server's account, and the signer, an account that nothing runs as.
 
-    Their rights are granted next to each thing that they use: secret, bucket and database.
+    Their grants are declared with the secret, bucket and database that they are for.
 
     Cloud Run has no private key, so artifact URLs are signed with IAM's signBlob. The account that
     signs isn't the server's: signBlob on oneself is as good as a token that renews itself, because
     a signed JWT can be exchanged for an access token. Anyone who stole the server's token would
-    keep it for longer than its hour. Through the signer they reach the bucket's objects, and
-    nothing else.
+    keep it for longer than its hour. Through the signer they reach only the bucket's objects.
     https://cloud.google.com/iam/docs/best-practices-service-accounts
     """
 
