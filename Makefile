@@ -1,5 +1,5 @@
-# `make` alone shows what there is. Needs Python 3.11 to 3.14 and make; everything else is installed
-# under .venvs/ from the locks.
+# `make` without a target lists the commands. Requires Python 3.11 to 3.14 and make; everything else
+# is installed under .venvs/ from the lock files.
 PYTHON ?= python3
 VENVS := .venvs
 UV := $(VENVS)/uv/bin/uv
@@ -8,14 +8,14 @@ SERVER_TEST := $(VENVS)/server-test/bin/python
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-find-links --no-emit-index-url
 
-# Where it is set, as in many containers, each process would compile MLflow anew.
+# Many containers set this variable; each process would then compile MLflow again.
 unexport PYTHONDONTWRITEBYTECODE
 
-# When make began, for the screen at the end, which says how long it took.
+# The time at which make started, so that `make local` can say how long everything took.
 BEGUN := $(shell date +%s)
 
-# A value that is given, such as STACK=dev, comes to a command in its environment, whatever is in it,
-# and never through the shell's words: "$$STACK", not $(STACK). What is wrong with it Python says.
+# Commands read values such as STACK=dev from their environment, "$$STACK", never from make's
+# $(STACK): the shell would interpret what is in it. Python checks the values.
 
 .DEFAULT_GOAL := help
 .PHONY: help
@@ -29,119 +29,120 @@ help:
 local: install-local ## Run the whole stack on this computer until Ctrl-C (PORT=8080)
 	@$(PROGRAM) -m local run --port="$${PORT:-8080}" --begun $(BEGUN)
 
-local-up: install-local ## The same in the background
+local-up: install-local ## Run the local stack in the background
 	@$(PROGRAM) -m local up --port="$${PORT:-8080}" --begun $(BEGUN)
 
-local-down: $(VENVS)/program.done ## Stop it; its data stays
+local-down: $(VENVS)/program.done ## Stop the local stack; its data stays
 	@$(PROGRAM) -m local down
 
-check: $(VENVS)/client.done ## Log a run with everything in it to the stack that runs here
+check: $(VENVS)/client.done ## Log a run with every kind of data to the local stack
 	@test -f .local/env || { echo "error: no stack has run on this computer yet: make local-up starts it"; exit 1; }
 	@. ./.local/env && $(VENVS)/client/bin/python sample_client/check_tracking.py
 
-local-status: $(VENVS)/program.done ## Say whether it runs, and where
+local-status: $(VENVS)/program.done ## Show whether the local stack runs, and at which address
 	@$(PROGRAM) -m local status || true
 
-local-clean: $(VENVS)/program.done ## Remove its data
+local-clean: $(VENVS)/program.done ## Delete the local stack's data
 	@$(PROGRAM) -m local clean
 
 # ---- Before `pulumi up` --------------------------------------------------------------------
 
 .PHONY: doctor
-doctor: $(VENVS)/program.done ## Look for what would stop `pulumi up` (STACK=dev)
+doctor: $(VENVS)/program.done ## Check for anything that would make `pulumi up` fail (STACK=dev)
 	@$(PROGRAM) -m operations.doctor --stack="$$STACK"
 
-# ---- A stack that stands ------------------------------------------------------------------
+# ---- A deployed stack ---------------------------------------------------------------------
 
-# STACK=dev is Pulumi's, STACK=local the one on this computer; without, the one that is selected.
+# STACK=dev is a Pulumi stack, STACK=local the stack on this computer. Without STACK, it is the stack
+# that Pulumi has selected.
 OPERATE = $(PROGRAM) -m operations --stack="$$STACK"
 
 .PHONY: open env logs status rotate backup psql
-open: $(VENVS)/program.done ## The page in the browser (STACK=dev or local, as for all of these)
+open: $(VENVS)/program.done ## Open MLflow's page in the browser (STACK=dev or local, as for all of these)
 	@$(OPERATE) open
 
-env: ## What a client needs, for eval (FORMAT=shell, dotenv, direnv, notebook, ci)
+env: ## Print a client's settings, for eval (FORMAT=shell, dotenv, direnv, notebook, ci)
 	@$(MAKE) --silent --no-print-directory $(VENVS)/program.done >&2
 	@$(OPERATE) env --format="$$FORMAT"
 
-logs: $(VENVS)/program.done ## The server's log (SINCE=1h FOLLOW=1)
+logs: $(VENVS)/program.done ## Show the server's log (SINCE=1h FOLLOW=1)
 	@$(OPERATE) logs --since="$$SINCE" --follow="$$FOLLOW"
 
-status: $(VENVS)/program.done ## Revision, instances, database, storage, cost
+status: $(VENVS)/program.done ## Show revision, instances, database, storage and cost
 	@$(OPERATE) status
 
-rotate: $(VENVS)/program.done ## Another password or key (WHAT=tracking, viewer, database, encryption)
+rotate: $(VENVS)/program.done ## Replace a password or key (WHAT=tracking, viewer, database, encryption)
 	@$(OPERATE) rotate --what="$$WHAT"
 
 backup: $(VENVS)/program.done ## Back up the database now
 	@$(OPERATE) backup
 
-psql: $(VENVS)/program.done ## A prompt in the database (WRITE=1 to write)
+psql: $(VENVS)/program.done ## Open psql on the database (WRITE=1 to write)
 	@$(OPERATE) psql --write="$$WRITE"
 
-# ---- Proof --------------------------------------------------------------------------------
+# ---- Tests --------------------------------------------------------------------------------
 
 SMALL := tests/supply tests/errors tests/operations tests/docs tests/gallery
 
 .PHONY: test test-infra test-small test-errors test-operations test-supply test-docs test-server test-local test-gallery test-engine test-container test-page lint lint-program lint-server format
-test: install-test test-infra test-small test-server test-local test-engine ## Prove everything (some 9 minutes)
-	@# Both mostly wait, so at once; the second's lines come when the first is through.
+test: install-test test-infra test-small test-server test-local test-engine ## Run all tests (about 9 minutes)
+	@# Both mostly wait, so they run at once; the container's output is printed at the end.
 	@log=$$(mktemp); $(MAKE) --no-print-directory test-container >"$$log" 2>&1 & container=$$!; \
 	$(MAKE) --no-print-directory test-page; page=$$?; \
 	wait $$container; container=$$?; cat "$$log"; rm -f "$$log"; exit $$((page + container))
 
-# Together, so that one works where another waits. A file's tests share the stack that they use.
+# In one run, so that some tests work while others wait. The tests of a file share a stack.
 test-small: install-local sbom $(VENVS)/client.done $(VENVS)/gallery.done
 	$(PROGRAM) -m pytest -n 3 --dist loadfile $(SMALL)
 
-test-infra: $(VENVS)/program.done ## The program under Pulumi's mocks
+test-infra: $(VENVS)/program.done ## Test the program with Pulumi's mocks
 	$(PROGRAM) -m pytest -n 2 --dist worksteal tests/infra
 
-test-errors: install-local $(VENVS)/client.done ## Every error that a user can cause, and what is said of it
-	@# Mostly waiting for processes, so more at a time than there are cores.
+test-errors: install-local $(VENVS)/client.done ## Test the message of every error that a user can cause
+	@# The tests mostly wait for processes, so more run at a time than there are cores.
 	$(PROGRAM) -m pytest -n 3 --dist worksteal tests/errors
 
-test-operations: install-local $(VENVS)/client.done ## The commands for a stack that stands
+test-operations: install-local $(VENVS)/client.done ## Test the commands for a deployed stack
 	$(PROGRAM) -m pytest -n 2 --dist loadfile tests/operations
 
-test-supply: $(VENVS)/program.done sbom ## The locks, and the bills of materials made from them
+test-supply: $(VENVS)/program.done sbom ## Test the lock files and the bills of materials made from them
 	$(PROGRAM) -m pytest tests/supply
 
-test-docs: install-local $(VENVS)/client.done ## The pages: links, names, and that every command is run by something
+test-docs: install-local $(VENVS)/client.done ## Test the pages: links, names, and that something runs every command
 	$(PROGRAM) -m pytest -n 2 --dist worksteal tests/docs
 
-test-server: $(VENVS)/server-test.done ## The container's code, in process and with a real Postgres
+test-server: $(VENVS)/server-test.done ## Test the container's code, in process and with a real Postgres
 	$(SERVER_TEST) -m pytest -n 3 --dist worksteal tests/server
 
-test-local: install-local $(VENVS)/client.done ## The whole stack with the real MLflow client
-	@# Mostly waiting for processes, so more at a time than there are cores.
+test-local: install-local $(VENVS)/client.done ## Test the whole stack with the real MLflow client
+	@# The tests mostly wait for processes, so more run at a time than there are cores.
 	$(PROGRAM) -m pytest -n 3 --dist worksteal tests/local
 
-test-gallery: install-local $(VENVS)/gallery.done ## The sample client's gallery, each sample run
+test-gallery: install-local $(VENVS)/gallery.done ## Run every sample in the sample client's gallery
 	$(PROGRAM) -m pytest tests/gallery
 
-test-container: install-local $(VENVS)/client.done ## The image built and run, with Docker or, as root, buildah
+test-container: install-local $(VENVS)/client.done ## Build and run the image, with Docker or, as root, buildah
 	$(PROGRAM) -m pytest tests/container
 
-test-page: install-local $(VENVS)/client.done $(VENVS)/page.done ## MLflow's page in a real browser, Chromium
+test-page: install-local $(VENVS)/client.done $(VENVS)/page.done ## Test MLflow's page in a real browser, Chromium
 	$(VENVS)/page/bin/python -m pytest tests/page
 
-test-engine: install-local ## The program under Pulumi's own engine, built once if there is none
+test-engine: install-local ## Test the program with Pulumi's own engine, built once if there is none
 	@$(PROGRAM) -m tests.engine.engine
 	$(PROGRAM) -m pytest -n 3 --dist worksteal tests/engine
 
 .PHONY: chaos fuzz
-fuzz: $(VENVS)/server-test.done ## Send the server 24,000 made-up requests (about 5 minutes)
+fuzz: $(VENVS)/server-test.done ## Send the server 24,000 generated requests (about 5 minutes)
 	$(SERVER_TEST) -m pytest -s -p no:schemathesis tests/fuzz
 
-chaos: install-local $(VENVS)/client.done $(VENVS)/previous.done ## Break it under load: nothing gets lost (about 40 minutes)
+chaos: install-local $(VENVS)/client.done $(VENVS)/previous.done ## Cause faults under load, and check that no data gets lost (about 40 minutes)
 	$(PROGRAM) -m pytest tests/chaos
 
 .PHONY: test-versions previous-release
-test-versions: $(VENVS)/server-test.done ## Try MLflow's previous minor and all newer releases (2 minutes each)
+test-versions: $(VENVS)/server-test.done ## Test with MLflow's previous minor and all newer releases (2 minutes each)
 	@$(SERVER_TEST) -m tests.versions
 
-previous-release: install-local ## Keep what a release makes, to be upgraded from (REVISION=v1.2)
+previous-release: install-local ## Record a release's stack for the upgrade tests (REVISION=v1.2)
 	@$(PROGRAM) -m tests.engine.previous_release $${REVISION:+"$$REVISION"}
 
 .PHONY: bench
@@ -151,7 +152,7 @@ bench: install-bench ## Measure everything against stock MLflow (needs wrk and h
 bench-%: install-bench
 	$(PROGRAM) -m bench $*
 
-lint: lint-program lint-server api-docs ## Linters and type checkers; every docstring renders
+lint: lint-program lint-server api-docs ## Run linters and type checkers, and render all docstrings
 
 lint-program: $(VENVS)/program.done
 	$(VENVS)/program/bin/ruff check .
@@ -162,7 +163,7 @@ lint-program: $(VENVS)/program.done
 lint-server: $(VENVS)/program.done $(VENVS)/server-test.done
 	$(PROGRAM) -m mypy --cache-dir .mypy_cache/server --python-executable $(SERVER_TEST) image/tracking_server sample_client bench/gateless.py bench/gate_alone.py
 
-format: $(VENVS)/program.done ## Let ruff mend what it can
+format: $(VENVS)/program.done ## Format the code, and fix what ruff can fix
 	$(VENVS)/program/bin/ruff check --fix .
 	$(VENVS)/program/bin/ruff format .
 
@@ -176,7 +177,7 @@ sbom: $(VENVS)/supply.done ## Write the bills of materials (CycloneDX) of contai
 	@$(VENVS)/supply/bin/python -W ignore -m cyclonedx_py requirements requirements.txt \
 		--output-reproducible --of JSON -o dist/program.cdx.json
 
-audit: $(VENVS)/supply.done ## Look for known vulnerabilities in what container and program are locked to
+audit: $(VENVS)/supply.done ## Check the locked packages for known vulnerabilities
 	$(VENVS)/supply/bin/pip-audit --strict --require-hashes --disable-pip -r image/requirements.txt
 	$(VENVS)/supply/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.txt
 
@@ -184,41 +185,42 @@ api-docs: $(VENVS)/program.done $(VENVS)/server-test.done ## Render the docstrin
 	@$(PROGRAM) tools/api_docs.py mlflow_gcp
 	@$(SERVER_TEST) tools/api_docs.py tracking_server
 
-links: $(VENVS)/program.done ## Ask every address that the pages name
+links: $(VENVS)/program.done ## Request every address that the pages link to
 	@$(PROGRAM) tools/links.py
 
 .PHONY: cost
-cost: $(VENVS)/program.done ## What a stack costs a month, idle and in use (STACK=dev RUNS=100)
+cost: $(VENVS)/program.done ## Estimate a stack's monthly cost, idle and in use (STACK=dev RUNS=100)
 	@$(PROGRAM) tools/cost.py --stack="$$STACK" --runs="$$RUNS"
 
 .PHONY: install-local install-test install-bench lock docs
-docs: $(VENVS)/program.done ## Write the pages' settings, prices and measurements from their sources
+docs: $(VENVS)/program.done ## Update the pages' tables of settings, prices and measurements
 	$(PROGRAM) tools/readme.py
 
 install-local: $(VENVS)/program.done $(VENVS)/server.done
 
-# At once: one waits for the network while another writes.
+# In parallel: one installation waits for the network while another writes.
 install-test:
 	@$(MAKE) --no-print-directory -j4 $(foreach name,program server server-test client gallery supply page,$(VENVS)/$(name).done)
 
 install-bench: install-local $(VENVS)/client.done $(VENVS)/bench.done
 
-# Each lock's environment is made anew when the lock changes; a stamp says that it is whole.
+# Each lock file has an environment, which is rebuilt when the lock file changes. A stamp, NAME.done,
+# marks a complete environment.
 ENVIRONMENTS := program server server-test client gallery previous bench supply page
 WHOLE := --no-deps --require-hashes
-# Not a Python that uv fetches by itself, and the system's certificates, as with pip.
+# uv must use the installed Python and, like pip, the system's certificates.
 UV_SYSTEM_CERTS ?= 1
 export UV_SYSTEM_CERTS
 export UV_PYTHON_DOWNLOADS := never
 
-# $(1): what is installed, $(2): the commands that do it.
+# $(1): what is installed, $(2): the commands that install it.
 define install
 @echo "installing $(1)"; rm -rf $@ $(@:.done=); began=$$(date +%s); { $(2); } || { \
 	echo "error: $(1) could not be installed, for the reason above." \
-	"Where that is the network: set HTTPS_PROXY=http://proxy:3128 behind a proxy;" \
+	"If that is the network: set HTTPS_PROXY=http://proxy:3128 behind a proxy;" \
 	"UV_INDEX_URL and PIP_INDEX_URL for another index; SSL_CERT_FILE=/path/to/ca.pem for its" \
 	"certificate. UV_CACHE_DIR=/path moves uv's cache, which takes 1 GB." \
-	"The same command then goes on from here." >&2; exit 1; }; \
+	"Then run the same command again: it continues from here." >&2; exit 1; }; \
 touch $@ && echo "installed $(1) in $$(($$(date +%s) - began)) s"
 endef
 
