@@ -1,1 +1,1 @@
-"""Commands for a stack: what `make open`, `env`, `logs` and their neighbours do."""
+"""The commands for a deployed stack: `make open`, `env`, `logs`, `status` and others."""

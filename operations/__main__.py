@@ -1,4 +1,4 @@
-"""`python -m operations`: a stack that stands. `make open`, `env` and their neighbours wrap it."""
+"""`python -m operations`: the commands for a deployed stack, which `make open` and others run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from operations.stack import find
 
 
 def _yes(name: str) -> Callable[[str], bool]:
-    """Of a value as make passes it on, empty where nothing was given."""
+    """Returns a parser of 1 or empty, as make passes a value on that may not be given."""
 
     def read(given: str) -> bool:
         if given not in ("", "1"):
@@ -34,24 +34,24 @@ def _yes(name: str) -> Callable[[str], bool]:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m operations", description=__doc__)
-    parser.add_argument("--stack", default="", help="one of Pulumi's, or local")
+    parser.add_argument("--stack", default="", help="a Pulumi stack, or local")
     parser.add_argument(
-        "--state", type=Path, default=ROOT / ".local", help="where the data of `local` lies"
+        "--state", type=Path, default=ROOT / ".local", help="the data folder of `local`"
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("open", help="MLflow's page in the browser")
-    command = commands.add_parser("env", help="what a client needs")
+    commands.add_parser("open", help="open MLflow's page in the browser")
+    command = commands.add_parser("env", help="print a client's settings")
     command.add_argument("--format", default="", help=", ".join(FORMATS))
-    command = commands.add_parser("logs", help="the server's log")
+    command = commands.add_parser("logs", help="show the server's log")
     command.add_argument("--since", default="", help="how far back, such as 30m")
     command.add_argument(
         "--follow", type=_yes("FOLLOW"), default=False, help="1: go on until Ctrl-C"
     )
-    commands.add_parser("status", help="what stands, and how it is")
-    command = commands.add_parser("rotate", help="another password or key")
+    commands.add_parser("status", help="show what is deployed, and its state")
+    command = commands.add_parser("rotate", help="replace a password or key")
     command.add_argument("--what", default="", help=", ".join(SECRETS))
-    commands.add_parser("backup", help="the database as it is now")
-    command = commands.add_parser("psql", help="a prompt in the database")
+    commands.add_parser("backup", help="back up the database now")
+    command = commands.add_parser("psql", help="open psql on the database")
     command.add_argument("--write", type=_yes("WRITE"), default=False, help="1: let it write")
     return parser.parse_args(arguments)
 
@@ -62,7 +62,7 @@ def _run(arguments: argparse.Namespace) -> int:
         state=State(arguments.state),
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    # What a database takes is imported where it is needed: `env` may run at every new shell.
+    # Imports for the database are late, because they are slow: `env` may run in every new shell.
     match arguments.command:
         case "open":
             open_page(stack)
@@ -92,7 +92,7 @@ def _end(signum: int, _frame: object) -> None:
 
 
 def main() -> int:
-    # A terminal that is closed, or who ends this, also ends the way to the database.
+    # Exit normally on these signals, so that the proxy to the database ends too.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     try:
@@ -100,7 +100,8 @@ def main() -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Whoever reads has seen enough, as `make logs | head`; nor is anything flushed at the end.
+        # The reader has closed the pipe, as in `make logs | head`. Python's flush at exit must not
+        # fail either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (OperationError, LocalError) as error:

@@ -1,4 +1,4 @@
-"""`make backup`: the database as it is now. Artifacts are in the bucket, which keeps versions."""
+"""`make backup`: backs up the database. Artifacts are in the bucket, which keeps versions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def backup(stack: Stack) -> None:
 def _cloud(stack: CloudStack) -> None:
     project, _region, instance = stack.connection_name.split(":")
     if stack.setting("existingDatabaseInstance"):
-        print(f"{instance} isn't the stack's own: all that is in it is backed up, and restored.")
+        print(f"{instance} isn't the stack's own: a backup or restore covers everything in it.")
     print(f"backing up {instance}, which takes some minutes", file=sys.stderr)
     commands.gcloud(
         *("sql", "backups", "create", f"--instance={instance}", f"--project={project}"),
@@ -34,9 +34,9 @@ def _cloud(stack: CloudStack) -> None:
         f"gcloud sql backups list --instance {instance} {where}",
         f"gcloud sql backups restore BACKUP_ID --restore-instance {instance} {where}",
     ]
-    print("Done. It stays until you delete it. To restore, and lose what is logged from now on:")
+    print("Done. The backup stays until you delete it. To restore it, and lose all later data:")
     print("\n".join(f"  {command}" for command in restore))
-    print('docs/runbooks.md, "Restore the database", has the rest.')
+    print('See docs/runbooks.md, "Restore the database", for the other steps.')
 
 
 def _local(stack: LocalStack) -> None:
@@ -44,9 +44,9 @@ def _local(stack: LocalStack) -> None:
     pg_dump = program("pg_dump", stack)
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sql"
     file = stack.state.directory("backups") / name
-    # Half a backup would be taken for one.
+    # Another suffix until the backup is complete, so that no one uses an incomplete one.
     part = file.with_suffix(".part")
-    # As a script that empties what it fills again, all of it or nothing.
+    # One transaction: the script replaces everything or nothing.
     stack.state.write(f"backups/{part.name}", "BEGIN;\n")
     try:
         with part.open("a") as script:
@@ -68,7 +68,7 @@ def _local(stack: LocalStack) -> None:
         part.unlink(missing_ok=True)
     print(
         f"{file}\n"
-        "To restore, and lose what is logged from now on:\n"
+        "To restore it, and lose all later data:\n"
         f"  make psql STACK=local WRITE=1 < {shlex.quote(str(file))}\n"
         "`make local-clean` removes it with the rest: copy it to keep it."
     )

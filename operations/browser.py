@@ -1,4 +1,4 @@
-"""`make open`: MLflow's page in the browser. The password is never in the address."""
+"""`make open`: opens MLflow's page in the browser. The address never contains the password."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def open_page(stack: Stack) -> None:
     address, username = stack.outputs["tracking_uri"], stack.outputs["tracking_username"]
     if isinstance(stack, CloudStack) and stack.setting("access") == "iam":
         print(
-            "With access iam a browser comes in through gcloud. Leave this running, and open "
+            "With access iam, a browser needs gcloud's proxy. Keep this command running, and open "
             "http://localhost:8080:\n"
             f"  gcloud run services proxy {stack.service} --port 8080 --region {stack.region} "
             f"--project {stack.project}"

@@ -1,4 +1,4 @@
-"""Pulumi's and Google's own command lines, and what their refusals mean."""
+"""Runs pulumi and gcloud, and explains their errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INSTALL = {
     "cloud-sql-proxy": "https://cloud.google.com/sql/docs/postgres/sql-proxy#install",
 }
 
-# A part of what a program says when it refuses, and what to do then.
+# A part of a program's error message, and what to do about it.
 _PULUMI = {
     "PULUMI_ACCESS_TOKEN must be set": "Pulumi isn't logged in: `pulumi login`, or for example "
     "`pulumi login gs://my-state-bucket`, wherever the stack's state is.",
@@ -38,7 +38,7 @@ def missing(program: str) -> OperationError:
 
 
 def pulumi(*arguments: str) -> str:
-    # Pulumi asks for nothing where nobody sees the question.
+    # Pulumi must not ask questions, because no one would see them.
     return _run("pulumi", *arguments, "--non-interactive", advice=_PULUMI)
 
 
@@ -51,7 +51,7 @@ def gcloud_json(*arguments: str) -> Any:
 
 
 def attended(program: str, *arguments: str, env: Mapping[str, str] | None = None) -> int:
-    """With this terminal, for what asks or goes on until Ctrl-C, which is the program's own."""
+    """Runs a program in this terminal and returns its exit code; the program handles Ctrl-C."""
     try:
         with subprocess.Popen([program, *arguments], cwd=ROOT, env=env) as process:
             try:
@@ -86,7 +86,7 @@ def _run(program: str, *arguments: str, advice: dict[str, str]) -> str:
 
 
 def refusal(stderr: str) -> str:
-    """The line that says what is wrong: `error: …` of Pulumi, `ERROR: (gcloud.…) …` of gcloud."""
+    """Returns the line with the error: Pulumi's `error: …`, gcloud's `ERROR: (gcloud.…) …`."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     said = [line for line in lines if re.match(r"error: |ERROR: ", line)]
     found = (said or lines or [""])[0]

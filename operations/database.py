@@ -1,4 +1,4 @@
-"""The database as somebody at this machine reaches it, and PostgreSQL's own programs for it."""
+"""Connects this machine to a stack's database, and finds PostgreSQL's programs for it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Login:
 
     @classmethod
     def of(cls, url: str) -> Login:
-        """Of the server's own URL, `postgresql+pg8000://user:password@/database?…`."""
+        """Parses the server's URL, `postgresql+pg8000://user:password@/database?…`."""
         parts = urlsplit(url.strip())
         if not (parts.username and parts.password and parts.path.strip("/")):
             raise OperationError(
@@ -48,10 +48,10 @@ class Login:
         )
 
     def environment(self, sockets: Path, *, write: bool) -> dict[str, str]:
-        """For psql and pg_dump, https://www.postgresql.org/docs/current/libpq-envars.html.
+        """Returns the environment for psql and pg_dump.
 
-        Nothing is in an argument, which every process may see, and nothing of the user's own
-        connections gets in.
+        https://www.postgresql.org/docs/current/libpq-envars.html. Every process could read a
+        password in the arguments. The user's own `PG…` variables are left out.
         """
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         return {
@@ -61,13 +61,13 @@ class Login:
             "PGUSER": self.user,
             "PGPASSWORD": self.password,
             "PGDATABASE": self.database,
-            # The way is a socket of this machine; what leaves it is the proxy's, with TLS.
+            # A local socket needs no TLS; the proxy uses TLS for the network.
             "PGSSLMODE": "disable",
             "PGOPTIONS": "" if write else "-c default_transaction_read_only=on",
         }
 
 
-# Only a stack on this computer needs what the following import, and they take their time.
+# The following functions import slow modules, which only a stack on this computer needs.
 
 
 @contextlib.contextmanager
@@ -89,7 +89,7 @@ def connection(stack: LocalStack) -> Iterator[Connection]:
 
 
 def program(name: str, stack: LocalStack) -> str:
-    """Beside the server that runs here, in its own version."""
+    """Returns the path of a program of the PostgreSQL that runs here, so that versions match."""
     from fake_google.sql.postgres import choose, installations
 
     with connection(stack) as asked:
@@ -103,7 +103,7 @@ def program(name: str, stack: LocalStack) -> str:
 
 @contextlib.contextmanager
 def proxy(stack: CloudStack) -> Iterator[Path]:
-    """Google's connector for as long as it is needed: the directory of its socket.
+    """Runs Google's Cloud SQL proxy, and yields the directory of its socket.
 
     https://github.com/GoogleCloudPlatform/cloud-sql-proxy/blob/main/docs/cmd/cloud-sql-proxy.md
     """
@@ -130,7 +130,7 @@ def proxy(stack: CloudStack) -> Iterator[Path]:
             try:
                 yield sockets
             except OperationError as error:
-                # Its client only sees that the connection went away.
+                # The proxy's client only notices that the connection was closed.
                 if log.stat().st_size:
                     raise OperationError(f"{error} cloud-sql-proxy: {_said(log)}") from None
                 raise

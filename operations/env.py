@@ -1,7 +1,7 @@
-"""`make env`: what a client needs, in the form of where it is needed.
+"""`make env`: prints a client's settings in the format that the user chooses.
 
-Only `shell` and `dotenv` have the password in them. What is kept in a file that others may see
-asks for it instead.
+Only `shell` and `dotenv` contain the password. The other formats are for files that others may
+see, and ask for the password instead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _AUTH = {"iam": "google-iam", "iap": "google-iap"}
 
 @dataclass(frozen=True, kw_only=True)
 class Client:
-    """The variables, and those of somebody else's that would get in their way."""
+    """The variables to set, and those to unset because they would interfere."""
 
     environment: Mapping[str, str]
     unset: Sequence[str] = ()
@@ -34,7 +34,7 @@ class Client:
 
 def client(stack: Stack) -> Client:
     if isinstance(stack, LocalStack):
-        _ = stack.outputs  # it runs, or what the file says is of no use
+        _ = stack.outputs  # raises if the stack doesn't run, as the file would be useless
         return sourced(stack.state.path("env").read_text())
     environment = {
         **{name: str(stack.outputs[output]) for name, output in OUTPUTS.items()},
@@ -44,7 +44,7 @@ def client(stack: Stack) -> Client:
 
 
 def sourced(text: str) -> Client:
-    """What a shell would make of the file that `local/` writes for it."""
+    """Parses the file that `local/` writes, as a shell would."""
     environment: dict[str, str] = {}
     unset: list[str] = []
     for line in text.splitlines():
@@ -76,11 +76,11 @@ def dotenv(stack: Stack) -> str:
 
 
 def dotenv_value(value: str) -> str:
-    """As python-dotenv reads it, https://github.com/theskumar/python-dotenv#file-format.
+    """Quotes a value for python-dotenv, https://github.com/theskumar/python-dotenv#file-format.
 
-    Unquoted where any reader takes it so: every password that the stack generates. In single
-    quotes only \\\\ and \\' are escapes, but ${NAME} is replaced in them too; the default of a
-    variable without a name puts the $ back.
+    Values that every reader understands stay unquoted, such as all generated passwords. In single
+    quotes, only \\\\ and \\' are escapes, but ${NAME} is still replaced: ${:-$}, a variable without
+    a name and with the default $, stands for the $.
     """
     if re.fullmatch(r"[\w./:@%+,=-]+", value, re.ASCII):
         return value
@@ -89,7 +89,7 @@ def dotenv_value(value: str) -> str:
 
 
 def direnv(stack: Stack) -> str:
-    """An `.envrc` without the password: direnv runs it, and it asks."""
+    """Returns an `.envrc` that asks Pulumi for the values, so that it contains no password."""
     if isinstance(stack, LocalStack):
         _ = stack.outputs
         return f". {shlex.quote(str(stack.state.path('env')))}"
@@ -101,7 +101,7 @@ def direnv(stack: Stack) -> str:
 
 
 def _ask(stack: CloudStack, *output: str) -> str:
-    """From wherever it is run."""
+    """Returns a command that prints an output and works in any folder."""
     where = ("--stack", stack.name, "--cwd", str(ROOT))
     return shlex.join(["pulumi", "stack", "output", *output, *where])
 
@@ -113,7 +113,7 @@ def _ask_password(stack: CloudStack) -> str:
 
 
 def notebook(stack: Stack) -> str:
-    """A cell that may be saved and shown: it asks where the kernel wasn't given the password."""
+    """Returns a notebook cell without the password: it asks unless the kernel already has it."""
     known: Mapping[str, str]
     unset: Sequence[str] = ()
     if isinstance(stack, LocalStack):
@@ -132,9 +132,9 @@ def notebook(stack: Stack) -> str:
 
 
 def ci(stack: Stack) -> str:
-    """For GitHub Actions: run it in the repository whose workflow logs.
+    """Returns commands for GitHub Actions, to run in the repository whose workflow logs runs.
 
-    printf is the shell's own, so no other process sees the password among its arguments.
+    printf is a shell builtin, so no other process can see the password in its arguments.
     """
     if isinstance(stack, LocalStack):
         raise OperationError(

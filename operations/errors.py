@@ -1,7 +1,7 @@
-"""What an operation says instead of a traceback."""
+"""The error that an operation reports instead of a traceback."""
 
 from __future__ import annotations
 
 
 class OperationError(Exception):
-    """What was given, what is wanted and what to do next, for the person at the terminal."""
+    """Tells the user what was given, what is expected and what to do next."""

@@ -1,4 +1,4 @@
-"""`make logs`: the server's log, one readable line for each entry.
+"""`make logs`: prints the server's log, one readable line for each entry.
 
 https://cloud.google.com/logging/docs/reference/v2/rest/v2/LogEntry
 """
@@ -21,16 +21,16 @@ from operations.stack import CloudStack, LocalStack, Stack
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _MOST = 1000
-# Of the 60 questions that a project may ask in a minute, https://cloud.google.com/logging/quotas.
+# A project may read 60 times a minute: https://cloud.google.com/logging/quotas.
 _POLL_SECONDS = 5
-# An entry may be found only after others that are newer.
+# How late an entry may become readable, after newer entries.
 _LATE = timedelta(seconds=30)
 
 Entry = Mapping[str, Any]
 
 
 def duration(since: str) -> timedelta:
-    """`30m` as gcloud understands it: https://cloud.google.com/sdk/gcloud/reference/topic/datetimes"""
+    """Parses `30m`, as gcloud does: https://cloud.google.com/sdk/gcloud/reference/topic/datetimes"""
     found = re.fullmatch(r"([0-9]{1,5})([smhd])", since)
     if not found:
         raise OperationError(
@@ -40,7 +40,7 @@ def duration(since: str) -> timedelta:
 
 
 def line(entry: Entry) -> str:
-    """An entry of Cloud Logging: time, severity, and the message or the request."""
+    """Formats an entry of Cloud Logging: time, severity, and the message or the request."""
     payload = entry.get("jsonPayload") or {}
     message = payload.get("message") or entry.get("textPayload") or ""
     severity, text = described({**entry, "message": message})
@@ -48,12 +48,12 @@ def line(entry: Entry) -> str:
 
 
 def moment(timestamp: str) -> str:
-    """To the second, in UTC."""
+    """Formats a timestamp to the second, in UTC."""
     return f"{timestamp[:19].replace('T', ' ')}Z" if timestamp else " " * 20
 
 
 def local_line(text: str) -> str:
-    """A line of the server's own, which Cloud Logging would take apart into an entry."""
+    """Formats a line of the server's log, which Cloud Logging would parse into an entry."""
     try:
         entry = json.loads(text)
     except ValueError:
@@ -93,7 +93,8 @@ def _read(stack: CloudStack, more: str, *options: str) -> list[Entry]:
         'resource.type="cloud_run_revision"'
         f' AND resource.labels.service_name="{stack.service}"'
         f' AND resource.labels.location="{stack.region}"'
-        # The server logs each request itself; what Google's front turns away is only here.
+        # The server logs each request itself. Requests that Google's front end refuses are only in
+        # Cloud Run's own log.
         ' AND (NOT log_id("run.googleapis.com/requests") OR severity>=WARNING)'
     )
     found: list[Entry] = commands.gcloud_json(
@@ -105,9 +106,9 @@ def _read(stack: CloudStack, more: str, *options: str) -> list[Entry]:
 def following(
     entries: Sequence[Entry], read: Callable[[datetime], Sequence[Entry]], *, start: datetime
 ) -> Iterator[Entry]:
-    """Those that come after `entries`, each once, of what `read` finds from a moment on.
+    """Yields each entry after `entries` once; `read` returns the entries since a given time.
 
-    Instead of `gcloud beta run services logs tail`, which needs a component and knows no SINCE.
+    `gcloud beta run services logs tail` would need an extra component, and has no SINCE.
     """
     seen = {entry["insertId"]: _when(entry) for entry in entries}
     while True:

@@ -1,4 +1,4 @@
-"""Cloud Monitoring's newest values, for which gcloud has no command.
+"""Reads the newest values from Cloud Monitoring, for which gcloud has no command.
 
 https://cloud.google.com/monitoring/api/ref_v3/rest/v3/projects.timeSeries/list
 """
@@ -17,14 +17,14 @@ from typing import Any
 
 from operations.errors import OperationError
 
-# gcloud's own way to say that an API is elsewhere: `gcloud topic configurations`.
+# gcloud's variable for another address of an API: `gcloud topic configurations`.
 _ENDPOINT = "CLOUDSDK_API_ENDPOINT_OVERRIDES_MONITORING"
 _SECONDS = 20
 
 INSTANCES = "run.googleapis.com/container/instance_count"
 CONNECTIONS = "cloudsql.googleapis.com/database/postgresql/num_backends"
 DISK = "cloudsql.googleapis.com/database/disk/bytes_used"
-# Once a day: https://cloud.google.com/monitoring/api/metrics_gcp_p_z#gcp-storage
+# Measured once a day: https://cloud.google.com/monitoring/api/metrics_gcp_p_z#gcp-storage
 STORED = "storage.googleapis.com/storage/v2/total_bytes"
 OBJECTS = "storage.googleapis.com/storage/v2/total_count"
 _WINDOWS = {STORED: timedelta(days=2), OBJECTS: timedelta(days=2)}
@@ -32,13 +32,13 @@ _RECENT = timedelta(minutes=10)
 
 
 class Monitoring:
-    """A project's metrics, as whom gcloud is logged in."""
+    """Reads a project's metrics, with gcloud's login."""
 
     def __init__(self, *, project: str, token: Callable[[], str]) -> None:
         self._project, self._token = project, token
 
     def newest(self, metric: str, **labels: str) -> float | None:
-        """All series together, by their newest points; none where nothing was measured."""
+        """Returns the sum of all series' newest points, or None if there is no measurement."""
         now = datetime.now(UTC)
         chosen = [f'metric.type="{metric}"']
         chosen += [f'resource.labels.{name}="{value}"' for name, value in labels.items()]
@@ -64,7 +64,7 @@ class Monitoring:
 
 
 def total(series: Iterable[Mapping[str, Any]]) -> float | None:
-    """The sum of what was measured last; a series that ended before has nothing any more."""
+    """Returns the sum of the newest points; a series that ended earlier doesn't count."""
     points = [one["points"][0] for one in series if one.get("points")]
     if not points:
         return None

@@ -1,4 +1,4 @@
-"""`make psql`: a prompt in the stack's database, as the server's own user."""
+"""`make psql`: opens psql on the stack's database, as the server's own user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NO_CONNECTION = 2
 
 
 def psql(stack: Stack, *, write: bool) -> int:
-    """Only reads, unless told otherwise: these are the server's own tables."""
+    """Runs psql, read-only by default because these are the server's own tables."""
     found = shutil.which("psql")
     if isinstance(stack, LocalStack):
         return _prompt(found or program("psql", stack), stack, stack.sockets(), write=write)
@@ -30,7 +30,7 @@ def _prompt(psql: str, stack: Stack, sockets: Path, *, write: bool) -> int:
     login = Login.of(stack.database_url())
     mode = "you may write" if write else "only reads; WRITE=1 writes"
     print(f"database {login.database} of {stack}: {mode}", file=sys.stderr)
-    # A file that is piped in stops at its first error.
+    # A script from a pipe stops at its first error.
     options = [] if sys.stdin.isatty() else ["--set=ON_ERROR_STOP=1"]
     code = attended(psql, *options, env=login.environment(sockets, write=write))
     if code == _NO_CONNECTION:

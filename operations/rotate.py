@@ -1,4 +1,4 @@
-"""`make rotate`: another password or key, by one more than before, as docs/runbooks.md has it."""
+"""`make rotate`: replaces a password or key by incrementing its version; see docs/runbooks.md."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from operations.stack import NAMESPACE, CloudStack, LocalStack, Stack
 class Secret:
     setting: str
     consequence: str
-    # Where a value of the user's own would be set.
+    # The setting with which users set their own value instead.
     own: str = ""
 
 
@@ -59,16 +59,16 @@ def rotate(stack: Stack, *, what: str) -> None:
         raise OperationError(
             f"WHAT={what!r} isn't known: one of {', '.join(SECRETS)}, for example WHAT=database."
         )
-    # Before the stack is asked, which may be in the middle of another's change.
+    # Lock before reading the stack, which another rotation may be changing.
     with _alone(stack.state) if isinstance(stack, LocalStack) else contextlib.nullcontext():
         _rotate(stack, what)
 
 
 @contextlib.contextmanager
 def _alone(state: State) -> Iterator[None]:
-    """One at a time on this computer, until the kernel lets go; Pulumi has its own lock."""
+    """Allows one rotation at a time on this computer; Pulumi has its own lock."""
     if not state.root.exists():
-        yield  # nothing has run here, which the stack says itself
+        yield  # no stack has run here, which the stack itself reports
         return
     with os.fdopen(os.open(state.path("rotating"), os.O_RDWR | os.O_CREAT, 0o600)) as lock:
         try:
@@ -109,10 +109,10 @@ def _rotate(stack: Stack, what: str) -> None:
 
 
 def deployed_version(updates: list[Mapping[str, Any]], setting: str) -> int:
-    """What the last `pulumi up` made, of Pulumi's history, the newest first.
+    """Returns the version that the last `pulumi up` deployed, from Pulumi's history, newest first.
 
-    Not what is set: a setting that was never deployed must not be skipped, since the database's
-    two users take turns and the second change ends the first one's password.
+    The configured version may not be deployed yet, and a version must not be skipped: the
+    database's two users take turns, and the second change replaces the first user's password.
     """
     for update in updates:
         if update["kind"] != "update":
@@ -127,7 +127,7 @@ def deployed_version(updates: list[Mapping[str, Any]], setting: str) -> int:
 
 
 def _cloud(stack: CloudStack, secret: Secret) -> None:
-    # By default the last ten, which may all be refreshes.
+    # The default is the last ten, which may all be refreshes.
     history = json.loads(stack.pulumi("stack", "history", "--json", "--page-size", "100"))
     before = deployed_version(history, secret.setting)
     stack.pulumi("config", "set", f"{NAMESPACE}:{secret.setting}", str(before + 1))

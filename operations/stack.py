@@ -1,8 +1,8 @@
-"""Which stack is meant, and what it says of itself.
+"""Finds the stack that a command is for, and reads its settings and outputs.
 
-`STACK=dev` is Pulumi's, `STACK=local` the one on this computer. Without a name it is the one that
-Pulumi has selected. Only where there is none, as Pulumi itself says or as there is no Pulumi, it is
-the one that runs here: whatever else fails must not turn a command on another stack.
+`STACK=dev` is a Pulumi stack, `STACK=local` the stack on this computer. Without a name, it is the
+stack that Pulumi has selected. Only if Pulumi has none selected or isn't installed, it is the stack
+that runs here: any other failure must not redirect the command to a different stack.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from operations import commands
 from operations.errors import OperationError
 
 LOCAL = "local"
-# A name, or my-org/name, or my-org/my-project/name.
+# The formats are name, my-org/name and my-org/my-project/name.
 NAME = re.compile(r"(?:[\w.-]+/){0,2}[A-Za-z0-9_][\w.-]{0,99}", re.ASCII)
 NAMESPACE = "mlflow-gcp"
 
 
 def settings_file(name: str) -> str:
-    """Where a stack's settings are: the name may have the organisation's before it."""
+    """Returns the name of a stack's settings file, without the organisation in the stack's name."""
     return f"Pulumi.{name.rpartition('/')[2]}.yaml"
 
 
 def with_settings(folder: Path) -> str:
-    """The stacks that have such a file there, in a row."""
+    """Returns the stacks with a settings file in the folder, separated by commas."""
     return ", ".join(sorted(path.suffixes[0][1:] for path in folder.glob("Pulumi.*.yaml")))
 
 
 class CloudStack:
-    """A stack of Pulumi's."""
+    """A Pulumi stack on Google Cloud."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -61,7 +61,7 @@ class CloudStack:
 
     @cached_property
     def outputs(self) -> Mapping[str, Any]:
-        """All of them, secrets hidden."""
+        """Returns all outputs, with secrets hidden."""
         outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json"))
         if "tracking_uri" not in outputs:
             raise OperationError(
@@ -77,12 +77,12 @@ class CloudStack:
 
     @property
     def password_secret(self) -> str:
-        """Where it is kept, with the setting trackingPasswordSecret: nowhere in Pulumi."""
+        """Returns the secret version of trackingPasswordSecret, whose value Pulumi doesn't know."""
         return str(self.outputs.get("tracking_password_secret", ""))
 
     @cached_property
     def config(self) -> Mapping[str, str]:
-        """Every setting with its default; a secret one is not empty, and no more is told."""
+        """Returns every setting or its default; a secret setting is "(hidden)"."""
         entries = json.loads(self.pulumi("config", "--json"))
         return {key: entry.get("value", "(hidden)") for key, entry in entries.items()}
 
@@ -123,7 +123,7 @@ class LocalStack:
 
     @cached_property
     def entry(self) -> Mapping[str, Any]:
-        """What its supervisor says of it."""
+        """Returns the entry that the stack's supervisor has written."""
         try:
             entry = self.state.supervisor() if self.state.running() else {}
         except LocalError as error:
@@ -152,13 +152,13 @@ class LocalStack:
         return self.state.path("log", "server.log")
 
     def database_url(self) -> str:
-        # Its server's library takes longer to import than all the rest.
+        # This module's server library takes longer to import than everything else.
         from fake_google.secret_manager import newest
 
         return newest(self.state, f"{self.service}_database_url")
 
     def sockets(self) -> Path:
-        """Where the database's socket is, as it is for the server."""
+        """Returns the directory of the database's socket."""
         return self.state.cloudsql_root() / str(self.outputs["database_connection_name"])
 
 
@@ -171,8 +171,8 @@ def find(name: str, *, state: State, say: Callable[[str], None]) -> Stack:
     if name:
         if not NAME.fullmatch(name):
             raise OperationError(
-                f"STACK={name!r} is no stack's name: letters, digits, hyphens, dots and "
-                "underscores, for example STACK=dev. `pulumi stack ls` lists what there is; "
+                f"STACK={name!r} isn't a stack's name: letters, digits, hyphens, dots and "
+                "underscores, for example STACK=dev. `pulumi stack ls` lists the stacks; "
                 "STACK=local is the one on this computer."
             )
         return CloudStack(name)
@@ -192,7 +192,7 @@ def find(name: str, *, state: State, say: Callable[[str], None]) -> Stack:
 
 
 def _selected() -> tuple[str, str]:
-    """Its name, and why there is none if it is empty."""
+    """Returns the selected stack's name, or an empty name with the reason."""
     if shutil.which("pulumi") is None:
         return "", "Pulumi isn't installed"
     none = "Pulumi has none selected"

@@ -114,7 +114,7 @@ def choose(named: str | None, *, selected: str, folder: Path) -> Stack:
             name=name,
             why=why,
             config={},
-            trouble="is no stack's name (letters, digits, hyphens, dots and underscores)",
+            trouble="isn't a stack's name (letters, digits, hyphens, dots and underscores)",
         )
     file = folder / settings_file(name)
     try:

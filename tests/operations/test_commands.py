@@ -436,7 +436,7 @@ def test_a_backup_of_somebody_elses_instance_says_so(machine: Machine) -> None:
     machine.stands(existingDatabaseInstance=INSTANCE)
     machine.gcloud(*BACKUP)
     done = machine.run("--stack", "dev", "backup")
-    assert "isn't the stack's own: all that is in it is backed up, and restored" in done.stdout
+    assert "isn't the stack's own: a backup or restore covers everything in it" in done.stdout
 
 
 # psql

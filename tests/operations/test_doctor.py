@@ -685,7 +685,7 @@ def test_the_stack_is_the_named_or_the_selected_or_the_first(
     ("named", "found"),
     [
         ("prod", "prod has no Pulumi.prod.yaml; there is one for dev"),
-        ("de v", "de v is no stack's name"),
+        ("de v", "de v isn't a stack's name"),
     ],
 )
 def test_a_stack_that_is_not_there(computer: Computer, named: str, found: str) -> None:

@@ -93,8 +93,11 @@ def test_a_release_is_one_argument_or_none(echo: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["env", "STACK=it's"], "error: STACK=\"it's\" is no stack's name: letters, digits, hyph"),
-        (["open", "STACK=-x"], "error: STACK='-x' is no stack's name: letters, digits, hyphens"),
+        (
+            ["env", "STACK=it's"],
+            "error: STACK=\"it's\" isn't a stack's name: letters, digits, hyph",
+        ),
+        (["open", "STACK=-x"], "error: STACK='-x' isn't a stack's name: letters, digits, hyphens"),
         (["env", "STACK=local", "FORMAT=-x"], "error: FORMAT='-x' isn't known: one of shell"),
         (["logs", "STACK=dev", "SINCE=-1h"], "error: SINCE='-1h' isn't known: a number with s, m"),
         (["logs", "FOLLOW=0"], "error: FOLLOW='0' isn't known: for example FOLLOW=1 for yes"),
@@ -124,4 +127,4 @@ def test_what_is_wrong_is_said_in_one_line(clone: Path, words: list[str], said: 
 def test_the_doctor_says_what_is_no_name(clone: Path) -> None:
     (clone / ".venvs/program").symlink_to(Path(sys.prefix))
     told = make(clone, "doctor", "STACK=-x'; echo INJECTED; '").stdout
-    assert "-x'; echo INJECTED; ' is no stack's name" in told
+    assert "-x'; echo INJECTED; ' isn't a stack's name" in told

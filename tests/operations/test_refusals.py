@@ -89,9 +89,9 @@ REFUSALS = {
     "no name of a stack": (
         standing(),
         ["--stack=dev'; echo INJECTED; '\n", "env"],
-        "STACK=\"dev'; echo INJECTED; '\\n\" is no stack's name: letters, digits, hyphens, dots",
+        "STACK=\"dev'; echo INJECTED; '\\n\" isn't a stack's name: letters, digits, hyphens, dots",
     ),
-    "an option for a stack": (standing(), ["--stack=-x", "env"], "STACK='-x' is no stack's name"),
+    "an option for a stack": (standing(), ["--stack=-x", "env"], "STACK='-x' isn't a stack's name"),
     "another stack": (
         pulumi_says("error: no stack named 'dev' found\n", 6),
         ["--stack", "dev", "env"],
