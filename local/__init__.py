@@ -1,8 +1,8 @@
-"""The deployment that `__main__.py` declares, made real on this computer."""
+"""Runs the deployment that `__main__.py` declares on this computer."""
 
 import sys
 
-# Before anything that an older Python can't even read.
+# Check this first: an older Python can't parse the other modules.
 if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(
         "error: Python 3.11 to 3.14 is needed, and this is {}.{}: `make local PYTHON=python3.11` "

@@ -1,4 +1,4 @@
-"""`python -m local`: the stack on this computer. `make local` and its neighbours wrap it."""
+"""`python -m local`: runs the stack on this computer, for `make local`, `local-up` and others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPER
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
-    parser.add_argument("--state", type=Path, default=ROOT / ".local", help="where its data lies")
+    parser.add_argument("--state", type=Path, default=ROOT / ".local", help="the data folder")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("run", "run until Ctrl-C"), ("up", "run in the background")):
         command = commands.add_parser(name, help=text)
@@ -79,14 +79,17 @@ def _options(arguments: argparse.Namespace) -> Options:
 
 
 def _installing(begun: float) -> float:
-    """Seconds from `make`'s beginning to now, if it has installed something."""
+    """Returns the seconds since `make` started, or 0 if it has installed nothing."""
     stamps = [ROOT / ".venvs" / f"{name}.done" for name in ("program", "server")]
     installed = any(stamp.exists() and stamp.stat().st_mtime >= begun for stamp in stamps)
     return time.time() - begun if begun and installed else 0.0
 
 
 def _first(state: State) -> int | None:
-    """The lock, or none: whoever has just taken it says soon where it will run, or ends."""
+    """Returns the lock, or None if another process runs the stack.
+
+    A process that has just taken the lock soon writes its address, or ends.
+    """
     patience = time.monotonic() + _START_SECONDS
     while not state.acquire():
         if state.supervisor() or time.monotonic() > patience:
@@ -96,14 +99,14 @@ def _first(state: State) -> int | None:
 
 
 def _up(state: State, arguments: argparse.Namespace) -> int:
-    """Start `run` in a session of its own and come back when it is ready or has failed."""
+    """Starts `run` in a separate session, and returns when it is ready or has failed."""
     _options(arguments)
     state.create()
     lock = _first(state)
     if lock is None:
         print(already_running(state))
         return 0
-    # A killed run's, which another `up` would take for this one's.
+    # Left by a killed run; another `up` would mistake it for this run's file.
     state.path("supervisor.json").unlink(missing_ok=True)
     command = [sys.executable, "-m", "local", "--state", str(state.root), "run"]
     command += ["--lock", str(lock), "--port", arguments.port, "--python", arguments.python]

@@ -1,4 +1,4 @@
-"""Runs a Pulumi program in this process, with Pulumi's mocks in the engine's place.
+"""Runs a Pulumi program in this process, with Pulumi's mocks instead of the engine.
 
 https://www.pulumi.com/docs/iac/guides/testing/unit/
 """
@@ -27,15 +27,15 @@ def run(
     secrets: Sequence[str] = (),
     preview: bool = False,
 ) -> None:
-    """Run it to its end. `secrets` are the keys that `pulumi config set --secret` has set."""
+    """Runs the program to its end. `secrets` are keys set with `pulumi config set --secret`."""
 
     async def declare() -> None:
-        # Resources that wait for a failed one fail as well; the first failure is raised.
+        # Resources that depend on a failed one fail too; only the first failure is raised.
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         logger = logging.getLogger("pulumi")
         set_mocks(monitor.mocks, PROJECT, stack, preview, logger, monitor)
         set_root_resource(None)  # type: ignore[arg-type] # the stack that set_mocks made
-        # A run that failed leaves tasks, whose event loop is closed.
+        # A failed run leaves tasks behind whose event loop is closed.
         SETTINGS.outputs.clear()
         set_all_config(dict(config), [*secrets])
         await run_in_stack(program)

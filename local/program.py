@@ -1,6 +1,6 @@
-"""The unmodified `__main__.py`, run in this process against `fake_google/cloud.py`.
+"""Runs the unmodified `__main__.py` in this process, against `fake_google/cloud.py`.
 
-Pulumi's mocks stand between the two: the program believes that it talks to the engine.
+Pulumi's mocks connect the two, in place of Pulumi's engine.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from local import mocks
 
 STACK = "local"
 _START = ".venvs/program/bin/python -m local run"
-# What `pulumi config set --secret` would have set. Nothing of it is kept outside `.local/`.
+# The keys that `pulumi config set --secret` would set. Their values stay inside `.local/`.
 SECRET_KEYS = ["mlflow-gcp:trackingPassword", "mlflow-gcp:viewerPassword"]
 
 
 def plain(value: Any) -> Any:
-    """A value without the wrapping that marks secrets."""
+    """Returns a value without the wrapping that marks secrets."""
     if rpc.is_rpc_secret(value):
         return plain(rpc.unwrap_rpc_secret(value))
     if isinstance(value, Mapping):
@@ -42,7 +42,7 @@ def plain(value: Any) -> Any:
 
 
 def _on_this_computer(problem: Problem) -> Problem:
-    """The same for who has no stack of Pulumi's to set it in."""
+    """Rewrites a problem's example for `python -m local`, where there is no Pulumi stack."""
     if removed := re.fullmatch(r"pulumi config rm (\S+)", problem.example):
         key = removed[1].removeprefix(f"{NAMESPACE}:")
         return replace(problem, example=f"{_START} (without --config {key}=...)")
@@ -64,9 +64,9 @@ class _Mocks(pulumi.runtime.Mocks):
     def new_resource(
         self, args: pulumi.runtime.MockResourceArgs
     ) -> tuple[str | None, dict[str, Any]]:
-        if not args.custom:  # a component: only its children are real
+        if not args.custom:  # a component: only its children are created
             return "", dict(args.inputs)
-        # Nothing is made after a failure: the first one is the one to report.
+        # Create nothing after a failure, so that the first failure is reported.
         if self.failure is not None:
             raise self.failure
         try:
@@ -97,7 +97,7 @@ class _Monitor(MockMonitor):
 
 
 def run(*, main: Path, cloud: Cloud, config: Mapping[str, str]) -> dict[str, Any]:
-    """Run the program and answer its outputs, secrets in the clear."""
+    """Runs the program and returns its outputs, with secrets in plain text."""
     made = _Mocks(cloud)
     monitor = _Monitor(made)
     root = str(main.parent)

@@ -1,4 +1,4 @@
-"""One run of the stack: from an empty or a used `.local/` to a server that answers, and back."""
+"""Supervises one run of the stack on this computer, from start to stop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULTS = {
     "gcp:project": "local-project",
     "gcp:region": "us-central1",
     "mlflow-gcp:deletionProtection": "false",
-    # Ready, so that nothing is built: what runs is image/ itself.
+    # A ready image, so that nothing is built: the code in image/ runs directly.
     "mlflow-gcp:image": "us-central1-docker.pkg.dev/local-project/mlflow/server:local",
 }
 
@@ -35,14 +35,14 @@ class Options:
     port: int
     config: Mapping[str, str]
     command: Sequence[str]
-    # In the background nobody reads along: the server's lines are in its own log.
+    # In the background, the server's lines only go to its log.
     detached: bool = False
 
 
 def fitting(remembered: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
-    """Without the versions of passwords that a run's settings don't let the stack generate.
+    """Returns the remembered settings without versions of passwords that this run doesn't generate.
 
-    The program refuses such a version, and nobody gave this run one.
+    The program would refuse such a version, which the user hasn't set for this run.
     """
 
     def generated(who: str) -> bool:
@@ -115,14 +115,14 @@ class Supervisor:
             self.say("running __main__.py, making real what it declares")
             outputs = program.run(main=ROOT / "__main__.py", cloud=cloud, config=config)
             cloud.check_reachable()
-            # Also where a load balancer would be the way in: none stands here.
+            # Even with a load balancer, which doesn't run here.
             [service] = cloud.services.values()
             outputs["tracking_uri"] = service.address
             self._write_env(cloud, outputs, config)
             ready = took(installing=self._installing, starting=time.monotonic() - self._started)
             lines = screen(self._state, outputs, ready=ready, detached=options.detached)
             print(lines, flush=True)
-            # Last: `up` shows what was printed until then.
+            # Last, because `up` shows everything that is printed before this.
             self._state.save("supervisor.json", {**entry, "outputs": outputs, "ready": True})
             ended = [service.ended for service in cloud.services.values()]
             while not cloud.stopping.wait(0.5):
@@ -133,7 +133,7 @@ class Supervisor:
                         f"why: {log}"
                     )
         except Exception:
-            # A boot that was interrupted is no failure to report.
+            # Don't report a boot that was interrupted as a failure.
             if not cloud.stopping.is_set():
                 raise
         finally:
@@ -150,7 +150,7 @@ class Supervisor:
             "MLFLOW_TRACKING_PASSWORD": outputs["tracking_password"],
             "MLFLOW_EXPERIMENT_NAME": "quickstart",
         }
-        # A proxy doesn't reach this computer's own address.
+        # A proxy can't reach this computer's own address.
         for name in ("no_proxy", "NO_PROXY") if getproxies() else ():
             others = os.environ.get(name, "")
             environment[name] = ",".join(filter(None, ["127.0.0.1", others]))
@@ -168,7 +168,7 @@ def already_running(state: State) -> str:
 
 
 def took(*, installing: float, starting: float) -> str:
-    """The time to this moment, in whole seconds."""
+    """Returns how long installing and starting took, in whole seconds."""
     before, after = round(installing), max(1, round(starting))
     if not before:
         return f"ready in {after} s"
@@ -176,7 +176,7 @@ def took(*, installing: float, starting: float) -> str:
 
 
 def screen(state: State, outputs: Mapping[str, Any], *, ready: str, detached: bool) -> str:
-    """All that one needs next, on one screen."""
+    """Returns the text that is shown when the stack is ready: address, login, next commands."""
     env = state.path("env")
     if env.is_relative_to(Path.cwd()):
         env = env.relative_to(Path.cwd())

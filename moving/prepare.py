@@ -1,9 +1,9 @@
-"""Makes an SQLite store of MLflow's ready for the server's PostgreSQL, as docs/moving.md says.
+"""Prepares MLflow's SQLite store for the move to the server's PostgreSQL; see docs/moving.md.
 
     python moving/prepare.py mlflow.db gs://my-bucket > upload.sh
 
-The file is changed. Printed are the commands that bring the artifacts into the server's bucket.
-Needs nothing but Python.
+Changes the file, and prints the commands that upload the artifacts to the server's bucket. Requires
+only Python.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-# PostgreSQL's `integer`, which MLflow numbers experiments with. A file store's have 18 digits.
+# The maximum of PostgreSQL's `integer`, the type of MLflow's experiment ids. A file store's ids
+# have 18 digits.
 LARGEST = 2**31 - 1
 
-# Where MLflow keeps addresses of artifacts.
+# The columns in which MLflow stores addresses of artifacts.
 ADDRESSES = (
     ("experiments", "artifact_location", "true"),
     ("runs", "artifact_uri", "true"),
@@ -30,15 +31,15 @@ ADDRESSES = (
 )
 
 
-# What a store has that is at the version which the server's database is moved into.
+# The tables of a store that has the schema version of the server's database.
 TABLES = {table for table, _, _ in ADDRESSES}
 
 
 def check(store: sqlite3.Connection, file: str) -> None:
-    """Before anything is changed."""
+    """Checks the store before anything is changed."""
     try:
         found = {name for (name,) in store.execute("SELECT name FROM sqlite_master")}
-        # Whoever else writes is found out now.
+        # Fails at once if another process is writing.
         store.execute("BEGIN IMMEDIATE")
     except sqlite3.DatabaseError as error:
         sys.exit(
@@ -77,7 +78,7 @@ def renumber(store: sqlite3.Connection) -> None:
 
 
 def folder(location: str) -> Path | None:
-    """The folder on this computer that a location names, if it is one."""
+    """Returns the folder on this computer that a location names, or None."""
     parts = urlsplit(location)
     if parts.scheme == "file":
         return Path(unquote(parts.path))
@@ -85,7 +86,10 @@ def folder(location: str) -> Path | None:
 
 
 def relocate(store: sqlite3.Connection) -> Iterator[tuple[Path, int]]:
-    """Artifacts in folders will be the server's to give. Answers where they are, and whose."""
+    """Moves artifacts from local folders to the server; yields each folder and its experiment.
+
+    Only addresses in the store change.
+    """
     experiments = "SELECT experiment_id, artifact_location FROM experiments"
     for experiment, location in store.execute(experiments).fetchall():
         if (local := folder(location)) is None:
@@ -102,7 +106,7 @@ def relocate(store: sqlite3.Connection) -> Iterator[tuple[Path, int]]:
 
 def main(file: str, bucket: str) -> None:
     if not Path(file).is_file():
-        sys.exit(f"{file} is not a file. Wanted: an SQLite store of MLflow's, such as mlflow.db")
+        sys.exit(f"{file} is not a file. Wanted: MLflow's SQLite store, such as mlflow.db")
     parts = urlsplit(bucket)
     if parts.scheme != "gs" or not parts.netloc:
         sys.exit(

@@ -1,4 +1,4 @@
-"""`make status`: what stands, how it is and what it costs. What can't be had says why."""
+"""`make status`: shows what is deployed, its state and its cost, or why a part isn't known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from operations.monitoring import Monitoring
 from operations.stack import CloudStack, LocalStack, Stack
 
 Part = tuple[str, Callable[[], str]]
-# A cold start and more.
+# Longer than a cold start.
 _ANSWER_SECONDS = 60
 
 
@@ -57,11 +57,11 @@ def size(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-# The server's own word
+# The server's responses
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
-    """Where Google's front sends a browser to log in, the password has no business."""
+    """Doesn't follow redirects: Google's login page must not get the password."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -70,7 +70,7 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 def answers(stack: Stack) -> str:
     address = stack.outputs["tracking_uri"]
     login = f"{stack.outputs['tracking_username']}:{stack.password()}"
-    # A proxy in the environment is not for this computer's own addresses.
+    # A proxy in the environment can't reach this computer's own addresses.
     direct = [urllib.request.ProxyHandler({})] if isinstance(stack, LocalStack) else []
     opener = urllib.request.build_opener(_Stay, *direct)
     started = time.monotonic()
@@ -105,7 +105,7 @@ def _get(
 
 def cloud_parts(stack: CloudStack) -> list[Part]:
     project, _region, instance = stack.connection_name.split(":")
-    # Once for all of them, while the rest is asked.
+    # One token for all metrics, requested while the other commands run.
     token = ThreadPoolExecutor(1).submit(commands.gcloud, "auth", "print-access-token")
     metrics = Monitoring(project=stack.project, token=lambda: token.result().strip())
     in_sql = {"project_id": project, "database_id": f"{project}:{instance}"}
@@ -157,7 +157,7 @@ def _revisions(stack: CloudStack) -> str:
 
 
 def revision_line(service: Mapping[str, Any]) -> str:
-    """https://cloud.google.com/run/docs/reference/rest/v1/namespaces.services#ServiceStatus"""
+    """Formats https://cloud.google.com/run/docs/reference/rest/v1/namespaces.services#ServiceStatus"""
     told = service.get("status", {})
     traffic = [
         f"{target.get('percent', 0)} % {target.get('revisionName', '')}"
@@ -176,7 +176,7 @@ def revision_line(service: Mapping[str, Any]) -> str:
 
 
 def instance_line(told: Mapping[str, Any]) -> str:
-    """https://cloud.google.com/sql/docs/postgres/admin-api/rest/v1/instances"""
+    """Formats https://cloud.google.com/sql/docs/postgres/admin-api/rest/v1/instances"""
     settings = told.get("settings", {})
     version = str(told.get("databaseInstalledVersion") or told.get("databaseVersion"))
     version = version.replace("POSTGRES_", "PostgreSQL ").replace("_", ".")

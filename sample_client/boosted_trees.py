@@ -1,4 +1,4 @@
-"""XGBoost with one line: the loss of each round, feature importance and the model are logged."""
+"""XGBoost with autologging: the loss of each round, feature importance and the model."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 
 
 def connect() -> None:
-    """Say at once what is wrong: MLflow would write to a file here, or try for minutes."""
+    """Fails at once if the server can't be used: MLflow would write files or retry for minutes."""
     names = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     for name in names:
         if not os.getenv(name):
@@ -34,7 +34,7 @@ mlflow.xgboost.autolog()
 features, labels = load_breast_cancer(return_X_y=True, as_frame=True)
 train, test, train_labels, test_labels = train_test_split(features, labels, random_state=0)
 with mlflow.start_run(run_name="boosted trees"):
-    # Each round's log loss on what wasn't trained on is a step of the metric validation_0-logloss.
+    # The metric validation_0-logloss gets each round's log loss on the test data.
     trees = xgboost.XGBClassifier(
         n_estimators=30, max_depth=3, learning_rate=0.3, early_stopping_rounds=5
     )

@@ -1,8 +1,8 @@
-"""Log a run with everything in it, read it back and compare.
+"""Logs a run with every kind of data, reads it back and compares.
 
 Reads MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD and
-MLFLOW_EXPERIMENT_NAME, as MLflow itself does. Exits with 0 when everything came back as it was
-logged, with 1 and a line that says what is wrong otherwise.
+MLFLOW_EXPERIMENT_NAME, as MLflow itself does. Exits with 0 if everything came back as it was
+logged, otherwise with 1 and a line that says what is wrong.
 """
 
 import os
@@ -24,11 +24,11 @@ NOTES = "Grüße from check_tracking.py\n"
 
 
 class Problem(Exception):
-    """Something that the user can mend; the text says how."""
+    """A problem that the user can fix; the text says how."""
 
 
 def check_variables() -> None:
-    """Before MLflow is imported, so that the answer comes at once."""
+    """Checks the variables before MLflow is imported, which takes some seconds."""
     missing = [f"  {name}: {source}" for name, source in VARIABLES.items() if not os.getenv(name)]
     if missing:
         raise Problem(
@@ -36,7 +36,7 @@ def check_variables() -> None:
             + "\n".join(missing)
         )
     uri = os.environ["MLFLOW_TRACKING_URI"]
-    # The password would be readable on its way over http.
+    # Over http, others could read the password.
     if not re.match(r"https://|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/|$)", uri):
         raise Problem(
             f"MLFLOW_TRACKING_URI is {uri!r}, wanted an address with https:// such as "
@@ -46,21 +46,21 @@ def check_variables() -> None:
 
 
 def check_server() -> None:
-    """One plain request, since MLflow would try again for minutes before it gives up."""
+    """Checks the server with one request; MLflow would retry for minutes before it gives up."""
     import requests
     from requests.auth import HTTPBasicAuth
 
     uri = os.environ["MLFLOW_TRACKING_URI"].rstrip("/")
     user = os.environ["MLFLOW_TRACKING_USERNAME"]
-    # As bytes, which go out in UTF-8 like MLflow's own.
+    # As bytes, so that requests sends UTF-8, like MLflow.
     credentials = HTTPBasicAuth(user.encode(), os.environ["MLFLOW_TRACKING_PASSWORD"].encode())
     try:
-        # A service that has scaled to zero needs a moment for its first answer.
+        # A service that has scaled to zero needs some time for its first response.
         response = requests.get(
             f"{uri}/version", auth=credentials, timeout=60, allow_redirects=False
         )
     except requests.exceptions.SSLError as error:
-        # The reason alone: around it urllib3 names its own objects.
+        # Only the reason: the rest of the text names urllib3's objects.
         reason = str(error).rpartition("SSLError(")[2].strip("\"'()") or type(error).__name__
         raise Problem(
             f"No safe connection to {uri} ({reason}). Is MLFLOW_TRACKING_URI right? A server on "
@@ -71,7 +71,7 @@ def check_server() -> None:
             f"{uri} can't be reached ({type(error).__name__}). Is MLFLOW_TRACKING_URI right, and "
             "does the server run? On this computer: make local-status"
         ) from error
-    # Google's own answers, to whom it doesn't know, ask for something else.
+    # Google's own 401 responses, to unknown callers, ask for a different kind of login.
     asks_password = response.headers.get("WWW-Authenticate", "").startswith("Basic")
     if response.status_code == 401 and asks_password:
         raise Problem(
@@ -90,7 +90,7 @@ def check_server() -> None:
 
 
 def check_bucket_access(artifact_uri: str) -> None:
-    """In direct mode the artifacts go from here to the bucket, with Google's credentials."""
+    """Checks direct mode, in which this client writes to the bucket with Google credentials."""
     if not artifact_uri.startswith("gs://"):
         return
     import google.auth
@@ -107,8 +107,8 @@ def check_bucket_access(artifact_uri: str) -> None:
 
 
 def log_and_compare() -> str:
-    """Answers the link of the run's page."""
-    # MLflow's own lines would stand between ours.
+    """Returns the link to the run's page."""
+    # MLflow's own output would mix with ours.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     import mlflow
@@ -146,10 +146,10 @@ def log_and_compare() -> str:
 
 
 def main() -> int:
-    """The exit code."""
+    """Returns the exit code."""
     try:
         check_variables()
-        # With a plug-in for the login only MLflow itself gets through.
+        # With a login plug-in, only MLflow's own requests pass Google's check.
         if not os.getenv("MLFLOW_TRACKING_AUTH"):
             check_server()
         link = log_and_compare()

@@ -1,6 +1,6 @@
-"""Artifacts without the server: with `artifacts: direct` the client writes to the bucket itself.
+"""Artifacts without the server: with `artifacts: direct`, the client writes to the bucket itself.
 
-Takes Google credentials that may write there: gcloud auth application-default login.
+Requires Google credentials that may write there: gcloud auth application-default login.
 """
 
 import os
@@ -14,7 +14,7 @@ from google.cloud import storage
 
 
 def connect() -> None:
-    """Say at once what is wrong: MLflow would write to a file here, or try for minutes."""
+    """Fails at once if the server can't be used: MLflow would write files or retry for minutes."""
     names = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     for name in names:
         if not os.getenv(name):
@@ -45,7 +45,7 @@ with mlflow.start_run(run_name="direct") as run:
         )
     mlflow.log_text("From here to the bucket.\n", "notes/direct.txt")
 
-# The same file, as any of Google's tools sees it.
+# The same file, as Google's tools see it.
 bucket, _, path = folder.removeprefix("gs://").partition("/")
 text = google.bucket(bucket).blob(f"{path}/notes/direct.txt").download_as_text()
 print(f"{folder}/notes/direct.txt: {text}", end="")

@@ -8,7 +8,7 @@ from mlflow.pyfunc.model import PythonModel
 
 
 class Doubler(PythonModel):
-    """Answers twice of each number."""
+    """Returns each number doubled."""
 
     def predict(self, model_input: list[int]) -> list[int]:  # type: ignore[override]
         return [2 * value for value in model_input]

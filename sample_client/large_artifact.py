@@ -1,7 +1,8 @@
-"""A file of 500 MiB, which goes to the bucket in parts and comes back, past the server.
+"""A file of 500 MiB, which the client uploads to the bucket in parts and downloads again.
 
-MLflow's client does so from MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE on: the server signs an
-address for each part. Smaller files go through the server. Takes 1 GiB of disk for a moment.
+MLflow's client bypasses the server for files of MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE or more:
+the server signs an address for each part. Smaller files go through the server. The sample needs
+1 GiB of disk for a short time.
 """
 
 import filecmp
@@ -20,7 +21,7 @@ MEBIBYTE = 1 << 20
 
 
 def connect() -> None:
-    """Say at once what is wrong: MLflow would write to a file here, or try for minutes."""
+    """Fails at once if the server can't be used: MLflow would write files or retry for minutes."""
     names = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     for name in names:
         if not os.getenv(name):

@@ -1,7 +1,7 @@
 """A neural network with two hidden layers, without a large framework: scikit-learn's own.
 
-With Keras, PyTorch Lightning or Transformers it is the same line, `mlflow.autolog()`; what is added
-here by hand, the loss of each epoch, these log by themselves.
+With Keras, PyTorch Lightning or Transformers, use the same line, `mlflow.autolog()`. They log the
+loss of each epoch automatically, which this sample logs by hand.
 """
 
 import os
@@ -16,7 +16,7 @@ from sklearn.neural_network import MLPClassifier
 
 
 def connect() -> None:
-    """Say at once what is wrong: MLflow would write to a file here, or try for minutes."""
+    """Fails at once if the server can't be used: MLflow would write files or retry for minutes."""
     names = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     for name in names:
         if not os.getenv(name):

@@ -1,6 +1,6 @@
-"""The model registry: two versions, and an alias that says which one is in use.
+"""The model registry: two versions, and an alias for the version in use.
 
-What serves the model loads `models:/gallery-line@champion`, and never needs to know a version.
+A service that uses the model loads `models:/gallery-line@champion`, without naming a version.
 """
 
 import os
@@ -16,7 +16,7 @@ NAME, ALIAS = "gallery-line", "champion"
 
 
 def connect() -> None:
-    """Say at once what is wrong: MLflow would write to a file here, or try for minutes."""
+    """Fails at once if the server can't be used: MLflow would write files or retry for minutes."""
     names = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     for name in names:
         if not os.getenv(name):
@@ -34,7 +34,7 @@ def connect() -> None:
 
 
 def register(slope: float) -> str:
-    """Answers the new version's number."""
+    """Registers a model, and returns the new version's number."""
     x = np.arange(10.0).reshape(-1, 1)
     with mlflow.start_run(run_name=f"slope {slope}"):
         logged = mlflow.sklearn.log_model(

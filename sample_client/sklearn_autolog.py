@@ -1,4 +1,4 @@
-"""scikit-learn with one line: parameters, metrics, figures and the model log by themselves."""
+"""scikit-learn with autologging: parameters, metrics, figures and the model."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 
 
 def connect() -> None:
-    """Say at once what is wrong: MLflow would write to a file here, or try for minutes."""
+    """Fails at once if the server can't be used: MLflow would write files or retry for minutes."""
     names = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     for name in names:
         if not os.getenv(name):
@@ -36,7 +36,7 @@ train, test, train_species, test_species = train_test_split(features, species, r
 with mlflow.start_run(run_name="random forest") as run:
     forest = RandomForestClassifier(n_estimators=20, max_depth=3, random_state=0)
     forest.fit(train, train_species)
-    # Logged by autolog as well, as RandomForestClassifier_score_test.
+    # Autolog also logs this value, as RandomForestClassifier_score_test.
     print(f"accuracy {forest.score(test, test_species):.2f}")
 
 [model] = mlflow.search_logged_models(

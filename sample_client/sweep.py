@@ -1,4 +1,4 @@
-"""A sweep in two processes: a run for the whole, a child for each attempt, the best found again."""
+"""A sweep in two processes: a parent run, a child run for each attempt, a search for the best."""
 
 import os
 import re
@@ -14,7 +14,7 @@ DEGREES = [1, 2, 3, 5, 8, 13]
 
 
 def connect() -> None:
-    """Say at once what is wrong: MLflow would write to a file here, or try for minutes."""
+    """Fails at once if the server can't be used: MLflow would write files or retry for minutes."""
     names = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     for name in names:
         if not os.getenv(name):
@@ -32,7 +32,7 @@ def connect() -> None:
 
 
 def attempt(degree: int, parent: str, experiment: str) -> None:
-    """In a process of its own, which has the address and the password from the environment."""
+    """Runs in a separate process, with the address and the password from the environment."""
     random = np.random.default_rng(0)
     x, unseen = random.uniform(-1, 1, 40), random.uniform(-1, 1, 40)
     noisy, wanted = np.sin(3 * x) + random.normal(0, 0.1, 40), np.sin(3 * unseen)
@@ -48,7 +48,7 @@ if __name__ == "__main__":
     connect()
     with mlflow.start_run(run_name="sweep") as run:
         family = run.info.run_id, run.info.experiment_id
-        # spawn: MLflow has threads, which a fork would leave without.
+        # spawn, because MLflow has threads, which a fork wouldn't copy.
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
             for done in [pool.submit(attempt, degree, *family) for degree in DEGREES]:
                 done.result()

@@ -1,4 +1,7 @@
-"""Traces of a function that answers: spans, tokens and a person's verdict. No model is called."""
+"""Traces of a function that answers questions: spans, tokens and a person's feedback.
+
+No real model is called.
+"""
 
 import os
 import re
@@ -13,7 +16,7 @@ PAGES = {"artifacts": "Artifacts are kept in a bucket.", "runs": "Runs are kept 
 
 
 def connect() -> None:
-    """Say at once what is wrong: MLflow would write to a file here, or try for minutes."""
+    """Fails at once if the server can't be used: MLflow would write files or retry for minutes."""
     names = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
     for name in names:
         if not os.getenv(name):
@@ -37,7 +40,7 @@ def retrieve(question: str) -> list[str]:
 
 @mlflow.trace(span_type=SpanType.CHAT_MODEL)
 def model(prompt: str) -> str:
-    """Where a real one would be called; MLflow's autolog for it would count the tokens."""
+    """Stands for a real model, whose tokens MLflow's autologging would count."""
     answer = " ".join(prompt.splitlines()[:-1]) or "I don't know."
     used, made = len(prompt.split()), len(answer.split())
     if span := mlflow.get_current_active_span():

@@ -1,4 +1,4 @@
-"""Renders the docstrings of a package into dist/api; what pdoc warns of is an error.
+"""Renders a package's docstrings into dist/api; pdoc's warnings are errors.
 
 python tools/api_docs.py mlflow_gcp       # infra/, by the name that other programs import
 python tools/api_docs.py tracking_server  # in the server's environment
@@ -24,11 +24,11 @@ OUT = ROOT / "dist" / "api"
 
 
 def documented(root: ModuleType) -> list[str]:
-    """Every module of it but the program itself."""
+    """Returns every module of the package except `__main__`."""
     if not hasattr(root, "__all__"):
         return [root.__name__]
     for name in root.__all__:
-        # One that is imported when it is asked for is not seen otherwise.
+        # pdoc doesn't see names that a module only imports on demand.
         setattr(root, name, getattr(root, name))
     return [
         root.__name__,
@@ -37,18 +37,18 @@ def documented(root: ModuleType) -> list[str]:
 
 
 def main() -> int:
-    """1 if something can't be rendered as it is written."""
+    """Returns 1 if pdoc warns about a docstring."""
     [package] = sys.argv[1:]
     with TemporaryDirectory(prefix="mlflow-gcp-api-") as folder:
-        # As pyproject.toml maps it for whoever installs it.
+        # pyproject.toml installs infra/ under this name.
         Path(folder, "mlflow_gcp").symlink_to(ROOT / "infra")
         sys.path.insert(0, folder)
-        # What packages say of themselves while they are imported is not ours.
+        # Ignore the warnings of other packages while they are imported.
         warnings.simplefilter("ignore")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         modules = documented(importlib.import_module(package))
         if pulumi := sys.modules.get("pulumi"):
-            # Its own annotations name these as strings, which are looked for where they are used.
+            # Pulumi's annotations name these as strings, which pdoc looks up where they are used.
             vars(builtins).update(Input=pulumi.Input, Output=pulumi.Output, T=TypeVar("T"))
         with warnings.catch_warnings(record=True) as said:
             warnings.filterwarnings("always", module="pdoc")

@@ -1,4 +1,4 @@
-"""Prints what a stack costs a month by its settings: `make cost STACK=dev RUNS=100`."""
+"""Prints a stack's estimated monthly cost, from its settings: `make cost STACK=dev RUNS=100`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_RUNS = 1_000_000
 
 
 def stack_settings(stack: str | None) -> Settings:
-    """Of a stack's file, or the defaults."""
+    """Returns the settings in a stack's file, or the defaults."""
     config: dict[str, Any] = {}
     if stack is not None:
         file = ROOT / settings_file(stack)
@@ -33,9 +33,9 @@ def stack_settings(stack: str | None) -> Settings:
                 "Example: STACK=dev"
             )
         config = _config(file)
-    # What a stack is called costs nothing, and a file that comes with the project has no project.
+    # The project's name doesn't change the cost, and this repository's stack files don't set it.
     config = {"gcp:project": "my-project", **config}
-    # A secret is encrypted in the file, and any will do.
+    # Secrets are encrypted in the file, and any value will do.
     hidden = {
         key: "x" * 32 if isinstance(value, dict) and "secure" in value else value
         for key, value in config.items()
@@ -55,7 +55,7 @@ def _config(file: Path) -> dict[str, Any]:
 
 
 def rows(settings: Settings, *, runs_a_day: float) -> list[tuple[str, str, str]]:
-    """What, idle, and in use: a heading, the lines and their sum."""
+    """Returns a heading, the lines and their sum; columns: what, idle and in use."""
     idle = prices.estimate(settings)
     used = prices.estimate(settings, runs_a_day=runs_a_day)
     found = [("", "idle", f"{runs_a_day:g} runs a day")]

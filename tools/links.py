@@ -1,8 +1,8 @@
-"""Asks each address that the pages name, a few at a time, and says which don't answer.
+"""Requests each address that the pages link to, a few at a time, and lists those that fail.
 
     python tools/links.py [PAGE...]
 
-Also what a page's links are and whether the ones to this repository lead anywhere, for its tests.
+The tests also use this module, to find a page's links and to check those inside the repository.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ NOT_OURS = re.compile(r"\.(?!github$).*|node_modules|dist|build")
 AT_A_TIME = 4
 SECONDS = 20
 
-# The text may go over lines, and may be an image or code.
+# A link's text may span lines, and may be an image or code.
 LINK = re.compile(r"\]\(\s*<?([^()\s<>]+(?:\([^()\s]*\)[^()\s]*)*)>?(?:\s+\"[^\"]*\")?\s*\)")
 FENCE = re.compile(r"^( *)(```+|~~~+).*?^ *\2[ \t]*$", re.M | re.S)
 
 
 def pages(root: Path = ROOT) -> list[Path]:
-    """Every page of the project's own."""
+    """Returns every page of this project."""
     found = []
     for folder, inner, files in os.walk(root):
-        # Not into what is installed here, which is a hundred times as much.
+        # Skip installed packages, which have a hundred times as many files.
         inner[:] = [name for name in inner if not NOT_OURS.fullmatch(name)]
         found += [Path(folder, name) for name in files if name.endswith(".md")]
     return sorted(found)
 
 
 def links(markdown: str) -> list[str]:
-    """What the page's links and images name, in turn."""
+    """Returns the targets of the page's links and images, in order."""
     return LINK.findall(_prose(markdown))
 
 
 def anchors(markdown: str) -> set[str]:
-    """The names that GitHub gives the headings: `## What it costs` is `what-it-costs`."""
+    """Returns the anchors that GitHub gives headings: `## What it costs` -> `what-it-costs`."""
     found: set[str] = set()
     for heading in re.findall(r"^#{1,6} +(.+?) *#*$", FENCE.sub("", markdown), re.M):
         text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
@@ -59,7 +59,7 @@ def anchors(markdown: str) -> set[str]:
 
 
 def broken(page: Path, root: Path = ROOT) -> Iterator[str]:
-    """The page's links that lead nowhere, as far as this repository knows."""
+    """Yields the page's broken links to files and headings in this repository."""
     for link in links(page.read_text()):
         parts = urlsplit(link)
         if parts.scheme or parts.netloc:
@@ -76,15 +76,15 @@ def broken(page: Path, root: Path = ROOT) -> Iterator[str]:
 
 
 def outside(found: Iterable[Path]) -> list[str]:
-    """Each address once, without the part that no server is told."""
+    """Returns each external address once, without its fragment, which servers never get."""
     named = {link.partition("#")[0] for page in found for link in links(page.read_text())}
     return sorted(link for link in named if link.startswith("https://"))
 
 
 def answer(url: str) -> str:
-    """Empty if it is there, else what came in its place."""
+    """Returns an empty text if the address exists, or else the problem."""
     trouble = ""
-    # Some servers know no HEAD.
+    # Some servers don't support HEAD.
     for method in ("HEAD", "GET"):
         request = Request(url, method=method, headers={"User-Agent": "mlflow-gcp-links"})  # noqa: S310
         try:
@@ -98,14 +98,14 @@ def answer(url: str) -> str:
 
 
 def _prose(markdown: str) -> str:
-    """Without what is code, where brackets mean something else."""
+    """Removes code, in which brackets mean something else."""
     text = FENCE.sub("", markdown)
-    # A link's text may itself be code: only the code's own characters go.
+    # A link's text may be code, so only the code itself is replaced.
     return re.sub(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)", "code", text, flags=re.S)
 
 
 def main() -> int:
-    """1 if an address does not answer."""
+    """Returns 1 if an address doesn't respond."""
     urls = outside([Path(given) for given in sys.argv[1:]] or pages())
     with ThreadPoolExecutor(AT_A_TIME) as workers:
         troubles = dict(zip(urls, workers.map(answer, urls), strict=True))

@@ -1,7 +1,8 @@
-"""Writes what the pages quote: the settings from Pulumi.yaml, what the stacks that come with the
-project cost by infra/facts/prices.py, the measurements from bench/results.
+"""Writes the pages' generated tables.
 
-With --check it only says what differs.
+They are the settings, from Pulumi.yaml; the costs of the stacks in this repository, from
+infra/facts/prices.py; and the measurements, from bench/results. With --check, it only reports
+tables that are out of date.
 """
 
 import json
@@ -20,7 +21,7 @@ PARTS = ("coldstart", "memory", "requests", "artifacts", "image", "logins")
 
 
 def settings(project: dict[str, Any]) -> str:
-    """The settings as a Markdown table, in the order in which Pulumi.yaml has them."""
+    """Returns the settings as a Markdown table, in the order of Pulumi.yaml."""
     rows = ["| key | default | |", "| --- | --- | --- |"]
     rows.append("| `gcp:project` | (you set it) | The id of the Google Cloud project. |")
     for key, entry in project["config"].items():
@@ -33,7 +34,7 @@ def settings(project: dict[str, Any]) -> str:
 
 
 def costs() -> str:
-    """The estimate of each stack that comes with the project, as Markdown tables."""
+    """Returns the estimated cost of each stack in this repository, as Markdown tables."""
     tables = []
     for path in sorted(ROOT.glob("Pulumi.*.yaml")):
         _, stack, _ = path.name.split(".")
@@ -46,7 +47,7 @@ def costs() -> str:
 
 
 def measurements(results: dict[str, dict[str, Any]]) -> str:
-    """Every goal of every part, met or missed, and the machine that it was measured on."""
+    """Returns a table of all goals, met or missed, and the machine of the measurements."""
     rows = ["| `make bench-…` | what | goal | measured | |", "| --- | --- | --- | --- | --- |"]
     for part, result in results.items():
         for goal in result["goals"]:
@@ -64,16 +65,18 @@ def measurements(results: dict[str, dict[str, Any]]) -> str:
 
 
 def quoted(page: str, name: str, text: str) -> str:
-    """The page with the text between the block's marks."""
+    """Returns the page with the text between the block's markers."""
     block = re.compile(rf"(<!-- {name}: .* -->\n).*?(<!-- /{name} -->)", re.S)
     written, places = block.subn(lambda match: match[1] + text + match[2], page)
     if places != 1:
-        raise SystemExit(f"a page has {places} places for {name!r}: <!-- {name}: ... -->, once")
+        raise SystemExit(
+            f"a page has {places} blocks <!-- {name}: ... -->, and must have exactly one"
+        )
     return written
 
 
 def main() -> int:
-    """0 if the pages have all of it as it is now."""
+    """Returns 0 if all tables are up to date, or were updated."""
     results = {part: json.loads((RESULTS / f"{part}.json").read_text()) for part in PARTS}
     project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
     pages = {
@@ -88,7 +91,7 @@ def main() -> int:
         if found == wanted:
             continue
         if "--check" in sys.argv:
-            sys.stderr.write(f"{name} is not as its sources are: run `make docs`\n")
+            sys.stderr.write(f"{name} is out of date: run `make docs`\n")
             outdated = True
         else:
             (ROOT / name).write_text(wanted)

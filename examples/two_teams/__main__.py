@@ -1,4 +1,4 @@
-"""Two teams, each with a server, a database and a bucket of its own.
+"""Two teams, each with a separate server, database and bucket.
 
 pulumi config set --secret forecastPassword 'a phrase that nobody guesses'
 """

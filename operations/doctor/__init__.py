@@ -1,1 +1,1 @@
-"""`python -m operations.doctor`: what would stop `pulumi up`, looked at before it."""
+"""`python -m operations.doctor`: checks for anything that would make `pulumi up` fail."""

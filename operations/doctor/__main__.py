@@ -1,6 +1,6 @@
-"""Looks at all that could stop `pulumi up`, before it: `make doctor STACK=dev`.
+"""Checks, before `pulumi up`, for anything that would make it fail: `make doctor STACK=dev`.
 
-Nothing is changed. Ends with 1 if `pulumi up` would fail, else with 0.
+It changes nothing. It exits with 1 if `pulumi up` would fail, else with 0.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from .stack import (
 
 ROOT = Path(__file__).parents[2]
 
-# Questions to Google at a time.
+# Concurrent requests to Google.
 WORKERS = 12
 AFTER_PROJECT = ("billing", "APIs", "permissions", "policies", "quota", "names", "region")
 
 
 def examine(named: str | None, *, folder: Path) -> list[Finding]:
-    """`folder`: where the program is, and the stacks' files."""
+    """Runs all checks. `folder` has the program and the stacks' files."""
     pulumi = ask_pulumi(selected=named is None, folder=folder)
     stack = choose(named, selected=pulumi.selected, folder=folder)
     settings = settings_of(stack)
@@ -101,7 +101,7 @@ def on_google(
     at_first = get_project(google, project)
     there = check_project(at_first, project)
     found.append(there)
-    # Where only the API to ask is off, the others may answer.
+    # If only the API for this request is off, the others may still respond.
     if there.verdict is not Verdict.OK and not at_first.off:
         rest = ", ".join(AFTER_PROJECT)
         return [*found, not_looked_at("Google Cloud", f"{rest}: that takes the project")]
@@ -125,7 +125,10 @@ def of_settings(
     state: State,
     pool: ThreadPoolExecutor,
 ) -> list[Finding]:
-    """All questions first, so that Google answers them at the same time."""
+    """Runs the checks that depend on the settings.
+
+    It sends all requests first, so that they run concurrently.
+    """
     project = settings.project
     declared = resources(settings)
     to_make = [each for each in declared if each.key not in state.made]
@@ -184,7 +187,7 @@ def of_settings(
 
 
 def _apis(declared: Sequence[Resource]) -> list[str]:
-    # What is declared comes in no certain order.
+    # The order of the declared resources isn't fixed.
     return sorted(
         str(each.inputs["service"])
         for each in declared
@@ -194,7 +197,7 @@ def _apis(declared: Sequence[Resource]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m operations.doctor", description=__doc__)
-    parser.add_argument("--stack", help="without, the one that is selected in Pulumi, or dev")
+    parser.add_argument("--stack", help="default: the stack that Pulumi has selected, or dev")
     given = parser.parse_args(arguments)
     found = examine(given.stack or None, folder=ROOT)
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -1,7 +1,6 @@
-"""What the settings declare, asked of the program itself: nothing is created.
+"""Finds out what the settings declare, by running the program itself; nothing is created.
 
-So the permissions, the names and the APIs that are looked at are those of `infra/`, also after it
-has changed.
+The checks of permissions, names and APIs therefore follow every change of `infra/`.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from local import mocks
 @dataclass(frozen=True, kw_only=True)
 class Resource:
     type: str
-    # The program's own for it, which ends its URN.
+    # Its name in the program, the last part of its URN.
     name: str
-    # What is known before anything exists.
+    # The inputs that are known before anything exists.
     inputs: Mapping[str, Any]
 
     @property
@@ -60,7 +59,7 @@ def resources(settings: Settings) -> tuple[Resource, ...]:
     def program() -> None:
         declare(settings)
 
-    # A daemon by ssh is none that the program asks for: tools.py does.
+    # With ssh:// the program doesn't look for a Docker daemon; tools.py does.
     config = {"gcp:project": settings.project, "docker:host": "ssh://not-asked"}
     mocks.run(program, monitor=MockMonitor(preview), stack="doctor", config=config, preview=True)
     return tuple(preview.resources)

@@ -1,4 +1,4 @@
-"""What was found, and how it is printed."""
+"""The checks' findings, and how they are printed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Verdict(Enum):
     OK = "ok"
     # `pulumi up` would fail.
     MEND = "mend"
-    # It would not, or it can't be told.
+    # It would succeed, or the check can't tell.
     WARNING = "warning"
     NOT_LOOKED_AT = "not looked at"
 
@@ -34,7 +34,7 @@ class Finding:
 
     def __post_init__(self) -> None:
         if self.verdict in {Verdict.MEND, Verdict.WARNING} and not self.how:
-            raise ValueError(f"{self.what}: how to mend it is missing")
+            raise ValueError(f"{self.what}: how to fix it is missing")
 
 
 def ok(what: str, found: str) -> Finding:
@@ -58,7 +58,7 @@ def would_fail(findings: Iterable[Finding]) -> bool:
 
 
 def printed(findings: Sequence[Finding], *, coloured: bool) -> list[str]:
-    """Verdict, subject and what was found, in columns; how to mend it below."""
+    """Returns lines with verdict, subject and finding in columns, and the fix below."""
     verdicts = max(len(verdict.value) for verdict in Verdict)
     subjects = max(len(finding.what) for finding in findings)
     indent = " " * (verdicts + subjects + 4)
@@ -91,5 +91,5 @@ def summary(findings: Sequence[Finding]) -> str:
 
 
 def _plain(text: str) -> str:
-    """On one line and without what steers a terminal: part of it is other programs' words."""
+    """Returns the text on one line, without terminal control characters from other programs."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,6 +1,6 @@
-"""Google's APIs over REST, as whoever Pulumi will be.
+"""Calls Google's APIs over REST, with the login that Pulumi will use.
 
-Nothing is written: GET, and `testIamPermissions`, which only answers.
+It changes nothing: it only uses GET, and `testIamPermissions`, which only reads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import requests
 
-# google.auth reads it when it is imported. Elsewhere than on Google's machines nobody answers.
+# google.auth reads this when it is imported. Only Google's machines have a metadata server.
 os.environ.setdefault("GCE_METADATA_TIMEOUT", "1")
 
 import google.auth
@@ -27,7 +27,7 @@ SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 CONNECT_SECONDS = 4
 READ_SECONDS = 10
 
-# What Pulumi takes before the Application Default Credentials:
+# Logins that Pulumi prefers to the Application Default Credentials:
 # https://www.pulumi.com/registry/packages/gcp/installation-configuration/
 OTHER_LOGINS = (
     "GOOGLE_CREDENTIALS",
@@ -41,14 +41,14 @@ OTHER_LOGIN_SETTINGS = ("gcp:credentials", "gcp:accessToken", "gcp:impersonateSe
 
 @dataclass(frozen=True, kw_only=True)
 class Login:
-    # Whose it is, where the file says so.
+    # The account, if the credentials name it.
     account: str
     token: str = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoLogin:
-    """`missing`: there is none; else there is one that couldn't be tried, and this is why."""
+    """`missing`: there is no login; otherwise there is one that couldn't be tried, and `why`."""
 
     why: str
     how: str
@@ -70,10 +70,10 @@ def log_in(config: Mapping[str, Any]) -> Login | NoLogin:
         )
     try:
         with warnings.catch_warnings():
-            # Of a user's login without a quota project; `Google` names one where it takes it.
+            # Ignore the warning about a login without a quota project; `Google` sets one if needed.
             warnings.simplefilter("ignore")
             credentials, _ = google.auth.default(scopes=[SCOPE])
-            # Typed in part.
+            # google.auth is only partly typed.
             credentials.refresh(partial(Request(), timeout=READ_SECONDS))  # type: ignore[no-untyped-call]
     except DefaultCredentialsError:
         named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
@@ -109,12 +109,12 @@ def log_in(config: Mapping[str, Any]) -> Login | NoLogin:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    # 0: none came.
+    # 0: no response came.
     status: int
     body: Mapping[str, Any] = field(default_factory=dict)
-    # Why the body is of no use, for people; empty where it is.
+    # Why the body can't be used, for users; empty if it can.
     trouble: str = ""
-    # The API that is off in the project, if that is the trouble.
+    # The API that is off in the project, if that is the reason.
     off: str = ""
 
     @property
@@ -137,8 +137,10 @@ class Google:
         return self._ask("POST", api, path, json=body)
 
     def _ask(self, method: str, api: str, path: str, **what: Any) -> Answer:
-        """A user's calls count for gcloud's own project, as Pulumi's do. Where Google wants
-        another, or an API is off in that one, they count for the stack's.
+        """Sends a request, counted for gcloud's own project as Pulumi's requests are.
+
+        If Google requires another project, or if an API is off in gcloud's, it is repeated with the
+        stack's project.
 
         https://cloud.google.com/docs/quotas/quota-project
         """
@@ -174,7 +176,7 @@ class Google:
 
 
 def read(api: str, *, status: int, body: Any) -> Answer:
-    """What an answer means, by Google's error model: https://cloud.google.com/apis/design/errors"""
+    """Interprets a response by Google's error model: https://cloud.google.com/apis/design/errors"""
     host = f"{api}.googleapis.com"
     if status == HTTPStatus.OK:
         if isinstance(body, dict):
@@ -198,7 +200,8 @@ def read(api: str, *, status: int, body: Any) -> Answer:
 
 
 def _off(error: Mapping[str, Any]) -> str:
-    """The API that is off, if that is what the error says: SERVICE_DISABLED of
+    """Returns the API that is off, if the error is SERVICE_DISABLED.
+
     https://cloud.google.com/apis/design/errors#error_info
     """
     details = error.get("details")

@@ -1,6 +1,6 @@
-"""Whether something else has the names already that the stack would take.
+"""Checks that the names that the stack needs aren't taken already.
 
-Those with a random end (bucket, instance, pool) are free.
+Names with a random suffix (bucket, instance, pool) are free.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _account(project: str, own: Inputs) -> str:
     return f"v1/projects/{project}/serviceAccounts/{email}"
 
 
-# What it is called, its API, and where it is.
+# By type: what messages call it, its API, and its path.
 PLACES: Mapping[str, tuple[str, str, Callable[[str, Inputs], str]]] = {
     "gcp:cloudrunv2/service:Service": (
         "Cloud Run services",
@@ -62,7 +62,7 @@ PLACES: Mapping[str, tuple[str, str, Callable[[str, Inputs], str]]] = {
             f"v1/projects/{project}/locations/{own['location']}/repositories/{own['repositoryId']}"
         ),
     ),
-    # Known only where the instance was there before.
+    # Known only for an existing instance.
     "gcp:sql/database:Database": (
         "databases",
         "sqladmin",
@@ -108,7 +108,7 @@ def places(resources: Sequence[Resource], project: str) -> list[Place]:
         try:
             found.append(Place(kind=kind, api=api, path=path(project, resource.inputs)))
         except KeyError:
-            continue  # A part of it isn't known before it is made.
+            continue  # A part of the path isn't known before the resource is created.
     return found
 
 

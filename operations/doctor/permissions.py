@@ -1,12 +1,12 @@
-"""What whoever deploys must be allowed to do, by the types of what is declared.
+"""Checks that the user who deploys has the permissions that the declared types require.
 
-`testIamPermissions` answers which of the permissions the caller has, and takes none itself:
+`testIamPermissions` returns which permissions the caller has, and requires none itself:
 https://cloud.google.com/resource-manager/reference/rest/v3/projects/testIamPermissions
 The permissions and their roles: https://cloud.google.com/iam/docs/roles-permissions (2026-11)
 
-Only what is asked when something is made, and only of what isn't made yet. What a bucket of the
-stack's own takes after its making isn't asked: Owner and Editor have that on the bucket, by its
-own policy, and not on the project.
+It checks only permissions for creating resources, and only for resources that don't exist yet. It
+doesn't check the permissions that the stack's bucket requires later: Owner and Editor have those
+through the bucket's own policy, not on the project.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from .findings import Finding, mend, not_looked_at, ok
 from .google import Answer, Google
 from .project import ENABLE
 
-# Of one question.
+# The most permissions in one request.
 BATCH = 100
 
 ADMIN_OF_IAM = "resourcemanager.projectIamAdmin"
 NETWORK = "compute.networkAdmin"
 BALANCER = "compute.loadBalancerAdmin"
 
-# Of which Google hears nothing.
+# Types that don't call Google.
 ASKS_NOBODY = "random:"
 
-# By type: the role that has them, and the permissions.
+# By type: a role that has the permissions, and the permissions.
 NEEDED: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "gcp:projects/iAMMember:IAMMember": (
         (
@@ -40,7 +40,7 @@ NEEDED: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "gcp:serviceaccount/account:Account": (
         ("iam.serviceAccountAdmin", ("iam.serviceAccounts.create", "iam.serviceAccounts.get")),
     ),
-    # The provider looks first whether there is a deleted one to undelete.
+    # The provider first checks for a deleted role to undelete.
     "gcp:projects/iAMCustomRole:IAMCustomRole": (
         ("iam.roleAdmin", ("iam.roles.create", "iam.roles.get")),
     ),
@@ -53,7 +53,7 @@ NEEDED: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "gcp:secretmanager/secret:Secret": (
         ("secretmanager.admin", ("secretmanager.secrets.create", "secretmanager.secrets.get")),
     ),
-    # The provider reads back what it has written.
+    # The provider reads the version back after writing it.
     "gcp:secretmanager/secretVersion:SecretVersion": (
         ("secretmanager.admin", ("secretmanager.versions.add", "secretmanager.versions.access")),
     ),
@@ -90,7 +90,7 @@ NEEDED: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "docker:index/image:Image": (
         ("artifactregistry.admin", ("artifactregistry.repositories.uploadArtifacts",)),
     ),
-    # gcloud counts its calls for the project, and the build runs as an account of the stack's.
+    # gcloud counts its calls for the project, and the build runs as the stack's builder account.
     "command:local:Command": (
         ("cloudbuild.builds.editor", ("cloudbuild.builds.create", "cloudbuild.builds.get")),
         ("serviceusage.serviceUsageConsumer", ("serviceusage.services.use",)),
@@ -155,7 +155,7 @@ NEEDED: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("monitoring.editor", ("monitoring.uptimeCheckConfigs.create",)),
     ),
     "gcp:billing/budget:Budget": (),
-    # With the APIs, as what is on needs no permission.
+    # project.py checks these, because APIs that are already on require no permission.
     "gcp:projects/service:Service": (),
     "gcp:projects/serviceIdentity:ServiceIdentity": (),
     "pulumi:providers:gcp": (),
@@ -163,7 +163,7 @@ NEEDED: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
 
 
 def on_project(resources: Iterable[Resource]) -> dict[str, str]:
-    """The permissions, each with a role that has it."""
+    """Returns the required permissions, each with a role that has it."""
     return {
         permission: f"roles/{role}"
         for resource in resources
@@ -185,7 +185,7 @@ def get_granted(google: Google, project: str, permissions: Iterable[str]) -> Ans
 
 
 def granted(answer: Answer) -> frozenset[str] | None:
-    """None: not known. Without any, Google leaves the list out."""
+    """Returns the granted permissions, or None if unknown. Google omits an empty list."""
     listed = answer.body.get("permissions", [])
     if not answer.ok or not isinstance(listed, list):
         return None
@@ -224,17 +224,17 @@ def member(account: str) -> str:
     return f"{kind}:{account}"
 
 
-# ---- what isn't in the project's hands ----
+# ---- resources outside the project ----
 
 
 @dataclass(frozen=True, kw_only=True)
 class Elsewhere:
-    """Something of others that the stack changes, with rights of its own."""
+    """A resource outside the project that the stack changes; it has its own permissions."""
 
     what: str
     permission: str
     how: str
-    # The question: an API, a path and, for a POST, a body.
+    # The request: an API, a path and, for a POST, a body.
     api: str
     path: str
     posted: bool = True

@@ -1,4 +1,4 @@
-"""Whether Google offers, where the stack is to be, what it takes; and what it uses of others."""
+"""Checks that Google offers what the stack requires in its region, and its existing instance."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_tier(answer: Answer, *, tier: str, region: str) -> Finding:
     regions = {
         str(item.get("tier")): item.get("region") or [] for item in items if isinstance(item, dict)
     }
-    # Sizes of one's own aren't listed.
+    # Custom sizes aren't listed.
     if tier not in regions:
         anywhere = any(region in offered for offered in regions.values())
         if anywhere:

@@ -1,4 +1,4 @@
-"""The organisation's policies that would refuse what is declared.
+"""Checks for organisation policies that would refuse the declared resources.
 
 Constraints: https://cloud.google.com/resource-manager/docs/organization-policy/org-policy-constraints
 """
@@ -17,7 +17,7 @@ from .google import Answer, Google
 
 ASK = "or ask the organisation's policy administrator for an exception for the project"
 
-# As the constraint calls what Cloud Run's API calls otherwise:
+# The constraint's names for the ingress settings of Cloud Run's API:
 # https://cloud.google.com/run/docs/securing/ingress#org-policy
 INGRESS = {
     "INGRESS_TRAFFIC_ALL": "all",
@@ -28,14 +28,16 @@ INGRESS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """An effective policy's rules. Of those with a condition only that there are some is known:
-    they hold where the project has a tag."""
+    """An effective policy's rules.
+
+    Rules with a condition depend on the project's tags, so only their existence is recorded.
+    """
 
     enforced: bool
-    # None: everything but what is denied.
+    # None: everything except what is denied.
     allowed: frozenset[str] | None
     denied: frozenset[str]
-    # Of iam.managed.allowedPolicyMembers: whole organisations and projects that it lets in.
+    # Whether iam.managed.allowedPolicyMembers allows whole organisations or projects.
     principal_sets: bool
     conditional: bool
 
@@ -86,13 +88,13 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Declared:
-    """What policies look at."""
+    """The declared properties that policies restrict."""
 
     everyone_invokes: bool
-    # Service agents get rights, which are Google's accounts.
+    # Whether service agents, which are Google's own accounts, get grants.
     agents: bool
     invoker_check_off: bool
-    # None: the service is there already.
+    # None: the service exists already.
     ingress: str | None
     locations: frozenset[str]
     public_database: bool
@@ -100,7 +102,7 @@ class Declared:
 
 
 def looked_at(resources: Sequence[Resource]) -> Declared:
-    """Of what isn't made yet: a policy leaves alone what was there before it."""
+    """Returns the properties of resources that don't exist yet; policies ignore existing ones."""
     by_type: dict[str, list[Resource]] = {}
     for resource in resources:
         by_type.setdefault(resource.type, []).append(resource)
@@ -130,7 +132,7 @@ def looked_at(resources: Sequence[Resource]) -> Declared:
 
 
 def _has_public_address(instance: Mapping[str, Any]) -> bool:
-    """One in a network that isn't made yet has settings that aren't known yet."""
+    """An instance in a network that doesn't exist yet has settings that aren't known yet."""
     address = (instance.get("settings") or {}).get("ipConfiguration") or {}
     return address.get("ipv4Enabled") is True
 
@@ -155,7 +157,7 @@ def _domains(rules: Rules, declared: Declared) -> Iterator[Refusal]:
 def _members(rules: Rules, declared: Declared) -> Iterator[Refusal]:
     if not rules.enforced:
         return
-    # Whom it lets in is listed, by names of a form that allUsers doesn't have.
+    # The policy lists allowed members in a format that can't contain allUsers.
     if declared.everyone_invokes:
         yield Refusal(why="forbids the grant to allUsers", how=EVERYONE)
     if declared.agents:
@@ -218,7 +220,7 @@ def _locations(rules: Rules, declared: Declared) -> Iterator[Refusal]:
 
 
 def _allows_place(rules: Rules, place: str) -> bool | None:
-    """None: it depends on a group of locations, which Google fills.
+    """Returns whether the rules allow the place; None if that depends on a group of locations.
 
     https://cloud.google.com/resource-manager/docs/organization-policy/defining-locations
     """
@@ -237,7 +239,7 @@ def _group(value: str) -> str:
 
 
 def _of_regions(value: str) -> bool:
-    """Whether it is the group of a region, or of all whose names start like it."""
+    """Returns whether the value is the group of a region, or of all regions with that prefix."""
     group = _group(value)
     return any(region == group or region.startswith(f"{group}-") for region in REGIONS)
 

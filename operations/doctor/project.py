@@ -1,4 +1,4 @@
-"""The project itself: whether it is there, who pays, and which APIs are on."""
+"""Checks the project: that it exists, that billing is on, and which APIs are on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .findings import Finding, mend, not_looked_at, ok
 from .google import Answer, Google
 
-# Of one question: https://cloud.google.com/service-usage/docs/reference/rest/v1/services/batchGet
+# The most APIs in one request: https://cloud.google.com/service-usage/docs/reference/rest/v1/services/batchGet
 BATCH = 30
 
 
@@ -30,7 +30,7 @@ def check_project(answer: Answer, project: str) -> Finding:
         return not_looked_at("project", answer.trouble)
     if answer.status == 401:
         return mend("project", answer.trouble, "gcloud auth application-default login")
-    # Google doesn't tell a stranger whether it exists.
+    # Google doesn't tell other users whether the project exists.
     return mend(
         "project",
         f"{project} does not exist, or who is logged in may not see it",
@@ -69,7 +69,7 @@ def get_apis(google: Google, project: str, apis: Sequence[str]) -> Answer:
 
 
 def apis_off(answer: Answer, apis: Sequence[str]) -> list[str] | None:
-    """None: not known."""
+    """Returns the APIs that are off, or None if unknown."""
     services = answer.body.get("services")
     if not answer.ok or not isinstance(services, list):
         return None
@@ -87,7 +87,7 @@ ENABLE = "serviceusage.services.enable"
 def check_apis(
     answer: Answer, *, project: str, apis: Sequence[str], granted: frozenset[str] | None
 ) -> Finding:
-    """`granted`: what the caller may do on the project; None: not known."""
+    """`granted` are the caller's permissions on the project; None: unknown."""
     off = apis_off(answer, apis)
     if off is None:
         return not_looked_at("APIs", answer.trouble or "Google's answer names no services")

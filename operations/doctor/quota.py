@@ -1,4 +1,4 @@
-"""Limits of the project that what is declared could pass."""
+"""Checks the project's quotas that the declared resources could exceed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .declared import Resource
 from .findings import Finding, mend, not_looked_at, ok
 from .google import Answer, Google
 
-# Cloud Run refuses a service whose instances could together pass them; in thousandths of a CPU,
-# and in bytes. https://cloud.google.com/run/quotas
+# Cloud Run refuses a service whose instances could together exceed these quotas, in thousandths of
+# a CPU and in bytes. https://cloud.google.com/run/quotas
 CPU = "CpuAllocPerProjectRegion"
 MEMORY = "MemAllocPerProjectRegion"
 MORE = "https://console.cloud.google.com/iam-admin/quotas?project={project}"
 
-# https://cloud.google.com/compute/docs/reference/rest/v1/projects: what counts for which. One that
-# the project doesn't list isn't limited by that name.
+# Which types count for which quota: https://cloud.google.com/compute/docs/reference/rest/v1/projects.
+# A quota that the project doesn't list isn't limited.
 COMPUTE = {
     "gcp:compute/network:Network": "NETWORKS",
     "gcp:compute/subnetwork:Subnetwork": "SUBNETWORKS",
@@ -43,7 +43,7 @@ def get_run_quota(google: Google, project: str, quota: str) -> Answer:
 
 
 def limit_in(body: Mapping[str, Any], region: str) -> int | None:
-    """None: not said. Below 0: no limit."""
+    """Returns the limit, below 0 for no limit, or None if the response has none."""
     infos = body.get("dimensionsInfos")
     general: int | None = None
     for info in infos if isinstance(infos, list) else []:

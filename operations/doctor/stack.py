@@ -1,4 +1,4 @@
-"""Which stack is meant, what is set for it, and what it has made already."""
+"""Finds the stack, its settings and the resources that it has created already."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .findings import Finding, mend, not_looked_at, ok, warning
 from .tools import run
 
 DEFAULT = "dev"
-# What tests/engine runs the program under; an older one isn't known to work.
+# The version that tests/engine uses; we haven't tested older ones.
 OLDEST_PULUMI = (3, 259, 0)
 PULUMI_SECONDS = 30
 INSTALL = "https://www.pulumi.com/docs/install/"
@@ -31,12 +31,12 @@ INSTALL = "https://www.pulumi.com/docs/install/"
 
 @dataclass(frozen=True, kw_only=True)
 class Pulumi:
-    """What its command line says of itself and of the stack."""
+    """What Pulumi's command line reports about itself and the stack."""
 
-    # Empty: there is none.
+    # Empty: Pulumi isn't installed.
     version: str
     user: str = ""
-    # Why there is no user.
+    # Why no user is logged in.
     logged_out: str = ""
     selected: str = ""
 
@@ -46,7 +46,7 @@ class Stack:
     name: str
     why: str
     config: Mapping[str, Any]
-    # Empty where the file is as it should be.
+    # Empty if the file is valid.
     trouble: str = ""
 
 
@@ -70,10 +70,10 @@ def ask_pulumi(*, selected: bool, folder: Path) -> Pulumi:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    # Whether Pulumi says; the rest holds only then.
+    # Whether Pulumi reports the state; the other fields are valid only then.
     known: bool
     exists: bool = False
-    # The types and names of what the stack has made.
+    # The types and names of the resources that the stack has created.
     made: frozenset[tuple[str, str]] = frozenset()
 
 
@@ -105,7 +105,7 @@ def _pulumi(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def choose(named: str | None, *, selected: str, folder: Path) -> Stack:
-    """The one that was named, or Pulumi's selected one, or the file that is there to start with."""
+    """Returns the named stack, the one that Pulumi has selected, or this repository's default."""
     name, why = named or selected or DEFAULT, ""
     if not named:
         why = "selected in Pulumi" if selected else "none is selected in Pulumi, so the first"
@@ -140,7 +140,7 @@ def choose(named: str | None, *, selected: str, folder: Path) -> Stack:
 
 
 def settings_of(stack: Stack) -> Settings | SettingsError:
-    """Encrypted values stay so: any other of the same kind is as good to check the rest with."""
+    """Checks the settings. Encrypted values stay encrypted; placeholders stand for them."""
     secret = {key for key, value in stack.config.items() if _encrypted(value)}
     config = {
         key: "x" * 32 if key in secret else value

@@ -1,4 +1,4 @@
-"""What must be on this computer: Python, Docker and gcloud. Pulumi is in `stack.py`."""
+"""Checks the tools on this computer: Python, Docker and gcloud. `stack.py` checks Pulumi."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """One that doesn't answer is one that fails."""
+    """Runs a program; a program that doesn't respond counts as failed."""
     try:
         return subprocess.run(
             command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True,
@@ -46,10 +46,10 @@ def run(
 
 @dataclass(frozen=True, kw_only=True)
 class Python:
-    """The one that Pulumi takes: that of `.venv` (see Pulumi.yaml), or what it makes one with."""
+    """The Python that Pulumi uses: in `.venv` (see Pulumi.yaml), or the one to create it with."""
 
     command: str
-    # Empty where it doesn't answer or can't make environments.
+    # Empty if Python doesn't respond or can't create environments.
     version: str
 
 
@@ -89,11 +89,11 @@ def check_python(python: Python) -> Finding:
 @dataclass(frozen=True, kw_only=True)
 class Docker:
     tried: tuple[str, ...]
-    # Of the one that answers; None: none does.
+    # The address of the daemon that responds; None: none does.
     host: str | None
-    # Of the daemon, as `linux/amd64`; None: it doesn't say.
+    # The daemon's platform, such as `linux/amd64`; None: unknown.
     platform: str | None = None
-    # What it builds for, as `docker buildx` says; None: that isn't to be had.
+    # The platforms that it builds for, from `docker buildx`; None: unknown.
     builds_for: str | None = None
 
 
@@ -190,7 +190,7 @@ def check_docker(docker: Docker, *, needed: bool) -> Finding:
 @dataclass(frozen=True, kw_only=True)
 class Gcloud:
     there: bool
-    # Who `gcloud auth login` has logged in; empty: nobody.
+    # The account that `gcloud auth login` has logged in; empty: none.
     account: str = ""
 
 

@@ -1,19 +1,19 @@
-"""Shows Google who calls, beside MLflow's username and password.
+"""Adds a Google login to MLflow's requests, in addition to MLflow's username and password.
 
-For stacks whose `access` is iam or iap. MLflow has the plug-in do it for each of its requests where
+For stacks whose `access` is iam or iap. MLflow uses this plug-in for each request if
 MLFLOW_TRACKING_AUTH is
 
-- `google-iam`: an ID token in X-Serverless-Authorization, which Cloud Run reads in place of
+- `google-iam`: adds an ID token in X-Serverless-Authorization, which Cloud Run reads instead of
   Authorization: https://cloud.google.com/run/docs/authenticating/service-to-service
-- `google-iap`: a JWT that a service account has signed, in Proxy-Authorization, which
-  Identity-Aware Proxy reads in place of Authorization, and then passes that on as it is:
+- `google-iap`: adds a JWT signed by a service account in Proxy-Authorization, which Identity-Aware
+  Proxy reads instead of Authorization; it passes Authorization on unchanged:
   https://cloud.google.com/iap/docs/authentication-howto
 
-Who calls is whom google-auth finds: GOOGLE_APPLICATION_CREDENTIALS, the login of
+google-auth finds the credentials: GOOGLE_APPLICATION_CREDENTIALS, the login of
 `gcloud auth application-default login`, or the account that the machine runs as.
 
-A token is sent to the server it was made for and to no other: only over https, or over http to this
-computer, and not to where another server redirects to.
+A token is only sent to the server that it was made for: over https, or over http to this computer,
+and never to another server after a redirect.
 """
 
 import ipaddress
@@ -36,17 +36,17 @@ from requests.auth import AuthBase
 IAM_CREDENTIALS = "https://iamcredentials.googleapis.com"
 SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 LIFETIME = 3600
-# A token is renewed while it still holds for the request that it goes with.
+# How many seconds before its end a token is renewed, so that it stays valid during the request.
 RENEWED_BEFORE = 300
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class LoginProblem(Exception):
-    """Something that the user can mend; the text says how."""
+    """A problem that the user can fix; the text says how."""
 
 
 def cloud_run_token(server: str) -> str:
-    """An ID token that is good for this server alone."""
+    """Returns an ID token that only this server accepts."""
     found, _ = google.auth.default(scopes=SCOPES)
     if isinstance(found, impersonated_credentials.Credentials):
         found = impersonated_credentials.IDTokenCredentials(
@@ -55,7 +55,7 @@ def cloud_run_token(server: str) -> str:
     elif not isinstance(found, user_credentials.Credentials):
         found = id_token.fetch_id_token_credentials(server)
     found.refresh(Request())
-    # A person's login has one with it, for gcloud, which Cloud Run takes as well.
+    # A person's login comes with an ID token for gcloud, which Cloud Run accepts too.
     token = found.id_token if isinstance(found, user_credentials.Credentials) else found.token
     if not token:
         raise LoginProblem(
@@ -66,9 +66,9 @@ def cloud_run_token(server: str) -> str:
 
 
 def identity_aware_proxy_token(server: str) -> str:
-    """A JWT for all paths of this server. A person's login can't sign one."""
+    """Returns a JWT for all paths of this server. A person's login can't sign one."""
     found, _ = google.auth.default(scopes=SCOPES)
-    # On Google's machines the account's name comes with its token only.
+    # On Google's machines, the account's name is only known after a refresh.
     found.refresh(Request())
     email = getattr(found, "service_account_email", None)
     if not email:
@@ -93,7 +93,7 @@ def identity_aware_proxy_token(server: str) -> str:
 
 
 def server_of(url: str) -> str:
-    """Scheme, host and port of an address, without a password that may be in it."""
+    """Returns an address's scheme, host and port, without a password that it may contain."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     is_default = parts.port in (None, DEFAULT_PORTS.get(parts.scheme))
@@ -101,7 +101,7 @@ def server_of(url: str) -> str:
 
 
 def is_safe(server: str) -> bool:
-    """Whether nobody between here and there can read what is sent."""
+    """Returns whether no one on the way to the server can read the requests."""
     parts = urlsplit(server)
     try:
         is_here = ipaddress.ip_address(parts.hostname or "").is_loopback
@@ -111,7 +111,7 @@ def is_safe(server: str) -> bool:
 
 
 class GoogleLogin(AuthBase):
-    """Puts a token into a header of each request, and keeps it until it is nearly over."""
+    """Adds a token to each request's headers, and keeps the token until shortly before its end."""
 
     def __init__(self, header: str, new_token: Callable[[str], str]) -> None:
         self._header, self._new_token = header, new_token
