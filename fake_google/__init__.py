@@ -1,1 +1,1 @@
-"""A Google Cloud on this computer, for `make local` and the tests."""
+"""Stand-ins for Google Cloud on this computer, for `make local` and the tests."""

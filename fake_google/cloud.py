@@ -1,9 +1,9 @@
-"""A project on Google Cloud: what exists in it, and what is made, changed and deleted.
+"""A stand-in for a project on Google Cloud: creates, changes and deletes its resources.
 
-All calls take plain dictionaries with the provider's property names and know nothing of Pulumi:
-an adapter brings them, `local/program.py` (mocks) or `fake_google/provider.py` (the provider
-protocol). What each type is here is in `fake_google/resource_types.py`. A type that is not there is
-recorded, and its inputs are its outputs.
+All calls have plain dictionaries with the provider's property names, and don't depend on Pulumi:
+an adapter makes the calls, `local/program.py` (mocks) or `fake_google/provider.py` (the provider
+protocol). `fake_google/resource_types.py` defines the types. Resources of other types are only
+recorded, and their outputs are their inputs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from fake_google.storage.objects import Store
 
 @dataclass
 class Live:
-    """One resource as it is, whatever anybody's state says of it."""
+    """One resource as it really is, whatever a caller's state says."""
 
     inputs: Inputs
     outputs: Outputs
@@ -46,20 +46,20 @@ class Live:
 class Difference:
     changed: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
-    # The new one can't exist beside the old one.
+    # Whether the old resource must be deleted before the new one is created.
     delete_first: bool = False
 
 
 @dataclass(frozen=True)
 class Container:
-    """How the image's code is run here."""
+    """How this computer runs the image's code."""
 
     command: Sequence[str]
     port: int
 
 
 class Cloud:
-    """A project on Google Cloud, as far as one program needs it."""
+    """The parts of a Google Cloud project that one program needs."""
 
     project: str
     region: str
@@ -73,7 +73,7 @@ class Cloud:
         container: Container | None,
         say: Callable[[str], None],
     ) -> None:
-        """Without a container nothing is started: instances and services are recorded only."""
+        """Without a container, nothing is started: instances and services are only recorded."""
         self.state, self.project, self.region = state, project, region
         self.container, self.say = container, say
         self.policy = Policy()
@@ -86,7 +86,7 @@ class Cloud:
         # By type and id.
         self.live: dict[tuple[str, str], Live] = {}
         self.enabled: set[str] = set()
-        # The accounts of Google's own services in this project.
+        # The service agents: the accounts of Google's own services in this project.
         self.agents: set[str] = set()
         # Deleted identity pools, whose ids stay taken for a month.
         self.retired: set[str] = set()
@@ -96,7 +96,7 @@ class Cloud:
         self.peered: set[str] = set()
         self.produced: set[str] = set()
         self.stopping = threading.Event()
-        # Pulumi declares independent resources side by side.
+        # Pulumi creates independent resources concurrently.
         self._lock = threading.RLock()
         self._endpoints = Endpoints()
         self.storage = Storage(
@@ -118,14 +118,14 @@ class Cloud:
             )
         )
 
-    # For a caller that keeps no state
+    # For callers without a state
 
     def ensure(self, token: str, name: str, inputs: Inputs) -> tuple[str, Outputs]:
-        """Make a resource real, or find the one that an earlier run made."""
+        """Creates a resource, or finds the one that an earlier run created."""
         with self._lock:
             if not KINDS.get(token, _RECORDED).kept:
                 return self._make(token, name, inputs)
-            # The same value for as long as what was asked for is the same.
+            # The value stays the same as long as the inputs do.
             values = self.state.load("random.json")
             key = f"{token} {name}"
             wanted = {given: value for given, value in inputs.items() if value is not None}
@@ -135,7 +135,7 @@ class Cloud:
                 self.state.save("random.json", values)
             return str(values[key]["id"]), dict(values[key]["outputs"])
 
-    # For a caller that keeps the state: what Pulumi asks of a provider
+    # For callers that keep the state: the methods of a Pulumi provider
 
     def check(self, token: str, inputs: Inputs, *, folder: Path) -> Outputs:
         return KINDS.get(token, _RECORDED).check(inputs, folder)
@@ -178,16 +178,16 @@ class Cloud:
             live = self.read(token, resource_id)
             if live is None:
                 raise Refused(f"Error 404: {resource_id} not found.")
-            # The engine updates what was left half-made, with the same inputs. The provider asks
-            # nothing of Google then, so a service whose boot failed doesn't boot again.
+            # The engine updates a resource whose creation failed, with the same inputs. The
+            # provider then doesn't call Google, so a service whose boot failed doesn't boot again.
             if live.inputs == inputs:
                 return dict(live.outputs)
             return self._make(token, name, inputs, found=resource_id)[1]
 
     def delete(self, token: str, resource_id: str, olds: Inputs) -> None:
-        """`olds`: its inputs and outputs in the caller's state, from which some rules are read."""
+        """Deletes a resource. `olds` has its inputs and outputs in the caller's state."""
         with self._lock:
-            # Deleted by somebody else already: that is what was wanted.
+            # It may have been deleted already.
             if live := self.read(token, resource_id):
                 KINDS.get(token, _RECORDED).delete(self, olds, live.inputs)
                 del self.live[token, resource_id]
@@ -226,7 +226,7 @@ class Cloud:
         return resource_id, outputs
 
     def close(self) -> None:
-        """End everything, what depends on others first."""
+        """Stops everything, dependents first."""
         self.stopping.set()
         for service in self.services.values():
             service.stop()
@@ -236,7 +236,10 @@ class Cloud:
         self.store.close()
 
     def check_reachable(self) -> None:
-        """Nobody stands before the service here, so who may call it is checked by declaration."""
+        """Checks, from the declared grants, that someone may call the service.
+
+        No front end enforces the grants on this computer.
+        """
         for inputs in self._all("gcp:cloudrunv2/service:Service"):
             callers = services.callers(self, inputs)
             if not callers:
@@ -253,10 +256,10 @@ class Cloud:
                 )
 
     def client_environment(self) -> dict[str, str]:
-        """What a client on this computer needs to reach the bucket as a developer would.
+        """Returns the variables with which a client on this computer reaches the bucket.
 
-        STORAGE_EMULATOR_HOST would make google-cloud-storage go without credentials, and the
-        user's own must not be found.
+        With STORAGE_EMULATOR_HOST, google-cloud-storage would use no credentials. CLOUDSDK_CONFIG
+        hides the user's own credentials.
         """
         email = f"developer@{self.project}.iam.gserviceaccount.com"
         for inputs in self._all("gcp:storage/bucket:Bucket"):
@@ -270,7 +273,7 @@ class Cloud:
         }
 
     def metadata_environment(self, email: str) -> dict[str, str]:
-        """How google-auth finds a metadata server of this identity's own."""
+        """Starts a metadata server for this identity; returns the variables to find it."""
         handler = metadata_server(
             identities=self.identities, email=email, project=self.project, number=PROJECT_NUMBER
         )
@@ -278,7 +281,7 @@ class Cloud:
         return {"GCE_METADATA_HOST": host, "GCE_METADATA_IP": host}
 
     def cloudsql_root(self) -> Path:
-        """Stands for /cloudsql in a container that mounts it."""
+        """Returns the directory that stands for a container's /cloudsql."""
         return self.state.cloudsql_root()
 
     def grant(self, member: str, role: str, resource: Resource | None, condition: Any) -> None:

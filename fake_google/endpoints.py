@@ -1,4 +1,4 @@
-"""Where the HTTP stand-ins live: one event loop, in a thread, on 127.0.0.1 alone."""
+"""Runs the HTTP stand-ins in one event loop, in a thread, on 127.0.0.1 only."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Endpoints:
         self._runners: list[web.AppRunner] = []
 
     def serve(self, handler: Handler) -> str:
-        """Serve one API on a free port. Answers its address."""
+        """Serves one API on a free port, and returns its address."""
         return asyncio.run_coroutine_threadsafe(self._serve(handler), self._loop).result()
 
     async def _serve(self, handler: Handler) -> str:
-        # No limit: bodies are streamed, never read whole.
+        # No limit, because bodies are streamed and never read whole.
         app = web.Application(client_max_size=sys.maxsize)
         app.router.add_route("*", "/{path:.*}", handler)
         runner = web.AppRunner(
@@ -58,7 +58,7 @@ _CODES = {
 
 
 def refusal(code: int, message: str, *, status: str = "") -> web.Response:
-    """An error as Google's JSON APIs give it: https://cloud.google.com/apis/design/errors"""
+    """Returns an error as Google's JSON APIs do: https://cloud.google.com/apis/design/errors"""
     error = {"code": code, "message": message, "status": status or _CODES[code]}
     return web.json_response({"error": error}, status=code)
 

@@ -1,4 +1,4 @@
-"""What Google answers when it refuses, as the one who asked reads it."""
+"""The errors of the stand-ins, with Google's texts."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from fake_google.state import LocalError
 
 
 class ApiNotEnabled(LocalError):
-    """A call of an API that is off."""
+    """The called API is off."""
 
 
 class NotFound(LocalError):
-    """A reference that leads nowhere."""
+    """A reference names something that doesn't exist."""
 
 
 class Refused(LocalError):
-    """A call that is understood and not allowed as things are."""
+    """Google would refuse this valid call in the current state."""
 
 
 class Unreachable(LocalError):
-    """Cloud Run's answer to a caller who may not invoke the service."""
+    """Cloud Run's response to a caller without the permission to invoke the service."""
 
 
 class Unsupported(LocalError):
-    """Something declared that can't be imitated, where going on would prove nothing."""
+    """Something declared that the stand-ins can't imitate, so that going on would prove nothing."""
 
 
 class BootRefused(LocalError):
-    """A service that exists and whose container does not start."""
+    """A service exists, but its container doesn't start."""
 
     def __init__(self, why: str, resource_id: str, outputs: dict[str, Any]) -> None:
         super().__init__(why)

@@ -1,4 +1,4 @@
-"""Keys of the user's in Cloud KMS: which of Google's services may encrypt with them.
+"""The user's keys in Cloud KMS: which of Google's services may encrypt with them.
 
 https://cloud.google.com/kms/docs/cmek and https://cloud.google.com/iam/docs/service-agents
 """
@@ -14,7 +14,7 @@ from fake_google.resource_type import PROJECT_NUMBER
 if TYPE_CHECKING:
     from fake_google.cloud import Cloud
 
-# Of the services that don't have theirs by their API's name.
+# The domains of service agents that aren't named after their API.
 _DOMAINS = {
     "sqladmin": "gcp-sa-cloud-sql",
     "run": "serverless-robot-prod",
@@ -23,13 +23,13 @@ _DOMAINS = {
 
 
 def service_agent(api: str) -> str:
-    """The account of one of Google's own services in this project."""
+    """Returns the account of one of Google's own services in this project."""
     domain = _DOMAINS.get(api, f"gcp-sa-{api}")
     return f"service-{PROJECT_NUMBER}@{domain}.iam.gserviceaccount.com"
 
 
 def check_key(cloud: Cloud, key: str | None, *, api: str, location: str) -> None:
-    """As the service does before it encrypts the first thing with it."""
+    """Checks a key as the service does before it first encrypts with it."""
     if key is None:
         return
     if f"/locations/{location.lower()}/" not in key:

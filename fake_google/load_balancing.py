@@ -1,4 +1,4 @@
-"""Load balancing: recorded, with what Compute Engine refuses; nothing is balanced here.
+"""Load balancing: checked as Compute Engine does and recorded; nothing is balanced here.
 
 https://cloud.google.com/compute/docs/reference/rest/v1
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _CERTIFICATES = 15
 _LAST_RULE = 2**31 - 1
-# The collection of each type in a resource's full name.
+# The collection that each type has in a resource's full name.
 _COLLECTIONS = {
     "regionNetworkEndpointGroup:RegionNetworkEndpointGroup": "networkEndpointGroups",
     "backendService:BackendService": "backendServices",
@@ -31,7 +31,7 @@ _COLLECTIONS = {
     "globalForwardingRule:GlobalForwardingRule": "forwardingRules",
     "securityPolicy:SecurityPolicy": "securityPolicies",
 }
-# https://github.com/hashicorp/terraform-provider-google: what can't be changed in place.
+# Properties that can't be changed in place: https://github.com/hashicorp/terraform-provider-google.
 _IMMUTABLE = {
     "regionNetworkEndpointGroup:RegionNetworkEndpointGroup": {"region", "cloudRun"},
     "backendService:BackendService": {"loadBalancingScheme"},
@@ -41,7 +41,7 @@ _IMMUTABLE = {
 
 
 def _used(inputs: Inputs) -> Iterator[str]:
-    """The full names of what a resource is made of."""
+    """Yields the full names of the resources that a resource uses."""
     for key in ("defaultService", "securityPolicy", "urlMap", "sslPolicy", "target"):
         if inputs.get(key):
             yield inputs[key]

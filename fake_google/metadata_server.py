@@ -1,4 +1,4 @@
-"""The metadata server, and the identities whose tokens it hands out.
+"""The metadata server, and the identities whose tokens it issues.
 
 https://cloud.google.com/compute/docs/metadata/overview,
 https://cloud.google.com/run/docs/container-contract#metadata-server
@@ -17,7 +17,7 @@ from fake_google.endpoints import Handler
 _FLAVOR = {"Metadata-Flavor": "Google", "Server": "Metadata Server for VM"}
 _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 LIFETIME = 3600
-# Below this google-auth asks for a new token, so Google's server has one ready by then.
+# google-auth requests a new token when fewer seconds are left, so Google's server has one by then.
 _FRESH = 300
 
 
@@ -29,7 +29,7 @@ class Token:
 
 
 class Identities:
-    """Access tokens: random, short-lived, and known to the stand-ins as an e-mail address."""
+    """Issues random, short-lived access tokens, and knows the e-mail address behind each."""
 
     def __init__(self) -> None:
         self._tokens: dict[str, Token] = {}
@@ -45,20 +45,20 @@ class Identities:
         return token
 
     def caller(self, request: web.Request) -> str | None:
-        """The e-mail address behind a bearer token; None without one that is valid."""
+        """Returns the e-mail address behind a bearer token, or None without a valid token."""
         scheme, _, value = request.headers.get("Authorization", "").partition(" ")
         token = self._tokens.get(value) if scheme.lower() == "bearer" else None
         return token.email if token and token.expires > time.time() else None
 
 
 def metadata_server(*, identities: Identities, email: str, project: str, number: str) -> Handler:
-    """The server that one identity's processes see."""
+    """Returns the metadata server for one identity's processes."""
     account = "/computeMetadata/v1/instance/service-accounts/"
 
     async def handle(request: web.Request) -> web.Response:
         if request.path == "/":
             return web.Response(text="computeMetadata/\n", headers=_FLAVOR)
-        # The header keeps a page in a browser, or a proxied request, from asking for a token.
+        # The required header keeps web pages and proxied requests from getting a token.
         if (
             request.headers.get("Metadata-Flavor") != "Google"
             or "X-Forwarded-For" in request.headers

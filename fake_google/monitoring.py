@@ -1,4 +1,4 @@
-"""What watches the stack: recorded, with the names by which one is told of another.
+"""Alerts, metrics, uptime checks and budgets: recorded, with the names that others refer to.
 
 https://cloud.google.com/monitoring/api/ref_v3/rest and
 https://cloud.google.com/billing/docs/reference/budget/rest
@@ -57,7 +57,7 @@ def make_budget(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]
 
 
 def _number(inputs: Inputs) -> str:
-    """The same again for as long as it is called the same."""
+    """Returns a number that stays the same as long as the name does."""
     return str(zlib.crc32(inputs["displayName"].encode()))
 
 

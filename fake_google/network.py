@@ -1,4 +1,4 @@
-"""VPC networks and their peering with Google's own: recorded, with the rules of what lies in them.
+"""VPC networks and their peering with Google's network: checked as Google does, and recorded.
 
 https://cloud.google.com/compute/docs/reference/rest/v1 and
 https://cloud.google.com/service-infrastructure/docs/service-networking/reference/rest
@@ -56,14 +56,14 @@ def make_subnetwork(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outp
 
 
 def delete_subnetwork(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
-    """Google keeps a deleted service's addresses for an hour or two; here they are free at once."""
+    """Deletes a subnetwork. A deleted service's addresses are free at once; Google needs hours."""
     for (token, made), live in cloud.live.items():
         if token == SERVICE and inputs["name"] in {last(sub) for _, sub in ways(live.inputs)}:
             _in_use("subnetwork", subnetwork_id(cloud, inputs), f"{made}/addresses/serverless")
 
 
 def make_addresses(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    """A range inside a network, or one on the internet, of a load balancer."""
+    """Reserves a range inside a network, or a load balancer's address on the internet."""
     if "network" not in inputs:
         return addresses_id(cloud, inputs), {"address": "203.0.113.80"}
     _check_network(cloud, inputs)
@@ -92,7 +92,7 @@ def delete_peering(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
 
 
 def ways(service: Inputs) -> list[tuple[str, str]]:
-    """The networks and subnetworks that a Cloud Run service sends into."""
+    """Returns the networks and subnetworks that a Cloud Run service connects to."""
     access = service["template"].get("vpcAccess") or {}
     return [
         (interface.get("network") or "", interface.get("subnetwork") or "")
@@ -101,7 +101,7 @@ def ways(service: Inputs) -> list[tuple[str, str]]:
 
 
 def check_ways(cloud: Cloud, service: Inputs, *, location: str) -> None:
-    """Of networks that are not declared here nothing is known, nor of other projects'."""
+    """Checks a service's networks; undeclared and other projects' networks aren't known here."""
     for network, subnetwork in ways(service):
         if cloud.read(NETWORK, network_id(cloud, {"name": network})) is None:
             continue
@@ -116,7 +116,7 @@ def check_ways(cloud: Cloud, service: Inputs, *, location: str) -> None:
 
 
 def check_peered(cloud: Cloud, network: str, instance: str) -> None:
-    """A network that is not declared here has its peering elsewhere too."""
+    """Checks that a declared network is peered; an undeclared network is peered elsewhere."""
     if cloud.read(NETWORK, network) and network not in cloud.peered:
         raise Refused(
             "Error 400: Invalid request: Incorrect Service Networking config for instance: "

@@ -1,4 +1,4 @@
-"""Ports of this computer."""
+"""Finds free ports on this computer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 
 
 def free_port() -> int:
-    """One that nobody listens at just now."""
+    """Returns a port on which nothing listens at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

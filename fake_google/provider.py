@@ -1,6 +1,6 @@
-"""`fake_google/cloud.py` behind Pulumi's provider protocol, for Pulumi's own engine.
+"""Serves `fake_google/cloud.py` through Pulumi's provider protocol, for Pulumi's own engine.
 
-One server for each package, attached by `PULUMI_DEBUG_PROVIDERS`:
+Each package has a server, which `PULUMI_DEBUG_PROVIDERS` names:
 https://github.com/pulumi/pulumi/blob/master/proto/pulumi/provider.proto
 """
 
@@ -27,7 +27,7 @@ PACKAGES = ("gcp", "random", "docker", "command")
 
 
 def _plain(value: Any) -> Any:
-    """Protocol buffers know no integers."""
+    """Converts a value from protocol buffers, which have no integers."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, Mapping):
@@ -38,7 +38,7 @@ def _plain(value: Any) -> Any:
 
 
 def _dict(message: struct_pb2.Struct) -> dict[str, Any]:
-    # What Python leaves unset arrives as null.
+    # Values that Python leaves unset arrive as null.
     return {
         key: value for key, value in _plain(MessageToDict(message)).items() if value is not None
     }
@@ -49,11 +49,11 @@ def _struct(values: Mapping[str, Any]) -> struct_pb2.Struct:
 
 
 class _Provider(provider_pb2_grpc.ResourceProviderServicer):
-    """One package. Secrets come in the clear: the engine keeps track of which they are."""
+    """Serves one package. Secrets arrive in plain text; the engine keeps track of them."""
 
     def __init__(self, cloud: Cloud, folder: Path, package: str) -> None:
         self._cloud, self._folder = cloud, folder
-        # The engine warns of another version than the program's.
+        # The engine warns about a version that differs from the program's.
         self._version = version(f"pulumi-{package}")
 
     def Attach(self, request: Any, context: Any) -> empty_pb2.Empty:
@@ -99,7 +99,7 @@ class _Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Create(self, request: Any, context: Any) -> provider_pb2.CreateResponse:
         inputs = _dict(request.properties)
         if request.preview:
-            # What Google will answer is unknown: it is left out.
+            # In a preview, Google's outputs are unknown and left out.
             return provider_pb2.CreateResponse(properties=request.properties)
         try:
             made, outputs = self._cloud.create(request.type, request.name, inputs)
@@ -115,7 +115,7 @@ class _Provider(provider_pb2_grpc.ResourceProviderServicer):
                 id=request.id, inputs=request.inputs, properties=request.properties
             )
         found, untold = request.id, frozenset[str]()
-        # Nobody's state has it yet: it is imported.
+        # Without inputs, no state has the resource yet: it is being imported.
         if not request.inputs.fields and request.type in KINDS:
             kind = KINDS[request.type]
             found, untold = kind.imported(request.id), kind.untold
@@ -159,7 +159,7 @@ def _refuse(context: Any, error: LocalError) -> NoReturn:
 
 
 def _refuse_half_made(context: Any, error: BootRefused, inputs: Mapping[str, Any]) -> NoReturn:
-    """It exists and does not work: the engine keeps it, and the next run goes on from there."""
+    """Reports a resource that exists but doesn't work; the engine keeps it for the next run."""
     detail = provider_pb2.ErrorResourceInitFailed(
         id=error.resource_id,
         properties=_struct({**inputs, **error.outputs}),
@@ -174,7 +174,7 @@ def _refuse_half_made(context: Any, error: BootRefused, inputs: Mapping[str, Any
 
 @contextmanager
 def serve(cloud: Cloud, *, folder: Path) -> Iterator[str]:
-    """Serve all packages on free ports. Gives what PULUMI_DEBUG_PROVIDERS must be."""
+    """Serves all packages on free ports, and yields the value for PULUMI_DEBUG_PROVIDERS."""
     servers, ports = [], []
     for package in PACKAGES:
         server = grpc.server(ThreadPoolExecutor(max_workers=16))

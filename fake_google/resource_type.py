@@ -1,4 +1,4 @@
-"""A row of the table in `fake_google/resource_types.py`: what is known of one resource type."""
+"""The description of a resource type, a row of the table in `fake_google/resource_types.py`."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ Outputs = dict[str, Any]
 
 
 class Make(Protocol):
-    """Make it, or bring what is there to these inputs. Answers its id and its outputs."""
+    """Creates or updates a resource, and returns its id and its outputs."""
 
     def __call__(self, cloud: Cloud, name: str, inputs: Inputs, /) -> tuple[str, Outputs]: ...
 
 
 class Delete(Protocol):
-    """`olds` is what the caller's state has, `inputs` what really holds."""
+    """Deletes a resource. `olds` are from the caller's state, `inputs` are the real inputs."""
 
     def __call__(self, cloud: Cloud, olds: Inputs, inputs: Inputs, /) -> None: ...
 
 
 def _goes_with_others(_cloud: Cloud, _olds: Inputs, _inputs: Inputs) -> None:
-    """Nothing but the record of it."""
+    """Deletes nothing besides the record."""
 
 
 @dataclass(frozen=True)
 class Kind:
     make: Make
     delete: Delete = _goes_with_others
-    # What only one can have; a second one with it is refused.
+    # A key that only one resource can have; a second resource with it is refused.
     taken: Callable[[Cloud, Inputs], str] | None = None
-    # A change of one of these replaces it; None: of any.
+    # Inputs whose change replaces the resource; None: all of them.
     immutable: frozenset[str] | None = frozenset()
-    # What else of them a change replaces it for.
+    # More inputs whose change from old to new replaces the resource.
     replaces: Callable[[Inputs, Inputs], frozenset[str]] = lambda _old, _new: frozenset()
-    # The API that a call of it needs.
+    # The API that must be on.
     api: str = ""
-    # A value that is in the caller's state alone; one without a state gets the same again.
+    # Whether the value is only in the caller's state; without a state, it is stored here.
     kept: bool = False
-    # The id of what `pulumi import` is given another name for, and inputs that Google tells nobody.
+    # Converts the name given to `pulumi import` into the id; inputs that Google doesn't return.
     imported: Callable[[str], str] = lambda given: given
     untold: frozenset[str] = frozenset()
-    # Outputs that a change makes anew.
+    # Outputs that every change renews.
     renewed: frozenset[str] = frozenset()
-    # Adds what the provider itself works out from the inputs and the project's folder.
+    # Adds values that the provider derives from the inputs and the project's folder.
     check: Callable[[Inputs, Path], Outputs] = field(default=lambda inputs, _: dict(inputs))
-    # Differences that the provider overlooks.
+    # Returns whether the provider ignores the difference between two values.
     same: Callable[[str, Any, Any], bool] = field(default=lambda _, old, new: bool(old == new))
 
 
 def last(reference: str) -> str:
-    """The short id out of a full resource name."""
+    """Returns the last part of a full resource name."""
     return reference.rpartition("/")[2]

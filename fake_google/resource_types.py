@@ -1,7 +1,7 @@
-"""The resource types: how each is made, changed and deleted here, and what Google refuses.
+"""The resource types: how each is created, changed and deleted here, and what Google refuses.
 
-`fake_google/cloud.py` keeps what exists; `KINDS` at the end is the table. Properties have the
-provider's names. Which of them can't be changed in place is from the providers' own schemas
+`fake_google/cloud.py` keeps the existing resources; `KINDS` at the end is the table. Properties
+have the provider's names. The providers' own schemas say which can't be changed in place
 (`ForceNew`), https://github.com/hashicorp/terraform-provider-google.
 """
 
@@ -94,7 +94,7 @@ def _email(cloud: Cloud, inputs: Inputs) -> str:
 
 
 def _delete_account(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
-    """Another account of the same name has none of its rights.
+    """Deletes an account. A new account with the same name doesn't get its grants.
 
     https://cloud.google.com/iam/docs/service-accounts-delete-undelete
     """
@@ -111,7 +111,7 @@ def _delete_account(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
 
 
 def _exists(cloud: Cloud, email: str) -> bool:
-    """Of other projects' accounts nothing is known here, so they do."""
+    """Returns whether an account exists; accounts of other projects always do."""
     domain = email.partition("@")[2]
     ours = domain == f"{cloud.project}.iam.gserviceaccount.com" or (
         email.startswith(f"service-{PROJECT_NUMBER}@")
@@ -191,7 +191,7 @@ def _delete_version(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
 # Cloud Storage
 
 
-# https://cloud.google.com/storage/docs/soft-delete: what a bucket has that says nothing.
+# A bucket's default: https://cloud.google.com/storage/docs/soft-delete.
 _SOFT_DELETE_SECONDS = 7 * 24 * 3600
 
 
@@ -235,7 +235,7 @@ def _delete_bucket(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
     cloud.store.delete_bucket(name)
 
 
-# Images: nothing is built here; the digest is the source's
+# Images: nothing is built here; the digest is that of the source
 
 
 def _repository(cloud: Cloud, inputs: Inputs) -> str:
@@ -250,7 +250,7 @@ def _make_repository(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Out
 
 
 def _with_digest(inputs: Inputs, folder: Path) -> Outputs:
-    """The provider hashes what Docker would be given; here, all of it but caches."""
+    """Adds a digest of all files but caches; the provider hashes Docker's build context."""
     context = folder / inputs["build"]["context"]
     digest = hashlib.sha256()
     for path in sorted(context.rglob("*")):
@@ -270,7 +270,7 @@ def _same_image(key: str, old: Any, new: Any) -> bool:
 
 
 def _command(_cloud: Cloud, name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    """Stands for a build by Google: an image is named, and its digest is printed."""
+    """Stands for a build by Google, which prints the image's name with its digest."""
     image = inputs["environment"]["IMAGE"]
     digest = hashlib.sha256(image.encode()).hexdigest()
     return f"{name}-{digest[:8]}", {"stdout": f"{_untagged(image)}@sha256:{digest}\n"}

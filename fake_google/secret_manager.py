@@ -1,4 +1,4 @@
-"""Secret Manager: versions of secrets, for whoever the declared policy lets in.
+"""Secret Manager: secret versions, readable by the accounts that the declared policy allows.
 
 https://cloud.google.com/secret-manager/docs/reference/rest/v1/projects.secrets.versions/access
 """
@@ -22,7 +22,7 @@ _FILE = "secrets.json"
 
 
 class Secrets:
-    """Every version that was ever added, so that a revision can be rolled back to its secrets."""
+    """Keeps every version that was ever added, so that a rolled-back revision finds its secrets."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -33,7 +33,7 @@ class Secrets:
         self._state.save(_FILE, self._content)
 
     def add_version(self, secret_id: str, payload: bytes, *, enabled: bool = True) -> str:
-        """A new version, unless the newest one holds the same: a second start changes nothing."""
+        """Adds a version unless the newest has the same value: a restart changes nothing."""
         versions = self._content[secret_id]
         entry = {
             "data": base64.b64encode(payload).decode(),
@@ -47,7 +47,7 @@ class Secrets:
         return newest
 
     def destroy_version(self, secret_id: str, version: str) -> None:
-        """Its number stays, its value does not."""
+        """Deletes a version's value; its number stays taken."""
         if secret_id in self._content:
             self._content[secret_id][version] = {"data": "", "state": "DESTROYED"}
             self._state.save(_FILE, self._content)
@@ -61,7 +61,7 @@ class Secrets:
 
 
 def newest(state: State, secret_id: str) -> str:
-    """A secret's value, for this computer's own user."""
+    """Returns the newest value of a secret, for this computer's own user."""
     versions = state.load(_FILE)[secret_id]
     return base64.b64decode(versions[str(len(versions))]["data"]).decode()
 

@@ -1,11 +1,11 @@
-"""The `.local/` directory: what outlives a run, and which processes belong to us.
+"""The `.local/` directory: data that outlasts a run, and the processes that belong to it.
 
 ```
-lock              held (flock) by the one supervisor that runs
-supervisor.json   that supervisor: its process, address and outputs
-processes.json    the programs it started, to be found again after a kill -9
-env               what a client needs, for `source`
-settings.json     what `make rotate` has set, for every later run
+lock              held (flock) by the running supervisor
+supervisor.json   the supervisor's process, address and outputs
+processes.json    the programs that it started, to find them after a kill -9
+env               a client's settings, for `source`
+settings.json     settings of `make rotate`, for all later runs
 *.json, keys/     random values, secrets, signing keys: mode 0600
 postgres/ storage/ log/ home/
 ```
@@ -32,12 +32,12 @@ SETTINGS = "settings.json"
 
 
 class LocalError(Exception):
-    """What went wrong and what to do about it, for the person at the terminal."""
+    """Tells the user what went wrong and what to do about it."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process that can be told from a later one with the same id."""
+    """A process, distinguishable from a later one with the same id."""
 
     pid: int
     started: str
@@ -45,7 +45,7 @@ class Process:
 
     @classmethod
     def of(cls, pid: int) -> Process | None:
-        """The live process with this id."""
+        """Returns the running process with this id, or None."""
         proc = Path("/proc") / str(pid)
         try:
             if Path("/proc/self/stat").exists():
@@ -71,7 +71,7 @@ class Process:
         return found is not None and found.started == self.started and self.command in found.command
 
     def send(self, signum: signal.Signals, *, patience: float) -> bool:
-        """Signal it and wait. A process that only has the same id is left alone."""
+        """Sends a signal and waits. A different process with the same id gets no signal."""
         if self.alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signum)
@@ -81,7 +81,7 @@ class Process:
         return not self.alive()
 
     def stop(self, *, how: signal.Signals, seconds: float) -> None:
-        """End it politely, then by force."""
+        """Stops the process with the signal, then with SIGKILL."""
         if not self.send(how, patience=seconds):
             self.send(signal.SIGKILL, patience=5)
 
@@ -90,7 +90,7 @@ class State:
     """One `.local/` directory."""
 
     def __init__(self, root: Path, *, lock: int | None = None) -> None:
-        """`lock`: taken by the process that started this one, which hands it on."""
+        """`lock` is a lock that the parent process has taken and passes on."""
         self.root = root.resolve()
         self.lock = lock
         if lock is not None:
@@ -98,7 +98,7 @@ class State:
 
     @property
     def digest(self) -> str:
-        """Tells the clones of one computer apart in the names of shared directories."""
+        """Returns a name for shared directories that differs between clones on one computer."""
         return hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
 
     def path(self, *parts: str) -> Path:
@@ -110,10 +110,10 @@ class State:
         return path
 
     def create(self) -> None:
-        """Others may pass through to what is theirs (a database's user), never look around."""
+        """Creates the directory. The database's user may pass through it, but not list it."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            # It marks a directory as ours, which `clean` may remove.
+            # The file marks the directory as ours, so that `clean` may remove it.
             if not self.path("lock").exists():
                 if any(self.root.iterdir()):
                     raise LocalError(
@@ -146,7 +146,7 @@ class State:
         self.write(name, json.dumps(content, indent=1))
 
     def write(self, name: str, text: str) -> None:
-        """Whole or not at all, for the owner's eyes alone."""
+        """Writes a file atomically, readable only by the owner."""
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary = path.with_name(path.name + ".new")
@@ -158,7 +158,7 @@ class State:
     # One supervisor at a time
 
     def acquire(self) -> bool:
-        """Become the one supervisor. The kernel lets go of the lock however the process ends."""
+        """Takes the supervisor's lock, which the kernel releases when the process ends."""
         descriptor = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -189,10 +189,13 @@ class State:
     def remember(
         self, name: str, pid: int, *, command: str, how: signal.Signals, seconds: float
     ) -> None:
-        """`command`: a part of its command line. Just after a start the kernel may not know it."""
+        """Records a process. `command` is a part of its command line.
+
+        Just after a start, the kernel may not know the command line yet.
+        """
         found = Process.of(pid)
         if found is None:
-            return  # It has ended already, and whoever started it sees why.
+            return  # It has ended already, and the code that started it reports why.
         process = replace(found, command=command)
         known = self.load("processes.json")
         known[name] = {**asdict(process), "how": int(how), "seconds": seconds}
@@ -201,12 +204,12 @@ class State:
     def forget(self, name: str) -> None:
         known = self.load("processes.json")
         known.pop(name, None)
-        # A full disk keeps nothing from being stopped: a process that has ended is left alone.
+        # Stop processes even if the disk is full; a stale entry does no harm.
         with contextlib.suppress(OSError):
             self.save("processes.json", known)
 
     def stop_remembered(self) -> list[str]:
-        """End what a killed supervisor left behind, the last started first."""
+        """Stops the processes that a killed supervisor left behind, the newest first."""
         stopped = []
         for name, entry in reversed(self.load("processes.json").items()):
             process = Process(entry["pid"], entry["started"], entry["command"])
@@ -219,7 +222,7 @@ class State:
     # Directories elsewhere
 
     def outside(self, path: Path, *, mode: int) -> Path:
-        """A directory outside `.local/`, ours alone, that `clean` removes too."""
+        """Creates a private directory outside `.local/`, which `clean` also removes."""
         try:
             path.mkdir(mode=mode)
         except FileExistsError:
@@ -235,14 +238,14 @@ class State:
         return path
 
     def short_directory(self) -> Path:
-        """For Unix sockets, whose paths have at most 103 bytes on macOS and 107 on Linux."""
+        """Creates a directory for Unix sockets: paths have at most 103 bytes (macOS) or 107."""
         return self.outside(Path("/tmp") / f"mlflow-gcp-{os.getuid()}-{self.digest}", mode=0o711)  # noqa: S108
 
     def cloudsql_root(self) -> Path:
         return self.short_directory() / "sql"
 
     def clean(self) -> None:
-        """Also what is damaged, which nothing else gets rid of."""
+        """Deletes the directory, even if it is damaged."""
         if not self.root.exists():
             return
         if not self.path("lock").exists():

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Plain REST with curl: an experiment, a run, a metric, a file up and down. Needs curl 7.76 or later.
+# Plain REST with curl: an experiment, a run, a metric, a file up and down. Requires curl 7.76+.
 # https://mlflow.org/docs/latest/api_reference/rest-api.html
 set -eu
 stop() { echo "$*" >&2 && exit 1; }
@@ -13,10 +13,10 @@ printf '%s\n' "$MLFLOW_TRACKING_URI" |
 api=$MLFLOW_TRACKING_URI/api/2.0
 experiment=${MLFLOW_EXPERIMENT_NAME:-gallery}
 
-# As a string of JSON and of curl's settings.
+# Quotes a value as a string for JSON and for curl's settings.
 quoted() { printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g')"; }
 
-# The password comes on standard input: everybody on this computer sees a program's arguments.
+# curl reads the password from standard input: all users of a computer can see arguments.
 call() {
     printf 'user = %s\n' "$(quoted "$MLFLOW_TRACKING_USERNAME:$MLFLOW_TRACKING_PASSWORD")" |
         curl --config - --silent --show-error --fail-with-body --max-time 60 "$@"

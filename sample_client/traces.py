@@ -1,7 +1,4 @@
-"""Traces of a function that answers questions: spans, tokens and a person's feedback.
-
-No real model is called.
-"""
+"""Traces of a function that answers questions: spans, tokens and feedback. No model is called."""
 
 import os
 import re

@@ -1,1 +1,1 @@
-"""Identity and Access Management: who may do what."""
+"""Identity and Access Management: policies, custom roles, identity pools and signatures."""

@@ -1,10 +1,10 @@
-"""The part of the Common Expression Language that conditions on identity providers are written in.
+"""Parses and evaluates the part of the Common Expression Language that our conditions use.
 
 https://github.com/google/cel-spec/blob/master/doc/langdef.md
 
 Strings, lists, `==`, `!=`, `in`, `+`, `!`, `&&`, `||`, `?:`, `startsWith`, `endsWith`. A missing
-field is an error, which is neither true nor false: `&&` and `||` absorb an error only if their
-other side alone decides.
+field is an error, which is neither true nor false: `&&` and `||` absorb an error only if the other
+side alone decides the result.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _LITERALS = {"true": True, "false": False}
 
 
 class Malformed(Exception):
-    """The expression itself is wrong, or beyond what is understood here."""
+    """The expression is wrong, or uses something that isn't supported here."""
 
 
 class Failed(Exception):
-    """It has no value for what it was asked about."""
+    """The expression has no value for the given input."""
 
 
 def parse(source: str) -> Expression:
@@ -42,7 +42,7 @@ def parse(source: str) -> Expression:
 
 
 class _Parser:
-    """Recursive descent, one method for each level of precedence."""
+    """A recursive descent parser, with one method for each level of precedence."""
 
     def __init__(self, source: str) -> None:
         self._source, self._tokens, self._at = source, _tokens(source), 0
@@ -160,7 +160,7 @@ def _tokens(source: str) -> list[str]:
 
 
 def _decided_by(decisive: bool, left: Expression, right: Expression, sign: str) -> Expression:
-    """`&&` and `||`: if either side is `decisive`, so is the whole, whatever the other side."""
+    """Returns `&&` or `||`: if either side is `decisive`, it decides the result."""
 
     def evaluate(values: Values) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""Custom roles of the project, with what Google and its provider do with deleted ones.
+"""The project's custom roles, and how Google and the provider handle deleted ones.
 
 https://cloud.google.com/iam/docs/creating-custom-roles
 """
@@ -44,7 +44,7 @@ def make_role(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     if not permissions:
         raise Refused("Error: Not enough list items: permissions requires at least 1.")
     if deleted := cloud.deleted_roles.get(name):
-        # Within the time the provider undeletes it and then updates it.
+        # Before that, the provider undeletes the role and then updates it.
         # https://github.com/hashicorp/terraform-provider-google/blob/main/google/services/resourcemanager/resource_google_project_iam_custom_role.go
         if UNDELETED_FOR <= datetime.now(UTC) - deleted < TAKEN_FOR:
             raise Refused(
@@ -57,19 +57,19 @@ def make_role(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
 
 
 def _is_permission(text: str) -> bool:
-    """Whether Google has it, as far as that is known here: of IAM's own, all that matter."""
+    """Returns whether the permission exists; only IAM's own permissions are checked here."""
     known = text in frozenset[str]().union(*ROLES.values())
     return known or (_PERMISSION.fullmatch(text) is not None and not text.startswith("iam."))
 
 
 def delete_role(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
-    """Its grants stay, without effect until the role is undeleted."""
+    """Deletes a role. Its grants stay, without effect until the role is undeleted."""
     name = role_name(cloud, inputs)
     cloud.policy.custom_roles.pop(name, None)
     cloud.deleted_roles[name] = datetime.now(UTC)
 
 
 def check_exists(cloud: Cloud, role: str) -> None:
-    """Google's own roles aren't all known here; a project's are those that it has made."""
+    """Checks that a custom role exists. Google's own roles aren't all known here."""
     if role.startswith("projects/") and role not in cloud.policy.custom_roles:
         raise NotFound(f"Error 400: Role ({role}) does not exist in the resource's hierarchy.")

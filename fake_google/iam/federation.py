@@ -1,4 +1,4 @@
-"""Workload identity pools: what Google refuses of them, and which tokens they accept.
+"""Workload identity pools: how Google checks their settings, and which tokens they accept.
 
 https://cloud.google.com/iam/docs/reference/rest/v1/projects.locations.workloadIdentityPools
 """
@@ -50,7 +50,7 @@ def make_provider(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
     pool = pool_name(cloud, inputs)
     if not cloud.read(POOL, pool):
         raise NotFound(f"Error 404: Requested entity was not found: {pool}.")
-    # Of a provider that everybody's workflows are given tokens of.
+    # GitHub issues tokens to everyone's workflows, so Google requires a condition.
     if "github" in inputs["oidc"]["issuerUri"] and not inputs.get("attributeCondition"):
         raise Refused(
             "Error 400: The attribute condition must reference one of the provider's claims."
@@ -81,14 +81,14 @@ def _check_expressions(inputs: Inputs) -> None:
 
 @dataclass(frozen=True)
 class Federated:
-    """Whom a token stands for, once it was accepted."""
+    """The identity of an accepted token."""
 
     pool: str
     attributes: Mapping[str, str]
 
     @property
     def members(self) -> frozenset[str]:
-        """The members of grants that it is: https://cloud.google.com/iam/docs/principal-identifiers"""
+        """Returns its names in grants: https://cloud.google.com/iam/docs/principal-identifiers"""
         start = f"://iam.googleapis.com/{self.pool}/"
         return frozenset(
             {
@@ -104,7 +104,7 @@ class Federated:
 
 
 def exchange(pool: str, provider: Inputs, claims: Mapping[str, object]) -> Federated:
-    """Accepts the claims of a token whose signature holds, or refuses them, as Google's STS does.
+    """Accepts or refuses the claims of a token with a valid signature, as Google's STS does.
 
     https://cloud.google.com/iam/docs/workload-identity-federation#conditions
     """

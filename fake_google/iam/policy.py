@@ -1,4 +1,4 @@
-"""Who may do what, by the IAM members that the program declares and by nothing else.
+"""Decides who may do what, only from the IAM members that the program declares.
 
 https://cloud.google.com/iam/docs/policies and https://cloud.google.com/iam/docs/roles-permissions
 """
@@ -16,7 +16,7 @@ _OBJECT_USER = frozenset(
     | {_UPLOADS + verb for verb in ("abort", "create", "list", "listParts")}
 )
 
-# Only what our program or its neighbours could sensibly grant. Any other role grants nothing.
+# Only roles that our program could sensibly grant, and similar ones. Others grant nothing.
 ROLES: dict[str, frozenset[str]] = {
     "roles/secretmanager.secretAccessor": frozenset({"secretmanager.versions.access"}),
     "roles/storage.objectViewer": frozenset({_OBJECTS + "get", _OBJECTS + "list"}),
@@ -43,7 +43,7 @@ ROLES: dict[str, frozenset[str]] = {
             "artifactregistry.repositories.uploadArtifacts",
         }
     ),
-    # Nothing here asks for what it permits.
+    # No stand-in checks this role's permissions.
     "roles/logging.logWriter": frozenset(),
 }
 
@@ -51,7 +51,7 @@ EVERYONE = "allUsers"
 
 
 class UnsupportedCondition(Exception):
-    """An IAM condition that cannot be judged here, so that nobody is let in by mistake."""
+    """An IAM condition that can't be evaluated here; it is refused rather than ignored."""
 
     def __init__(self, expression: str) -> None:
         super().__init__(
@@ -73,7 +73,7 @@ class Resource:
 
 @dataclass(frozen=True)
 class Condition:
-    """Attributes that have to be equal, all of them."""
+    """Attributes that must all be equal."""
 
     wanted: tuple[tuple[str, str], ...]
 
@@ -97,7 +97,7 @@ class Condition:
 class Grant:
     role: str
     member: str
-    # None: the whole project, as a project's own policy grants.
+    # None: the whole project, as in a project's policy.
     resource: Resource | None = None
     condition: Condition | None = None
 
@@ -110,7 +110,7 @@ class Grant:
 @dataclass
 class Policy:
     grants: list[Grant] = field(default_factory=list)
-    # By full name, projects/PROJECT/roles/ID: those of the project that aren't deleted.
+    # The project's custom roles that aren't deleted, by full name, projects/PROJECT/roles/ID.
     custom_roles: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def add(self, grant: Grant) -> None:
@@ -124,14 +124,14 @@ class Policy:
         return self.custom_roles.get(role) or ROLES.get(role, frozenset())
 
     def allowed(self, identity: str | None, permission: str, resource: Resource) -> bool:
-        """Identity: an e-mail address, or None for a caller without credentials."""
+        """`identity` is an e-mail address, or None for a caller without credentials."""
         members = {EVERYONE}
         if identity is not None:
             members |= {f"serviceAccount:{identity}", f"user:{identity}", "allAuthenticatedUsers"}
         return not members.isdisjoint(self.holders(permission, resource))
 
     def holders(self, permission: str, resource: Resource) -> list[str]:
-        """The members that have it, in the order in which they were given it."""
+        """Returns the members with the permission, in the order of their grants."""
         return [
             grant.member
             for grant in self.grants
@@ -171,7 +171,7 @@ def run_service(project: str, location: str, name: str) -> Resource:
 
 
 def web_service(number: str, location: str, name: str) -> Resource:
-    """A Cloud Run service as Identity-Aware Proxy names it, by the project's number alone.
+    """Returns a Cloud Run service as Identity-Aware Proxy names it, with the project's number.
 
     https://cloud.google.com/iap/docs/reference/rest/v1/v1/setIamPolicy
     """

@@ -1,9 +1,9 @@
-"""IAM's signBlob: a signature by a service account that has no key anyone could download.
+"""IAM's signBlob: signs as a service account without a downloadable key.
 
 https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts
 
-Its neighbours, which create tokens, are refused as Google refuses them. Nothing here may call them:
-with the right to, the answer is that they aren't imitated.
+The neighbouring methods, which create tokens, are refused as Google refuses them. Nothing may call
+them here: a caller with the permission is told that they aren't imitated.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PERMISSIONS = {
 
 
 class Keys:
-    """One RSA key for each account, made once: an issued URL stays good over a restart."""
+    """One RSA key for each account, generated once, so that signed URLs survive a restart."""
 
     def __init__(self, state: State) -> None:
         self._state = state

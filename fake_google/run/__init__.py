@@ -1,1 +1,1 @@
-"""Cloud Run: services, and the processes of their containers."""
+"""Cloud Run: services, and their containers' processes."""

@@ -1,4 +1,4 @@
-"""Cloud Run: one container's process, its probes, its log and its end.
+"""Cloud Run: runs a container's process, with its probes and its log.
 
 https://cloud.google.com/run/docs/container-contract,
 https://cloud.google.com/run/docs/configuring/healthchecks
@@ -23,14 +23,14 @@ from typing import IO, Any
 
 from fake_google.state import LocalError, State
 
-# What Cloud Run gives a container between SIGTERM and SIGKILL.
+# Cloud Run's time between SIGTERM and SIGKILL.
 GRACE_SECONDS = 10
 _MAX_RESTARTS = 3
 _LOG_BYTES = 16 << 20
 
 
 class BootFailed(LocalError):
-    """The server ended, or did not answer its startup probe in time."""
+    """The server ended, or didn't respond to its startup probe in time."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,16 @@ class Probe:
             with _DIRECT.open(request, timeout=self.timeout) as answer:
                 return 200 <= int(answer.status) < 400
         except (OSError, http.client.HTTPException):
-            # What isn't HTTP is another program's, which had the port a moment ago.
+            # A response that isn't HTTP is from another program, which used the port before.
             return False
 
 
-# A proxy in the environment is not for this computer's own addresses.
+# A proxy in the environment can't reach this computer's own addresses.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def describe(line: str) -> tuple[str, str]:
-    """A log line as severity and short text; Cloud Logging's fields where it is JSON."""
+    """Returns a log line's severity and text, from Cloud Logging's fields if it is JSON."""
     try:
         entry = json.loads(line)
     except ValueError:
@@ -87,7 +87,7 @@ def described(entry: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def stamped(line: bytes) -> bytes:
-    """With the time that it came, which Cloud Logging gives an entry that has none."""
+    """Adds the time of arrival to a line without a time, as Cloud Logging does."""
     if not line.startswith(b'{"'):
         return line
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -110,7 +110,7 @@ class Service:
     ) -> None:
         self._state, self._name, self._command = state, name, list(command)
         self._environment, self._say = dict(environment), say
-        # Cloud Run's default is a TCP probe; an address that answers anything is as good.
+        # Cloud Run's default is a TCP probe; any HTTP response proves as much.
         self._startup = startup or Probe(path="/", period=240, timeout=240, failures=1)
         self._liveness = liveness
         self.address = f"http://127.0.0.1:{port}"
@@ -129,7 +129,7 @@ class Service:
         threading.Thread(target=self._watch, name="liveness", daemon=True).start()
 
     def _spawn(self) -> None:
-        """Start the process and come back when its startup probe passes."""
+        """Starts the process, and returns when its startup probe succeeds."""
         self._last_error = ""
         process = self._process = subprocess.Popen(
             self._command,
@@ -138,7 +138,7 @@ class Service:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the supervisor, which ends things in order
+            start_new_session=True,  # only the supervisor gets Ctrl-C, and stops things in order
         )
         assert process.stdout is not None  # noqa: S101
         reader = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
@@ -174,7 +174,7 @@ class Service:
         with self.log.open("ab", buffering=0) as log:
             self.log.chmod(0o600)
             for line in stream:
-                # On a full disk the log has holes, and the server goes on.
+                # On a full disk, the log has gaps, and the server continues.
                 with contextlib.suppress(OSError):
                     log.write(stamped(line))
                 severity, text = describe(line.decode(errors="replace").rstrip())
@@ -183,10 +183,10 @@ class Service:
                 self._say(f"{severity.lower():8} {text}")
 
     def _watch(self) -> None:
-        """The liveness probe, and a container that ends by itself is started again."""
+        """Runs the liveness probe, and restarts a container that has ended."""
         probe, failures, restarts = self._liveness, 0, 0
         asked = time.monotonic()
-        # That it has ended is seen at once, however seldom it is asked.
+        # Exits are noticed within a second, whatever the probe's period.
         while not self._stopping.wait(min(probe.period, 1) if probe else 1):
             process = self._process
             code = process.poll() if process else None
@@ -229,14 +229,14 @@ class Service:
         self._state.forget(self._name)
 
     def stop(self) -> None:
-        """SIGTERM and Cloud Run's ten seconds."""
+        """Stops the container with SIGTERM and, after ten seconds, SIGKILL, as Cloud Run does."""
         self._retired = True
         self._terminate()
 
 
 def base_environment(home: Path) -> dict[str, str]:
-    """What a container has without being told, and nothing of this computer's user.
+    """Returns the variables that every container has, and none of this computer's user.
 
-    HOME is empty, or google-auth would find the user's own credentials there.
+    HOME is an empty folder: in the user's home, google-auth would find the user's credentials.
     """
     return {"PATH": os.defpath, "HOME": str(home), "LANG": "C.UTF-8"}

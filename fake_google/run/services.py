@@ -1,4 +1,4 @@
-"""Cloud Run: the service, what it boots with, and the connector's sockets.
+"""Cloud Run: services, their environment, and the connector's sockets.
 
 https://cloud.google.com/run/docs/reference/rest/v2/projects.locations.services
 """
@@ -57,7 +57,7 @@ def make_service(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs
         **_declared_environment(container),
         "PORT": str(cloud.container.port),
         "BIND_ADDRESS": "127.0.0.1",
-        # Grants act at once here.
+        # Grants take effect at once here.
         "BOOT_PATIENCE": "10",
         "K_SERVICE": name,
         "K_REVISION": f"{name}-00001-local",
@@ -68,7 +68,7 @@ def make_service(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs
         "IAM_CREDENTIALS_ENDPOINT": cloud.iam_credentials_endpoint,
         "CLOUDSQL_ROOT": str(cloud.cloudsql_root()),
     }
-    # A service answers under its own address, and this one's is not a name under run.app.
+    # The service must accept its own address, which isn't a name under run.app here.
     if hosts := environment.get("MLFLOW_SERVER_ALLOWED_HOSTS"):
         environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = f"{hosts},127.0.0.1,localhost"
     _mount_sockets(cloud, template, container, email)
@@ -113,7 +113,7 @@ _LET_IN = {
 
 
 def callers(cloud: Cloud, inputs: Inputs) -> list[str]:
-    """Who gets as far as the server's own question for the password."""
+    """Returns the callers that reach the server, which then asks for the password."""
     location = inputs.get("location") or cloud.region
     service = iam.run_service(cloud.project, location, inputs["name"])
     invokers = cloud.policy.holders("run.routes.invoke", service)
@@ -138,7 +138,7 @@ def _declared_environment(container: Inputs) -> dict[str, str]:
 
 
 def _unreadable(cloud: Cloud, container: Inputs, email: str) -> list[str]:
-    """What the server's boot would stop at, where no server is started."""
+    """Returns the secrets that would make the server's boot fail, if no server is started."""
     said = []
     for key, reference in _declared_environment(container).items():
         if not key.endswith("_SECRET"):
@@ -155,7 +155,7 @@ def _unreadable(cloud: Cloud, container: Inputs, email: str) -> list[str]:
 def _connections(
     cloud: Cloud, template: Inputs, container: Inputs, email: str
 ) -> list[tuple[str, str]]:
-    """Each instance that Cloud Run's connector is told to connect: why it can't, and its name.
+    """Returns, for each instance to connect to, why Cloud Run's connector can't, and its name.
 
     https://cloud.google.com/sql/docs/postgres/connect-run
     """
@@ -190,7 +190,7 @@ def _connections(
 
 
 def _reaches(cloud: Cloud, template: Inputs, instance: str) -> bool:
-    """Cloud Run's connector takes the public address if there is one."""
+    """Returns whether the connector reaches an instance; it prefers the public address."""
     live = cloud.read("gcp:sql/databaseInstance:DatabaseInstance", instance)
     settings = live.inputs.get("settings") or {} if live else {}
     configuration = settings.get("ipConfiguration") or {}
@@ -201,7 +201,7 @@ def _reaches(cloud: Cloud, template: Inputs, instance: str) -> bool:
 
 
 def _mount_sockets(cloud: Cloud, template: Inputs, container: Inputs, email: str) -> None:
-    """The connector's socket for each instance that the account may connect to."""
+    """Creates the connector's socket for each instance that the account may connect to."""
     root = cloud.cloudsql_root()
     root.mkdir(exist_ok=True, mode=0o700)
     for stale in root.iterdir():

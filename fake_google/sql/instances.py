@@ -1,4 +1,4 @@
-"""Cloud SQL: instances, databases and users, with what its Admin API refuses.
+"""Cloud SQL: instances, databases and users, checked as its Admin API does.
 
 https://cloud.google.com/sql/docs/postgres/admin-api/rest/v1
 """
@@ -75,7 +75,7 @@ def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
 def _check_tier(settings: Settings, edition: str | None) -> None:
     """https://cloud.google.com/sql/docs/postgres/editions-intro"""
     plus = settings.tier.startswith("db-perf-optimized-N-")
-    # From PostgreSQL 16 on the default is ENTERPRISE_PLUS.
+    # Since PostgreSQL 16 the default is ENTERPRISE_PLUS.
     wanted = edition or ("ENTERPRISE_PLUS" if settings.major >= 16 else "ENTERPRISE")
     small = re.fullmatch(r"db-(f1-micro|g1-small|custom-\d+-\d+)", settings.tier)
     if wanted != ("ENTERPRISE_PLUS" if plus else "ENTERPRISE") or not (plus or small):
@@ -86,7 +86,7 @@ def _check_tier(settings: Settings, edition: str | None) -> None:
 
 
 def same_instance(key: str, old: Any, new: Any) -> bool:
-    """A disk that is larger than declared has grown by itself."""
+    """Ignores a disk that is larger than declared, because it has grown automatically."""
     if key == "settings" and new.get("diskAutoresize") is not False:
         sizes = [int(each["diskSize"]) for each in (old, new) if each.get("diskSize")]
         return bool(old == ({**new, "diskSize": max(sizes)} if sizes else new))
@@ -94,7 +94,7 @@ def same_instance(key: str, old: Any, new: Any) -> bool:
 
 
 def leaves_network(old: Inputs, new: Inputs) -> frozenset[str]:
-    """A private address is for good: `privateNetworkCustomizeDiff` of the provider."""
+    """Removing a private address replaces: `privateNetworkCustomizeDiff` of the provider."""
 
     def network(inputs: Inputs) -> str:
         configuration = (inputs.get("settings") or {}).get("ipConfiguration") or {}
@@ -147,7 +147,7 @@ def make_user(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
 
 
 def imported_user(given: str) -> str:
-    """Its id, of `project/instance/name`."""
+    """Returns a user's id from `project/instance/name`."""
     _project, instance, name = given.split("/")
     return f"{name}//{instance}"
 

@@ -1,4 +1,4 @@
-"""Cloud SQL for PostgreSQL: a PostgreSQL server of this computer, set up as Cloud SQL does it.
+"""Cloud SQL for PostgreSQL: a PostgreSQL server on this computer, configured as Cloud SQL does.
 
 https://cloud.google.com/sql/docs/postgres/users (roles),
 https://cloud.google.com/sql/docs/postgres/configure-ssl-instance (`ssl_mode`),
@@ -40,7 +40,7 @@ _STOP_SECONDS = 20
 
 
 def max_connections(tier: str) -> int:
-    """What Cloud SQL allows by default, by the memory of the tier."""
+    """Returns Cloud SQL's default for the tier's memory."""
     small = {"db-f1-micro": 25, "db-g1-small": 50}
     if tier in small:
         return small[tier]
@@ -56,7 +56,7 @@ def max_connections(tier: str) -> int:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the program declares of an instance and what can be had on one computer."""
+    """The declared settings of an instance that one computer can imitate."""
 
     connection_name: str
     major: int
@@ -71,7 +71,7 @@ class Settings:
         return self.connection_name.rpartition(":")[2]
 
     def access(self) -> str:
-        """`pg_hba.conf`. Cloud SQL's own connections and the connectors' come by the socket."""
+        """Returns `pg_hba.conf`. Cloud SQL's own and connectors' connections use the socket."""
         lines = ["local all all scram-sha-256"]
         if not self.connector_required:
             plain = self.ssl_mode == "ALLOW_UNENCRYPTED_AND_ENCRYPTED"
@@ -93,7 +93,7 @@ class Installation:
 
 @dataclass(frozen=True)
 class User:
-    """Whom PostgreSQL runs as where the supervisor is root, which PostgreSQL refuses."""
+    """The user that PostgreSQL runs as if the supervisor is root, which PostgreSQL refuses."""
 
     uid: int
     gid: int
@@ -115,7 +115,7 @@ class User:
 
 
 def _as(user: User | None) -> dict[str, Any]:
-    """Arguments for subprocess. The working directory is one that anyone can reach."""
+    """Returns arguments for subprocess, with a working directory that every user can access."""
     if user is None:
         return {"cwd": "/"}
     return {"cwd": "/", "user": user.uid, "group": user.gid, "extra_groups": []}
@@ -146,7 +146,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def installations() -> list[Installation]:
-    """Every PostgreSQL server on this computer, the one that came as a wheel first."""
+    """Returns all PostgreSQL installations on this computer, the one from a wheel first."""
     found = {}
     for directory in dict.fromkeys(_candidates()):
         try:
@@ -162,7 +162,7 @@ def installations() -> list[Installation]:
 
 
 def choose(installed: Sequence[Installation], *, wanted: int, data: int | None) -> Installation:
-    """The declared major version or the nearest, but only the one that can read the data."""
+    """Returns the declared major version or the nearest; existing data requires its version."""
     if data is not None:
         installed = [one for one in installed if one.major == data]
         if not installed:
@@ -180,7 +180,7 @@ def choose(installed: Sequence[Installation], *, wanted: int, data: int | None) 
 
 
 def _reason(said: str) -> str:
-    """The last thing that stopped it, in one line."""
+    """Returns the last error, in one line."""
     full = "No space left on device", "Disk quota exceeded", "Check free disk space"
     if any(words in said for words in full):
         return "the disk is full. It takes some 50 MB and what is logged: make room."
@@ -195,7 +195,7 @@ def _reaches(user: User | None, directory: Path) -> bool:
 
 
 class Postgres:
-    """One instance, running."""
+    """A running instance."""
 
     def __init__(self, *, state: State, settings: Settings, say: Callable[[str], None]) -> None:
         self._state, self.settings, self._say = state, settings, say
@@ -209,7 +209,7 @@ class Postgres:
         self._sockets.mkdir(exist_ok=True, mode=0o700)
         self._own(self._sockets)
 
-    # Where it lies and who owns it
+    # The data directory and its owner
 
     def _own(self, *paths: Path) -> None:
         if self._user:
@@ -217,7 +217,7 @@ class Postgres:
                 os.chown(path, self._user.uid, self._user.gid)
 
     def _place(self, wanted: Path) -> Path:
-        """The wanted directory, or one outside where the database's user can't get to that."""
+        """Returns the wanted directory, or one outside if the database's user can't access it."""
         wanted.parent.chmod(0o711)
         self._own(wanted)
         if _reaches(self._user, wanted):
@@ -229,12 +229,12 @@ class Postgres:
         return place
 
     def _outside(self) -> Path:
-        """Only root comes here. Not under /tmp or /var/tmp, where old files are cleared away."""
+        """Returns a directory outside, only as root; not in /tmp or /var/tmp, which get cleaned."""
         parent = next(path for path in (Path("/var/lib"), Path("/var")) if path.is_dir())
         return self._state.outside(parent / f"mlflow-gcp-{self._state.digest}", mode=0o711)
 
     def _runnable(self, installation: Installation) -> Path:
-        """The directory of programs, copied if the database's user can't reach it."""
+        """Returns the directory of programs, copied if the database's user can't access it."""
         test: list[Path | str] = [installation.bin / "postgres", "--version"]
         try:
             subprocess.run(test, capture_output=True, check=True, **_as(self._user))
@@ -255,7 +255,7 @@ class Postgres:
             self._state.save("postgres.json", passwords)
         return str(passwords[self.settings.name])
 
-    # Life
+    # Start and stop
 
     def start(self) -> None:
         stamp = self._data / "PG_VERSION"
@@ -323,8 +323,8 @@ class Postgres:
             raise LocalError(f"PostgreSQL could not make its database: {_reason(answer.stderr)}")
 
     def _configure(self) -> None:
-        """Written at each start, so that what is declared now holds now."""
-        # The same again after a restart: it is part of the socket's name.
+        """Writes the configuration at each start, so that the current declaration applies."""
+        # Keep the port after a restart, because it is part of the socket's name.
         if not self.port:
             self.port = free_port()
         certificate, key = self._data / "server.crt", self._data / "server.key"
@@ -333,7 +333,7 @@ class Postgres:
             self._own(certificate, key)
         flags: dict[str, str] = {
             "max_connections": str(max_connections(self.settings.tier)),
-            # Cloud SQL's own flags, such as cloudsql.iam_authentication, mean nothing here.
+            # PostgreSQL doesn't know Cloud SQL's own flags, such as cloudsql.iam_authentication.
             **{name: value for name, value in self.settings.flags if "." not in name},
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -344,7 +344,7 @@ class Postgres:
             "ssl_ca_file": certificate.name,
             "password_encryption": "scram-sha-256",
             "superuser_reserved_connections": "3",
-            # A crash of this computer may lose the last moments, never the database.
+            # A crash of this computer may lose the last transactions, but not the database.
             "fsync": "on",
             "synchronous_commit": "off",
             "log_line_prefix": "%m [%p] ",
@@ -380,7 +380,7 @@ class Postgres:
         raise LocalError(f"PostgreSQL did not start: {_reason(said)} Its log: {log}")
 
     def stop(self) -> None:
-        """The fast shutdown: sessions end, what is committed stays."""
+        """Stops with a fast shutdown: sessions end, committed data stays."""
         if self._child is None:
             return
         if self._child.poll() is None:
@@ -393,7 +393,7 @@ class Postgres:
         self._state.forget(f"PostgreSQL {self.settings.name}")
         self._child = None
 
-    # What the Admin API makes
+    # Objects that the Admin API creates
 
     def socket(self) -> Path:
         return self._sockets / f".s.PGSQL.{self.port}"
@@ -420,7 +420,7 @@ class Postgres:
                 connection.run(f"CREATE DATABASE {identifier} OWNER {OWNER}")
 
     def create_user(self, name: str, password: str) -> None:
-        """Not a superuser: a member of the role that owns the databases."""
+        """Creates a user, not a superuser but a member of the role that owns the databases."""
         with self.connection() as connection:
             identifier = pg8000.native.identifier(name)
             verb = "ALTER" if self._exists(connection, _ROLE, name) else "CREATE"
@@ -441,7 +441,7 @@ class Postgres:
         try:
             connection.run(statement)
         except pg8000.exceptions.DatabaseError as error:
-            # 'role "x" cannot be dropped because some objects depend on it', and its like.
+            # Such as 'role "x" cannot be dropped because some objects depend on it'.
             details = error.args[0]
             raise LocalError(f"Error 400: Invalid request: failed: {details['M']}.") from None
 
@@ -458,7 +458,7 @@ def _is_wrong_password(error: Exception) -> bool:
 
 
 class RecordedInstance:
-    """An instance that nobody connects to, so that none has to run."""
+    """An instance that is only recorded, because nothing connects to it."""
 
     def __init__(self, *, state: State, settings: Settings, say: Callable[[str], None]) -> None:
         self.settings = settings

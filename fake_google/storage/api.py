@@ -1,11 +1,11 @@
-"""Cloud Storage, the JSON and the XML API, as far as our server and its clients speak them.
+"""Cloud Storage's JSON and XML APIs, as far as our server and its clients use them.
 
 https://cloud.google.com/storage/docs/json_api/v1, https://cloud.google.com/storage/docs/xml-api
 
-fake-gcs-server would be the ready part, but it holds each object in memory (6.9 GB for an upload
-of 1 GiB, measured with 1.54), has no multipart uploads of the XML API
+fake-gcs-server exists, but it holds each object in memory (6.9 GB for an upload of 1 GiB, measured
+with 1.54), doesn't support the XML API's multipart uploads
 (https://github.com/fsouza/fake-gcs-server/issues/852) and checks neither tokens nor signatures.
-Here bodies are streamed both ways, and every request needs a right that the program declared.
+Here, bodies are streamed both ways, and every request requires a grant that the program declared.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _HEADERS = {
 
 
 class Refused(Exception):
-    """One refusal, in the words of both APIs."""
+    """A refusal, with the texts of both APIs."""
 
     def __init__(
         self, status: int, reason: str, code: str, message: str, details: str = "", **headers: str
@@ -97,7 +97,7 @@ def _not_here(request: web.Request) -> Refused:
 
 @dataclass
 class Session:
-    """A resumable upload under way, or the object that came out of it."""
+    """A resumable upload in progress, or the resulting object."""
 
     attributes: dict[str, Any]
     conditions: Mapping[str, str]
@@ -107,7 +107,7 @@ class Session:
 
 @dataclass
 class Multipart:
-    """A multipart upload of the XML API: parts by number, the last one sent counts."""
+    """A multipart upload of the XML API: parts by number; the last upload of a number counts."""
 
     attributes: dict[str, Any]
     parts: dict[int, Upload] = field(default_factory=dict)
@@ -164,11 +164,11 @@ class Storage:
                 return await self._object(request, method, caller, bucket, "/".join(parts))
         raise _not_here(request)
 
-    # Who may
+    # Permissions
 
     def _caller(self, request: web.Request) -> str | None:
         caller = self._identities.caller(request)
-        # The session's own address is the right to continue an upload.
+        # The session's address alone authorizes a client to continue an upload.
         if (
             caller is None
             and "Authorization" in request.headers
@@ -203,13 +203,13 @@ class Storage:
     def _existing(
         self, caller: str | None, bucket: str, name: str, query: Mapping[str, str]
     ) -> Object:
-        """The version that a query names, or else the live object."""
+        """Returns the version that the query names, or else the live object."""
         found = self._store.get(bucket, name)
         if generation := query.get("generation"):
             deleted = _is_true(query, "softDeleted")
             found = self._store.version(bucket, name, int(generation), deleted=deleted)
         if found is None:
-            # Whoever may not list learns nothing about what exists.
+            # Callers that may not list must not learn which objects exist.
             self._require(caller, "storage.objects.list", bucket)
             raise _no_such("object", f"{bucket}/{name}")
         return found
@@ -222,7 +222,7 @@ class Storage:
             self._require(caller, "storage.objects.delete", bucket)
 
     def _conditions(self, query: Mapping[str, str], found: Object | None) -> None:
-        """https://cloud.google.com/storage/docs/request-preconditions"""
+        """Checks https://cloud.google.com/storage/docs/request-preconditions"""
         generation = found.generation if found else 0
         metageneration = int(found.attributes["metageneration"]) if found else 0
         for name, actual, wanted in (
@@ -279,14 +279,14 @@ class Storage:
                 )
                 if cut:
                     prefixes.append(prefix + head + cut)
-                    # Seek past everything that this prefix stands for.
+                    # Skip all other names with this prefix.
                     after, more = prefixes[-1] + "\U0010ffff", True
                     break
                 items.append(self._resource(request, found))
         return self._page(items, prefixes, {})
 
     def _list_versions(self, request: web.Request, bucket: str) -> web.Response:
-        """All in one page."""
+        """Lists all versions in one page."""
         prefix, deleted = request.query.get("prefix", ""), _is_true(request.query, "softDeleted")
         found = list(self._store.versions(bucket, deleted=deleted, prefix=prefix))
         if not deleted:
@@ -350,7 +350,7 @@ class Storage:
         }
         return web.json_response(self._resource(request, self._store.put(attributes, links)))
 
-    # What was replaced or deleted comes back as a new object
+    # Restoring replaced or deleted objects, as new objects
 
     def _restore(
         self, request: web.Request, caller: str | None, bucket: str, name: str
@@ -411,7 +411,7 @@ class Storage:
     async def _receive(
         self, request: web.Request, attributes: dict[str, Any], body: AsyncIterator[bytes]
     ) -> Object:
-        """A whole object in one request."""
+        """Receives a whole object in one request."""
         upload = self._store.upload()
         try:
             await upload.receive(body)
@@ -565,7 +565,7 @@ class Storage:
         try:
             await part.receive(request.content.iter_any())
             _check_hashes(request.headers, {}, part)
-            # Looked up again: the upload may have been completed or aborted meanwhile.
+            # Look the upload up again: it may have been completed or aborted meanwhile.
             parts = self._multipart(upload_id, bucket, name).parts
         except BaseException:
             part.discard()
@@ -623,7 +623,7 @@ class Storage:
             raise _invalid(f"All parts but the last have {_MIN_PART} bytes.", code="EntityTooSmall")
         files = [part.path for part in parts]
         crc32c = await to_thread(checksum, files)
-        # Whoever completes or aborts first wins; the object appears in one step.
+        # The first request to complete or abort wins; the object appears in one step.
         if self._multiparts.pop(upload_id, None) is None:
             raise Refused(404, "notFound", "NoSuchUpload", "The requested upload was not found.")
         for part in upload.parts.values():
@@ -669,14 +669,14 @@ async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
 
 
 async def _without(body: AsyncIterator[bytes], skip: int) -> AsyncIterator[bytes]:
-    """A body less its first bytes, which an earlier request already brought."""
+    """Yields a body without its first bytes, which an earlier request already sent."""
     async for chunk in body:
         yield chunk[skip:]
         skip = max(skip - len(chunk), 0)
 
 
 def _content_range(request: web.Request) -> tuple[int | None, int | None]:
-    """Where this body starts (None: it is only asked how far the upload is), and the total size."""
+    """Returns where the body starts (None for a status request), and the total size."""
     text = request.headers.get("Content-Range")
     if text is None:
         length = request.content_length
@@ -690,7 +690,7 @@ def _content_range(request: web.Request) -> tuple[int | None, int | None]:
 
 
 def _range(text: str, size: int) -> tuple[int, int] | None:
-    """A single range as start and end; None for what HTTP says to ignore."""
+    """Returns a single range's start and end, or None for ranges that HTTP ignores."""
     unit, _, span = text.partition("=")
     first, dash, last = span.strip().partition("-")
     if unit != "bytes" or not dash or not (first + last).isdigit():
@@ -711,7 +711,7 @@ def _range(text: str, size: int) -> tuple[int, int] | None:
 
 
 def _attributes(headers: Mapping[str, str], bucket: str, name: str) -> dict[str, Any]:
-    """What an XML request's headers say of the object."""
+    """Returns an object's attributes from an XML request's headers."""
     attributes: dict[str, Any] = {"bucket": bucket, "name": name}
     for key, header in {**_HEADERS, "contentType": "Content-Type"}.items():
         if header in headers:
@@ -745,7 +745,7 @@ def _entity_headers(found: Object) -> dict[str, str]:
 
 
 def _check_hashes(headers: Mapping[str, str], attributes: dict[str, Any], upload: Upload) -> None:
-    """What the sender says the bytes hash to, in any of the places where it may say so."""
+    """Checks the sender's hashes of the bytes, which may be in several places."""
     named = dict(
         pair.strip().split("=", 1)
         for pair in headers.get("X-Goog-Hash", "").split(",")

@@ -1,11 +1,11 @@
-"""Objects on disk: an SQLite index of their metadata, and files of their bytes.
+"""Objects on disk: an SQLite index of their metadata, and files with their bytes.
 
-Names are only ever keys of the index, so `a` and `a/b` live side by side and `..` leads nowhere.
-An object's bytes are one file or several: completing an upload of many parts, or composing
-objects, moves no data.
+Names are only keys of the index, so `a` and `a/b` can both exist, and `..` has no meaning. An
+object's bytes are in one or more files: completing an upload of many parts, or composing objects,
+moves no data.
 
-A bucket with versioning keeps what is replaced or deleted as a noncurrent version, and one with
-soft delete what is deleted for good, as long as it lives: nothing here expires.
+A bucket with versioning keeps replaced and deleted objects as noncurrent versions; a bucket with
+soft delete keeps permanently deleted objects. Nothing here expires.
 https://cloud.google.com/storage/docs/object-versioning, https://cloud.google.com/storage/docs/soft-delete
 """
 
@@ -43,7 +43,7 @@ def now(*, after: float = 0) -> str:
 
 
 class Upload:
-    """Bytes on their way to a file, with the checksums kept up to date."""
+    """Writes received bytes to a file, and computes their checksums."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / uuid.uuid4().hex
@@ -53,12 +53,12 @@ class Upload:
         self.size = 0
 
     async def receive(self, body: AsyncIterable[bytes]) -> None:
-        """Stream a body in. When it breaks off, whole quanta of it are kept."""
+        """Receives a body as a stream. If it is interrupted, whole quanta are kept."""
         block = bytearray()
         writing: asyncio.Task[None] | None = None
 
         async def flush(size: int) -> None:
-            # One block is written and hashed while the next one arrives.
+            # Write and hash one block while the next one arrives.
             nonlocal writing
             if writing:
                 await writing
@@ -108,7 +108,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Object:
-    # As the JSON API gives it: https://cloud.google.com/storage/docs/json_api/v1/objects
+    # As the JSON API returns them: https://cloud.google.com/storage/docs/json_api/v1/objects
     attributes: dict[str, Any]
     files: tuple[Path, ...]
 
@@ -121,7 +121,7 @@ class Object:
         return int(self.attributes["generation"])
 
     async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes from start up to, not including, end."""
+        """Yields the bytes from `start` to `end`, without `end`."""
         for path in self.files:
             length = path.stat().st_size
             if start < length and end > 0:
@@ -160,7 +160,7 @@ class Store:
             ) WITHOUT ROWID;
             """
         )
-        # Uploads that were not finished ended with the process that received them.
+        # Uploads don't survive the process that receives them.
         kept = {
             name
             for (names,) in self._index.execute(
@@ -179,7 +179,7 @@ class Store:
         return Upload(self.files)
 
     def create_bucket(self, name: str, attributes: dict[str, Any]) -> None:
-        """Made once; declared again, it takes on what is declared now."""
+        """Creates a bucket, or updates an existing one's attributes."""
         existing = self.bucket(name) or {"timeCreated": now()}
         text = json.dumps({**attributes, "timeCreated": existing["timeCreated"]})
         self._index.execute("REPLACE INTO buckets VALUES (?, ?)", (name, text))
@@ -204,7 +204,7 @@ class Store:
         return self._object(*row) if row else None
 
     def below(self, bucket: str, *, after: str, prefix: str) -> Iterator[Object]:
-        """Names with this prefix, beyond `after`, in the order of their UTF-8 bytes."""
+        """Yields objects with this prefix after `after`, ordered by their names' UTF-8 bytes."""
         rows = self._index.execute(
             "SELECT attributes, files FROM objects WHERE bucket = ? AND name > ? AND name >= ?"
             " ORDER BY name",
@@ -217,7 +217,7 @@ class Store:
             yield found
 
     def versions(self, bucket: str, *, deleted: bool, prefix: str = "") -> Iterator[Object]:
-        """Noncurrent versions or soft-deleted objects, by name and the oldest first."""
+        """Yields noncurrent versions or soft-deleted objects, by name and then oldest first."""
         rows = self._index.execute(
             "SELECT attributes, files FROM versions WHERE bucket = ? AND deleted = ?"
             " ORDER BY name, generation",
@@ -230,7 +230,7 @@ class Store:
     def version(
         self, bucket: str, name: str, generation: int, *, deleted: bool = False
     ) -> Object | None:
-        """The live object too, if it has this generation."""
+        """Returns the version with this generation, which may be the live object."""
         live = self.get(bucket, name)
         if live is not None and live.generation == generation and not deleted:
             return live
@@ -242,7 +242,7 @@ class Store:
         return self._object(*row) if row else None
 
     def put(self, attributes: dict[str, Any], files: Sequence[Path]) -> Object:
-        """Make an object visible, in one step, in place of what had its name."""
+        """Makes an object visible in one step, replacing an object of the same name."""
         bucket, name = attributes["bucket"], attributes["name"]
         replaced = self.get(bucket, name)
         generation = max(time.time_ns() // 1000, replaced.generation + 1 if replaced else 0)
@@ -272,7 +272,7 @@ class Store:
         return Object(attributes, found.files)
 
     def delete(self, found: Object, *, for_good: bool = False) -> None:
-        """The live object, or a noncurrent version, which is always for good."""
+        """Deletes the live object, or a noncurrent version, which is always permanent."""
         key = (found.attributes["bucket"], found.attributes["name"])
         generation = "CAST(json_extract(attributes, '$.generation') AS INTEGER) = ?"
         live = self._index.execute(
@@ -304,7 +304,7 @@ class Store:
         )
 
     def link(self, sources: Sequence[Object]) -> list[Path]:
-        """The bytes of several objects under names of their own, so that the sources may go."""
+        """Links several objects' files under new names, so that the sources can be deleted."""
         links = []
         for path in (path for source in sources for path in source.files):
             links.append(self.files / uuid.uuid4().hex)
@@ -327,7 +327,7 @@ class Store:
 
 
 def usage(root: Path, bucket: str) -> tuple[int, int]:
-    """How many objects and bytes lie in a bucket, beside the process that serves it."""
+    """Returns the number of objects and bytes in a bucket, while another process serves it."""
     index = sqlite3.connect(f"file:{quote(str(root / 'index.db'))}?mode=ro", uri=True)
     with contextlib.closing(index):
         count, size = index.execute(
@@ -339,7 +339,7 @@ def usage(root: Path, bucket: str) -> tuple[int, int]:
 
 
 def checksum(files: Sequence[Path]) -> str:
-    """CRC32C of several files as one, base64 of its big-endian bytes, as the API gives it."""
+    """Returns the CRC32C of the joined files, as base64 of its big-endian bytes, like the API."""
     crc = crc32c()
     for path in files:
         with path.open("rb", buffering=0) as file:

@@ -1,4 +1,4 @@
-"""V4 signed URLs, judged as Cloud Storage judges them.
+"""Checks V4 signed URLs as Cloud Storage does.
 
 https://cloud.google.com/storage/docs/authentication/canonical-requests,
 https://cloud.google.com/storage/docs/authentication/signatures,
@@ -23,7 +23,7 @@ class Verifier(Protocol):
 
 
 class BadSignature(Exception):
-    """Why a URL is refused, in Cloud Storage's words."""
+    """The reason for refusing a URL, in Cloud Storage's words."""
 
     def __init__(self, status: int, code: str, message: str, details: str) -> None:
         super().__init__(details)
@@ -41,7 +41,7 @@ def is_signed(query: Mapping[str, str]) -> bool:
 def signer(
     *, method: str, target: str, headers: Mapping[str, str], keys: Verifier, at: datetime
 ) -> str:
-    """The account that signed this request; `target` is the request's path and query, as sent."""
+    """Returns the account that signed the request; `target` is its path and query, as sent."""
     path, _, query_string = target.partition("?")
     pairs = parse_qsl(query_string, keep_blank_values=True)
     query = dict(pairs)

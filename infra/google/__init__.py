@@ -1,1 +1,1 @@
-"""The Google Cloud resources: a file for each, with its access rules."""
+"""The Google Cloud resources: one module for each, with its access rules."""

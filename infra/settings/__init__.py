@@ -1,1 +1,1 @@
-"""The stack's settings: their types, how they are read, and the rules between them."""
+"""The stack's settings: their types, the code that reads them, and the rules between them."""

@@ -140,7 +140,7 @@ def choose(named: str | None, *, selected: str, folder: Path) -> Stack:
 
 
 def settings_of(stack: Stack) -> Settings | SettingsError:
-    """Checks the settings. Encrypted values stay encrypted; placeholders stand for them."""
+    """Loads the settings, with placeholders instead of encrypted values."""
     secret = {key for key, value in stack.config.items() if _encrypted(value)}
     config = {
         key: "x" * 32 if key in secret else value

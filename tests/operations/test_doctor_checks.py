@@ -331,7 +331,7 @@ def test_colours_change_no_column() -> None:
 
 @pytest.mark.parametrize("verdict", [MEND, WARNING])
 def test_what_is_to_mend_says_how(verdict: Verdict) -> None:
-    with pytest.raises(ValueError, match="how to mend it is missing"):
+    with pytest.raises(ValueError, match="how to fix it is missing"):
         Finding(what="docker", verdict=verdict, found="none")
 
 
