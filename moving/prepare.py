@@ -43,18 +43,18 @@ def check(store: sqlite3.Connection, file: str) -> None:
         store.execute("BEGIN IMMEDIATE")
     except sqlite3.DatabaseError as error:
         sys.exit(
-            f"{file} can't be changed ({error}). Wanted: an SQLite store of MLflow's, such as "
+            f"{file} can't be changed ({error}). Wanted: MLflow's SQLite store, such as "
             "mlflow.db, that you may write and whose server is stopped"
         )
     if "experiments" not in found:
         sys.exit(
-            f"{file} is no store of MLflow's: it has no table experiments. Often mlflow.db is "
+            f"{file} isn't MLflow's store: it has no table experiments. Often mlflow.db is "
             "where the server was started"
         )
     if missing := sorted(TABLES - found):
         sys.exit(
-            f"{file} is an older MLflow's: it has no table {', '.join(missing)}. Bring it to this "
-            f"version first: mlflow db upgrade sqlite:///{file}"
+            f"{file} is from an older MLflow: it has no table {', '.join(missing)}. Bring it to "
+            f"this version first: mlflow db upgrade sqlite:///{file}"
         )
 
 
@@ -110,8 +110,8 @@ def main(file: str, bucket: str) -> None:
     parts = urlsplit(bucket)
     if parts.scheme != "gs" or not parts.netloc:
         sys.exit(
-            f"{bucket} is no bucket. Wanted: gs:// and the stack's output artifact_bucket, such as "
-            "gs://my-project-mlflow-artifacts-1a2b3c"
+            f"{bucket} isn't a bucket. Wanted: gs:// and the stack's output artifact_bucket, such "
+            "as gs://my-project-mlflow-artifacts-1a2b3c"
         )
     with closing(sqlite3.connect(file, timeout=1)) as store, store:
         check(store, file)

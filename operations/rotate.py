@@ -43,8 +43,8 @@ SECRETS = {
     ),
     "database": Secret(
         setting="databasePasswordVersion",
-        consequence="Nobody notices. The password before holds until the next change, for rolling "
-        "back; a leaked one takes two changes.",
+        consequence="Clients notice nothing. The previous password stays valid until the next "
+        "change, for rolling back; change a leaked password twice.",
     ),
     "encryption": Secret(
         setting="encryptionKeyVersion",
@@ -94,7 +94,7 @@ def _rotate(stack: Stack, what: str) -> None:
         raise OperationError(f"There is no viewer. {how} makes one.")
     if secret.own and stack.setting(secret.own):
         raise OperationError(
-            f"{secret.own} is your own, so nothing can be generated. Set another: "
+            f"{secret.own} is your own, so the stack doesn't generate it. Set another: "
             f"`pulumi config set --secret {secret.own}`, then `pulumi up`."
         )
     if secret.own and stack.setting(f"{secret.own}Secret"):

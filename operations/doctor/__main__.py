@@ -91,12 +91,12 @@ def on_google(
         verdict = mend if login.missing else not_looked_at
         return [
             verdict("login", login.why, login.how),
-            not_looked_at("Google Cloud", f"{later}: that takes the login"),
+            not_looked_at("Google Cloud", f"{later}: that requires a login"),
         ]
     found = [ok("login", login.account or "Application Default Credentials are fresh")]
     project = str(stack.config.get("gcp:project") or "")
     if not PROJECT.fullmatch(project):
-        return [*found, not_looked_at("Google Cloud", f"{later}: that takes gcp:project")]
+        return [*found, not_looked_at("Google Cloud", f"{later}: that requires gcp:project")]
     google = Google(login=login, project=project)
     at_first = get_project(google, project)
     there = check_project(at_first, project)
@@ -104,14 +104,14 @@ def on_google(
     # If only the API for this request is off, the others may still respond.
     if there.verdict is not Verdict.OK and not at_first.off:
         rest = ", ".join(AFTER_PROJECT)
-        return [*found, not_looked_at("Google Cloud", f"{rest}: that takes the project")]
+        return [*found, not_looked_at("Google Cloud", f"{rest}: that requires the project")]
     billing = pool.submit(get_billing, google, project)
     if isinstance(settings, SettingsError):
         rest = ", ".join(AFTER_PROJECT[1:])
         return [
             *found,
             check_billing(billing.result(), project),
-            not_looked_at("Google Cloud", f"{rest}: that takes settings that hold together"),
+            not_looked_at("Google Cloud", f"{rest}: that requires valid settings"),
         ]
     checks = of_settings(google, login=login, settings=settings, state=state, pool=pool)
     return [*found, check_billing(billing.result(), project), *checks]

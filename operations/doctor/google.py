@@ -79,7 +79,7 @@ def log_in(config: Mapping[str, Any]) -> Login | NoLogin:
         named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
         if named:
             return NoLogin(
-                why="the file that GOOGLE_APPLICATION_CREDENTIALS names is no key or login of "
+                why="the file that GOOGLE_APPLICATION_CREDENTIALS names isn't a key or login of "
                 "Google's, or can't be read",
                 how=f"ls -l '{named}', or unset it and: {LOG_IN}",
                 missing=True,

@@ -138,7 +138,7 @@ def _has_public_address(instance: Mapping[str, Any]) -> bool:
 
 
 EVERYONE = (
-    "pulumi config set publicThrough invokerIamDisabled (the password is asked for all the same)"
+    "pulumi config set publicThrough invokerIamDisabled (the server still asks for the password)"
 )
 AGENTS = "may forbid what kmsKey and access iap grant to Google's own service agents"
 TELLS = "`pulumi up` tells; if so, ask the organisation's policy administrator for an exception"

@@ -33,7 +33,7 @@ def check_project(answer: Answer, project: str) -> Finding:
     # Google doesn't tell other users whether the project exists.
     return mend(
         "project",
-        f"{project} does not exist, or who is logged in may not see it",
+        f"{project} does not exist, or the logged-in user may not see it",
         "gcloud projects list shows yours, and pulumi config set gcp:project my-project takes "
         "another (its id, not its name or number)",
     )

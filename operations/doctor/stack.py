@@ -192,7 +192,7 @@ def check_pulumi(pulumi: Pulumi) -> list[Finding]:
     if not number or tuple(map(int, number.groups())) < OLDEST_PULUMI:
         version = warning(
             "pulumi",
-            f"{pulumi.version}; the oldest that this program is tried with is v{oldest}",
+            f"{pulumi.version}; the oldest version that this program is tested with is v{oldest}",
             f"update it: {INSTALL}",
         )
     else:

@@ -77,7 +77,7 @@ def check_python(python: Python) -> Finding:
         how = "rm -r .venv, and then " if python.command.startswith(".venv") else ""
         return mend(
             "python",
-            f"{python.command}, which Pulumi takes, is {python.version}; wanted {wanted}",
+            f"{python.command}, which Pulumi uses, is {python.version}; wanted {wanted}",
             f"{how}install one, and name it: export PULUMI_PYTHON_CMD=python3.11",
         )
     return ok("python", f"{python.version} ({python.command})")
@@ -150,7 +150,7 @@ def check_docker(docker: Docker, *, needed: bool) -> Finding:
     if docker.host is None:
         return mend(
             "docker",
-            f"no daemon answers at {' or '.join(docker.tried)}, and it builds the image",
+            f"no daemon answers at {' or '.join(docker.tried)}, and builder docker requires one",
             f"start Docker, {CLOUD_BUILD}",
         )
     if docker.platform is None:
@@ -206,12 +206,12 @@ def check_gcloud(gcloud: Gcloud, *, needed: bool) -> Finding:
         if needed:
             return mend(
                 "gcloud",
-                "there is none, and with builder cloud-build it hands Google the source",
+                "not installed, and builder cloud-build uploads the source with it",
                 f"install it ({GCLOUD}), or: pulumi config set builder docker",
             )
         return warning(
             "gcloud",
-            "there is none; Pulumi does without, but it is the usual way to log in",
+            "not installed; Pulumi doesn't need it, but it is the usual way to log in",
             f"install it: {GCLOUD}",
         )
     if gcloud.account:
@@ -219,7 +219,7 @@ def check_gcloud(gcloud: Gcloud, *, needed: bool) -> Finding:
     if needed:
         return mend(
             "gcloud",
-            "nobody is logged in, and with builder cloud-build it hands Google the source",
+            "nobody is logged in, and builder cloud-build uploads the source with it",
             "gcloud auth login",
         )
     return ok("gcloud", "there; nobody is logged in, and nobody needs to be")

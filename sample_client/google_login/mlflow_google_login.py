@@ -74,7 +74,7 @@ def identity_aware_proxy_token(server: str) -> str:
     if not email:
         raise LoginProblem(
             "Identity-Aware Proxy lets programs in as a service account, and the Google login here "
-            "is not one's. Run gcloud auth application-default login "
+            "isn't a service account's. Run gcloud auth application-default login "
             "--impersonate-service-account=train@my-project.iam.gserviceaccount.com"
         )
     now = int(time.time())

@@ -111,7 +111,7 @@ def test_a_second_time_changes_nothing(store: Path) -> None:
     ("file", "bucket", "said"),
     [
         ("none.db", "gs://bucket", "none.db is not a file"),
-        ("mlflow.db", "bucket", "bucket is no bucket. Wanted: gs:// and the stack's output"),
+        ("mlflow.db", "bucket", "bucket isn't a bucket. Wanted: gs:// and the stack's output"),
     ],
 )
 def test_what_is_wrong_is_said(store: Path, file: str, bucket: str, said: str) -> None:

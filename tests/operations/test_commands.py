@@ -391,7 +391,7 @@ def test_rotating_is_one_more_than_what_runs(
     done = deployed.run("--stack", "dev", "rotate", "--what", "database")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"databasePasswordVersion is {wanted} now, in Pulumi.dev.yaml." in done.stdout
-    assert "Nobody notices." in done.stdout
+    assert "Clients notice nothing." in done.stdout
     assert "asks\nDone." in done.stdout
 
 

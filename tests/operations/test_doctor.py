@@ -236,7 +236,7 @@ TROUBLES: list[tuple[str, dict[tuple[str, str], Reply], Verdict, str, str, str]]
     (
         "a project of somebody else, or none",
         {("cloudresourcemanager", "v3"): denied("resourcemanager.projects.get")},
-        MEND, "project", "my-project does not exist, or who is logged in may not see it",
+        MEND, "project", "my-project does not exist, or the logged-in user may not see it",
         "pulumi config set gcp:project",
     ),
     (
@@ -369,7 +369,7 @@ def test_each_trouble_at_google_is_the_one_finding(
     findings = troubles(look())
     # Without the project the rest isn't looked at.
     if what == "project":
-        assert findings.pop().found.endswith("region: that takes the project")
+        assert findings.pop().found.endswith("region: that requires the project")
     [finding] = findings
     assert (finding.verdict, finding.what) == (verdict, what)
     assert found in finding.found
@@ -656,7 +656,7 @@ def test_all_that_is_wrong_with_the_settings_is_said_and_the_rest_looked_at(
     assert all(each.how.startswith("pulumi config set") for each in settings)
     assert PASSWORD not in str(findings)
     assert only(findings, "billing").verdict is Verdict.OK
-    assert "settings that hold together" in only(findings, "Google Cloud").found
+    assert "requires valid settings" in only(findings, "Google Cloud").found
 
 
 def test_an_encrypted_password_is_as_good_as_any(computer: Computer) -> None:
@@ -692,7 +692,7 @@ def test_a_stack_that_is_not_there(computer: Computer, named: str, found: str) -
     stack, rest = troubles(look(named))
     assert stack.found.startswith(found)
     assert "pulumi stack init" in stack.how
-    assert rest.found.endswith("that takes gcp:project")
+    assert rest.found.endswith("that requires gcp:project")
 
 
 # ---- the login ----
@@ -727,7 +727,7 @@ def _otherwise(computer: Computer) -> None:
     ("happened", "verdict", "found", "how"),
     [
         (_no_login, MEND, "nobody is logged in", "gcloud auth application-default login"),
-        (_broken_key, MEND, "is no key or login of Google's", "gcloud auth application-default"),
+        (_broken_key, MEND, "isn't a key or login of Google's", "gcloud auth application-default"),
         (_expired, MEND, "no longer accepts the login", "gcloud auth application-default login"),
         (_offline, UNSEEN, "could not be reached", "HTTPS_PROXY"),
         (_otherwise, UNSEEN, "by GOOGLE_CREDENTIALS, which isn't tried", "unset it"),
