@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 # have 18 digits.
 LARGEST = 2**31 - 1
 
-# The columns in which MLflow stores addresses of artifacts.
+# The columns with addresses of artifacts.
 ADDRESSES = (
     ("experiments", "artifact_location", "true"),
     ("runs", "artifact_uri", "true"),

@@ -90,7 +90,7 @@ def check_server() -> None:
 
 
 def check_bucket_access(artifact_uri: str) -> None:
-    """Checks direct mode, in which this client writes to the bucket with Google credentials."""
+    """Checks Google credentials for direct mode, where this client writes to the bucket itself."""
     if not artifact_uri.startswith("gs://"):
         return
     import google.auth

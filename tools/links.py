@@ -98,7 +98,7 @@ def answer(url: str) -> str:
 
 
 def _prose(markdown: str) -> str:
-    """Removes code, in which brackets mean something else."""
+    """Removes code, because its brackets mean something else."""
     text = FENCE.sub("", markdown)
     # A link's text may be code, so only the code itself is replaced.
     return re.sub(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)", "code", text, flags=re.S)

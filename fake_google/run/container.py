@@ -120,7 +120,7 @@ class Service:
         self._stopping = stopping
         self._retired = False
         self.ended = threading.Event()
-        """Set when the server is gone for good and not by our doing."""
+        """Set when the server has ended too often to be started again."""
 
     def start(self) -> None:
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:

@@ -94,7 +94,10 @@ def same_instance(key: str, old: Any, new: Any) -> bool:
 
 
 def leaves_network(old: Inputs, new: Inputs) -> frozenset[str]:
-    """Removing a private address replaces: `privateNetworkCustomizeDiff` of the provider."""
+    """Returns the inputs that replace an instance because its private address can't be removed.
+
+    As the provider's `privateNetworkCustomizeDiff` does.
+    """
 
     def network(inputs: Inputs) -> str:
         configuration = (inputs.get("settings") or {}).get("ipConfiguration") or {}

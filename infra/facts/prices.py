@@ -47,8 +47,8 @@ ARTIFACT_GB = 0.020
 # each value that it evaluates.
 ALERT, ALERT_VALUE = 0.10, 0.35 / 1_000_000
 
-# https://cloud.google.com/load-balancing/pricing: up to five forwarding rules, of which the stack
-# creates two; https://cloud.google.com/armor/pricing, Standard: a policy, its rules, requests.
+# https://cloud.google.com/load-balancing/pricing: the price covers up to five forwarding rules, and
+# the stack creates two. https://cloud.google.com/armor/pricing, Standard: policy, rules, requests.
 FORWARDING_HOUR = 0.025
 POLICY, RULE, RULES, POLICY_REQUEST = 5.0, 1.0, 2, 0.75 / 1_000_000
 

@@ -115,7 +115,7 @@ def _all(*terms: str) -> str:
 
 
 class Deployer(Component):
-    """The workflow needs `provider` and the accounts' e-mail addresses."""
+    """Lets GitHub deploy. The workflow needs `provider` and the accounts' e-mail addresses."""
 
     provider: pulumi.Output[str]
     deploy_account: pulumi.Output[str]

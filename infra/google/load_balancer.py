@@ -22,7 +22,7 @@ LAST = 2**31 - 1
 
 
 class LoadBalancer(Component):
-    """Google issues the certificates once the domains' A records point to `address`."""
+    """Google issues the domains' certificates once their A records point to `address`."""
 
     address: pulumi.Output[str]
     uri: str

@@ -132,7 +132,10 @@ def looked_at(resources: Sequence[Resource]) -> Declared:
 
 
 def _has_public_address(instance: Mapping[str, Any]) -> bool:
-    """An instance in a network that doesn't exist yet has settings that aren't known yet."""
+    """Returns whether an instance is known to have a public address.
+
+    An instance in a network that doesn't exist yet has settings that aren't known yet.
+    """
     address = (instance.get("settings") or {}).get("ipConfiguration") or {}
     return address.get("ipv4Enabled") is True
 
