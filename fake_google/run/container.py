@@ -120,7 +120,7 @@ class Service:
         self._stopping = stopping
         self._retired = False
         self.ended = threading.Event()
-        """Set when the server has ended too often to be started again."""
+        """Set when the server has ended and is not started again."""
 
     def start(self) -> None:
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES:
