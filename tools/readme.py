@@ -1,13 +1,13 @@
-"""Writes the pages' generated tables.
+"""Writes the generated tables of the pages: the settings from Pulumi.yaml, the costs of the stacks
+that come with the project from infra/facts/prices.py, the measurements from bench/results.
 
-They are the settings, from Pulumi.yaml; the costs of the stacks in this repository, from
-infra/facts/prices.py; and the measurements, from bench/results. With --check, it only reports
-tables that are out of date.
+With --check it only says which pages are out of date.
 """
 
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,77 @@ RESULTS = ROOT / "bench" / "results"
 RUNS_A_DAY = 100
 PARTS = ("coldstart", "memory", "requests", "artifacts", "image", "logins")
 
+# Each setting is in one group. docs/settings.md shows them in this order.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "The most used": (
+        "gcp:project",
+        "gcp:region",
+        "access",
+        "databaseTier",
+        "minInstances",
+        "maxInstances",
+        "alertEmail",
+        "deletionProtection",
+    ),
+    "Access": ("invokers", "publicThrough", "customDomains", "loadBalancer", "rateLimit"),
+    "Login": (
+        "trackingUsername",
+        "trackingPassword",
+        "trackingPasswordVersion",
+        "trackingPasswordSecret",
+        "viewerUsername",
+        "viewerPassword",
+        "viewerPasswordVersion",
+        "viewerPasswordSecret",
+    ),
+    "Database": (
+        "databaseVersion",
+        "databaseEdition",
+        "databaseDiskGb",
+        "databaseDiskLimitGb",
+        "databaseAvailability",
+        "databaseConnections",
+        "databasePasswordVersion",
+        "backupRetention",
+        "existingDatabaseInstance",
+    ),
+    "Network": ("network", "existingNetwork", "existingSubnetwork", "internalNetworks"),
+    "Server": (
+        "memory",
+        "cpu",
+        "concurrency",
+        "requestTimeout",
+        "encryptionKeyVersion",
+        "mlflowTelemetry",
+    ),
+    "Artifacts": ("artifacts", "existingBucket", "bucketLocation", "bucketForceDestroy"),
+    "Alerts": ("uptimeCheck", "monthlyBudget", "billingAccount"),
+    "Image": ("image", "builder"),
+    "Deployment": ("name", "kmsKey", "githubRepository", "githubRepositoryId", "githubReview"),
+}
+
 
 def settings(project: dict[str, Any]) -> str:
-    """Returns the settings as a Markdown table, in the order of Pulumi.yaml."""
+    """Returns the settings as one Markdown table for each group."""
+    config: dict[str, dict[str, Any]] = project["config"]
+    grouped = [key for keys in GROUPS.values() for key in keys]
+    known = {"gcp:project", *config}
+    if wrong := known.symmetric_difference(grouped) or {k for k in grouped if grouped.count(k) > 1}:
+        raise SystemExit(
+            f"GROUPS in tools/readme.py must have each setting of Pulumi.yaml once: {sorted(wrong)}"
+        )
+    return "\n" + "\n".join(
+        f"## {group}\n\n{_table(keys, config)}" for group, keys in GROUPS.items()
+    )
+
+
+def _table(keys: Iterable[str], config: dict[str, dict[str, Any]]) -> str:
     rows = ["| key | default | |", "| --- | --- | --- |"]
-    rows.append("| `gcp:project` | (you set it) | The id of the Google Cloud project. |")
-    for key, entry in project["config"].items():
+    for key in keys:
+        if key == "gcp:project":
+            rows.append("| `gcp:project` | (you set it) | The id of the Google Cloud project. |")
+            continue
+        entry = config[key]
         default = entry.get("default", entry.get("value"))
         text = str(default).lower() if isinstance(default, bool) else str(default)
         shown = "" if default in ("", []) else f"`{text}`"
@@ -34,7 +99,7 @@ def settings(project: dict[str, Any]) -> str:
 
 
 def costs() -> str:
-    """Returns the estimated cost of each stack in this repository, as Markdown tables."""
+    """Returns the estimate of each stack that comes with the project, as Markdown tables."""
     tables = []
     for path in sorted(ROOT.glob("Pulumi.*.yaml")):
         _, stack, _ = path.name.split(".")
@@ -47,7 +112,7 @@ def costs() -> str:
 
 
 def measurements(results: dict[str, dict[str, Any]]) -> str:
-    """Returns a table of all goals, met or missed, and the machine of the measurements."""
+    """Returns every goal of every part, met or missed, and the machine of the measurement."""
     rows = ["| `make bench-…` | what | goal | measured | |", "| --- | --- | --- | --- | --- |"]
     for part, result in results.items():
         for goal in result["goals"]:
@@ -65,22 +130,21 @@ def measurements(results: dict[str, dict[str, Any]]) -> str:
 
 
 def quoted(page: str, name: str, text: str) -> str:
-    """Returns the page with the text between the block's markers."""
+    """Returns the page with the text between the block's marks."""
     block = re.compile(rf"(<!-- {name}: .* -->\n).*?(<!-- /{name} -->)", re.S)
     written, places = block.subn(lambda match: match[1] + text + match[2], page)
     if places != 1:
-        raise SystemExit(
-            f"a page has {places} blocks <!-- {name}: ... -->, and must have exactly one"
-        )
+        raise SystemExit(f"a page has {places} places for {name!r}: <!-- {name}: ... -->, once")
     return written
 
 
 def main() -> int:
-    """Returns 0 if all tables are up to date, or were updated."""
+    """Returns 0 if the pages are up to date, or have just been written."""
     results = {part: json.loads((RESULTS / f"{part}.json").read_text()) for part in PARTS}
     project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
     pages = {
-        "README.md": {"settings": settings(project), "cost": costs()},
+        "docs/settings.md": {"settings": settings(project)},
+        "docs/costs.md": {"cost": costs()},
         "docs/measurements.md": {"bench": measurements(results)},
     }
     outdated = False

@@ -1,4 +1,4 @@
-"""docs/moving.md, out again: stock MLflow goes on with what was in the stack."""
+"""docs/moving-out.md: stock MLflow goes on with what was in the stack."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def test_stock_mlflow_goes_on_with_it() -> None:
         stand_in(folder / "bin", "pip", "#!/bin/sh\n")
         take, bring = (
             re.sub(r"(127\.0\.0\.1:|--port )5432", rf"\g<1>{proxy}", block)
-            for block in commands("docs/moving.md", "Moving out")
+            for heading in ("Take the data", "Start another server")
+            for block in commands("docs/moving-out.md", heading)
         )
         run(take, folder=folder, environment=environment)
         with administrator(stack, "postgres") as connection:

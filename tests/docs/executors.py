@@ -1,18 +1,20 @@
-"""Who runs the commands of each part of each page.
+"""Lists the test that runs the commands of each section of each page.
 
-All of them are run by tests/docs/test_commands.py, in a shell with strict stand-ins of the programs
-that they start. Those of `ELSEWHERE` are besides run for what they do, by the tests that it names.
+tests/docs/test_commands.py runs all of them, in a shell with strict stand-ins of the programs that
+they start. The tests that `ELSEWHERE` names also run them for their effect.
 """
 
 from __future__ import annotations
 
-# A path, or several where each has some of the commands.
+# A path, or several if each runs some of the commands.
 ELSEWHERE: dict[tuple[str, str], tuple[str, ...]] = {
     ("README.md", "On this computer"): ("tests/docs/test_this_computer.py",),
     ("README.md", "On Google Cloud"): ("tests/engine/test_manual.py",),
-    ("README.md", "Who reaches the server"): ("tests/engine/test_manual.py",),
+    ("docs/access.md", "Choosing who can reach the server"): ("tests/engine/test_manual.py",),
+    ("docs/access.md", "Logging in from a program"): ("tests/engine/test_manual.py",),
     ("docs/deploying.md", "A domain of your own"): ("tests/engine/test_manual.py",),
-    ("docs/deploying.md", "From GitHub"): ("tests/engine/test_manual.py",),
+    ("docs/github.md", "The main branch"): ("tests/engine/test_manual.py",),
+    ("docs/github.md", "Previews of pull requests"): ("tests/engine/test_manual.py",),
     ("docs/moving.md", "From an SQLite file"): ("tests/chaos/test_moving_in.py",),
     ("docs/moving.md", "From a folder mlruns"): ("tests/chaos/test_moving_in.py",),
     ("docs/moving.md", "From another server"): ("tests/chaos/test_moving_in.py",),
@@ -20,13 +22,18 @@ ELSEWHERE: dict[tuple[str, str], tuple[str, ...]] = {
         "tests/engine/test_adoption.py",
         "tests/local/test_other_names.py",
     ),
-    ("docs/moving.md", "Moving out"): ("tests/chaos/test_moving_out.py",),
-    ("docs/runbooks.md", "Runbooks"): ("tests/engine/test_manual.py",),
-    ("docs/runbooks.md", "More or less of it"): ("tests/engine/test_manual.py",),
-    ("docs/runbooks.md", "An incident"): ("tests/engine/test_manual.py",),
+    ("docs/moving-out.md", "Take the data"): ("tests/chaos/test_moving_out.py",),
+    ("docs/moving-out.md", "Start another server"): ("tests/chaos/test_moving_out.py",),
+    ("docs/scaling.md", "Finding what is short"): ("tests/engine/test_manual.py",),
+    ("docs/scaling.md", "Changing it"): ("tests/engine/test_manual.py",),
+    ("docs/incidents.md", "Incidents"): ("tests/engine/test_manual.py",),
+    ("docs/incidents.md", "A leaked password"): ("tests/engine/test_manual.py",),
+    ("docs/incidents.md", "Lock the server down"): ("tests/engine/test_manual.py",),
+    ("docs/incidents.md", "Find out who did what"): ("tests/engine/test_manual.py",),
+    ("docs/incidents.md", "The server returns 5xx"): ("tests/engine/test_manual.py",),
 }
-# By stand-ins alone: Google's side of it is played by other means in tests/chaos, or the commands
-# only look, or install.
+# Only with stand-ins: tests/chaos plays Google's side by other means, or the commands only read or
+# install something.
 STAND_INS = {
     ("README.md", "mlflow-gcp"),
     ("README.md", "Using it"),
@@ -34,11 +41,13 @@ STAND_INS = {
     ("CONTRIBUTING.md", "A new setting"),
     # Each sample itself: tests/gallery.
     ("sample_client/README.md", "Samples"),
-    ("docs/deploying.md", "With what is there already"),
-    ("docs/operating.md", "Deleting for good"),
+    ("docs/using.md", "From MLflow's client"),
+    ("docs/existing.md", "A secret with the password"),
+    ("docs/operating.md", "Deleting permanently"),
+    ("docs/runbooks.md", "Runbooks"),
     ("docs/runbooks.md", "Roll back"),
     # What Pulumi does about a deleted signer: tests/engine/test_life.py.
-    ("docs/runbooks.md", "A stolen token of the server's account"),
+    ("docs/incidents.md", "A stolen token of the server's account"),
     ("docs/runbooks.md", "Upgrade MLflow"),
     ("docs/runbooks.md", "Restore the database"),
     ("docs/runbooks.md", "Restore artifacts"),

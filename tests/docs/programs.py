@@ -1,8 +1,8 @@
-"""The programs that the pages' commands start, as strict about their words as the real ones.
+"""Stand-ins for the programs in the pages' commands, as strict about arguments as the real ones.
 
-In a shell, a stand-in of each notes what it was started with and answers what the page goes on
-with. What was noted is then read here: a command, an option or a file that isn't known is one that
-the page must not name, or that belongs in these tables.
+In a shell, each stand-in records its arguments and prints what the page needs to continue. This
+module then checks the record: an unknown command, option or file must be removed from the page, or
+added to these tables.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.docs.test_names import settings
 from tests.infra.declared import ROOT
 
-# By command: its options, with `=` if they take a value, and how many words it takes beside them.
+# By command: its options, with `=` if they require a value, and the number of its other arguments.
 Table = dict[str, tuple[str, int]]
 
 GCLOUD: Table = {
@@ -95,13 +95,13 @@ OTHERS: dict[str, tuple[str, int]] = {
 
 @dataclass(frozen=True)
 class Wrong(Exception):
-    """What the program would say."""
+    """The program's complaint."""
 
     why: str
 
 
 def judged(argv: Sequence[str]) -> str:
-    """Empty, or what is wrong with the command."""
+    """Returns an empty text, or what is wrong with the command."""
     program, *words = argv
     try:
         _PROGRAMS[program](words)
@@ -113,7 +113,7 @@ def judged(argv: Sequence[str]) -> str:
 
 
 def command_of(table: Table, words: Sequence[str]) -> tuple[str, list[str]]:
-    """The longest command of the table that the words begin with, and the rest."""
+    """Returns the longest command of the table that the words begin with, and the other words."""
     for count in range(len(words), 0, -1):
         if (command := " ".join(words[:count])) in table:
             return command, [*words[count:]]
@@ -121,7 +121,7 @@ def command_of(table: Table, words: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def given(options: str, count: int, words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The options with their values, and the other words."""
+    """Returns the options with their values, and the other words."""
     known = options.split()
     found, plain, left = {}, [], iter(words)
     for word in left:
@@ -236,12 +236,12 @@ _PROGRAMS: dict[str, Callable[[Sequence[str]], None]] = {
 }
 NAMES = tuple(_PROGRAMS)
 
-# What the page goes on with.
+# Prints what the page needs to continue.
 STAND_IN = r"""#!/bin/sh
-# In one write: some run at the same time.
+# In one write, because some run at the same time.
 words=$(printf '%s\036' "${{0##*/}}" "$@"; printf '\035')
 printf '%s' "$words" >> "{log}"
-# Who pipes a value into a program that leaves it unread may be ended by the closed pipe.
+# A program that pipes a value into one that doesn't read it may be ended by the closed pipe.
 if [ -p /dev/stdin ]; then cat > /dev/null; fi
 case "${{0##*/}} $*" in
     "git clone "*) mkdir -p mlflow-gcp ;;
@@ -260,6 +260,6 @@ esac
 
 
 def started(log: Path) -> Iterator[list[str]]:
-    """What the stand-ins were started with, in turn."""
+    """Returns the arguments of each start of a stand-in, in order."""
     for entry in log.read_text().split("\035")[:-1]:
         yield entry.split("\036")[:-1]

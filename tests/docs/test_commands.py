@@ -1,4 +1,4 @@
-"""Every command of every page, run: by a shell with strict stand-ins here, and many for real."""
+"""Runs every command of every page with strict stand-ins; other tests run many for real."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ PAGES = {
     name: found for page in pages() if (found := sections(name := str(page.relative_to(ROOT))))
 }
 GCLOUD_SDK = Path("/usr/lib/google-cloud-sdk")
-# What every Unix has of what the pages use.
+# The programs in the pages that every Unix has.
 TOOLS = ("bash", "cat", "cp", "cut", "env", "find", "mkdir", "sed", "sh", "sort")
-# From one block to the next; no proxy outlives the block that started it.
+# Carries variables from one block to the next. No proxy outlives the block that started it.
 CARRIED = """
 set -a; [ ! -e "$HOME/variables" ] || . "$HOME/variables"
 trap 'kill $(jobs -p) 2>/dev/null || true; export -p > "$HOME/variables"' EXIT
@@ -51,7 +51,7 @@ def test_who_is_said_to_run_it_does(page: str, heading: str) -> None:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> dict[str, str]:
-    """A clone's folder with nothing on PATH but stand-ins and what every Unix has."""
+    """Make a clone's folder, with only stand-ins and every Unix's programs on PATH."""
     clone, bin_ = tmp_path / "clone", tmp_path / "bin"
     bin_.mkdir()
     script = programs.STAND_IN.format(log=tmp_path / "log")
@@ -61,7 +61,7 @@ def shell(tmp_path: Path) -> dict[str, str]:
         found = shutil.which(tool)
         assert found
         (bin_ / tool).symlink_to(found)
-    # Where pages name a file, it is there.
+    # The files that pages name.
     for name in ("sample_client", "moving"):
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
     for inside in (clone, clone / "mlflow-gcp"):
@@ -72,7 +72,7 @@ def shell(tmp_path: Path) -> dict[str, str]:
     old = tmp_path / "old"
     (old / "mlruns").mkdir(parents=True)
     (old / "mlflow.db").touch()
-    # What the reader has in their shell.
+    # The reader's own variables.
     theirs = {"OLD_DATABASE": "old", "NEW_DATABASE": "new", "password": "word"}
     return {"PATH": str(bin_), "HOME": str(tmp_path), **theirs}
 
@@ -81,7 +81,7 @@ def shell(tmp_path: Path) -> dict[str, str]:
 def test_every_command_is_one_that_its_program_takes(
     tmp_path: Path, shell: dict[str, str], page: str
 ) -> None:
-    """In turn: what a page sets first, it uses later."""
+    """In order, because a page uses later what it sets first."""
     for block in [block for _, found in PAGES[page] for block in found]:
         text = CARRIED + block.replace("/path/to", str(tmp_path / "old"))
         run(text, folder=tmp_path / "clone", environment=shell, seconds=60)
@@ -148,7 +148,7 @@ def test_a_command_in_a_substitution_is_seen(tmp_path: Path, shell: dict[str, st
 
 
 def test_gclouds_own_parser_takes_them() -> None:
-    """What gcloud completes in a shell: all its commands and options, in one file of its own."""
+    """Compare with gcloud's file for completion in a shell, which has all commands and options."""
     tree = GCLOUD_SDK / "data" / "cli" / "gcloud_completions.py"
     if not tree.exists():
         pytest.skip("gcloud's SDK is not here: https://cloud.google.com/sdk/docs/install")

@@ -1,4 +1,4 @@
-"""Every page's links lead somewhere; `make links` asks those that lead out of here."""
+"""Every page's links work; `make links` requests those that leave the repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages name is there: settings, outputs, the Makefile's targets, files."""
+"""Everything that the pages name exists: settings, outputs, the Makefile's targets, files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tools.links import pages
 
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.M | re.S)
 INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
-# Words in camel case that are no settings: a setting's values, and what others call theirs.
+# Words in camel case that aren't settings: a setting's values, and names of other programs.
 OF_OTHERS = {"allUsers", "invokerIamDisabled", "httpRequest"}
 EVERYTHING = {
     "image": "us-central1-docker.pkg.dev/my-project/mlflow/server:1",
@@ -33,7 +33,7 @@ PASSWORDS_ELSEWHERE = {
 
 
 def code(page: Path) -> list[str]:
-    """Every piece of code: blocks, and what stands in a line, which a line's end may divide."""
+    """Returns every piece of code: blocks, and code in a line, which may span lines."""
     text = page.read_text()
     inline = INLINE.findall(FENCE.sub("", text))
     return FENCE.findall(text) + [" ".join(piece.split()) for piece in inline]
@@ -45,20 +45,20 @@ def settings() -> set[str]:
 
 @cache
 def program_outputs() -> set[str]:
-    """Of a stack that has all that brings one."""
+    """Returns the outputs of a stack with every setting that adds one."""
     found = {*declared.run(EVERYTHING).outputs}
     return found | {*declared.run(EVERYTHING | PASSWORDS_ELSEWHERE).outputs}
 
 
 def set_in(code: str) -> set[str]:
-    """The settings that are set, read or removed."""
+    """Returns the settings that are set, read or removed."""
     found = re.findall(r"pulumi config (?:set|get|rm)((?: --\w+)*) '?([\w:]+)", code)
     # With --secret alone a value follows too.
     return {key for _, key in found if key != "KEY"}
 
 
 def made(code: str) -> set[str]:
-    """What make is asked to make."""
+    """Returns make's targets."""
     lines = re.findall(r"(?:^|[;&|(]|[A-Z]=\S+) *make ([^\n;|&#)]*)", code, re.M)
     words = " ".join(lines).split()
     return {word for word in words if re.fullmatch(r"[a-z][a-z-]*", word)}
@@ -89,13 +89,14 @@ class TestPage:
         assert asked - program_outputs() == set()
 
     def test_files(self, page: Path) -> None:
-        """`tests/engine/test_upgrade.py` and the like, from the root or from beside the page."""
+        """`tests/engine/test_upgrade.py` and the like, from the page, the root or the server."""
         named = {
             piece
             for piece in code(page)
             if re.fullmatch(r"[\w.-]+(?:/[\w.-]+)+/?", piece) and "." in piece.rpartition("/")[2]
         }
-        gone = {p for p in named if not (ROOT / p).exists() and not (page.parent / p).exists()}
+        bases = (ROOT, page.parent, ROOT / "image" / "tracking_server")
+        gone = {piece for piece in named if not any((base / piece).exists() for base in bases)}
         assert gone - {".local/env", "my-org/mlflow-gcp"} == set()
 
     def test_tests(self, page: Path) -> None:

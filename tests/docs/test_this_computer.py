@@ -1,4 +1,4 @@
-"""README's first commands, as they stand: a clone, its stack on this computer, and its end."""
+"""Runs README's first commands as they are: a clone, its stack on this computer, and its end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fake_google.ports import free_port
 from tests.local.conftest import ROOT
 from tests.manual import commands, run, stand_in
 
-# The checkout as it is now, with its environments: they are installed once.
+# Clones the checkout as it is now, with its environments, which are installed once.
 GIT = """#!/bin/sh
 [ "$1" = clone ] || exit 64
 mkdir mlflow-gcp
@@ -25,7 +25,7 @@ ln -s "{root}/.venvs" "$OLDPWD/mlflow-gcp/.venvs"
 
 
 def test_a_newcomers_first_commands() -> None:
-    # A short way to it: PostgreSQL's socket is in it.
+    # A short path, because PostgreSQL's socket is in it.
     with TemporaryDirectory(prefix="mlflow-gcp-docs-") as folder:
         bin_, clone = Path(folder, "bin"), Path(folder, "mlflow-gcp")
         bin_.mkdir()

@@ -19,7 +19,7 @@ class Reader:
     def __init__(self, deployment: Deployment, folder: Path) -> None:
         self.deployment, self.log = deployment, folder / "log"
         script = programs.STAND_IN.format(log=self.log)
-        for name in ("gcloud", "gh", "pip"):
+        for name in ("gcloud", "gh", "make", "pip"):
             stand_in(folder / "bin", name, script)
         self.environment = {**deployment.environment, "PULUMI_SKIP_CONFIRMATIONS": "true"}
 
@@ -50,20 +50,26 @@ def test_the_manual_from_the_first_deployment_on(reader: Reader) -> None:
 
     # Who is let in must be there.
     cloud.create("gcp:serviceaccount/account:Account", "train", {"accountId": "train"})
-    names = commands("docs/runbooks.md", "Runbooks")
     said = reader.types(
-        names,
-        commands("docs/runbooks.md", "More or less of it"),
-        commands("README.md", "Who reaches the server"),
+        commands("docs/scaling.md", "Finding what is short"),
+        commands("docs/scaling.md", "Changing it"),
+        commands("docs/access.md", "Choosing who can reach the server"),
+        commands("docs/access.md", "Logging in from a program"),
         commands("docs/deploying.md", "A domain of your own"),
     )
     assert cloud.one(SERVICE)["scaling"]["maxInstanceCount"] == 10
     assert cloud.one(SERVICE)["iapEnabled"] is True
     assert said.splitlines().count(reader.deployment.output("load_balancer_address", "dev")) == 1
 
-    deploys, reviews = commands("docs/deploying.md", "From GitHub")
-    reader.types(names, commands("docs/runbooks.md", "An incident"), [deploys])
-    reader.types([reviews])
+    reader.types(
+        commands("docs/incidents.md", "Incidents"),
+        commands("docs/incidents.md", "A leaked password"),
+        commands("docs/incidents.md", "Lock the server down"),
+        commands("docs/incidents.md", "Find out who did what"),
+        commands("docs/incidents.md", "The server returns 5xx"),
+        commands("docs/github.md", "The main branch"),
+    )
+    reader.types(commands("docs/github.md", "Previews of pull requests"))
     assert reader.deployment.output("tracking_password", "dev") != first
     assert not cloud.one(SERVICE).get("iapEnabled")
     told = {

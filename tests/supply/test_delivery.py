@@ -129,7 +129,7 @@ def test_secrets_are_those_of_an_environment(path: Path) -> None:
 
 
 def test_the_manual_sets_everything_where_the_workflow_reads_it() -> None:
-    manual = (ROOT / "docs" / "deploying.md").read_text()
+    manual = (ROOT / "docs" / "github.md").read_text()
     told = {
         (kind, environment, name)
         for kind, name, environment in re.findall(
@@ -147,7 +147,7 @@ def test_the_manual_sets_everything_where_the_workflow_reads_it() -> None:
 
 
 def test_the_manual_restricts_both_environments() -> None:
-    manual = (ROOT / "docs" / "deploying.md").read_text()
+    manual = (ROOT / "docs" / "github.md").read_text()
     repository = "repos/my-org/mlflow-gcp/environments"
     rules = dict(
         re.findall(
