@@ -92,7 +92,7 @@ test: install-test test-infra test-small test-server test-local test-engine ## R
 	wait $$container; container=$$?; cat "$$log"; rm -f "$$log"; exit $$((page + container))
 
 # In one run, so that some tests work while others wait. The tests of a file share a stack.
-test-small: install-local sbom $(VENVS)/client.done $(VENVS)/gallery.done
+test-small: install-local sbom $(VENVS)/client.done $(VENVS)/gallery.done $(VENVS)/site.done
 	$(PROGRAM) -m pytest -n 3 --dist loadfile $(SMALL)
 
 test-infra: $(VENVS)/program.done ## Test the program with Pulumi's mocks
@@ -108,7 +108,7 @@ test-operations: install-local $(VENVS)/client.done ## Test the commands for a d
 test-supply: $(VENVS)/program.done sbom ## Test the lock files and the bills of materials made from them
 	$(PROGRAM) -m pytest tests/supply
 
-test-docs: install-local $(VENVS)/client.done ## Test the pages: links, names, and that something runs every command
+test-docs: install-local $(VENVS)/client.done $(VENVS)/site.done ## Test the pages: links, names, the site, and that something runs every command
 	$(PROGRAM) -m pytest -n 2 --dist worksteal tests/docs
 
 test-server: $(VENVS)/server-test.done ## Test the container's code, in process and with a real Postgres
@@ -169,7 +169,7 @@ format: $(VENVS)/program.done ## Format the code, and fix what ruff can fix
 
 # ---- Upkeep ---------------------------------------------------------------------------------
 
-.PHONY: sbom audit links api-docs
+.PHONY: sbom audit links api-docs site
 sbom: $(VENVS)/supply.done ## Write the bills of materials (CycloneDX) of container and program into dist/
 	@mkdir -p dist
 	@$(VENVS)/supply/bin/python -W ignore -m cyclonedx_py requirements image/requirements.txt \
@@ -184,6 +184,9 @@ audit: $(VENVS)/supply.done ## Check the locked packages for known vulnerabiliti
 api-docs: $(VENVS)/program.done $(VENVS)/server-test.done ## Render the docstrings of program and server into dist/api
 	@$(PROGRAM) tools/api_docs.py mlflow_gcp
 	@$(SERVER_TEST) tools/api_docs.py tracking_server
+
+site: $(VENVS)/site.done ## Build docs/ as a site in dist/site
+	@NO_MKDOCS_2_WARNING=1 $(VENVS)/site/bin/mkdocs build --strict --site-dir dist/site
 
 links: $(VENVS)/program.done ## Request every address that the pages link to
 	@$(PROGRAM) tools/links.py
@@ -200,13 +203,13 @@ install-local: $(VENVS)/program.done $(VENVS)/server.done
 
 # In parallel: one installation waits for the network while another writes.
 install-test:
-	@$(MAKE) --no-print-directory -j4 $(foreach name,program server server-test client gallery supply page,$(VENVS)/$(name).done)
+	@$(MAKE) --no-print-directory -j4 $(foreach name,program server server-test client gallery supply page site,$(VENVS)/$(name).done)
 
 install-bench: install-local $(VENVS)/client.done $(VENVS)/bench.done
 
 # Each lock file has an environment, which is rebuilt when the lock file changes. A stamp, NAME.done,
 # marks a complete environment.
-ENVIRONMENTS := program server server-test client gallery previous bench supply page
+ENVIRONMENTS := program server server-test client gallery previous bench supply page site
 WHOLE := --no-deps --require-hashes
 # uv must use the installed Python and, like pip, the system's certificates.
 UV_SYSTEM_CERTS ?= 1
@@ -256,6 +259,9 @@ $(VENVS)/supply.done: OPTIONS = --require-hashes
 $(VENVS)/page.done: tests/page/requirements.txt
 $(VENVS)/page.done: WHAT = the browser's driver
 $(VENVS)/page.done: OPTIONS = --require-hashes
+$(VENVS)/site.done: tools/requirements-site.txt
+$(VENVS)/site.done: WHAT = what builds the site of the pages
+$(VENVS)/site.done: OPTIONS = --require-hashes
 
 $(VENVS)/uv.done: tools/requirements-uv.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found: install Python 3.11 to 3.14, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -274,4 +280,5 @@ lock: | $(VENVS)/uv.done ## Compile the locks from their .in files
 	$(COMPILE) tests/page/requirements.in -o tests/page/requirements.txt
 	$(COMPILE) tools/requirements.in -o tools/requirements.txt
 	$(COMPILE) tools/requirements-uv.in -o tools/requirements-uv.txt
+	$(COMPILE) tools/requirements-site.in -o tools/requirements-site.txt
 	$(COMPILE) --override image/requirements.excluded tests/chaos/previous.in -o tests/chaos/previous.txt
