@@ -84,7 +84,7 @@ class Stack:
         return name
 
     def url(self, database: str) -> str:
-        """Returns the database's URL for stock MLflow, with our driver and PostgreSQL's own socket."""
+        """Returns the URL for stock MLflow: our driver, and PostgreSQL's own socket."""
         return (
             f"postgresql+pg8000://{_ROLE}:{_PASSWORD}@/{database}"
             f"?unix_sock={self.postgres.socket()}"
