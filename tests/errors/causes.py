@@ -1,4 +1,4 @@
-"""The ways in which a user causes an error, for the rows of the table."""
+"""The ways to cause an error, for the rows of the table."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Caused:
 
 @dataclass(frozen=True)
 class Place:
-    """What a cause may use: a folder of its own, and a stack that all rows share."""
+    """Gives a cause an empty folder, and the stack that all rows share."""
 
     folder: Path
     stack: Callable[[], Stack]
@@ -55,7 +55,7 @@ class Row:
     name: str
     cause: Callable[[Place], Caused]
     code: int
-    # What was given, what is expected, what to do next; not the sentence.
+    # Each is a part of the text: the given value, an example, a command; not the sentence.
     facts: tuple[str, ...]
 
 

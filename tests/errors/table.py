@@ -212,7 +212,7 @@ def _store(*tables: str, locked: bool = False) -> Before:
 
 @contextmanager
 def _written_by_hand(folder: Path) -> Iterator[None]:
-    """A project of its own, with the file of a stack that isn't as Pulumi writes it."""
+    """Makes a copy of the project with a stack's file that Pulumi didn't write."""
     for name in ("tools", "infra", "operations", "local", "fake_google"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "Pulumi.mine.yaml").write_text("config:\n  - mlflow-gcp:memory: 1Gi\n")

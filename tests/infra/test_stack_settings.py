@@ -1,4 +1,4 @@
-"""Which settings are accepted, which are refused, and what a refusal says."""
+"""The stack's settings: accepted values, refused values, and the text of a refusal."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Limit:
     beside: Config = field(default_factory=dict)
     # A part of the refusal; a limit that is a number is always a part of it.
     says: str = ""
-    # What the refusal says was given. None: the value.
+    # The value as the refusal shows it. None: as it was given.
     given: str | None = None
 
 
@@ -118,7 +118,6 @@ LIMITS = [
     Limit("image", f"docker.io/p/s@sha256:{DIGEST}", f"docker.io/p/s@sha256:{DIGEST[1:]}"),
     Limit("githubRepository", f"{'o' * 39}/r", f"{'o' * 40}/r", {"githubRepositoryId": 74}),
     Limit("githubRepository", f"o/{'r' * 100}", f"o/{'r' * 101}", {"githubRepositoryId": 74}),
-    Limit("githubRepositoryId", 0, -1),
     Limit("githubRepositoryId", 1, 0, REPOSITORY, says="my-org/mlflow-gcp"),
     Limit("githubRepositoryId", 2**53, 2**53 + 1, REPOSITORY),
     Limit("existingBucket", "b" * 3, "b" * 2),
@@ -137,8 +136,6 @@ LIMITS = [
     Limit("databaseTier", "db-custom-96-638976", "db-custom-96-639232", says="6.5 GiB"),
     Limit("databaseTier", "db-custom-96-98304", "db-custom-98-98304", says="96"),
     Limit("databaseTier", "db-custom-2-7680", "db-custom-2-7681", says="a multiple of 256"),
-    Limit("databaseTier", "db-perf-optimized-N-2", "db-perf-optimized-N-1", PLUS, says="<2|4|"),
-    Limit("databaseTier", "db-perf-optimized-N-128", "db-perf-optimized-N-129", PLUS, "|128>"),
     Limit("databaseDiskGb", 10, 9),
     Limit("databaseDiskGb", 65536, 65537, {"databaseDiskLimitGb": 65536}),
     Limit("databaseDiskLimitGb", 10, 9),
@@ -146,14 +143,14 @@ LIMITS = [
     Limit("databaseDiskLimitGb", 20, 19, {"databaseDiskGb": 20}),
     Limit("backupRetention", 1, 0),
     Limit("backupRetention", 365, 366),
-    # What the server's processes need at least.
+    # The server's processes need four each.
     Limit("databaseConnections", 4, 3),
-    Limit("databaseConnections", 8, 7, {"cpu": 2}),
+    Limit("databaseConnections", 8, 7, {"cpu": 2, **LARGE}),
     Limit("databaseConnections", 16, 15, {"cpu": 4, "memory": "4Gi", **LARGE}),
     Limit("databaseConnections", 24, 23, {"cpu": 6, "memory": "4Gi", **LARGE}),
     Limit("databaseConnections", 32, 31, {"cpu": 8, "memory": "4Gi", **LARGE}),
     Limit("databaseConnections", 200, 201, LARGE),
-    # What the instances may have together: what the tier accepts, less 8.
+    # All instances together may have as many as the tier accepts, less 8.
     *(
         Limit(
             "databaseConnections",
@@ -206,7 +203,6 @@ LIMITS = [
     Limit("rateLimit", 1_000_000, 1_000_001, BALANCER),
     Limit("monthlyBudget", 0, -1),
     Limit("monthlyBudget", 1, 0, BUDGET),
-    Limit("monthlyBudget", 100_000_000, 100_000_001, BUDGET),
 ]
 
 # Other settings at the edge of what is accepted.
@@ -233,11 +229,13 @@ ACCEPTED: list[Config] = [
     {"kmsKey": KEY, "bucketLocation": "us-central1"},
     {**PRIVATE, "existingNetwork": NETWORK.replace("my-project", "host-project")},
     {**PRIVATE, "existingNetwork": NETWORK, "existingSubnetwork": SUBNETWORK},
-    # What an existing instance has may be given where it is the default, and its tier always.
+    # Settings of an existing instance may be given if they are the default; its tier always may.
     {"existingDatabaseInstance": SHARED, "databaseVersion": 17, "databaseDiskGb": 10},
     {"existingDatabaseInstance": SHARED, "maxInstances": 20, "databaseTier": "db-custom-2-7680"},
     {"existingDatabaseInstance": SHARED, "databaseTier": "db-perf-optimized-N-2"},
     {"existingDatabaseInstance": SHARED, **PRIVATE, "existingNetwork": NETWORK},
+    {**PLUS, "databaseTier": "db-perf-optimized-N-2"},
+    {**PLUS, "databaseTier": "db-perf-optimized-N-128"},
     {**LARGE, "maxInstances": 248, "databaseConnections": 4},
     {"memory": "1024Mi", "cpu": "1", "maxInstances": " 2 "},
     {"customDomains": "[]", "internalNetworks": "[]", "invokers": "[]"},
@@ -247,9 +245,20 @@ ACCEPTED: list[Config] = [
     {"publicThrough": "invokerIamDisabled"},
     IAM,
     {**IAP, **BALANCER},
-    {**WATCHED, **BUDGET},
+    {**WATCHED, **BUDGET, "monthlyBudget": 100_000_000},
     {**IAM, **BUDGET, "uptimeCheck": "false"},
 ]
+
+# Settings without which the example of a refused value isn't enough.
+NEEDED: Mapping[str, Config] = {
+    "invokers": {"access": "iam"},
+    "viewerPassword": VIEWER,
+    "githubRepository": {"githubRepositoryId": 74},
+    "githubRepositoryId": {"githubRepository": "my-org/mlflow-gcp"},
+    "existingNetwork": PRIVATE,
+    "existingSubnetwork": {**PRIVATE, "existingNetwork": "my-network"},
+    "billingAccount": BUDGET,
+}
 
 # Values that are refused whatever else is set.
 VALUES: Mapping[str, Sequence[Any]] = {
@@ -270,6 +279,7 @@ VALUES: Mapping[str, Sequence[Any]] = {
     "image": ["us-docker.pkg.dev/p/r/server", "ghcr.io/owner/server:1", "not an image:1"],
     "builder": ["podman"],
     "githubRepository": ["https://github.com/o/r", "o", "o/r/s", "o--o/r", "-o/r", "o/..", "o/."],
+    "githubRepositoryId": [-1],
     "existingBucket": ["gs://my-artifacts", "My-Artifacts"],
     "bucketLocation": ["moon"],
     "kmsKey": [
@@ -296,7 +306,13 @@ VALUES: Mapping[str, Sequence[Any]] = {
     "existingSubnetwork": ["My-Subnetwork", f"{SUBNETWORK}\n"],
     "existingDatabaseInstance": ["shared", "my-project:us-central1:Shared"],
     "databaseVersion": ["17.2"],
-    "databaseTier": ["db-f1-mikro", "db-custom-3-7680", "db-custom-1-3840-HIGHMEM"],
+    "databaseTier": [
+        "db-f1-mikro",
+        "db-custom-3-7680",
+        "db-custom-1-3840-HIGHMEM",
+        "db-perf-optimized-N-1",
+        "db-perf-optimized-N-129",
+    ],
     "databaseEdition": ["PLUS"],
     "databaseAvailability": ["GLOBAL"],
     "memory": ["1G", "1.5Gi", "0Gi", "[]", []],
@@ -335,7 +351,7 @@ VALUES: Mapping[str, Sequence[Any]] = {
         "ada@example.com\n",
         "ada@localhost",
     ],
-    "monthlyBudget": ["49.90"],
+    "monthlyBudget": ["49.90", 100_000_001],
     "billingAccount": ["012345-678901-cdef01", f"billingAccounts/{PAYER}"],
 }
 
@@ -351,6 +367,8 @@ class Refused:
     given: str | None = None
     # Whether passwords were set with --secret.
     secret: bool = True
+    # The key that is refused after what the example corrects, if there is one.
+    then: str = ""
 
 
 def row(config: Config, key: str, *says: str, **how: Any) -> Refused:
@@ -360,7 +378,11 @@ def row(config: Config, key: str, *says: str, **how: Any) -> Refused:
 UNKNOWN = "a key that nothing reads"
 
 REFUSED = [
-    *(row({key: value}, key) for key, values in VALUES.items() for value in values),
+    *(
+        row({**NEEDED.get(key, {}), key: value}, key)
+        for key, values in VALUES.items()
+        for value in values
+    ),
     *(
         row(
             {**limit.beside, limit.key: limit.refused},
@@ -372,7 +394,11 @@ REFUSED = [
     ),
     row({"gcp:region": "us-centrall1"}, "gcp:region", "us-central1"),
     row({"gcp:region": "mars"}, "gcp:region", "https://cloud.google.com/run/docs/locations"),
-    row({"gcp:region": "us-centrall1", "kmsKey": KEY.replace("central", "east")}, "gcp:region"),
+    row(
+        {"gcp:region": "us-centrall1", "kmsKey": KEY.replace("central", "east")},
+        "gcp:region",
+        then="kmsKey",
+    ),
     row({"name": "my-google-ml"}, "name", "my-project-my-google-ml-artifacts"),
     row({"name": "g0og1e"}, "name", "my-project-g0og1e-artifacts"),
     # A password may follow the colon, or be in the place of the secret's name.
@@ -433,7 +459,9 @@ REFUSED = [
     row({"kmsKey": KEY.replace("us-central1", "us-east1")}, "kmsKey", "us-central1", "us-east1"),
     row({"kmsKey": KEY.replace("us-central1", "global")}, "kmsKey", "us-central1", "global"),
     row({"kmsKey": KEY, "bucketLocation": "US"}, "bucketLocation", "kmsKey", "us-central1"),
-    row({"existingSubnetwork": "my-subnetwork"}, "existingSubnetwork", "existingNetwork"),
+    row(
+        {**PRIVATE, "existingSubnetwork": "my-subnetwork"}, "existingSubnetwork", "existingNetwork"
+    ),
     row({"existingNetwork": NETWORK}, "existingNetwork", "network private"),
     *(
         row(
@@ -480,9 +508,11 @@ REFUSED = [
     row({"databaseTier": "db-perf-optimized-N-2"}, "databaseEdition", "ENTERPRISE_PLUS"),
     row({"databaseDiskGb": 200}, "databaseDiskLimitGb", "200"),
     # Of these neither memory nor the connections of all instances are checked as well.
-    row({"cpu": "3", "memory": "9Gi"}, "cpu"),
-    row({"databaseTier": "db-huge", "maxInstances": 20}, "databaseTier"),
-    row({"cpu": 4, "memory": "4Gi"}, "databaseConnections", "16"),
+    row({"cpu": "3", "memory": "9Gi"}, "cpu", then="memory"),
+    row(
+        {"databaseTier": "db-huge", "maxInstances": 20}, "databaseTier", then="databaseConnections"
+    ),
+    row({"cpu": 4, "memory": "4Gi", **LARGE}, "databaseConnections", "16"),
     row(
         {"maxInstances": 3},
         "databaseConnections",
@@ -490,13 +520,13 @@ REFUSED = [
         given="maxInstances 3 x databaseConnections 8 = 24",
     ),
     row(
-        {"existingDatabaseInstance": SHARED, "maxInstances": 20},
+        {"existingDatabaseInstance": SHARED, "maxInstances": 4},
         "databaseConnections",
-        given="maxInstances 20 x databaseConnections 8 = 160",
+        given="maxInstances 4 x databaseConnections 8 = 32",
     ),
     row({"loadBalancer": "true"}, "customDomains", "loadBalancer", "15"),
     row({**BALANCER, "access": "internal"}, "loadBalancer", "internal"),
-    row({"rateLimit": 6000}, "rateLimit", "loadBalancer"),
+    row({"rateLimit": 6000, "customDomains": DOMAINS}, "rateLimit", "loadBalancer"),
     row({"uptimeCheck": "true"}, "uptimeCheck", "alertEmail"),
     *(
         row({**access, **WATCHED}, "uptimeCheck", access["access"])
@@ -550,9 +580,9 @@ def test_refused(row: Refused) -> None:
     assert problem.wanted
     assert not [part for part in row.says if part not in problem.wanted]
     assert CANARY not in str(problem)
-    # The example is a command after which this isn't refused any more.
+    # The example is a command after which the configuration is accepted.
     left = problems(corrected(full(row.config), problem.example))
-    assert problem.wanted not in [other.wanted for other in left]
+    assert [other.key for other in left] == ([named(row.then)] if row.then else []), left
 
 
 @pytest.mark.parametrize(
