@@ -617,6 +617,8 @@ def test_accepted(config: Config) -> None:
             ["alertEmail", "billingAccount"],
         ),
         ({"minInstances": 1001, "maxInstances": 0}, ["minInstances", "maxInstances"]),
+        # The bucket's name starts with the project's, and mustn't start with goog.
+        ({"gcp:project": "goog-project"}, ["name"]),
         # One instance less is accepted; no tier accepts more.
         ({**LARGE, "maxInstances": 249, "databaseConnections": 4}, ["databaseConnections"]),
     ],
