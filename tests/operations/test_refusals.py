@@ -67,40 +67,44 @@ REFUSALS = {
     "no pulumi": (
         nothing,
         ["--stack", "dev", "env"],
-        "pulumi isn't on this machine. Install it: https://www.pulumi.com/docs/install/. "
-        "STACK=local is the stack on this computer.",
+        *("pulumi", "https://www.pulumi.com/docs/install/", "STACK=local"),
     ),
-    "nothing at all": (nothing, ["status"], "or start one: `make local-up`."),
+    "nothing at all": (nothing, ["status"], "`make local-up`"),
     "not logged in": (
         pulumi_says("error: PULUMI_ACCESS_TOKEN must be set for login during …\n", 3),
         ["--stack", "dev", "env"],
-        "Pulumi isn't logged in: `pulumi login`, or",
+        "`pulumi login`",
     ),
     "no stack selected": (
         pulumi_says("error: no stack selected; please use `pulumi stack select`\n"),
         ["env"],
-        "No stack was named, Pulumi has none selected, and none runs on this computer. Name one,",
+        "No stack was named",
+        "none selected",
     ),
     "no pulumi, no stack": (
         nothing,
         ["rotate"],
-        "No stack was named, Pulumi isn't installed, and none runs on this computer. Name one,",
+        "No stack was named",
+        "Pulumi isn't installed",
     ),
     "no name of a stack": (
         standing(),
         ["--stack=dev'; echo INJECTED; '\n", "env"],
-        "STACK=\"dev'; echo INJECTED; '\\n\" isn't a stack's name: letters, digits, hyphens, dots",
+        "STACK=\"dev'; echo INJECTED; '\\n\"",
+        "letters, digits",
     ),
-    "an option for a stack": (standing(), ["--stack=-x", "env"], "STACK='-x' isn't a stack's name"),
+    "an option for a stack": (standing(), ["--stack=-x", "env"], "STACK='-x'", "letters, digits"),
     "another stack": (
         pulumi_says("error: no stack named 'dev' found\n", 6),
         ["--stack", "dev", "env"],
-        "Pulumi has no stack 'dev' where it is logged in. `pulumi stack ls` lists",
+        "'dev'",
+        "`pulumi stack ls`",
     ),
     "no passphrase": (
         pulumi_says("error: passphrase must be set with PULUMI_CONFIG_PASSPHRASE or …\n"),
         ["--stack", "dev", "env"],
-        "export PULUMI_CONFIG_PASSPHRASE, or PULUMI_CONFIG_PASSPHRASE_FILE=",
+        "PULUMI_CONFIG_PASSPHRASE",
+        "PULUMI_CONFIG_PASSPHRASE_FILE=",
     ),
     "something else": (
         pulumi_says("warning: x\nerror: the state is locked\nadvice\n"),
@@ -110,88 +114,102 @@ REFUSALS = {
     "not up yet": (
         no_outputs,
         ["--stack", "dev", "env"],
-        "The stack 'dev' isn't up yet, so there is nothing to ask: `pulumi up --stack dev`.",
+        "'dev'",
+        "`pulumi up --stack dev`",
     ),
     "local is not up": (
         nothing,
         ["--stack", "local", "env"],
-        "No stack runs on this computer: `make local-up` starts it.",
+        "`make local-up`",
     ),
-    "no local log": (nothing, ["--stack", "local", "logs"], "No stack has run on this computer"),
+    "no local log": (nothing, ["--stack", "local", "logs"], "this computer"),
     "format": (
         standing(),
         ["--stack", "dev", "env", "--format", "json"],
-        "FORMAT='json' isn't known: one of shell, dotenv, direnv, notebook, ci, for example",
+        "FORMAT='json'",
+        "shell, dotenv, direnv, notebook, ci",
     ),
     "since": (
         standing(),
         ["--stack", "dev", "logs", "--since", "yesterday"],
-        "SINCE='yesterday' isn't known: a number with s, m, h or d, for example SINCE=30m.",
+        "SINCE='yesterday'",
+        "s, m, h or d",
+        "SINCE=30m",
     ),
     "a negative since": (
         standing(),
         ["--stack=dev", "logs", "--since=-1h"],
-        "SINCE='-1h' isn't known: a number with s, m, h or d, for example SINCE=30m.",
+        "SINCE='-1h'",
+        "SINCE=30m",
     ),
     "another script's digits": (
         standing(),
         ["--stack=dev", "logs", "--since=\uff11h"],
-        "SINCE='\uff11h' isn't known: a number with s, m, h or d, for example SINCE=30m.",
+        "SINCE='\uff11h'",
+        "SINCE=30m",
     ),
     "follow": (
         nothing,
         ["logs", "--follow=no"],
-        "FOLLOW='no' isn't known: for example FOLLOW=1 for yes; without it, it's no.",
+        "FOLLOW='no'",
+        "FOLLOW=1",
     ),
     "write": (
         nothing,
         ["psql", "--write=0"],
-        "WRITE='0' isn't known: for example WRITE=1 for yes; without it, it's no.",
+        "WRITE='0'",
+        "WRITE=1",
     ),
     "what": (
         standing(),
         ["--stack", "dev", "rotate", "--what", "all"],
-        "WHAT='all' isn't known: one of tracking, viewer, database, encryption, for example",
+        "WHAT='all'",
+        "tracking, viewer, database, encryption",
     ),
     "a password of one's own": (
         standing(trackingPassword="set"),
         ["--stack", "dev", "rotate"],
-        "`pulumi config set --secret trackingPassword`, then `pulumi up`.",
+        "`pulumi config set --secret trackingPassword`",
+        "`pulumi up`",
     ),
     "a secret of one's own": (
         standing(viewerUsername="viewer", viewerPasswordSecret="projects/p/secrets/s/versions/1"),
         ["--stack", "dev", "rotate", "--what", "viewer"],
-        "`pulumi config set viewerPasswordSecret projects/…/versions/2`, then `pulumi up`.",
+        "`pulumi config set viewerPasswordSecret projects/…/versions/2`",
+        "`pulumi up`",
     ),
     "no viewer": (
         standing(),
         ["--stack", "dev", "rotate", "--what", "viewer"],
-        "There is no viewer. `pulumi config set viewerUsername viewer`, then `pulumi up`",
+        "`pulumi config set viewerUsername viewer`",
+        "`pulumi up`",
     ),
     "no gcloud": (
         without("gcloud"),
         ["--stack", "dev", "backup"],
-        "gcloud isn't on this machine. Install it: https://cloud.google.com/sdk/docs/install.",
+        "gcloud",
+        "https://cloud.google.com/sdk/docs/install",
     ),
     "no gcloud to follow": (
         without("gcloud"),
         ["--stack", "dev", "logs", "--follow=1"],
-        "gcloud isn't on this machine.",
+        *("gcloud", "https://cloud.google.com/sdk/docs/install"),
     ),
     "no psql": (
         without("psql"),
         ["--stack", "dev", "psql"],
-        "psql isn't on this machine. Install it: `apt install postgresql-client`, or",
+        "psql",
+        "`apt install postgresql-client`",
     ),
     "no proxy": (
         without("cloud-sql-proxy"),
         ["--stack", "dev", "psql"],
-        "Install it: https://cloud.google.com/sql/docs/postgres/sql-proxy#install.",
+        "https://cloud.google.com/sql/docs/postgres/sql-proxy#install",
     ),
     "gcloud is not logged in": (
         gcloud_says("ERROR: (gcloud.secrets) You do not…\nPlease run:\n\n  $ gcloud auth login\n"),
         ["--stack", "dev", "psql"],
-        "gcloud isn't logged in: `gcloud auth login`.",
+        "`gcloud auth login`",
     ),
     "gcloud may not": (
         gcloud_says("ERROR: (gcloud.secrets.versions.access) PERMISSION_DENIED: you\n- '@type'\n"),
@@ -201,18 +219,17 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("prepare", "arguments", "said"), list(REFUSALS.values()), ids=list(REFUSALS)
-)
+@pytest.mark.parametrize("row", REFUSALS.values(), ids=REFUSALS)
 def test_a_refusal_is_one_line(
-    machine: Machine, prepare: Prepare, arguments: list[str], said: str
+    machine: Machine, row: tuple[Prepare, list[str], *tuple[str, ...]]
 ) -> None:
+    prepare, arguments, *facts = row
     prepare(machine)
     done = machine.run(*arguments)
     assert (done.returncode, done.stdout) == (1, "")
     *before, line = done.stderr.splitlines()
     assert line.startswith("error: ")
-    assert said in line
+    assert not [fact for fact in facts if fact not in line], line
     # What takes long says what it does first.
     assert not [other for other in before if not other.startswith(("database", "backing"))]
     assert PASSWORD not in done.stderr
@@ -221,11 +238,11 @@ def test_a_refusal_is_one_line(
 FAILURES = {
     "logged out": (
         "error: PULUMI_ACCESS_TOKEN must be set for login during non-interactive CLI sessions\n",
-        "Pulumi isn't logged in: `pulumi login`, or",
+        "`pulumi login`",
     ),
     "no way to the state": (
         'error: unable to open state directory "file:///gone": stat /gone: no such file\n',
-        'unable to open state directory "file:///gone": stat /gone: no such file. STACK=local is',
+        'unable to open state directory "file:///gone": stat /gone: no such file',
     ),
 }
 
@@ -241,11 +258,10 @@ def test_a_failure_of_pulumis_is_no_choice_of_the_local_stack(
     assert state.acquire()
     done = machine.run(command)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(
-        "error: No stack was named, and Pulumi doesn't say which is selected: "
-    )
-    assert said in done.stderr
-    assert done.stderr.endswith("STACK=local is the one on this computer.\n")
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: No stack was named")
+    assert said in line
+    assert "STACK=local" in line
 
 
 @pytest.mark.parametrize(
@@ -267,18 +283,19 @@ def test_the_local_stack_is_taken_where_there_is_no_other(
     state.create()
     assert state.acquire()
     done = machine.run("env")
-    assert done.stderr.splitlines() == [
-        f"the stack on this computer: {why} (STACK=dev names another)",
-        "error: No stack runs on this computer: `make local-up` starts it.",
-    ]
+    chosen, error = done.stderr.splitlines()
+    assert why in chosen
+    assert "STACK=dev" in chosen
+    assert error.startswith("error: ")
+    assert "`make local-up`" in error
 
 
 def test_without_a_name_it_is_pulumis_selected_one(deployed: Machine) -> None:
     done = deployed.run("env", "--format", "notebook")
     assert done.returncode == 0
-    assert done.stderr == (
-        "stack dev, which Pulumi has selected (STACK=local is the one on this computer)\n"
-    )
+    [line] = done.stderr.splitlines()
+    assert line.startswith("stack dev")
+    assert "STACK=local" in line
 
 
 @pytest.mark.parametrize("command", COMMANDS)
