@@ -175,7 +175,7 @@ LIMITS = [
         for beside in [{"cpu": cpu, "databaseConnections": 32, **LARGE}]
         for limit in (
             Limit("memory", f"{low}Mi", f"{low - 1}Mi", beside, says=f"{low}Mi to {high}Mi"),
-            Limit("memory", f"{high // 1024}Gi", f"{high + 1}Mi", beside, says=f"{cpu} CPU"),
+            Limit("memory", f"{high // 1024}Gi", f"{high + 1}Mi", beside, says=f"cpu {cpu}"),
         )
     ),
     Limit("concurrency", 1, 0),
@@ -189,8 +189,8 @@ LIMITS = [
     Limit("customDomains", ["a.bc"], ["a.b"]),
     Limit("customDomains", [f"{'d' * 63}.example.com"], [f"{'d' * 64}.example.com"]),
     Limit("customDomains", ["a." * 125 + "com"], ["a." * 125 + "info"]),
-    Limit("customDomains", names(15), names(16), BALANCER, says="at most 15"),
-    Limit("customDomains", names(1), [], BALANCER, says="at least one"),
+    Limit("customDomains", names(15), names(16), BALANCER, says="1 to 15"),
+    Limit("customDomains", names(1), [], BALANCER, says="1 to 15"),
     Limit("internalNetworks", ["0.0.0.0/8"], ["0.0.0.0/0"]),
     Limit("internalNetworks", ["10.0.0.0/8"], ["10.0.0.0/7"]),
     Limit("internalNetworks", ["172.16.0.0/12"], ["172.16.0.0/11"]),
@@ -409,7 +409,7 @@ REFUSED = [
         {"trackingPassword": PHRASE},
         "trackingPassword",
         "--secret",
-        given="(hidden), in plain text, as the stack's file now has it",
+        given="(hidden), in plain text",
         secret=False,
     ),
     row(
@@ -462,7 +462,7 @@ REFUSED = [
     row(
         {**PRIVATE, "existingSubnetwork": "my-subnetwork"}, "existingSubnetwork", "existingNetwork"
     ),
-    row({"existingNetwork": NETWORK}, "existingNetwork", "network private"),
+    row({"existingNetwork": NETWORK}, "existingNetwork", "network", "private"),
     *(
         row(
             {
