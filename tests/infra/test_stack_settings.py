@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from infra.facts import tiers
-from infra.facts.limits import CONNECTIONS_PER_PROCESS, MEMORY_OF_CPU, mebibytes
+from infra.facts.limits import CONNECTIONS_PER_PROCESS, mebibytes
 from infra.settings.loader import load
 from infra.settings.reader import Problem, SettingsError
 from tests.infra.declared import ROOT
@@ -124,8 +124,10 @@ LIMITS = [
     Limit("existingBucket", "b" * 63, "b" * 64),
     Limit("kmsKey", KEY.replace("/ring/", f"/{'r' * 63}/"), KEY.replace("/ring/", f"/{'r' * 64}/")),
     Limit("kmsKey", KEY.replace("mlflow_1", "k" * 63), KEY.replace("mlflow_1", "k" * 64)),
+    Limit("existingNetwork", "nn", "n-", PRIVATE),
     Limit("existingNetwork", "n" * 63, "n" * 64, PRIVATE),
     Limit("existingSubnetwork", "s" * 63, "s" * 64, PRIVATE | {"existingNetwork": NETWORK}),
+    Limit("existingDatabaseInstance", "my-project:us-central1:ii", "my-project:us-central1:i"),
     Limit("existingDatabaseInstance", f"my-project:europe-west1:{'i' * 98}", SHARED + "i" * 93),
     Limit("databaseVersion", 15, 14),
     Limit("databaseVersion", 18, 19),
@@ -138,7 +140,7 @@ LIMITS = [
     Limit("databaseTier", "db-custom-2-7680", "db-custom-2-7681", says="a multiple of 256"),
     Limit("databaseDiskGb", 10, 9),
     Limit("databaseDiskGb", 65536, 65537, {"databaseDiskLimitGb": 65536}),
-    Limit("databaseDiskLimitGb", 10, 9),
+    Limit("databaseDiskLimitGb", 10, 9, says="10 to 65536"),
     Limit("databaseDiskLimitGb", 65536, 65537),
     Limit("databaseDiskLimitGb", 20, 19, {"databaseDiskGb": 20}),
     Limit("backupRetention", 1, 0),
@@ -171,7 +173,13 @@ LIMITS = [
     ),
     *(
         limit
-        for cpu, (low, high) in MEMORY_OF_CPU.items()
+        for cpu, low, high in (
+            (1, 512, 4096),
+            (2, 512, 8192),
+            (4, 2048, 16384),
+            (6, 4096, 24576),
+            (8, 4096, 32768),
+        )
         for beside in [{"cpu": cpu, "databaseConnections": 32, **LARGE}]
         for limit in (
             Limit("memory", f"{low}Mi", f"{low - 1}Mi", beside, says=f"{low}Mi to {high}Mi"),
@@ -234,8 +242,10 @@ ACCEPTED: list[Config] = [
     {"existingDatabaseInstance": SHARED, "maxInstances": 20, "databaseTier": "db-custom-2-7680"},
     {"existingDatabaseInstance": SHARED, "databaseTier": "db-perf-optimized-N-2"},
     {"existingDatabaseInstance": SHARED, **PRIVATE, "existingNetwork": NETWORK},
-    {**PLUS, "databaseTier": "db-perf-optimized-N-2"},
-    {**PLUS, "databaseTier": "db-perf-optimized-N-128"},
+    *(
+        {**PLUS, "databaseTier": f"db-perf-optimized-N-{cpus}"}
+        for cpus in (2, 4, 8, 16, 32, 48, 64, 80, 96, 128)
+    ),
     {**LARGE, "maxInstances": 248, "databaseConnections": 4},
     {"memory": "1024Mi", "cpu": "1", "maxInstances": " 2 "},
     {"customDomains": "[]", "internalNetworks": "[]", "invokers": "[]"},
@@ -317,8 +327,7 @@ VALUES: Mapping[str, Sequence[Any]] = {
     "databaseAvailability": ["GLOBAL"],
     "memory": ["1G", "1.5Gi", "0Gi", "[]", []],
     "cpu": ["0", "3", "5", "7", "9", "0.5"],
-    "maxInstances": ["1001", "many", "true", {"a": 1}, "9" * 5000],
-    "minInstances": ["1001"],
+    "maxInstances": ["many", "true", {"a": 1}, "9" * 5000],
     "customDomains": [
         "mlflow.example.com",
         '{"a": "b.com"}',
@@ -504,6 +513,9 @@ REFUSED = [
         row({"existingBucket": "my-artifacts", key: value}, key, "existingBucket")
         for key, value in (("bucketLocation", "EU"), ("bucketForceDestroy", "true"))
     ),
+    row({"minInstances": 1000}, "minInstances", "maxInstances"),
+    row({"minInstances": 1001}, "minInstances", "0 to 1000"),
+    row({"maxInstances": 1001}, "maxInstances", "1 to 1000"),
     row(PLUS, "databaseEdition", "ENTERPRISE"),
     row({"databaseTier": "db-perf-optimized-N-2"}, "databaseEdition", "ENTERPRISE_PLUS"),
     row({"databaseDiskGb": 200}, "databaseDiskLimitGb", "200"),
@@ -518,6 +530,15 @@ REFUSED = [
         "databaseConnections",
         *("17", "maxInstances 2", "databaseConnections 5", "db-g1-small"),
         given="maxInstances 3 x databaseConnections 8 = 24",
+    ),
+    # Each way out is named where it is just enough.
+    row({**ALONE, "databaseConnections": 42}, "databaseConnections", "db-g1-small", given="max"),
+    row({"databaseConnections": 17}, "databaseConnections", "maxInstances 1", given="max"),
+    row(
+        {"maxInstances": 23, "databaseTier": "db-custom-1-3840"},
+        "databaseConnections",
+        "databaseConnections 4",
+        given="max",
     ),
     row(
         {"existingDatabaseInstance": SHARED, "maxInstances": 4},
@@ -621,6 +642,7 @@ def test_accepted(config: Config) -> None:
         ({"gcp:project": "goog-project"}, ["name"]),
         # One instance less is accepted; no tier accepts more.
         ({**LARGE, "maxInstances": 249, "databaseConnections": 4}, ["databaseConnections"]),
+        ({**LARGE, "maxInstances": 1000, "databaseConnections": 4}, ["databaseConnections"]),
     ],
     ids=str,
 )
