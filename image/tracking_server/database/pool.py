@@ -25,7 +25,7 @@ logging.getLogger(__name__).setLevel(logging.WARNING)
 
 _USE = "tracking_server.use"
 
-LOOPS_PATIENCE = 0.2
+LOOPS_PATIENCE = 1.0
 """Seconds that the event loop waits for a connection, ahead of all threads. Some of MLflow's own
 routes use the database on the event loop, which blocks all other requests. A viewer's request
 doesn't wait."""
@@ -101,7 +101,9 @@ class NestingPool(QueuePool):
     def _take(self, thread: int) -> None:
         with self._lock:
             nth = self._held[thread] + 1
-            leaves = max(0, min(DEEPEST, self.size()) - nth)
+            on_loop = _on_event_loop()
+            # The event loop takes any free connection: it never keeps one for long.
+            leaves = 0 if on_loop else max(0, min(DEEPEST, self.size()) - nth)
             looking = LOOKING.get()
             queue = self._viewers_queue if looking else self._queue
 
@@ -111,7 +113,7 @@ class NestingPool(QueuePool):
                 return self.size() - self._taken > leaves
 
             seconds = self.timeout()
-            if _on_event_loop():
+            if on_loop:
                 seconds = 0 if looking else LOOPS_PATIENCE
                 found = self._wait(self._further, room, seconds)
             elif nth == 1:
