@@ -124,7 +124,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "timestamp": st.datetimes(),
     # pg8000 converts them to UTC, which may be outside of Python's years at both ends.
     "timestamptz": st.datetimes(
-        datetime(2, 1, 1), datetime(9998, 12, 31), timezones=st.timezones()
+        datetime(2, 1, 1),  # noqa: DTZ001
+        datetime(9998, 12, 31),  # noqa: DTZ001
+        timezones=st.timezones(),
     ),
     "date": st.dates(),
     "time": st.times(),
