@@ -574,14 +574,14 @@ def _logged_out_of_gcloud(computer: Computer) -> None:
 
 LOCAL: list[tuple[Callable[[Computer], None], Verdict, str, str, str]] = [
     (_no_pulumi, MEND, "pulumi", "no Pulumi on the PATH", "https://www.pulumi.com/docs/install/"),
-    (_old_pulumi, WARNING, "pulumi", "v3.1.0; the oldest that this program", "update it"),
+    (_old_pulumi, WARNING, "pulumi", "v3.1.0; the oldest version that this program", "update it"),
     (_logged_out_of_pulumi, MEND, "pulumi login", "nobody is logged in", "pulumi login"),
     (_no_docker, MEND, "docker", "no daemon answers at unix:///nowhere", "builder cloud-build"),
     (_docker_of_windows, MEND, "docker", "makes windows images", "Linux containers"),
     (_docker_of_arm, MEND, "docker", "linux/arm64 and builds for", "tonistiigi/binfmt"),
     (_old_python, MEND, "python", "is 3.9; wanted 3.11 to 3.14", "PULUMI_PYTHON_CMD"),
     (_python_without_venv, MEND, "python", "does not run, or can't make", "python3-venv"),
-    (_no_gcloud_for_cloud_build, MEND, "gcloud", "there is none", "cloud.google.com/sdk"),
+    (_no_gcloud_for_cloud_build, MEND, "gcloud", "not installed", "cloud.google.com/sdk"),
     (_logged_out_of_gcloud, MEND, "gcloud", "nobody is logged in", "gcloud auth login"),
 ]
 
