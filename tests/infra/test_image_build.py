@@ -7,6 +7,7 @@ import platform
 import shutil
 import stat
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,6 +121,17 @@ def test_the_image_is_hashed_as_docker_sees_it(tmp_path: Path) -> None:
     assert content_hash(tmp_path / "image") == before
     _write("tracking_server/new.py", "x")(tmp_path / "image")
     assert content_hash(tmp_path / "image") != before
+
+
+def test_every_package_of_the_server_is_in_the_image() -> None:
+    """Buildah and older Docker versions only look into folders that a rule names."""
+    modules = (ROOT / "image" / "tracking_server").rglob("*.py")
+    folders = {module.parent.relative_to(ROOT / "image") for module in modules}
+    assert len(folders) > 1
+    rules = (ROOT / "image" / ".dockerignore").read_text().splitlines()
+    assert {f"!{folder.as_posix()}/*.py" for folder in folders} <= set(rules)
+    packages = tomllib.loads((ROOT / "image" / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert {".".join(folder.parts) for folder in folders} == set(packages["packages"])
 
 
 def test_hash_tells_where_a_name_ends(tmp_path: Path) -> None:
