@@ -29,7 +29,7 @@ class Delete(Protocol):
 
 
 def _goes_with_others(_cloud: Cloud, _olds: Inputs, _inputs: Inputs) -> None:
-    """Deletes nothing besides the record."""
+    """Deletes only the record."""
 
 
 @dataclass(frozen=True)

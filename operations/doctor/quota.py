@@ -19,7 +19,7 @@ CPU = "CpuAllocPerProjectRegion"
 MEMORY = "MemAllocPerProjectRegion"
 MORE = "https://console.cloud.google.com/iam-admin/quotas?project={project}"
 
-# Which types count for which quota: https://cloud.google.com/compute/docs/reference/rest/v1/projects.
+# The quota of each type: https://cloud.google.com/compute/docs/reference/rest/v1/projects.
 # A quota that the project doesn't list isn't limited.
 COMPUTE = {
     "gcp:compute/network:Network": "NETWORKS",

@@ -109,6 +109,6 @@ def test_the_shares_fit_in_the_instance(memory: int, processes: int) -> None:
     share = shares(memory * MIB, processes)
     assert min(share.answers, share.viewers_answers, share.providers) > MIB
     held = share.answers + share.viewers_answers + share.providers
-    # Where the processes have less than one instance's least, Cloud Run wouldn't take the setting.
+    # Cloud Run refuses settings that give a process less than the smallest instance has.
     if memory // processes >= 512:
         assert AT_REST + FOR_BODIES + held <= memory * MIB // processes

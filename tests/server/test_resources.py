@@ -20,6 +20,7 @@ from tests.server.parity.servers import our_environment, ours
 from tests.server.process import AUTHORIZATION, Server, eventually
 
 VIEWER = ("viewer", "canary-viewer-password")
+VIEWERS_LOGIN = httpx.BasicAuth(*VIEWER)._auth_header
 DATABASE = "resources"
 MIB = 1024 * 1024
 MEMORY = 512 * MIB
@@ -49,6 +50,14 @@ def server(
 def viewer_of(server: Server) -> httpx.Client:
     limits = httpx.Limits(max_connections=None)
     return httpx.Client(base_url=server.url, auth=VIEWER, timeout=PATIENCE, limits=limits)
+
+
+def raw(login: str, method: str, path: str, body: str = "") -> bytes:
+    """Returns a request for a client that doesn't read the response."""
+    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {login}\r\n"
+    if body:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}\r\n{body}".encode()
 
 
 def memory(server: Server, field: str) -> int:
@@ -103,14 +112,10 @@ def test_the_session_has_its_limits(server: Server, postgres: Postgres) -> None:
 
 
 def test_who_leaves_takes_the_statement_along(server: Server, postgres: Postgres) -> None:
-    body = json.dumps({"experiment_ids": ["0"]}).encode()
-    head = (
-        f"POST {SEARCH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {AUTHORIZATION}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    ).encode()
+    request = raw(AUTHORIZATION, "POST", SEARCH, json.dumps({"experiment_ids": ["0"]}))
     with locked(postgres) as waiting:
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
-            connection.sendall(head + body)
+            connection.sendall(request)
             assert eventually(lambda: waiting() == 1)
         # Long before the statement's own timeout.
         assert eventually(lambda: waiting() == 0, seconds=15)
@@ -145,10 +150,7 @@ def large(server: Server) -> int:
 
 
 def test_downloads_that_nobody_reads_leave_the_user_places(server: Server, large: int) -> None:
-    login = httpx.BasicAuth(*VIEWER)._auth_header
-    request = (
-        f"GET {ARTIFACT} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {login}\r\n\r\n"
-    ).encode()
+    request = raw(VIEWERS_LOGIN, "GET", ARTIFACT)
     with ExitStack() as stack, server.client() as user, viewer_of(server) as viewer:
         for _ in range(100):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
@@ -199,7 +201,6 @@ def test_a_page_that_would_take_the_memory_is_refused(server: Server, many_runs:
 
 def test_an_answer_that_nobody_reads_counts(server: Server) -> None:
     """A response stays in memory until it is read, so further ones have to wait."""
-    login = httpx.BasicAuth(*VIEWER)._auth_header
     # More than the kernel keeps for a connection.
     tags = [{"key": f"t{number}", "value": "x" * 4500} for number in range(200)]
     with ExitStack() as stack, server.client() as user, viewer_of(server) as viewer:
@@ -208,14 +209,9 @@ def test_an_answer_that_nobody_reads_counts(server: Server) -> None:
         for _ in range(8):
             fields = {"experiment_id": search["experiment_ids"][0], "tags": tags}
             assert user.post("/api/2.0/mlflow/runs/create", json=fields).status_code == 200
-        body = json.dumps(search).encode()
-        request = (
-            f"POST {SEARCH} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {login}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        ).encode() + body
         unread = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
         unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        unread.sendall(request)
+        unread.sendall(raw(VIEWERS_LOGIN, "POST", SEARCH, json.dumps(search)))
         # The viewer's share of the memory holds one such answer.
         assert eventually(lambda: viewer.post(SEARCH, json=search).status_code == 503)
         assert user.post(SEARCH, json=search).status_code == 200

@@ -43,7 +43,7 @@ from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository, GCSMP
 
 from tracking_server.artifacts import streamed_response
 from tracking_server.client_left import has_left
-from tracking_server.database.answer_limits import ANSWER, Answer, Full, TooLarge
+from tracking_server.database.answer_limits import ANSWER, Full, TooLarge
 from tracking_server.outgoing.google_api import own_session, server_credentials
 
 PART_LIFETIME = timedelta(hours=1)
@@ -170,10 +170,8 @@ class KeylessGCSArtifactRepository(
             prefix=prefix, delimiter="/", timeout=self._GCS_DEFAULT_TIMEOUT
         )
         infos: list[FileInfo] = []
-        answer = ANSWER.get()
         for blob in listed:
-            if answer is not None:
-                _count(answer, len(blob.name), rows=1)
+            _count(len(blob.name), rows=1)
             if blob.name != prefix:
                 infos.append(FileInfo(blob.name.removeprefix(above), False, blob.size))
             if len(infos) + len(listed.prefixes) > MAX_LISTED:
@@ -209,8 +207,7 @@ class KeylessGCSArtifactRepository(
         Only traces that are stored as artifacts are read this way; other files are streamed.
         """
         blob = self.existing(remote_file_path)
-        if (answer := ANSWER.get()) is not None:
-            _count(answer, blob.size or 0, rows=0)
+        _count(blob.size or 0, rows=0)
         try:
             super()._download_file(remote_file_path, local_path)
         except NotFound:
@@ -303,12 +300,15 @@ class KeylessGCSArtifactRepository(
         )
 
 
-def _count(answer: Answer, size: int, rows: int) -> None:
-    """Count what the bucket returns in the same way as query results.
+def _count(size: int, rows: int) -> None:
+    """Count what the bucket returns for a request in the same way as query results.
 
     Raises:
         MlflowException: if it exceeds the memory.
     """
+    answer = ANSWER.get()
+    if answer is None:
+        return
     try:
         answer.add(size, rows)
     except TooLarge:

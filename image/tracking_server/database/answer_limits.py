@@ -57,7 +57,7 @@ class Answer:
 
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
-        self._held = self._taken = 0
+        self._held = 0
         self._closed = False
 
     def add(self, received: int, rows: int) -> None:
@@ -67,21 +67,25 @@ class Answer:
             TooLarge: if this request exceeds the limit.
             Full: if all requests together exceed it.
         """
-        size = received * BYTE + rows * ROW
         if self._closed:
             # Work after the response, such as writing a trace, is short.
             return
-        if self._held + size - SMALL > self._answers.size:
+        held = self._held + received * BYTE + rows * ROW
+        if _counted(held) > self._answers.size:
             raise TooLarge
-        if (beyond := self._held + size - SMALL - self._taken) > 0:
-            self._answers.take(beyond)
-            self._taken += beyond
-        self._held += size
+        if more := _counted(held) - _counted(self._held):
+            self._answers.take(more)
+        self._held = held
 
     def close(self) -> None:
         self._closed = True
-        self._answers.free(self._taken)
-        self._taken = 0
+        self._answers.free(_counted(self._held))
+        self._held = 0
+
+
+def _counted(held: int) -> int:
+    """Returns how much of a request's memory counts towards the limit of all requests."""
+    return max(0, held - SMALL)
 
 
 ANSWER: ContextVar[Answer | None] = ContextVar("answer", default=None)

@@ -115,12 +115,12 @@ class NestingPool(QueuePool):
             seconds = self.timeout()
             if on_loop:
                 seconds = 0 if looking else LOOPS_PATIENCE
-                found = self._wait(self._further, room, seconds)
-            elif nth == 1:
-                found = self._wait_in_turn(queue, room, seconds)
-            else:
-                found = self._wait(self._further, room, seconds)
-            if not found:
+            in_turn = nth == 1 and not on_loop
+            if not (
+                self._wait_in_turn(queue, room, seconds)
+                if in_turn
+                else self._wait(self._further, room, seconds)
+            ):
                 self._forget_if_idle(thread)
                 raise DatabaseUnavailable(
                     f"no connection of {self.size()} became free within {seconds:g} s"

@@ -204,9 +204,10 @@ class _Reading:
         if body and self._encoding in ("gzip", "deflate"):
             body = await self._decompressed(body)
         self._keep(len(body))
-        await self._widen(body)
         if len(body) <= _INLINE:
             return self._examined(body)
+        if not (self._is_file or self._is_protobuf):
+            await self._widen(body)
         return await _in_thread(self._examined, body)
 
     def plain_scope(self, body: bytes) -> Scope:
@@ -256,10 +257,15 @@ class _Reading:
             self._room.free(self._reserved - size)
             self._reserved = size
 
-    def _is_binary(self) -> bool:
-        path = self._scope["path"]
-        is_protobuf = otlp_limits.is_protobuf(_header(self._scope, b"content-type"))
-        return path.endswith(NOT_JSON) or (path.endswith(otlp_limits.PATH) and is_protobuf)
+    @property
+    def _is_file(self) -> bool:
+        is_file: bool = self._scope["path"].endswith(NOT_JSON)
+        return is_file
+
+    @property
+    def _is_protobuf(self) -> bool:
+        is_otlp: bool = self._scope["path"].endswith(otlp_limits.PATH)
+        return is_otlp and otlp_limits.is_protobuf(_header(self._scope, b"content-type"))
 
     async def _widen(self, body: bytes) -> None:
         """Reserve more for a text that takes several bytes per character when it is decoded.
@@ -267,8 +273,6 @@ class _Reading:
         Raises:
             TooMuch: if it takes more than all bodies together may.
         """
-        if len(body) <= _INLINE or self._is_binary():
-            return
         width = await _in_thread(_character_width, body)
         if width > 1:
             if width * len(body) > self._limits.together:
@@ -289,9 +293,10 @@ class _Reading:
             )
 
     def _examined(self, body: bytes) -> bytes:
-        path = self._scope["path"]
-        if self._is_binary():
-            problem = otlp_limits.problem(body) if path.endswith(otlp_limits.PATH) else ""
+        if self._is_file:
+            problem = ""
+        elif self._is_protobuf:
+            problem = otlp_limits.problem(body)
         else:
             problem = json_problem(body, values=self._limits.values)
         if problem:

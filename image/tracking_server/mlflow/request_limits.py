@@ -6,7 +6,7 @@ the server's memory or expose its credentials.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from threading import BoundedSemaphore
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -135,9 +135,7 @@ def query_problem(query: bytes) -> str:
     except ValueError:
         return f"The query has more than {MAX_ITEMS} fields: send fewer"
     try:
-        check_fields(
-            {name: values if len(values) > 1 else values[0] for name, values in found.items()}
-        )
+        check_fields(_query_fields(found.items()))
     except MlflowException as error:
         return str(error.message)
     return ""
@@ -149,9 +147,7 @@ def given_fields() -> Mapping[str, Any]:
     Like MLflow, it accepts JSON that is encoded twice.
     """
     if request.path.endswith(NOT_JSON) or (request.method in ("GET", "HEAD") and request.args):
-        return {
-            name: values if len(values) > 1 else values[0] for name, values in request.args.lists()
-        }
+        return _query_fields(request.args.lists())
     # Cached for MLflow's own call with the same arguments.
     fields = request.get_json(force=True, silent=True)
     if isinstance(fields, str):
@@ -160,6 +156,11 @@ def given_fields() -> Mapping[str, Any]:
         except ValueError:
             return {}
     return fields if isinstance(fields, dict) else {}
+
+
+def _query_fields(query: Iterable[tuple[str, list[str]]]) -> Mapping[str, Any]:
+    """Returns a query's fields: a list only if a field is given several times."""
+    return {name: values if len(values) > 1 else values[0] for name, values in query}
 
 
 def check_fields(fields: Mapping[str, Any], *, levels: int = _NESTED) -> None:

@@ -32,12 +32,12 @@ transfers use as well: https://anyio.readthedocs.io/en/stable/threads.html"""
 class Composition:
     """Sends a request to `flask` if FastAPI would only pass it on to its mount at `/`.
 
-    `native_problem` returns why a query asks for too much, for the FastAPI half; in Flask,
-    `request_limits` checks each request.
-
     `has_flask_route` tells whether Flask has a route for a path and a method. Routes that both
     halves have lead to the same function, or are handled before this class
     (tests/server/test_composition.py lists them).
+
+    `native_problem` returns why a query asks for too much, for the FastAPI half; in Flask,
+    `request_limits` checks each request.
     """
 
     def __init__(

@@ -78,14 +78,15 @@ def bound_session(session: Session, *, largest: int, seconds: float) -> None:
 
     session.hooks["response"].append(read)
     session.max_redirects = MAX_REDIRECTS
+    pools = {
+        "http": _pool_until_deadline(HTTPConnectionPool),
+        "https": _pool_until_deadline(HTTPSConnectionPool),
+    }
     for adapter in session.adapters.values():
         assert isinstance(adapter, HTTPAdapter)  # noqa: S101
         assert isinstance(adapter.max_retries, Retry)  # noqa: S101
         adapter.max_retries.respect_retry_after_header = False
-        adapter.poolmanager.pool_classes_by_scheme = {
-            "http": _pool_until_deadline(HTTPConnectionPool),
-            "https": _pool_until_deadline(HTTPSConnectionPool),
-        }
+        adapter.poolmanager.pool_classes_by_scheme = pools
     send = session.send
 
     def send_in_time(request: PreparedRequest, **options: Any) -> Response:
