@@ -418,21 +418,19 @@ def test_what_is_no_repository_is_refused(given: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "wanted", "example"),
+    ("config", "example"),
     [
         (
             {"githubRepository": REPOSITORY},
-            "the number that GitHub has for my-org/mlflow-gcp",
             'pulumi config set githubRepositoryId "$(gh api repos/my-org/mlflow-gcp --jq .id)"',
         ),
-        ({"githubRepositoryId": 74}, "nothing without", "pulumi config rm githubRepositoryId"),
-        ({"githubReview": True}, "false without", "pulumi config rm githubReview"),
+        ({"githubRepositoryId": 74}, "pulumi config rm githubRepositoryId"),
+        ({"githubReview": True}, "pulumi config rm githubReview"),
     ],
 )
-def test_what_goes_together(config: dict[str, Any], wanted: str, example: str) -> None:
+def test_what_goes_together(config: dict[str, Any], example: str) -> None:
     with pytest.raises(SettingsError) as refused:
         load({"gcp:project": PROJECT, **{f"mlflow-gcp:{key}": v for key, v in config.items()}})
     [problem] = refused.value.problems
     assert problem.key == f"mlflow-gcp:{example.split()[3]}"
-    assert wanted in problem.wanted
     assert problem.example == example

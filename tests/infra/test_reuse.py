@@ -148,43 +148,32 @@ def test_every_setting_is_an_argument() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "argument", "wanted", "example"),
+    ("arguments", "argument", "example"),
     [
-        ({"memory": "1G"}, "memory", "a whole number of Mi or Gi", 'memory="1Gi"'),
-        ({"cpu": 3}, "cpu", "one of 1, 2", "cpu=1"),
-        ({"uptime_check": "yes"}, "uptime_check", "true or false", "uptime_check=False"),
-        ({"access": "iam"}, "invokers", "at least one", 'invokers=["user:ada@example.com"]'),
-        (
-            {"uptime_check": True},
-            "uptime_check",
-            "without alert_email",
-            'alert_email="oncall@example.com"',
-        ),
-        (
-            {"invokers": ("user:ada@example.com",)},
-            "invokers",
-            "none: invokers only apply to access iam",
-            "without invokers",
-        ),
-        ({"max_instance": 3}, "max_instance", "did you mean max_instances?", "without max_ins"),
+        ({"memory": "1G"}, "memory", 'memory="1Gi"'),
+        ({"cpu": 3}, "cpu", "cpu=1"),
+        ({"uptime_check": "yes"}, "uptime_check", "uptime_check=False"),
+        ({"access": "iam"}, "invokers", 'invokers=["user:ada@example.com"]'),
+        ({"uptime_check": True}, "uptime_check", 'alert_email="oncall@example.com"'),
+        ({"invokers": ("user:ada@example.com",)}, "invokers", "without invokers"),
+        ({"max_instance": 3}, "max_instance", "without max_instance"),
         (
             {"tracking_password": PHRASE},
             "tracking_password",
-            "a secret of the program's configuration",
             'tracking_password=pulumi.Config().require_secret("tracking_password")',
         ),
     ],
 )
 def test_what_is_wrong_is_said_in_the_programs_terms(
-    arguments: dict[str, Any], argument: str, wanted: str, example: str
+    arguments: dict[str, Any], argument: str, example: str
 ) -> None:
     program = Program()
     with pytest.raises(SettingsError) as refused:
         run(into=program, main=lambda: TrackingServer("ml", **arguments))  # type: ignore[arg-type,return-value]
     [problem] = refused.value.problems
     assert problem.key == argument
-    assert wanted in problem.wanted
     assert problem.example.startswith(example)
+    assert not re.search(r"[a-z][A-Z]", problem.wanted)
     assert PHRASE not in str(refused.value)
     assert program.resources == []
 
