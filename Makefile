@@ -157,7 +157,7 @@ lint: lint-program lint-server api-docs ## Run linters and type checkers, and re
 lint-program: $(VENVS)/program.done
 	$(VENVS)/program/bin/ruff check .
 	$(VENVS)/program/bin/ruff format --check .
-	$(PROGRAM) tools/readme.py --check
+	$(PROGRAM) tools/generate.py --check
 	$(PROGRAM) -m mypy __main__.py infra fake_google local moving operations tools bench --exclude "bench/(gateless|gate_alone).py"
 
 lint-server: $(VENVS)/program.done $(VENVS)/server-test.done
@@ -197,7 +197,7 @@ cost: $(VENVS)/program.done ## Estimate a stack's monthly cost, idle and in use 
 
 .PHONY: install-local install-test install-bench lock docs
 docs: $(VENVS)/program.done ## Update the pages' tables of settings, prices and measurements
-	$(PROGRAM) tools/readme.py
+	$(PROGRAM) tools/generate.py
 
 install-local: $(VENVS)/program.done $(VENVS)/server.done
 

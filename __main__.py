@@ -6,7 +6,7 @@
 import pulumi
 
 from infra.deployment import declare
-from infra.settings.loader import load, stack_config
+from infra.settings.reader import load, stack_config
 
 for name, output in declare(load(stack_config())).items():
     pulumi.export(name, output)

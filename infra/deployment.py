@@ -22,7 +22,7 @@ from .google.network import Network, Place, existing
 from .google.secrets import Secrets
 from .google.service import Service
 from .google.service_accounts import Identity
-from .settings.model import Settings
+from .settings.schema import Settings
 
 
 def declare(settings: Settings, *, parent: Component | None = None) -> dict[str, Any]:

@@ -3,73 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 import pulumi
 
+from .arguments import Arguments
 from .component import Component
 from .deployment import declare
-from .settings.loader import load
-from .settings.model import Settings
-from .settings.reader import NAMESPACE, Problem, SettingsError
-
-
-class Arguments(TypedDict, total=False):
-    """The settings of `Pulumi.yaml`, in snake case and with the same defaults."""
-
-    artifacts: str
-    access: str
-    invokers: Sequence[str]
-    public_through: str
-    tracking_username: str
-    tracking_password: pulumi.Output[str]
-    tracking_password_version: int
-    tracking_password_secret: str
-    viewer_username: str
-    viewer_password: pulumi.Output[str]
-    viewer_password_version: int
-    viewer_password_secret: str
-    encryption_key_version: int
-    image: str
-    builder: str
-    github_repository: str
-    github_repository_id: int
-    github_review: bool
-    network: str
-    existing_network: str
-    existing_subnetwork: str
-    kms_key: str
-    existing_database_instance: str
-    database_version: int
-    database_tier: str
-    database_edition: str
-    database_disk_gb: int
-    database_disk_limit_gb: int
-    database_availability: str
-    database_connections: int
-    database_password_version: int
-    backup_retention: int
-    memory: str
-    cpu: int
-    concurrency: int
-    min_instances: int
-    max_instances: int
-    request_timeout: int
-    custom_domains: Sequence[str]
-    internal_networks: Sequence[str]
-    load_balancer: bool
-    rate_limit: int
-    deletion_protection: bool
-    bucket_force_destroy: bool
-    existing_bucket: str
-    bucket_location: str
-    mlflow_telemetry: bool
-    alert_email: str
-    uptime_check: bool
-    monthly_budget: int
-    billing_account: str
+from .settings.kinds import Password
+from .settings.reader import load
+from .settings.refusals import (
+    Command,
+    Refusal,
+    Remedy,
+    Remove,
+    Set,
+    SettingsError,
+    command_line,
+    full,
+    short,
+)
+from .settings.schema import Settings, listed
 
 
 class TrackingServer(Component):
@@ -110,31 +66,41 @@ class TrackingServer(Component):
         self.register_outputs({**self.outputs})
 
 
+# The project's own settings; the name is an argument of its own, and the provider has the others.
+_ARGUMENTS = {
+    setting.argument: setting
+    for setting in listed()
+    if ":" not in setting.key and setting.key != "name"
+}
+_OF_KEY = {setting.key: argument for argument, setting in _ARGUMENTS.items()}
+
+
 def _checked(name: str, arguments: Mapping[str, Any]) -> Settings:
     later = [
         argument
         for argument, value in arguments.items()
-        if isinstance(value, pulumi.Output) and not argument.endswith("_password")
+        if isinstance(value, pulumi.Output) and not _is_password(argument)
     ]
     if later:
         raise SettingsError(
             [
-                Problem(
+                Refusal(
                     key=argument,
                     given="an Output, which is known later",
-                    wanted="a plain value: it decides what is declared",
-                    example=f'{argument}=pulumi.Config().require("{argument}")',
+                    expected="a plain value: it decides what is declared",
+                    remedy=Set(argument, ""),
                 )
                 for argument in later
-            ]
+            ],
+            lambda remedy: f'{remedy.key}=pulumi.Config().require("{remedy.key}")',
         )
     provider = pulumi.Config("gcp")
     config: dict[str, Any] = {
         "gcp:project": provider.get("project"),
         "gcp:region": provider.get("region"),
-        f"{NAMESPACE}:name": name,
+        full("name"): name,
         **{
-            f"{NAMESPACE}:{_setting(argument)}": [*value] if isinstance(value, tuple) else value
+            full(_ARGUMENTS[argument].key if argument in _ARGUMENTS else argument): value
             for argument, value in arguments.items()
         },
     }
@@ -142,44 +108,42 @@ def _checked(name: str, arguments: Mapping[str, Any]) -> Settings:
         # A plain password would be in the program's text, for everyone to read.
         return load(config, is_secret=lambda _: False)
     except SettingsError as error:
-        raise SettingsError([_in_python(problem) for problem in error.problems]) from None
+        raise SettingsError([_in_python(each) for each in error.refusals], _argument) from None
 
 
-def _setting(argument: str) -> str:
-    """`max_instances` -> `maxInstances`"""
-    return re.sub(r"_(\w)", lambda letter: letter[1].upper(), argument)
+def _is_password(argument: str) -> bool:
+    return argument in _ARGUMENTS and isinstance(_ARGUMENTS[argument].kind, Password)
 
 
-def _argument(setting: str) -> str:
-    """`maxInstances` -> `max_instances`"""
-    return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", setting)
-
-
-_WORDS = {_setting(argument): argument for argument in Arguments.__annotations__}
-
-
-def _in_python(problem: Problem) -> Problem:
-    """Rewrites a problem for a Python program, where `pulumi config set` doesn't apply."""
-    if problem.key.startswith("gcp:"):
-        return problem
-    argument = _argument(problem.key.removeprefix(f"{NAMESPACE}:"))
-    wanted = re.sub(r"\b\w+\b", lambda word: _WORDS.get(word[0], word[0]), problem.wanted)
-    if argument.endswith("_password"):
+def _in_python(refusal: Refusal) -> Refusal:
+    """Rewrites a refusal for a Python program, where settings are arguments."""
+    argument = _OF_KEY.get(short(refusal.key), short(refusal.key))
+    if _is_password(argument):
         return replace(
-            problem,
+            refusal,
             key=argument,
             given="(hidden), in plain text",
-            wanted="a secret from the program's configuration, not in the program's text",
-            example=f'{argument}=pulumi.Config().require_secret("{argument}")',
+            expected="a secret from the program's configuration, not in the program's text",
         )
-    return replace(problem, key=argument, wanted=wanted, example=_example(problem.example))
+    expected = re.sub(r"\b\w+\b", lambda word: _OF_KEY.get(word[0], word[0]), refusal.expected)
+    return replace(refusal, key=argument, expected=expected)
 
 
-def _example(command: str) -> str:
-    """`pulumi config set memory 1Gi` -> `memory="1Gi"`"""
-    if found := re.fullmatch(r"pulumi config set (?:--path ')?(\w+)((?:\[0\]')?) (.+)", command):
-        setting, listed, value = found.groups()
-        plain = value.title() if value in {"true", "false"} else value
-        quoted = plain if re.fullmatch(r"\d+|True|False", plain) else f'"{value}"'
-        return f"{_argument(setting)}={f'[{quoted}]' if listed else quoted}"
-    return f"without {_argument(command.rpartition(' ')[2].rpartition(':')[2])}"
+def _argument(remedy: Remedy) -> str:
+    """`Set("memory", "1Gi")` -> `memory="1Gi"`"""
+    argument = _OF_KEY.get(remedy.key, remedy.key)
+    if isinstance(remedy, Remove):
+        return f"without {argument}"
+    if remedy.key.startswith("gcp:"):
+        return command_line(remedy)
+    if remedy.secret:
+        return f'{argument}=pulumi.Config().require_secret("{argument}")'
+    if isinstance(remedy.value, Command):
+        return f"{argument}=... (the output of `{remedy.value.text}`)"
+    if isinstance(remedy.value, tuple):
+        return f'{argument}=["{remedy.value[0]}"]'
+    return f"{argument}={_literal(remedy.value)}"
+
+
+def _literal(value: str | int | bool) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)

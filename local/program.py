@@ -6,12 +6,10 @@ Pulumi's mocks connect the two, in place of Pulumi's engine.
 from __future__ import annotations
 
 import json
-import re
 import runpy
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,8 @@ from pulumi.runtime.mocks import MockMonitor
 
 from fake_google.cloud import Cloud
 from fake_google.state import LocalError
-from infra.settings.reader import NAMESPACE, Problem, SettingsError
+from infra.settings.refusals import Command, Remedy, Remove, SettingsError
+from infra.settings.refusals import plain as plain_value
 from local import mocks
 
 STACK = "local"
@@ -41,19 +40,15 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _on_this_computer(problem: Problem) -> Problem:
-    """Rewrites a problem's example for `python -m local`, where there is no Pulumi stack."""
-    if removed := re.fullmatch(r"pulumi config rm (\S+)", problem.example):
-        key = removed[1].removeprefix(f"{NAMESPACE}:")
-        return replace(problem, example=f"{_START} (without --config {key}=...)")
-    set_ = re.fullmatch(
-        r"pulumi config set (?:--secret )?(?:--path ')?([\w:-]+)((?:\[0\]')?) (.+)", problem.example
-    )
-    if not set_:
-        return problem
-    key, listed, value = set_[1], set_[2], shlex.split(set_[3])[0]
-    setting = f"{key}={json.dumps([value]) if listed else value}"
-    return replace(problem, example=f"{_START} --config {shlex.quote(setting)}")
+def _command(remedy: Remedy) -> str:
+    """Returns the command for a remedy, for this computer, where there is no Pulumi stack."""
+    if isinstance(remedy, Remove):
+        return f"{_START} (without --config {remedy.key}=...)"
+    if isinstance(remedy.value, Command):
+        return f'{_START} --config "{remedy.key}=$({remedy.value.text})"'
+    value = remedy.value
+    text = json.dumps(value) if isinstance(value, tuple) else plain_value(value)
+    return f"{_START} --config {shlex.quote(f'{remedy.key}={text}')}"
 
 
 class _Mocks(pulumi.runtime.Mocks):
@@ -110,8 +105,7 @@ def run(*, main: Path, cloud: Cloud, config: Mapping[str, str]) -> dict[str, Any
     try:
         mocks.run(program, monitor=monitor, stack=STACK, config=config, secrets=SECRET_KEYS)
     except SettingsError as error:
-        here = SettingsError([_on_this_computer(problem) for problem in error.problems])
-        raise LocalError(str(here)) from None
+        raise LocalError(str(SettingsError(error.refusals, _command))) from None
     except pulumi.RunError as error:
         raise LocalError(str(error)) from None
     except Exception:

@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from infra.facts import prices  # noqa: E402
-from infra.settings.loader import load  # noqa: E402
-from infra.settings.model import Settings  # noqa: E402
-from infra.settings.reader import SettingsError  # noqa: E402
+from infra.settings.reader import load  # noqa: E402
+from infra.settings.refusals import SettingsError  # noqa: E402
+from infra.settings.schema import Settings  # noqa: E402
 from operations.stack import NAME, settings_file, with_settings  # noqa: E402
 
 MAX_RUNS = 1_000_000

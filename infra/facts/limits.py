@@ -6,8 +6,7 @@ Each limit names its source; Google's are as of 2026-11.
 from __future__ import annotations
 
 import re
-
-from ..settings.reader import HOSTNAME
+from ipaddress import ip_network
 
 # https://cloud.google.com/run/docs/configuring/services/memory-limits: MiB for each number of CPUs.
 # With less than one CPU, Cloud Run allows only one request at a time; MLflow needs 512 MiB.
@@ -33,6 +32,11 @@ RESERVED_CONNECTIONS = {
 # fewer. Each CPU has one process.
 CONNECTIONS_PER_PROCESS = 4
 
+HOSTNAME = re.compile(
+    r"(?=.{4,253}$)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z][A-Za-z0-9-]*[A-Za-z0-9]"
+)
+# The kinds of principals that can log in: https://cloud.google.com/iam/docs/principal-identifiers
+MEMBER = re.compile(rf"(?:(?:user|group|serviceAccount):[^\s@:]+@|domain:)(?:{HOSTNAME.pattern})")
 EMAIL = re.compile(rf"[\w.%+-]+@{HOSTNAME.pattern}", re.ASCII)
 BILLING_ACCOUNT = re.compile(r"[0-9A-F]{6}-[0-9A-F]{6}-[0-9A-F]{6}")
 
@@ -43,7 +47,7 @@ MAX_VERSION = 10_000
 
 PROJECT = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
 NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
-MEMORY = re.compile(r"([1-9]\d*)(Mi|Gi)")
+MEMORY = re.compile(r"([1-9][0-9]*)(Mi|Gi)")
 # https://cloud.google.com/kms/docs/getting-resource-ids
 KMS_KEY = re.compile(
     rf"projects/(?P<project>{PROJECT.pattern})/locations/(?P<location>[a-z0-9-]+)"
@@ -91,3 +95,16 @@ def mebibytes(memory: str) -> int:
     if not match:
         raise ValueError(f"not a memory size: {memory}")
     return int(match[1]) * (1024 if match[2] == "Gi" else 1)
+
+
+def is_private_network(text: str) -> bool:
+    """Returns whether it is a private address range, with its length, that users may be given.
+
+    Loopback and link-local ranges, where the metadata server is, aren't.
+    """
+    try:
+        network = ip_network(text)
+    except ValueError:
+        return False
+    closed = network.is_loopback or network.is_link_local or network.is_unspecified
+    return "/" in text and network.is_private and not closed and network.prefixlen > 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..settings.model import Settings
+from ..settings.schema import Settings
 from . import tiers
 from .limits import mebibytes
 

@@ -42,8 +42,8 @@ WANTED = (
     f"db-perf-optimized-N-<{'|'.join(str(cpus) for cpus in PERFORMANCE_GB)}>"
 )
 
-CUSTOM = re.compile(r"db-custom-([1-9]\d?)-([1-9]\d{3,5})")
-PERFORMANCE = re.compile(r"db-perf-optimized-N-([1-9]\d{0,2})")
+CUSTOM = re.compile(r"db-custom-([1-9][0-9]?)-([1-9][0-9]{3,5})")
+PERFORMANCE = re.compile(r"db-perf-optimized-N-([1-9][0-9]{0,2})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +83,8 @@ def require(name: str) -> Tier:
     return tier
 
 
-def smallest_for(connections: int) -> str:
-    """Returns the smallest ENTERPRISE tier that accepts so many connections, or "none …"."""
+def smallest_for(connections: int) -> str | None:
+    """Returns the smallest ENTERPRISE tier that accepts so many connections, if there is one."""
     for name in (
         *SHARED_CORE,
         "db-custom-1-3840",
@@ -97,7 +97,7 @@ def smallest_for(connections: int) -> str:
     ):
         if require(name).max_connections >= connections:
             return name
-    return "none accepts so many"
+    return None
 
 
 def _dedicated(edition: str, cpus: int, gigabytes: float) -> Tier:

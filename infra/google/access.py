@@ -18,7 +18,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from ..component import Component
-from ..settings.model import AccessSettings
+from ..settings.schema import AccessSettings
 
 
 def ingress(access: AccessSettings, *, balanced: bool) -> str:

@@ -14,7 +14,7 @@ import pulumi
 
 from ..facts import tiers
 from ..facts.limits import RESERVED_CONNECTIONS
-from ..settings.model import DatabaseSettings
+from ..settings.schema import DatabaseSettings
 from . import log_metrics
 from .console import Console
 from .log_metrics import LogMetric

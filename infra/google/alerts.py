@@ -9,7 +9,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from ..component import Component
-from ..settings.model import AlertSettings, DatabaseSettings
+from ..settings.schema import AlertSettings, DatabaseSettings
 from .alert_rules import Alert, database_alerts, service_alerts, uptime_alert
 from .console import Console
 from .log_metrics import LOG_METRICS, LogMetric

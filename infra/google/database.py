@@ -11,7 +11,7 @@ import pulumi_random as random
 
 from ..component import Component
 from ..facts.names import SUFFIX_BYTES
-from ..settings.model import DatabaseSettings
+from ..settings.schema import DatabaseSettings
 from .secrets import generated_password
 
 DATABASE = "mlflow"

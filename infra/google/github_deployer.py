@@ -23,7 +23,7 @@ import pulumi_random as random
 
 from ..component import Component
 from ..facts.names import SUFFIX_BYTES, account_id
-from ..settings.model import GitHubRepository
+from ..settings.schema import GitHubRepository
 
 ISSUER = "https://token.actions.githubusercontent.com"
 WORKFLOW = ".github/workflows/deploy.yml"

@@ -14,7 +14,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from ..component import Component
-from ..settings.model import LoadBalancerSettings
+from ..settings.schema import LoadBalancerSettings
 
 SCHEME = "EXTERNAL_MANAGED"
 # The priority of Cloud Armor's last rule, which each policy must have.

@@ -8,7 +8,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from ..component import Component
-from ..settings.model import ExistingNetwork
+from ..settings.schema import ExistingNetwork
 
 # Nothing else uses the network, so any private range will do. Cloud Run reserves 16 addresses at a
 # time: two for each instance, and four while one revision replaces another:

@@ -10,7 +10,7 @@ import pulumi_random as random
 
 from ..component import Component
 from ..facts.names import secret_id
-from ..settings.model import Login
+from ..settings.schema import Login
 
 
 def generated_password(

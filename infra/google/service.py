@@ -9,7 +9,7 @@ import pulumi_gcp as gcp
 
 from ..component import Component
 from ..facts.limits import mebibytes
-from ..settings.model import AccessSettings, ServiceSettings
+from ..settings.schema import AccessSettings, ServiceSettings
 from .access import audiences, grant, ingress, invoker_check_off
 from .network import Place
 

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from infra.facts.limits import PROJECT
-from infra.settings.model import Settings
-from infra.settings.reader import SettingsError
+from infra.settings.refusals import SettingsError
+from infra.settings.schema import Settings
 
 from . import names, permissions, places, policies, quota, tools
 from .declared import Resource, resources

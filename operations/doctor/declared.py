@@ -14,7 +14,7 @@ from pulumi.runtime import rpc
 from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mocks
 
 from infra.deployment import declare
-from infra.settings.model import Settings
+from infra.settings.schema import Settings
 from local import mocks
 
 

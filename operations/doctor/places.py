@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infra.settings.model import Settings
+from infra.settings.schema import Settings
 
 from .findings import Finding, mend, not_looked_at, ok
 from .google import Answer, Google

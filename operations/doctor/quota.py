@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from infra.facts.limits import mebibytes
-from infra.settings.model import ServiceSettings
+from infra.settings.schema import ServiceSettings
 
 from .declared import Resource
 from .findings import Finding, mend, not_looked_at, ok

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from infra.settings.loader import load
-from infra.settings.model import Settings
-from infra.settings.reader import SettingsError
+from infra.settings.reader import load
+from infra.settings.refusals import SettingsError, command_line
+from infra.settings.schema import Settings
 from operations.stack import LOCAL, NAME, settings_file, with_settings
 
 from .findings import Finding, mend, not_looked_at, ok, warning
@@ -174,10 +174,10 @@ def check_settings(settings: Settings | SettingsError) -> list[Finding]:
     return [
         mend(
             "settings",
-            f"{problem.key}: given {problem.given}; wanted {problem.wanted}",
-            problem.example,
+            f"{refusal.key}: given {refusal.given}; expected {refusal.expected}",
+            command_line(refusal.remedy),
         )
-        for problem in settings.problems
+        for refusal in settings.refusals
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from infra.settings.loader import load
+from infra.settings.reader import load
 from operations.doctor.declared import resources
 from operations.doctor.stack import ask_pulumi, state_of
 from tests.engine.deployment import PROJECT, Deployment

@@ -10,7 +10,7 @@ import pytest
 
 from infra.google.alert_rules import connections_limit
 from infra.google.log_metrics import LOG_METRICS
-from infra.settings.loader import load
+from infra.settings.reader import load
 from tests.infra.declared import NUMBER, PROJECT, UNKNOWN, Program, run
 
 API = "gcp:projects/service:Service"

@@ -14,7 +14,7 @@ import pulumi_gcp as gcp
 import pytest
 
 from infra.facts import names
-from infra.settings.reader import SettingsError
+from infra.settings.refusals import SettingsError
 from tests.infra.declared import (
     DIGEST,
     NUMBER,

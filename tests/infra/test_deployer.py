@@ -15,9 +15,9 @@ from fake_google.iam.federation import exchange
 from fake_google.iam.policy import Condition, Grant, Policy, Resource
 from infra.facts.limits import MAX_GITHUB_ID
 from infra.google.github_deployer import condition
-from infra.settings.loader import load
-from infra.settings.model import GitHubRepository
-from infra.settings.reader import SettingsError
+from infra.settings.reader import load
+from infra.settings.refusals import SettingsError, command_line
+from infra.settings.schema import GitHubRepository
 from tests.infra.declared import POOL, PROJECT, REGION, Program, run
 
 REPOSITORY, NUMBER = "my-org/mlflow-gcp", 1332519958
@@ -370,9 +370,11 @@ def test_what_is_no_number_is_refused(given: str) -> None:
     config = {"gcp:project": PROJECT, "mlflow-gcp:githubRepositoryId": given}
     with pytest.raises(SettingsError) as refused:
         load(config)
-    [problem] = refused.value.problems
-    assert problem.key == "mlflow-gcp:githubRepositoryId"
-    assert problem.example.startswith('pulumi config set githubRepositoryId "$(gh api repos/')
+    [refusal] = refused.value.refusals
+    assert refusal.key == "mlflow-gcp:githubRepositoryId"
+    assert command_line(refusal.remedy).startswith(
+        'pulumi config set githubRepositoryId "$(gh api repos/'
+    )
 
 
 def test_a_long_name_fits_the_pool() -> None:
@@ -411,10 +413,10 @@ def test_the_longest_name_fits_the_condition() -> None:
 def test_what_is_no_repository_is_refused(given: str) -> None:
     with pytest.raises(SettingsError) as refused:
         load({"gcp:project": PROJECT, "mlflow-gcp:githubRepository": given})
-    [problem] = refused.value.problems
-    assert problem.key == "mlflow-gcp:githubRepository"
-    assert "owner/name" in problem.wanted
-    assert problem.example == "pulumi config set githubRepository my-org/mlflow-gcp"
+    [refusal] = refused.value.refusals
+    assert refusal.key == "mlflow-gcp:githubRepository"
+    assert "owner/name" in refusal.expected
+    assert command_line(refusal.remedy) == "pulumi config set githubRepository my-org/mlflow-gcp"
 
 
 @pytest.mark.parametrize(
@@ -431,6 +433,6 @@ def test_what_is_no_repository_is_refused(given: str) -> None:
 def test_what_goes_together(config: dict[str, Any], example: str) -> None:
     with pytest.raises(SettingsError) as refused:
         load({"gcp:project": PROJECT, **{f"mlflow-gcp:{key}": v for key, v in config.items()}})
-    [problem] = refused.value.problems
-    assert problem.key == f"mlflow-gcp:{example.split()[3]}"
-    assert problem.example == example
+    [refusal] = refused.value.refusals
+    assert refusal.key == f"mlflow-gcp:{example.split()[3]}"
+    assert command_line(refusal.remedy) == example

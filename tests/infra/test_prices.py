@@ -10,8 +10,8 @@ import yaml
 
 from infra.facts import prices
 from infra.facts.prices import Run, estimate, total
-from infra.settings.loader import load
-from infra.settings.model import Settings
+from infra.settings.reader import load
+from infra.settings.schema import Settings
 from tests.infra.declared import PROJECT, REGION, ROOT, run
 
 

@@ -10,7 +10,7 @@ import pytest
 from infra.facts import tiers
 from infra.facts.limits import CONNECTIONS_PER_PROCESS, RESERVED_CONNECTIONS
 from infra.google.network import SERVER_RANGE
-from infra.settings.loader import load
+from infra.settings.reader import load
 from tests.infra.declared import NUMBER, PROJECT, REGION, UNKNOWN, Program, run
 from tests.infra.policy import AGENTS
 from tests.infra.test_policy import KEY, stack_files

@@ -23,8 +23,7 @@ from packaging.requirements import Requirement
 import infra
 from infra import TrackingServer
 from infra.google.image import content_hash
-from infra.settings.reader import SettingsError
-from infra.tracking_server import Arguments
+from infra.settings.refusals import SettingsError
 from tests.infra.declared import PROJECT, ROOT, Declared, Program, Secret, run, shown
 from tests.infra.test_policy import SHAPES
 
@@ -140,13 +139,6 @@ def test_a_password_that_is_elsewhere_is_no_attribute() -> None:
     assert found[1]
 
 
-def test_every_setting_is_an_argument() -> None:
-    settings = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
-    assert Arguments.__annotations__.keys() == {
-        snake(key) for key in settings if not key.startswith("gcp:") and key != "name"
-    }
-
-
 @pytest.mark.parametrize(
     ("arguments", "argument", "example"),
     [
@@ -170,10 +162,10 @@ def test_what_is_wrong_is_said_in_the_programs_terms(
     program = Program()
     with pytest.raises(SettingsError) as refused:
         run(into=program, main=lambda: TrackingServer("ml", **arguments))  # type: ignore[arg-type,return-value]
-    [problem] = refused.value.problems
-    assert problem.key == argument
-    assert problem.example.startswith(example)
-    assert not re.search(r"[a-z][A-Z]", problem.wanted)
+    [refusal] = refused.value.refusals
+    assert refusal.key == argument
+    assert refused.value.render(refusal.remedy).startswith(example)
+    assert not re.search(r"[a-z][A-Z]", refusal.expected)
     assert PHRASE not in str(refused.value)
     assert program.resources == []
 

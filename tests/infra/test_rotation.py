@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from infra.settings.reader import SettingsError
+from infra.settings.refusals import SettingsError
 from tests.infra.declared import Declared, Program, run
 
 RANDOM_PASSWORD = "random:index/randomPassword:RandomPassword"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from fake_google.resource_types import KINDS
-from infra.settings.loader import load
-from infra.settings.model import ServiceSettings
+from infra.settings.reader import load
+from infra.settings.schema import ServiceSettings
 from operations.doctor import names, permissions, quota, stack, tools
 from operations.doctor.declared import resources
 from operations.doctor.findings import Finding, Verdict, mend, ok, printed, summary, warning
@@ -163,11 +163,7 @@ def test_the_pulumi_that_is_asked_for_is_the_one_that_is_tested() -> None:
 
 
 def service(*, cpu: int = 1, memory: str = "1Gi", instances: int = 20) -> ServiceSettings:
-    return ServiceSettings(
-        artifacts="proxied", memory=memory, cpu=cpu, concurrency=80, min_instances=0,
-        max_instances=instances, request_timeout=3600, custom_domains=(), telemetry=False,
-        internal_networks=(),
-    )  # fmt: skip
+    return ServiceSettings(memory=memory, cpu=cpu, max_instances=instances)
 
 
 def dimensions(*infos: Mapping[str, Any]) -> Answer:
