@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import secrets as random
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,7 @@ from local.supervise import DEFAULTS
 COMMAND = (str(SERVER_PYTHON), "-m", "tracking_server")
 OUR_DATABASE = "mlflow"
 _ROLE = "bench"
-_PASSWORD = random.token_urlsafe(16)
+_PASSWORD = secrets.token_urlsafe(16)
 # Stock holds more connections than the smallest tier accepts.
 LARGER_DATABASE = {"mlflow-gcp:databaseTier": "db-custom-1-3840"}
 
