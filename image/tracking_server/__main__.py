@@ -67,7 +67,7 @@ the server for credentials, and blocks the whole server while it connects to a c
 log = logging.getLogger("tracking_server")
 
 
-def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets, Callbacks]:
+def prepare(config: settings.ServerSettings) -> tuple["Flask", secrets.SecretValues, Callbacks]:
     """Do the work that all processes share: imports, secrets, schema.
 
     Raises:
@@ -111,7 +111,10 @@ def prepare(config: settings.Settings) -> tuple["Flask", secrets.Secrets, Callba
 
 
 def assemble(
-    config: settings.Settings, flask: "Flask", values: secrets.Secrets, callbacks: Callbacks
+    config: settings.ServerSettings,
+    flask: "Flask",
+    values: secrets.SecretValues,
+    callbacks: Callbacks,
 ) -> tuple[ASGIApp, Callable[[], Awaitable[None]]]:
     """Returns MLflow behind the gate, and a function that closes the connections to the bucket."""
     internals.open_stores()
@@ -181,7 +184,7 @@ def _import_native(providers: ProviderAnswers) -> "FastAPI":
     return app
 
 
-def _mlflow_settings(config: settings.Settings) -> Mapping[str, str]:
+def _mlflow_settings(config: settings.ServerSettings) -> Mapping[str, str]:
     """Returns settings that make MLflow's own checks accept what the gate accepts."""
     # The last host is that of calls back to this server.
     hosts = [*config.allowed_hosts, "127.0.0.1"]

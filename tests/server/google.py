@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 
 from aiohttp import web
-from tracking_server.boot.settings import SecretVersions, Settings
+from tracking_server.boot.settings import SecretVersions, ServerSettings
 
 from fake_google.endpoints import Endpoints, refusal
 from fake_google.iam.policy import Grant, Policy, bucket, secret
@@ -120,8 +120,8 @@ class Google:
         """Set Secret Manager's response to the next calls: a status, or `cut` for none."""
         self._failures = [failure] * times
 
-    def settings(self, versions: SecretVersions, *, patience: int = 0) -> Settings:
-        return Settings(
+    def settings(self, versions: SecretVersions, *, patience: int = 0) -> ServerSettings:
+        return ServerSettings(
             project=PROJECT,
             bind_address="127.0.0.1",
             port=8080,

@@ -7,7 +7,7 @@ import pytest
 from google.auth import compute_engine
 from google.auth.exceptions import TransportError
 from tracking_server.boot import secrets
-from tracking_server.boot.settings import SecretVersions, Settings
+from tracking_server.boot.settings import SecretVersions, ServerSettings
 from tracking_server.errors import BootError
 from tracking_server.gate.credentials import Credentials
 
@@ -23,18 +23,18 @@ GOOD = {
 }
 
 
-def stored(google: Google, **changed: str | None) -> Settings:
+def stored(google: Google, **changed: str | None) -> ServerSettings:
     """Returns settings whose secrets hold `GOOD` with some changes; None leaves one out."""
     versions = {name: google.store(value) for name, value in (GOOD | changed).items() if value}
     missing = {name: "absent/versions/1" for name in GOOD if name not in versions}
     return google.settings(SecretVersions(**versions, **missing))
 
 
-def fetch(settings: Settings, *, deadline: float = 5.0) -> secrets.Secrets:
+def fetch(settings: ServerSettings, *, deadline: float = 5.0) -> secrets.SecretValues:
     return secrets.fetch(settings, deadline=deadline)
 
 
-def refusal(settings: Settings, *, deadline: float = 5.0) -> str:
+def refusal(settings: ServerSettings, *, deadline: float = 5.0) -> str:
     with pytest.raises(BootError) as refused:
         fetch(settings, deadline=deadline)
     text = str(refused.value)

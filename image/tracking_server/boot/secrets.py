@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from tracking_server.boot.backoff import Backoff
-from tracking_server.boot.settings import SecretVersions, Settings
+from tracking_server.boot.settings import SecretVersions, ServerSettings
 from tracking_server.errors import BootError
 from tracking_server.gate.credentials import Credentials
 from tracking_server.outgoing.google_api import own_request, server_credentials
@@ -40,7 +40,7 @@ _TRANSIENT = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Secrets:
+class SecretValues:
     """The values of the secrets, which `repr` doesn't show."""
 
     artifact_url: str = field(repr=False)
@@ -50,7 +50,7 @@ class Secrets:
     viewer: Credentials | None
 
 
-def fetch(settings: Settings, *, deadline: float = DEADLINE) -> Secrets:
+def fetch(settings: ServerSettings, *, deadline: float = DEADLINE) -> SecretValues:
     """Read all secrets in parallel.
 
     A grant may not have reached all of Google's servers yet, so a refused call is repeated for as
@@ -82,7 +82,7 @@ def fetch(settings: Settings, *, deadline: float = DEADLINE) -> Secrets:
     )
 
 
-def passphrases(settings: Settings) -> dict[int, str]:
+def passphrases(settings: ServerSettings) -> dict[int, str]:
     """Returns all versions of the passphrase, without the disabled and destroyed ones.
 
     Raises:
@@ -111,7 +111,7 @@ def passphrases(settings: Settings) -> dict[int, str]:
     return found
 
 
-def parse(values: dict[str, str], versions: SecretVersions, problems: list[str]) -> Secrets:
+def parse(values: dict[str, str], versions: SecretVersions, problems: list[str]) -> SecretValues:
     """Check the secrets' values; `problems` are the ones already found.
 
     Raises:
@@ -151,7 +151,7 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
     if problems:
         raise BootError("; ".join(problems))
     assert database_url is not None  # noqa: S101 (checked above; tells the type checker)
-    return Secrets(
+    return SecretValues(
         artifact_url=values["artifact_url"],
         database_url=database_url,
         kek_passphrase=values["kek_passphrase"],
@@ -185,7 +185,7 @@ def _credentials(until: float) -> ServiceAccountCredentials:
 
 
 def _client(
-    settings: Settings, credentials: ServiceAccountCredentials
+    settings: ServerSettings, credentials: ServiceAccountCredentials
 ) -> SecretManagerServiceClient:
     return SecretManagerServiceClient(
         credentials=credentials,

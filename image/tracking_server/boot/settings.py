@@ -51,7 +51,7 @@ class SecretVersions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class ServerSettings:
     """The server's settings, checked.
 
     - `bind_address`: where to listen; `make local` sets it.
@@ -105,7 +105,7 @@ class Settings:
         return int(self.secrets.kek_passphrase.rpartition("/")[2])
 
 
-def load(env: Mapping[str, str]) -> Settings:
+def load(env: Mapping[str, str]) -> ServerSettings:
     """Read the settings from the environment and check all of them.
 
     Raises:
@@ -162,7 +162,7 @@ def load(env: Mapping[str, str]) -> Settings:
             f"{CONNECTIONS_PER_PROCESS}, which one request may use, for each of the {processes} "
             "processes in WEB_CONCURRENCY"
         )
-    settings = Settings(
+    settings = ServerSettings(
         project=text("GCP_PROJECT", "my-project"),
         bind_address=env.get("BIND_ADDRESS", "0.0.0.0"),
         port=number("PORT", "8080", 1, 65535),
