@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Connection, Table
 
-from tracking_server.mlflow import lazy_pandas, plugins
+from tracking_server.artifacts import plugin
+from tracking_server.mlflow import lazy_pandas
 from tracking_server.outgoing import answer_limits
 from tracking_server.outgoing.egress import call_back
 
@@ -92,7 +93,7 @@ def import_flask() -> "Flask":
         sys.meta_path.insert(0, _no_login_app)
     # If MLflow can't load a plug-in it only warns, and uses its own repository.
     repositories: Mapping[str, object] = get_registered_artifact_repositories()
-    if repositories.get("gs") is not plugins.gcs_artifact_repository:
+    if repositories.get("gs") is not plugin.gcs_artifact_repository:
         raise RuntimeError("MLflow did not register this package's artifact repository for gs://")
     close_artifact_schemes(READABLE_SCHEMES)
     flask: Flask = app

@@ -1,4 +1,4 @@
-"""The plug-ins that MLflow finds through this package's entry points and imports at its start."""
+"""The plug-in that MLflow finds through this package's entry point and imports at its start."""
 
 from typing import TYPE_CHECKING
 
