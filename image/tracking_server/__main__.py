@@ -17,6 +17,7 @@ gc.disable()
 from starlette.types import ASGIApp  # noqa: E402
 
 from tracking_server import logs  # noqa: E402
+from tracking_server.artifacts.plugin import gcs_artifact_repository  # noqa: E402
 from tracking_server.boot import encryption, schema, secrets, settings  # noqa: E402
 from tracking_server.database import engines  # noqa: E402
 from tracking_server.errors import BootError  # noqa: E402
@@ -92,7 +93,7 @@ def prepare(config: settings.ServerSettings) -> tuple["Flask", secrets.SecretVal
         kek_passphrase=values.kek_passphrase,
         kek_version=config.kek_version,
     )
-    flask = internals.import_flask()
+    flask = internals.import_flask(gcs_repository=gcs_artifact_repository)
     engines.connect_with(
         values.database_url,
         pool_size=config.pool_share,

@@ -23,6 +23,7 @@ from tracking_server.mlflow.routing import VIEWERS, Composition
 from tracking_server.mlflow.wsgi import FlaskThreads
 
 from tests.server.exchange import Exchange
+from tests.server.flask_app import import_flask
 from tests.server.process import HOST
 from tests.server.test_routes import every_route
 
@@ -56,7 +57,7 @@ async def both(
         kek_passphrase="k",
         kek_version=1,
     )
-    fastapi, flask = internals.import_fastapi(), internals.import_flask()
+    fastapi, flask = internals.import_fastapi(), import_flask()
     composed = Composition(
         flask=threads_of(flask, threads=4),
         has_flask_route=flask.url_map.bind("").test,
@@ -155,7 +156,7 @@ NOT_THE_SAME = {route for route in TWICE if not route[1].endswith("server-info")
 
 async def test_a_request_is_flasks_exactly_where_the_mount_takes_it() -> None:
     """Checks every route against the routing of stock's app."""
-    fastapi, flask = internals.import_fastapi(), internals.import_flask()
+    fastapi, flask = internals.import_fastapi(), import_flask()
     composed, reached = halves(fastapi, flask.url_map.bind("").test)
     twice = set()
     for method, path in [*every_route(), ("GET", "/nowhere"), ("PATCH", "/version"), ("GET", "*")]:
@@ -176,7 +177,7 @@ async def test_what_flask_has_is_answered_without_importing_fastapi() -> None:
         imported.append("native")
         return internals.import_fastapi()
 
-    flask = internals.import_flask()
+    flask = import_flask()
     composed, reached = halves(import_native, flask.url_map.bind("").test)
     for path in ("/", "/version", "/api/2.0/mlflow/runs/get", "/api/3.0/mlflow/server-info"):
         await composed(request("GET", path), None, None)  # type: ignore[arg-type]

@@ -10,6 +10,8 @@ from inspect import getsource
 import pytest
 from tracking_server.mlflow import internals
 
+from tests.server.flask_app import import_flask
+
 
 def test_the_names_of_the_launch_settings() -> None:
     constants = internals._server_constants()
@@ -81,7 +83,7 @@ def test_the_passphrase_is_the_one_that_mlflow_encrypts_with(
 
 
 def test_a_search_for_runs_does_not_execute_the_login_app_that_it_can_do_without() -> None:
-    internals.import_flask()
+    import_flask()
     assert find_spec("flask_wtf") is None  # what MLflow's own error is about
     for _ in range(2):
         with pytest.raises(ModuleNotFoundError, match=r"^mlflow.server.auth needs Flask-WTF$"):

@@ -20,6 +20,8 @@ from tracking_server.mlflow import internals
 from tracking_server.mlflow.proto_json import to_json
 from tracking_server.mlflow.runs import answer_at_once
 
+from tests.server.flask_app import import_flask
+
 _LIMITS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
@@ -92,7 +94,7 @@ def test_the_views_that_are_stood_in_for_are_those_that_are_known(name: str, dig
 
 
 def test_the_views_that_are_stood_in_for_are_those_of_the_routes() -> None:
-    flask = internals.import_flask()
+    flask = import_flask()
     by_view: dict[object, set[str]] = {}
     for rule in flask.url_map.iter_rules():
         by_view.setdefault(flask.view_functions[rule.endpoint], set()).add(rule.rule)

@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Connection, Table
 
-from tracking_server.artifacts import plugin
 from tracking_server.mlflow import lazy_pandas
 from tracking_server.outgoing import answer_limits
 from tracking_server.outgoing.egress import call_back
@@ -78,8 +77,13 @@ def configure_stores(
     MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY.set(webhook_key(kek_passphrase))
 
 
-def import_flask() -> "Flask":
-    """Import the Flask half of MLflow's server, which has nine of ten routes."""
+def import_flask(*, gcs_repository: object) -> "Flask":
+    """Import the Flask half of MLflow's server, which has nine of ten routes.
+
+    Raises:
+        RuntimeError: if MLflow has read other settings, or uses another repository for `gs://` than
+            `gcs_repository`.
+    """
     with lazy_pandas.only_named():
         from mlflow.server import app, is_running_as_server
         from mlflow.store.artifact.artifact_repository_registry import (
@@ -93,7 +97,7 @@ def import_flask() -> "Flask":
         sys.meta_path.insert(0, _no_login_app)
     # If MLflow can't load a plug-in it only warns, and uses its own repository.
     repositories: Mapping[str, object] = get_registered_artifact_repositories()
-    if repositories.get("gs") is not plugin.gcs_artifact_repository:
+    if repositories.get("gs") is not gcs_repository:
         raise RuntimeError("MLflow did not register this package's artifact repository for gs://")
     close_artifact_schemes(READABLE_SCHEMES)
     flask: Flask = app

@@ -8,6 +8,8 @@ from fastapi.routing import iter_route_contexts
 from starlette.routing import compile_path
 from tracking_server.mlflow import internals
 
+from tests.server.flask_app import import_flask
+
 _PARAMETER = re.compile(r"\{[^}]+\}|<[^>]+>")
 
 
@@ -38,7 +40,7 @@ def native_routes() -> list[Route]:
 
 
 def flask_routes() -> list[Route]:
-    flask = internals.import_flask()
+    flask = import_flask()
     return [
         Route(method, rule.rule)
         for rule in flask.url_map.iter_rules()  # type: ignore[attr-defined]
