@@ -7,6 +7,7 @@ from tracking_server import logs
 from tracking_server.__main__ import assemble, prepare
 from tracking_server.boot import settings
 from tracking_server.gate.gate import Gate
+from tracking_server.gate.response_headers import ResponseHeaders
 from tracking_server.serve import server
 
 
@@ -15,12 +16,14 @@ def main() -> None:
     config = settings.load(os.environ)
     flask, values, callbacks = prepare(config)
     gc.freeze()
-    logged, close = assemble(config, flask, values, callbacks)
+    headers, close = assemble(config, flask, values, callbacks)
+    assert isinstance(headers, ResponseHeaders)
+    logged = headers.app
     assert isinstance(logged, logs.AccessLog)
     assert isinstance(logged.app, Gate)
     logged.app = logged.app.app
     gc.enable()
-    server.run(logged, address=config.bind_address, port=config.port, close=close)
+    server.run(headers, address=config.bind_address, port=config.port, close=close)
 
 
 if __name__ == "__main__":
