@@ -6,6 +6,7 @@ import os
 from tracking_server import logs
 from tracking_server.__main__ import assemble, prepare
 from tracking_server.boot import settings
+from tracking_server.gate.access_log import AccessLog
 from tracking_server.gate.gate import Gate
 from tracking_server.gate.response_headers import ResponseHeaders
 from tracking_server.serve import server
@@ -19,7 +20,7 @@ def main() -> None:
     headers, close = assemble(config, flask, values, callbacks)
     assert isinstance(headers, ResponseHeaders)
     logged = headers.app
-    assert isinstance(logged, logs.AccessLog)
+    assert isinstance(logged, AccessLog)
     assert isinstance(logged.app, Gate)
     logged.app = logged.app.app
     gc.enable()

@@ -21,6 +21,7 @@ from tracking_server.artifacts.plugin import gcs_artifact_repository  # noqa: E4
 from tracking_server.boot import encryption, schema, secrets, settings  # noqa: E402
 from tracking_server.database import engines  # noqa: E402
 from tracking_server.errors import BootError  # noqa: E402
+from tracking_server.gate.access_log import AccessLog  # noqa: E402
 from tracking_server.gate.callbacks import Callbacks  # noqa: E402
 from tracking_server.gate.gate import Gate  # noqa: E402
 from tracking_server.mlflow import internals  # noqa: E402
@@ -167,7 +168,7 @@ def assemble(
         own_port=config.port,
         may_start_programs=config.on_this_computer,
     )
-    access_log = logs.AccessLog(gate, pool_use=engines.pool_use)
+    access_log = AccessLog(gate, pool_use=engines.pool_use)
     # Outermost: the access log sends a response too, when everything inside has failed.
     headers = ResponseHeaders(
         access_log,

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from starlette.types import Message
+from tracking_server.gate.access_log import AccessLog
 from tracking_server.gate.callbacks import Callbacks
 from tracking_server.gate.concurrency_limit import Admission
 from tracking_server.gate.credentials import Credentials
@@ -22,7 +23,6 @@ from tracking_server.gate.response_headers import (
     cache_control,
     page_policy,
 )
-from tracking_server.logs import AccessLog
 from tracking_server.mlflow import internals
 
 from tests.server.flask_app import import_flask

@@ -17,11 +17,11 @@ from time import monotonic
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tracking_server.gate.access_log import NOT_LOGGED
 from tracking_server.gate.callbacks import DEPTH, GATEWAY, Callbacks, is_direct_and_local
 from tracking_server.gate.credentials import Credentials
 from tracking_server.gate.failed_logins import FailedLogins, address_of, network_of
 from tracking_server.gate.viewer_policy import LOOKING, may_view
-from tracking_server.logs import NOT_LOGGED
 
 MAX_AUTHORIZATION = 8192
 """Bytes of an Authorization header that are read; our longest credentials are far shorter."""
