@@ -17,7 +17,7 @@ from starlette.middleware.wsgi import build_environ
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from tracking_server.client_left import LEFT
+from tracking_server.client_disconnect import LEFT
 from tracking_server.gate.viewer_policy import LOOKING
 
 GRACE = 1.0
