@@ -122,7 +122,7 @@ def assemble(
     internals.open_stores()
     # Imported only after MLflow has imported the module that Starlette calls deprecated.
     from tracking_server.artifacts.transfers import ProxiedTransfers
-    from tracking_server.database.answer_limits import AnswerLimit, Answers
+    from tracking_server.database.result_limits import AnswerLimit, Answers
     from tracking_server.gate.body_limits import Bodies
     from tracking_server.gate.concurrency_limit import Admission
     from tracking_server.gate.response_headers import ResponseHeaders

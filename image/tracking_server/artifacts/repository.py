@@ -43,7 +43,7 @@ from mlflow.store.artifact.gcs_artifact_repo import GCSArtifactRepository, GCSMP
 
 from tracking_server.artifacts import streamed_response
 from tracking_server.client_disconnect import has_left
-from tracking_server.database.answer_limits import ANSWER, Full, TooLarge
+from tracking_server.database.result_limits import ANSWER, Full, TooLarge
 from tracking_server.outgoing.google_api import own_session, server_credentials
 
 PART_LIFETIME = timedelta(hours=1)

@@ -46,7 +46,7 @@ from pg8000.exceptions import (  # type: ignore[import-untyped]
     InterfaceError,
 )
 
-from tracking_server.database.answer_limits import ANSWER, Answer, Full, TooLarge
+from tracking_server.database.result_limits import ANSWER, Answer, Full, TooLarge
 from tracking_server.gate.viewer_policy import LOOKING
 from tracking_server.outgoing.egress import own_connection
 

@@ -45,7 +45,7 @@ def shares(memory: int, processes: int) -> Shares:
     """Divide an instance's memory among the kinds of data that callers can make a process hold.
 
     With 1 GiB the user's share holds a page of 10,000 runs with 20 values each; see
-    `answer_limits.ROW`.
+    `result_limits.ROW`.
     """
     eighth = max(memory // processes - AT_REST - FOR_BODIES, 64 * MIB) // 8
     return Shares(

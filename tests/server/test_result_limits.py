@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from starlette.types import Receive, Scope, Send
-from tracking_server.database import answer_limits
-from tracking_server.database.answer_limits import (
+from tracking_server.database import result_limits
+from tracking_server.database.result_limits import (
     ANSWER,
     BYTE,
     ROW,
@@ -25,19 +25,19 @@ from tests.server.process import eventually
 @pytest.fixture(autouse=True)
 def _nothing_is_small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "small" not in request.node.name:
-        monkeypatch.setattr(answer_limits, "SMALL", 0)
+        monkeypatch.setattr(result_limits, "SMALL", 0)
 
 
 def test_a_small_answer_never_waits() -> None:
     limit = Answers(BYTE)
     held, large = Answer(limit), Answer(limit)
-    held.add(1 + answer_limits.SMALL // BYTE, rows=0)
+    held.add(1 + result_limits.SMALL // BYTE, rows=0)
     for _ in range(5):
-        Answer(limit).add(answer_limits.SMALL // BYTE, rows=0)
+        Answer(limit).add(result_limits.SMALL // BYTE, rows=0)
     with pytest.raises(TooLarge):
-        large.add(10 + answer_limits.SMALL // BYTE, rows=0)
+        large.add(10 + result_limits.SMALL // BYTE, rows=0)
     held.close()
-    Answer(limit).add(1 + answer_limits.SMALL // BYTE, rows=0)
+    Answer(limit).add(1 + result_limits.SMALL // BYTE, rows=0)
 
 
 def test_one_answer_is_limited() -> None:
@@ -53,7 +53,7 @@ def test_one_answer_is_limited() -> None:
 
 
 def test_all_answers_together_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answer_limits, "WAITING", 0.01)
+    monkeypatch.setattr(result_limits, "WAITING", 0.01)
     limit = Answers(10 * BYTE)
     held, further = Answer(limit), Answer(limit)
     held.add(6, rows=0)
