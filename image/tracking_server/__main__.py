@@ -27,7 +27,7 @@ from tracking_server.gate.gate import Gate  # noqa: E402
 from tracking_server.mlflow import internals  # noqa: E402
 from tracking_server.mlflow.routing import Composition  # noqa: E402
 from tracking_server.outgoing import egress, google_api  # noqa: E402
-from tracking_server.outgoing.answer_limits import ProviderAnswers  # noqa: E402
+from tracking_server.outgoing.response_limits import ProviderAnswers  # noqa: E402
 from tracking_server.serve import memory, server, workers  # noqa: E402
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import Connection, Table
 
 from tracking_server.mlflow import lazy_pandas
-from tracking_server.outgoing import answer_limits
+from tracking_server.outgoing import response_limits
 from tracking_server.outgoing.egress import call_back
 
 R = TypeVar("R")
@@ -232,15 +232,15 @@ def mark_calls_back() -> None:
 
 
 def bound_webhooks(*, largest: int, seconds: float) -> None:
-    """Limit the responses of webhooks' addresses; see `answer_limits.bound_session`."""
+    """Limit the responses of webhooks' addresses; see `response_limits.bound_session`."""
     from mlflow.webhooks import delivery
 
     session = delivery._create_webhook_session()
-    answer_limits.bound_session(session, largest=largest, seconds=seconds)
+    response_limits.bound_session(session, largest=largest, seconds=seconds)
     delivery._webhook_session = session
 
 
-def bound_providers(answers: answer_limits.ProviderAnswers) -> None:
+def bound_providers(answers: response_limits.ProviderAnswers) -> None:
     """Limit the responses of model providers."""
     from mlflow.gateway.providers import utils
 

@@ -11,7 +11,7 @@ import pytest
 import requests
 from aiohttp import ClientPayloadError, StreamReader
 from requests.adapters import HTTPAdapter
-from tracking_server.outgoing.answer_limits import (
+from tracking_server.outgoing.response_limits import (
     EVENT,
     MAX_REDIRECTS,
     ProviderAnswers,
