@@ -120,7 +120,7 @@ def test_no_address_holds_a_thread(address: Address, session: requests.Session, 
 # ---- models' providers -----------------------------------------------------------------------
 
 
-class Stream:
+class StreamOfPieces:
     """The part of aiohttp's class that is used."""
 
     def __init__(self, pieces: list[bytes]) -> None:
@@ -134,7 +134,7 @@ class Stream:
 
 
 async def received(answers: ProviderAnswers, pieces: list[bytes]) -> list[bytes]:
-    with answers.bounded(cast(StreamReader, Stream(pieces))) as stream:
+    with answers.bounded(cast(StreamReader, StreamOfPieces(pieces))) as stream:
         return [piece async for piece in stream]
 
 
@@ -150,7 +150,7 @@ async def test_a_stream_is_limited_by_its_events_too() -> None:
 
 async def test_all_answers_together_are_limited() -> None:
     answers = ProviderAnswers(largest=100_000, together=150_000, values=10)
-    first, second = Stream([bytes(90_000)]), Stream([bytes(90_000)])
+    first, second = StreamOfPieces([bytes(90_000)]), StreamOfPieces([bytes(90_000)])
     with answers.bounded(cast(StreamReader, first)) as held:
         assert len(await held.read()) == 90_000
         with (
@@ -166,6 +166,6 @@ async def test_all_answers_together_are_limited() -> None:
 
 async def test_the_values_of_an_answer_are_limited() -> None:
     answers = ProviderAnswers(largest=100_000, together=100_000, values=10)
-    stream = Stream([b"[" + b"1," * 10, b"1]"])
+    stream = StreamOfPieces([b"[" + b"1," * 10, b"1]"])
     with answers.bounded(cast(StreamReader, stream)) as bounded, pytest.raises(ClientPayloadError):
         await bounded.read()

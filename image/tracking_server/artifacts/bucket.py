@@ -44,7 +44,7 @@ BROKEN = (aiohttp.ClientError, OSError, TimeoutError)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class BucketResponse:
     status: int
     headers: Mapping[str, str]
 
@@ -127,7 +127,7 @@ class Bucket:
         accept: Container[int],
         headers: Mapping[str, str] | None = None,
         body: Sequence[memoryview] = (),
-    ) -> Answer:
+    ) -> BucketResponse:
         """Send a request once and expect one of the statuses in `accept`.
 
         Raises:
@@ -140,7 +140,7 @@ class Bucket:
                 text = await answer.text()
         if answer.status not in accept:
             raise _refusal(method, answer, text)
-        return Answer(status=answer.status, headers=answer.headers)
+        return BucketResponse(status=answer.status, headers=answer.headers)
 
     async def open(
         self, address: str, *, generation: int | None = None, span: tuple[int, int] | None = None

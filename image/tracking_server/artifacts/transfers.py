@@ -203,7 +203,7 @@ class ProxiedTransfers:
             self._downloads -= 1
 
     async def _upload(self, path: str, scope: Scope, receive: Receive) -> Response:
-        from tracking_server.artifacts.uploads import Upload
+        from tracking_server.artifacts.uploads import ObjectUpload
 
         if path.endswith("/"):
             reason = "Artifact path must include a filename (cannot end with '/')."
@@ -215,7 +215,7 @@ class ProxiedTransfers:
                 f"The artifact's path has more than {LONGEST_NAME} bytes with its experiment's."
             )
             return JSONResponse({"detail": reason}, 400)
-        upload = Upload(
+        upload = ObjectUpload(
             blob,
             content_type=internals.mime_type(path),
             bucket=self._bucket,

@@ -16,7 +16,7 @@ import google_crc32c
 from google.api_core.exceptions import GoogleAPICallError
 from google.cloud import storage
 
-from tracking_server.artifacts.bucket import BROKEN, PATIENCE, Answer, Bucket, Tries
+from tracking_server.artifacts.bucket import BROKEN, PATIENCE, Bucket, BucketResponse, Tries
 from tracking_server.errors import BucketError
 
 BLOCK = 256 * 1024
@@ -92,7 +92,7 @@ class Chunk:
         return [view[offset:] for view in views[index : index + 1]] + views[index + 1 :]
 
 
-class Upload:
+class ObjectUpload:
     """An upload of one object, which becomes visible once it is complete.
 
     An object that fits in one chunk takes one request; others use a resumable upload session:
@@ -191,7 +191,7 @@ class Upload:
                 await tries.again(BucketError(f"The bucket accepts nothing beyond {position}"))
         self._release(chunk)
 
-    async def _put(self, chunk: Chunk, position: int, *, last: bool) -> Answer:
+    async def _put(self, chunk: Chunk, position: int, *, last: bool) -> BucketResponse:
         span = f"{position}-{chunk.end - 1}" if position < chunk.end else "*"
         headers = {"Content-Range": f"bytes {span}/{chunk.end if last else '*'}"}
         return await self._bucket.try_once(
@@ -228,6 +228,6 @@ class Upload:
                 await self._bucket.try_once("DELETE", self._session, accept=_DELETED)
 
 
-def _persisted(answer: Answer) -> int:
+def _persisted(answer: BucketResponse) -> int:
     found = _PERSISTED.fullmatch(answer.headers.get("Range", ""))
     return int(found[1]) + 1 if found else 0

@@ -120,7 +120,7 @@ class Gate:
         else:
             raise ValueError(f"refused a scope of type {scope['type']}")
 
-    def _refusal(self, scope: Scope, headers: Headers) -> "Refusal | None":
+    def _refusal(self, scope: Scope, headers: Headers) -> "FixedResponse | None":
         if self._failed.untold:
             self._tell_of_failures()
         if _is_probe(scope):
@@ -191,7 +191,7 @@ class Gate:
         forwarded_for = headers.get(b"x-forwarded-for", ())
         return address_of(peer[0], forwarded_for, trusted_proxies=self._trusted_proxies)
 
-    def _refused_login(self, scope: Scope, headers: Headers) -> "Refusal":
+    def _refused_login(self, scope: Scope, headers: Headers) -> "FixedResponse":
         # A request without credentials isn't a guess: browsers send one before they prompt.
         if _login_header(scope, headers) not in headers:
             return UNAUTHORIZED
@@ -216,7 +216,7 @@ class Gate:
             )
 
 
-class Refusal:
+class FixedResponse:
     """A response that is the same for everyone and built once."""
 
     def __init__(self, status: int, text: str, *headers: tuple[bytes, bytes]) -> None:
@@ -236,7 +236,7 @@ class Refusal:
         self.body: Message = {"type": "http.response.body", "body": body}
 
 
-WRONG_HOST = Refusal(
+WRONG_HOST = FixedResponse(
     403,
     "This server does not serve that host name. Use the stack's output tracking_uri; a "
     "custom domain must be listed in the setting customDomains, for example: pulumi config set "
@@ -246,31 +246,31 @@ _THE_RIGHT_ONES = (
     "The right ones are the stack's outputs tracking_username and tracking_password; MLflow's "
     "client reads them from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.\n"
 )
-UNAUTHORIZED = Refusal(
+UNAUTHORIZED = FixedResponse(
     401,
     f"No username and password were given, or they are wrong. {_THE_RIGHT_ONES}",
     (b"www-authenticate", b'Basic realm="MLflow", charset="UTF-8"'),
 )
-ONLY_VIEWER = Refusal(
+ONLY_VIEWER = FixedResponse(
     403,
     "This username may read everything and change nothing. This request requires the other one: "
     "the stack's outputs tracking_username and tracking_password.\n",
 )
-NO_ASSISTANT = Refusal(
+NO_ASSISTANT = FixedResponse(
     403,
     "MLflow's Assistant runs programs on the server's computer, so it serves only a browser on "
     "that computer: start the stack there with make local, and open http://localhost:8080.\n",
 )
-CROSS_SITE = Refusal(
+CROSS_SITE = FixedResponse(
     403,
     "This request comes from another site's page and is refused. Open this server's own address "
     "in the browser, and do it there.\n",
 )
 
 
-def too_many(wait: int) -> Refusal:
+def too_many(wait: int) -> FixedResponse:
     """Returns a refusal with a wait; the right credentials are accepted in the meantime."""
-    return Refusal(
+    return FixedResponse(
         429,
         f"There were too many failed logins. Wait {wait} s before the next attempt. "
         f"{_THE_RIGHT_ONES}",
@@ -278,7 +278,7 @@ def too_many(wait: int) -> Refusal:
     )
 
 
-async def _send(refusal: Refusal, send: Send) -> None:
+async def _send(refusal: FixedResponse, send: Send) -> None:
     # Copy: outer middleware may append headers.
     await send({**refusal.start, "headers": list(refusal.start["headers"])})
     await send(refusal.body)
