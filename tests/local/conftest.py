@@ -13,6 +13,8 @@ from typing import Self
 import pytest
 
 from fake_google.ports import free_port
+from fake_google.state import State
+from tests.reaper import reap_directory
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / ".venvs" / "client" / "bin" / "python"
@@ -40,6 +42,9 @@ class Stack:
             command, check=False, cwd=self.root, capture_output=True, text=True, timeout=120
         )
 
+    def state(self) -> State:
+        return State(self.folder)
+
     def up(self) -> subprocess.CompletedProcess[str]:
         return self.run(self.starting("up"))
 
@@ -63,6 +68,7 @@ class Stack:
     def temporary(cls, *, config: tuple[str, ...] = (), up: bool = True) -> Iterator[Self]:
         """In a folder of its own, which goes with it."""
         with TemporaryDirectory(prefix="mlflow-gcp-stack-") as folder:
+            reap_directory(folder)
             stack = cls(Path(folder, "state"), config=config)
             if up:
                 started = stack.up()

@@ -19,6 +19,7 @@ from aiohttp import web
 
 from fake_google.ports import free_port
 from tests.local.conftest import SERVER, Stack
+from tests.reaper import reap_process
 
 SESSION = Path(__file__).with_name("logging_session.py")
 INSTANCES, EACH = 4, 4
@@ -37,6 +38,7 @@ def further_instance(environment: dict[str, str], folder: Path) -> Iterator[int]
             stdout=log,
             stderr=log,
         )
+    reap_process(process.pid)
     try:
         yield port
     finally:

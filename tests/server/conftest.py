@@ -14,6 +14,7 @@ from tracking_server.mlflow import internals
 from fake_google.sql.postgres import Postgres
 from fake_google.sql.postgres import Settings as PostgresSettings
 from fake_google.state import State
+from tests.reaper import reap_directory
 from tests.server.google import Google
 from tests.server.process import HOST, PASSWORD, USER, Server
 
@@ -22,6 +23,7 @@ DATABASE_USER, DATABASE_PASSWORD = "mlflow", "canary:p@ss/w%rd"
 
 # Not in a fixture, because google-auth reads the metadata server's address when it is imported.
 _folder = TemporaryDirectory(prefix="mlflow-gcp-test-")
+reap_directory(_folder.name)
 _google = Google(Path(_folder.name, "google"))
 # As in a boot: mlflow.server reads this while the first test that needs it imports it.
 internals.configure_server(

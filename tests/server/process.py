@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from fake_google.ports import free_port
+from tests.reaper import reap_process
 
 USER, PASSWORD = "mlflow", "canary-password"
 AUTHORIZATION = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -48,6 +49,7 @@ class Server:
                 stderr=output,
                 cwd=self.folder,
             )
+        reap_process(self.process.pid)
 
     @property
     def url(self) -> str:

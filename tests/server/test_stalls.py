@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from tracking_server.gate.stall_timeout import PIECE, PROGRESS, Stalls
 
 from fake_google.ports import free_port
+from tests.reaper import reap_process
 from tests.server.exchange import Exchange
 from tests.server.process import eventually
 
@@ -141,6 +142,7 @@ serve.run(app, address="127.0.0.1", port=int(sys.argv[1]), close=close)
 def test_a_connection_that_is_not_read_ends_though_its_request_has_ended() -> None:
     port = free_port()
     with subprocess.Popen([sys.executable, "-c", SERVING, str(port)]) as server:
+        reap_process(server.pid)
         try:
             connected(port).close()
             time.sleep(1)  # those that come before the option is set don't have it

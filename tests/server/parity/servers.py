@@ -17,6 +17,7 @@ from fake_google.endpoints import Endpoints
 from fake_google.iam.policy import Grant, secret
 from fake_google.ports import free_port
 from tests.local.standins import BUCKET, PROJECT, SERVER, SIGNER, Project, project
+from tests.reaper import reap_process
 from tests.server.process import BOOT_SECONDS, PASSWORD, USER, Server
 
 SETTINGS = {
@@ -65,6 +66,7 @@ class Stock:
                 stderr=output,
                 start_new_session=True,  # it has a child, the server itself
             )
+        reap_process(self._process.pid)
 
     def ready(self) -> None:
         until = time.monotonic() + BOOT_SECONDS
