@@ -122,7 +122,7 @@ test-gallery: install-local $(VENVS)/gallery.done ## Run every sample in the sam
 	$(PROGRAM) -m pytest tests/gallery
 
 test-container: install-local $(VENVS)/client.done ## Build and run the image, with Docker or, as root, buildah
-	$(PROGRAM) -m pytest tests/container
+	$(PROGRAM) -m pytest -o faulthandler_timeout=3600 tests/container
 
 test-page: install-local $(VENVS)/client.done $(VENVS)/page.done ## Test MLflow's page in a real browser, Chromium
 	$(VENVS)/page/bin/python -m pytest tests/page
@@ -133,10 +133,10 @@ test-engine: install-local ## Test the program with Pulumi's own engine, built o
 
 .PHONY: chaos fuzz
 fuzz: $(VENVS)/server-test.done ## Send the server 24,000 generated requests (about 5 minutes)
-	$(SERVER_TEST) -m pytest -s -p no:schemathesis tests/fuzz
+	$(SERVER_TEST) -m pytest -s -p no:schemathesis -o faulthandler_timeout=3600 tests/fuzz
 
 chaos: install-local $(VENVS)/client.done $(VENVS)/previous.done ## Cause faults under load, and check that no data gets lost (about 40 minutes)
-	$(PROGRAM) -m pytest tests/chaos
+	$(PROGRAM) -m pytest -o faulthandler_timeout=3600 tests/chaos
 
 .PHONY: test-versions previous-release
 test-versions: $(VENVS)/server-test.done ## Test with MLflow's previous minor and all newer releases (2 minutes each)
