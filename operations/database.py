@@ -39,7 +39,7 @@ class Login:
         if not (parts.username and parts.password and parts.path.strip("/")):
             raise OperationError(
                 "The secret with the database's address is not what the stack wrote: "
-                "`pulumi up` writes it anew."
+                "`pulumi up` writes it again."
             )
         return cls(
             user=unquote(parts.username),
@@ -97,7 +97,7 @@ def program(name: str, stack: LocalStack) -> str:
     major = int(version) // 10000
     found = choose(installations(), wanted=major, data=major).bin / name
     if not found.exists():
-        raise OperationError(f"{name} isn't beside PostgreSQL {major} in {found.parent}.")
+        raise OperationError(f"{name} isn't next to PostgreSQL {major} in {found.parent}.")
     return str(found)
 
 

@@ -18,7 +18,7 @@ from infra.settings.schema import Settings
 
 from . import names, permissions, places, policies, quota, tools
 from .declared import Resource, resources
-from .findings import Finding, Verdict, mend, not_looked_at, ok, printed, summary, would_fail
+from .findings import Finding, Verdict, fix, not_checked, ok, printed, summary, would_fail
 from .google import Answer, Google, Login, NoLogin, log_in
 from .project import (
     check_apis,
@@ -88,15 +88,15 @@ def on_google(
 ) -> list[Finding]:
     later = ", ".join(("project", *AFTER_PROJECT))
     if isinstance(login, NoLogin):
-        verdict = mend if login.missing else not_looked_at
+        verdict = fix if login.missing else not_checked
         return [
             verdict("login", login.why, login.how),
-            not_looked_at("Google Cloud", f"{later}: that requires a login"),
+            not_checked("Google Cloud", f"{later}: that requires a login"),
         ]
     found = [ok("login", login.account or "Application Default Credentials are fresh")]
     project = str(stack.config.get("gcp:project") or "")
     if not PROJECT.fullmatch(project):
-        return [*found, not_looked_at("Google Cloud", f"{later}: that requires gcp:project")]
+        return [*found, not_checked("Google Cloud", f"{later}: that requires gcp:project")]
     google = Google(login=login, project=project)
     at_first = get_project(google, project)
     there = check_project(at_first, project)
@@ -104,14 +104,14 @@ def on_google(
     # If only the API for this request is off, the others may still respond.
     if there.verdict is not Verdict.OK and not at_first.off:
         rest = ", ".join(AFTER_PROJECT)
-        return [*found, not_looked_at("Google Cloud", f"{rest}: that requires the project")]
+        return [*found, not_checked("Google Cloud", f"{rest}: that requires the project")]
     billing = pool.submit(get_billing, google, project)
     if isinstance(settings, SettingsError):
         rest = ", ".join(AFTER_PROJECT[1:])
         return [
             *found,
             check_billing(billing.result(), project),
-            not_looked_at("Google Cloud", f"{rest}: that requires valid settings"),
+            not_checked("Google Cloud", f"{rest}: that requires valid settings"),
         ]
     checks = of_settings(google, login=login, settings=settings, state=state, pool=pool)
     return [*found, check_billing(billing.result(), project), *checks]

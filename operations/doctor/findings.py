@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -10,17 +11,17 @@ from enum import Enum
 class Verdict(Enum):
     OK = "ok"
     # `pulumi up` would fail.
-    MEND = "mend"
+    FIX = "fix"
     # It would succeed, or the check can't tell.
     WARNING = "warning"
-    NOT_LOOKED_AT = "not looked at"
+    NOT_CHECKED = "not checked"
 
 
 COLOURS = {
     Verdict.OK: "\x1b[32m",
-    Verdict.MEND: "\x1b[1;31m",
+    Verdict.FIX: "\x1b[1;31m",
     Verdict.WARNING: "\x1b[33m",
-    Verdict.NOT_LOOKED_AT: "\x1b[36m",
+    Verdict.NOT_CHECKED: "\x1b[36m",
 }
 PLAIN = "\x1b[0m"
 
@@ -33,7 +34,7 @@ class Finding:
     how: str = ""
 
     def __post_init__(self) -> None:
-        if self.verdict in {Verdict.MEND, Verdict.WARNING} and not self.how:
+        if self.verdict in {Verdict.FIX, Verdict.WARNING} and not self.how:
             raise ValueError(f"{self.what}: how to fix it is missing")
 
 
@@ -41,20 +42,20 @@ def ok(what: str, found: str) -> Finding:
     return Finding(what=what, verdict=Verdict.OK, found=found)
 
 
-def mend(what: str, found: str, how: str) -> Finding:
-    return Finding(what=what, verdict=Verdict.MEND, found=found, how=how)
+def fix(what: str, found: str, how: str) -> Finding:
+    return Finding(what=what, verdict=Verdict.FIX, found=found, how=how)
 
 
 def warning(what: str, found: str, how: str) -> Finding:
     return Finding(what=what, verdict=Verdict.WARNING, found=found, how=how)
 
 
-def not_looked_at(what: str, why: str, how: str = "") -> Finding:
-    return Finding(what=what, verdict=Verdict.NOT_LOOKED_AT, found=why, how=how)
+def not_checked(what: str, why: str, how: str = "") -> Finding:
+    return Finding(what=what, verdict=Verdict.NOT_CHECKED, found=why, how=how)
 
 
 def would_fail(findings: Iterable[Finding]) -> bool:
-    return any(finding.verdict is Verdict.MEND for finding in findings)
+    return any(finding.verdict is Verdict.FIX for finding in findings)
 
 
 def printed(findings: Sequence[Finding], *, coloured: bool) -> list[str]:
@@ -74,14 +75,16 @@ def printed(findings: Sequence[Finding], *, coloured: bool) -> list[str]:
 
 
 def summary(findings: Sequence[Finding]) -> str:
+    found = Counter(finding.verdict for finding in findings)
+    warnings = "warning" if found[Verdict.WARNING] == 1 else "warnings"
     counts = [
-        f"{count} {text}"
+        f"{found[verdict]} {text}"
         for verdict, text in (
-            (Verdict.MEND, "to mend"),
-            (Verdict.WARNING, "to know"),
-            (Verdict.NOT_LOOKED_AT, "not looked at"),
+            (Verdict.FIX, "to fix"),
+            (Verdict.WARNING, warnings),
+            (Verdict.NOT_CHECKED, "not checked"),
         )
-        if (count := sum(finding.verdict is verdict for finding in findings))
+        if found[verdict]
     ]
     if would_fail(findings):
         return f"{', '.join(counts)}: `pulumi up` would fail."

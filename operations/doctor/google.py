@@ -63,8 +63,8 @@ def log_in(config: Mapping[str, Any]) -> Login | NoLogin:
     others += [key for key in OTHER_LOGIN_SETTINGS if config.get(key)]
     if others:
         return NoLogin(
-            why=f"Pulumi logs in by {others[0]}, which isn't tried here",
-            how="to have it looked at, unset it and name the key's file in "
+            why=f"Pulumi logs in by {others[0]}, which isn't checked here",
+            how="to have it checked, unset it and name the key's file in "
             "GOOGLE_APPLICATION_CREDENTIALS",
             missing=False,
         )

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .declared import Resource
-from .findings import Finding, mend, not_looked_at, ok
+from .findings import Finding, fix, not_checked, ok
 from .google import Answer, Google
 
 Inputs = Mapping[str, Any]
@@ -129,7 +129,7 @@ def check_names(
     found = []
     if taken and state_known:
         found += [
-            mend(
+            fix(
                 "names",
                 f"taken, and not by this stack: {place.path.partition('/')[2]}",
                 f"pulumi config set name {name}-2, or take it over: pulumi import, docs/moving.md",
@@ -138,7 +138,7 @@ def check_names(
         ]
     elif taken:
         found.append(
-            not_looked_at(
+            not_checked(
                 "names",
                 f"{_kinds(taken)} of its names are there; whether they are this stack's, Pulumi "
                 "does not say",
@@ -149,14 +149,14 @@ def check_names(
     if off:
         apis = " ".join(dict.fromkeys(api for _, api in off))
         found.append(
-            not_looked_at(
+            not_checked(
                 "names",
                 f"{_kinds([place for place, _ in off])}: their APIs are still off",
-                f"to have them looked at: gcloud services enable {apis}",
+                f"to have them checked: gcloud services enable {apis}",
             )
         )
     for trouble, kinds in unknown.items():
-        found.append(not_looked_at("names", f"{', '.join(dict.fromkeys(kinds))}: {trouble}"))
+        found.append(not_checked("names", f"{', '.join(dict.fromkeys(kinds))}: {trouble}"))
     return found or [ok("names", "all are the stack's own already")]
 
 

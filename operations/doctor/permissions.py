@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .declared import Resource
-from .findings import Finding, mend, not_looked_at, ok
+from .findings import Finding, fix, not_checked, ok
 from .google import Answer, Google
 from .project import ENABLE
 
@@ -197,7 +197,7 @@ def check_permissions(
 ) -> list[Finding]:
     has = granted(answer)
     if has is None:
-        return [not_looked_at("permissions", answer.trouble or "Google's answer names none")]
+        return [not_checked("permissions", answer.trouble or "Google's answer names none")]
     if not needed:
         return [ok("permissions", "nothing is left to make")]
     lacking: dict[str, list[str]] = {}
@@ -207,7 +207,7 @@ def check_permissions(
     if not lacking:
         return [ok("permissions", f"all {len(needed)} that making it takes")]
     return [
-        mend(
+        fix(
             "permissions",
             f"you may not: {', '.join(permissions)}",
             f"have an owner run: gcloud projects add-iam-policy-binding {project} "
@@ -288,17 +288,17 @@ def get_elsewhere(google: Google, thing: Elsewhere) -> Answer:
 
 def check_elsewhere(answer: Answer, thing: Elsewhere, *, account: str) -> Finding:
     if answer.missing:
-        return mend(
+        return fix(
             "permissions",
             f"{thing.what} is not there",
             "check its spelling in the stack's settings: pulumi config",
         )
     has = granted(answer)
     if has is None:
-        return not_looked_at("permissions", f"{thing.what}: {answer.trouble}")
+        return not_checked("permissions", f"{thing.what}: {answer.trouble}")
     if thing.permission in has:
         return ok("permissions", f"{thing.permission} on {thing.what}")
-    return mend(
+    return fix(
         "permissions",
         f"you may not: {thing.permission} on {thing.what}",
         thing.how.format(member=member(account)),

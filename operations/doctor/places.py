@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from infra.settings.schema import Settings
 
-from .findings import Finding, mend, not_looked_at, ok
+from .findings import Finding, fix, not_checked, ok
 from .google import Answer, Google
 
 
@@ -16,13 +16,13 @@ def get_regions(google: Google, project: str) -> Answer:
 def check_region(answer: Answer, region: str) -> Finding:
     locations = answer.body.get("locations")
     if not answer.ok or not isinstance(locations, list):
-        return not_looked_at(
+        return not_checked(
             "region", f"Cloud Run in {region}: {answer.trouble or 'no list of locations'}"
         )
     offered = {each.get("locationId") for each in locations if isinstance(each, dict)}
     if region in offered:
         return ok("region", f"{region} has Cloud Run")
-    return mend(
+    return fix(
         "region",
         f"Cloud Run is not offered to the project in {region}",
         "pulumi config set gcp:region us-central1, or one of "
@@ -38,9 +38,7 @@ def get_tiers(google: Google, project: str) -> Answer:
 def check_tier(answer: Answer, *, tier: str, region: str) -> Finding:
     items = answer.body.get("items")
     if not answer.ok or not isinstance(items, list):
-        return not_looked_at(
-            "region", f"{tier} in {region}: {answer.trouble or 'no list of tiers'}"
-        )
+        return not_checked("region", f"{tier} in {region}: {answer.trouble or 'no list of tiers'}")
     regions = {
         str(item.get("tier")): item.get("region") or [] for item in items if isinstance(item, dict)
     }
@@ -51,7 +49,7 @@ def check_tier(answer: Answer, *, tier: str, region: str) -> Finding:
             return ok("region", f"{region} has Cloud SQL")
     elif region in regions[tier]:
         return ok("region", f"{region} has Cloud SQL's {tier}")
-    return mend(
+    return fix(
         "region",
         f"Cloud SQL does not offer {tier} in {region}",
         "pulumi config set databaseTier db-custom-1-3840, or another region: "
@@ -68,28 +66,28 @@ def check_instance(answer: Answer, settings: Settings) -> Finding:
     named = str(settings.database.existing_instance)
     what = "existingDatabaseInstance"
     if answer.missing:
-        return mend(
+        return fix(
             what,
             f"{named} is not there",
             "gcloud sql instances list --format 'value(connectionName)' shows what is",
         )
     if not answer.ok:
-        return not_looked_at(what, answer.trouble)
+        return not_checked(what, answer.trouble)
     version, state = str(answer.body.get("databaseVersion")), str(answer.body.get("state"))
     if str(answer.body.get("connectionName")) != named:
-        return mend(
+        return fix(
             what,
             f"{named} is given, and the instance is {answer.body.get('connectionName')}",
             f"pulumi config set existingDatabaseInstance {answer.body.get('connectionName')}",
         )
     if not version.startswith("POSTGRES_"):
-        return mend(
+        return fix(
             what,
             f"{named} is {version}; wanted PostgreSQL",
             "pulumi config set existingDatabaseInstance to another, or pulumi config rm it",
         )
     if state != "RUNNABLE":
-        return mend(
+        return fix(
             what,
             f"{named} is {state}",
             "start it: gcloud sql instances patch NAME --activation-policy ALWAYS",

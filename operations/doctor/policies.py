@@ -12,7 +12,7 @@ from typing import Any
 from infra.facts.regions import REGIONS
 
 from .declared import Resource
-from .findings import Finding, mend, not_looked_at, ok, warning
+from .findings import Finding, fix, not_checked, ok, warning
 from .google import Answer, Google
 
 ASK = "or ask the organisation's policy administrator for an exception for the project"
@@ -298,12 +298,12 @@ def check_policies(answers: Mapping[str, Answer], declared: Declared) -> list[Fi
         fine += not refusals and not rules.conditional
         for refusal in refusals:
             lifted = ", unless a tag of the project lifts it" if rules.conditional else ""
-            verdict = mend if refusal.sure and not rules.conditional else warning
+            verdict = fix if refusal.sure and not rules.conditional else warning
             found.append(verdict("policies", f"{constraint} {refusal.why}{lifted}", refusal.how))
     if fine:
-        found.insert(0, ok("policies", f"{fine} of {len(answers)} looked at forbid nothing of it"))
+        found.insert(0, ok("policies", f"{fine} of {len(answers)} forbid none of it"))
     off = {answer.trouble: answer.off for answer in answers.values() if answer.off}
     for trouble, constraints in unknown.items():
         how = f"gcloud services enable {off[trouble]}" if trouble in off else ""
-        found.append(not_looked_at("policies", f"{', '.join(constraints)}: {trouble}", how))
+        found.append(not_checked("policies", f"{', '.join(constraints)}: {trouble}", how))
     return found

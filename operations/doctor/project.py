@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .findings import Finding, mend, not_looked_at, ok
+from .findings import Finding, fix, not_checked, ok
 from .google import Answer, Google
 
 # The most APIs in one request: https://cloud.google.com/service-usage/docs/reference/rest/v1/services/batchGet
@@ -20,18 +20,18 @@ def check_project(answer: Answer, project: str) -> Finding:
         state = str(answer.body.get("state"))
         if state == "ACTIVE":
             return ok("project", project)
-        return mend(
+        return fix(
             "project",
             f"{project} is {state}",
             f"gcloud projects undelete {project}, or another: "
             "pulumi config set gcp:project my-project",
         )
     if answer.off or answer.status not in {401, 403, 404}:
-        return not_looked_at("project", answer.trouble)
+        return not_checked("project", answer.trouble)
     if answer.status == 401:
-        return mend("project", answer.trouble, "gcloud auth application-default login")
+        return fix("project", answer.trouble, "gcloud auth application-default login")
     # Google doesn't tell other users whether the project exists.
-    return mend(
+    return fix(
         "project",
         f"{project} does not exist, or the logged-in user may not see it",
         "gcloud projects list shows yours, and pulumi config set gcp:project my-project takes "
@@ -45,7 +45,7 @@ def get_billing(google: Google, project: str) -> Answer:
 
 def check_billing(answer: Answer, project: str) -> Finding:
     if not answer.ok:
-        return not_looked_at(
+        return not_checked(
             "billing",
             answer.trouble,
             "https://console.cloud.google.com/billing/linkedaccount?project=" + project,
@@ -53,7 +53,7 @@ def check_billing(answer: Answer, project: str) -> Finding:
     if answer.body.get("billingEnabled") is True:
         account = str(answer.body.get("billingAccountName", "")).removeprefix("billingAccounts/")
         return ok("billing", f"paid for by {account}")
-    return mend(
+    return fix(
         "billing",
         "no open billing account pays for the project",
         f"gcloud billing projects link {project} --billing-account 012345-6789AB-CDEF01 "
@@ -90,15 +90,15 @@ def check_apis(
     """`granted` are the caller's permissions on the project; None: unknown."""
     off = apis_off(answer, apis)
     if off is None:
-        return not_looked_at("APIs", answer.trouble or "Google's answer names no services")
+        return not_checked("APIs", answer.trouble or "Google's answer names no services")
     if not off:
         return ok("APIs", f"all {len(apis)} are on")
     listed = ", ".join(api.removesuffix(".googleapis.com") for api in off)
     if granted is None:
-        return not_looked_at("APIs", f"whether `pulumi up` may switch on {listed}")
+        return not_checked("APIs", f"whether `pulumi up` may switch on {listed}")
     if ENABLE in granted:
         return ok("APIs", f"`pulumi up` switches on {listed}")
-    return mend(
+    return fix(
         "APIs",
         f"off, and you may not switch them on: {listed}",
         f"have somebody with the role Service Usage Admin run: gcloud services enable "

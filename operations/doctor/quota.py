@@ -10,7 +10,7 @@ from infra.facts.limits import mebibytes
 from infra.settings.schema import ServiceSettings
 
 from .declared import Resource
-from .findings import Finding, mend, not_looked_at, ok
+from .findings import Finding, fix, not_checked, ok
 from .google import Answer, Google
 
 # Cloud Run refuses a service whose instances could together exceed these quotas, in thousandths of
@@ -71,12 +71,12 @@ def check_run_quota(
         if limit is None:
             why = answer.trouble or "Google's answer names no limit"
             how = f"gcloud services enable {answer.off}" if answer.off else ""
-            found.append(not_looked_at("quota", f"Cloud Run's {quota}: {why}", how))
+            found.append(not_checked("quota", f"Cloud Run's {quota}: {why}", how))
         elif 0 <= limit < each[quota] * service.max_instances:
             fit = limit // each[quota]
             smaller = f"pulumi config set maxInstances {fit}, or " if fit else ""
             found.append(
-                mend(
+                fix(
                     "quota",
                     f"maxInstances {service.max_instances} with {shown[quota]} each is more than "
                     f"Cloud Run allows in {region}: {quota} is {limit}",
@@ -102,9 +102,9 @@ def check_compute_quota(
     quotas = answer.body.get("quotas")
     if not answer.ok or not isinstance(quotas, list):
         why = answer.trouble or "Google's answer names none"
-        return [not_looked_at("quota", f"Compute Engine's: {why}")]
+        return [not_checked("quota", f"Compute Engine's: {why}")]
     full = [
-        mend(
+        fix(
             "quota",
             f"{wanted[metric]} more of Compute Engine's {metric} are wanted, and {used:g} of "
             f"{limit:g} are used",

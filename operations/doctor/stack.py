@@ -19,7 +19,7 @@ from infra.settings.refusals import SettingsError, command_line
 from infra.settings.schema import Settings
 from operations.stack import LOCAL, NAME, settings_file, with_settings
 
-from .findings import Finding, mend, not_looked_at, ok, warning
+from .findings import Finding, fix, not_checked, ok, warning
 from .tools import run
 
 DEFAULT = "dev"
@@ -159,7 +159,7 @@ def _encrypted(value: Any) -> bool:
 
 def check_stack(stack: Stack) -> Finding:
     if stack.trouble:
-        return mend(
+        return fix(
             "stack",
             f"{stack.name} {stack.trouble}",
             "make doctor STACK=dev, or make one: pulumi stack init my-stack && "
@@ -172,7 +172,7 @@ def check_settings(settings: Settings | SettingsError) -> list[Finding]:
     if isinstance(settings, Settings):
         return [ok("settings", f"they hold together; region {settings.region}")]
     return [
-        mend(
+        fix(
             "settings",
             f"{refusal.key}: given {refusal.given}; expected {refusal.expected}",
             command_line(refusal.remedy),
@@ -184,8 +184,8 @@ def check_settings(settings: Settings | SettingsError) -> list[Finding]:
 def check_pulumi(pulumi: Pulumi) -> list[Finding]:
     if not pulumi.version:
         return [
-            mend("pulumi", "no Pulumi on the PATH that answers", f"install it: {INSTALL}"),
-            not_looked_at("pulumi login", "there is no Pulumi"),
+            fix("pulumi", "no Pulumi on the PATH that answers", f"install it: {INSTALL}"),
+            not_checked("pulumi login", "there is no Pulumi"),
         ]
     oldest = ".".join(map(str, OLDEST_PULUMI))
     number = re.match(r"v?(\d+)\.(\d+)\.(\d+)", pulumi.version)
@@ -200,7 +200,7 @@ def check_pulumi(pulumi: Pulumi) -> list[Finding]:
     if not pulumi.user:
         return [
             version,
-            mend(
+            fix(
                 "pulumi login",
                 f"nobody is logged in to where the state is kept: {pulumi.logged_out}",
                 "pulumi login, or with the state in a bucket: pulumi login gs://my-state-bucket",
@@ -211,7 +211,7 @@ def check_pulumi(pulumi: Pulumi) -> list[Finding]:
 
 def check_state(stack: Stack, state: State) -> Finding:
     if not state.known:
-        return not_looked_at("state", "Pulumi does not say what the stack has made already")
+        return not_checked("state", "Pulumi does not say what the stack has made already")
     if not state.exists:
         return warning(
             "state", f"Pulumi has no stack {stack.name} yet", f"pulumi stack init {stack.name}"

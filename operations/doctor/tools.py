@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from infra import docker_daemon
 
-from .findings import Finding, mend, not_looked_at, ok, warning
+from .findings import Finding, fix, not_checked, ok, warning
 
 PYTHONS = ((3, 11), (3, 14))
 SECONDS = 20
@@ -66,7 +66,7 @@ def look_for_python(folder: Path) -> Python:
 def check_python(python: Python) -> Finding:
     wanted = " to ".join(".".join(map(str, each)) for each in PYTHONS)
     if not re.fullmatch(r"\d+\.\d+", python.version):
-        return mend(
+        return fix(
             "python",
             f"{python.command} does not run, or can't make virtual environments, which Pulumi "
             "needs",
@@ -75,7 +75,7 @@ def check_python(python: Python) -> Finding:
     major, minor = map(int, python.version.split("."))
     if not PYTHONS[0] <= (major, minor) <= PYTHONS[1]:
         how = "rm -r .venv, and then " if python.command.startswith(".venv") else ""
-        return mend(
+        return fix(
             "python",
             f"{python.command}, which Pulumi uses, is {python.version}; wanted {wanted}",
             f"{how}install one, and name it: export PULUMI_PYTHON_CMD=python3.11",
@@ -148,18 +148,18 @@ def check_docker(docker: Docker, *, needed: bool) -> Finding:
     if not needed:
         return ok("docker", "not needed: the image is not built on this computer")
     if docker.host is None:
-        return mend(
+        return fix(
             "docker",
             f"no daemon answers at {' or '.join(docker.tried)}, and builder docker requires one",
             f"start Docker, {CLOUD_BUILD}",
         )
     if docker.platform is None:
-        return not_looked_at(
+        return not_checked(
             "docker", f"whether the daemon at {docker.host} builds linux/amd64; it does not say"
         )
     system = docker.platform.partition("/")[0]
     if system != "linux":
-        return mend(
+        return fix(
             "docker",
             f"the daemon makes {system} images, and Cloud Run runs linux/amd64",
             "switch Docker to Linux containers",
@@ -167,7 +167,7 @@ def check_docker(docker: Docker, *, needed: bool) -> Finding:
     if docker.platform == "linux/amd64":
         return ok("docker", f"linux/amd64 at {docker.host}")
     if docker.builds_for is None:
-        return not_looked_at(
+        return not_checked(
             "docker",
             f"whether the daemon, which is {docker.platform}, also builds linux/amd64: "
             "`docker buildx inspect` does not say",
@@ -176,7 +176,7 @@ def check_docker(docker: Docker, *, needed: bool) -> Finding:
     if "linux/amd64" in docker.builds_for:
         return ok("docker", f"{docker.platform}, which also builds linux/amd64")
     # https://docs.docker.com/build/building/multi-platform/#install-qemu-manually
-    return mend(
+    return fix(
         "docker",
         f"the daemon is {docker.platform} and builds for {docker.builds_for} alone; Cloud Run runs "
         "linux/amd64",
@@ -204,7 +204,7 @@ def look_for_gcloud() -> Gcloud:
 def check_gcloud(gcloud: Gcloud, *, needed: bool) -> Finding:
     if not gcloud.there:
         if needed:
-            return mend(
+            return fix(
                 "gcloud",
                 "not installed, and builder cloud-build uploads the source with it",
                 f"install it ({GCLOUD}), or: pulumi config set builder docker",
@@ -217,7 +217,7 @@ def check_gcloud(gcloud: Gcloud, *, needed: bool) -> Finding:
     if gcloud.account:
         return ok("gcloud", gcloud.account)
     if needed:
-        return mend(
+        return fix(
             "gcloud",
             "nobody is logged in, and builder cloud-build uploads the source with it",
             "gcloud auth login",

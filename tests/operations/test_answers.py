@@ -128,7 +128,7 @@ def test_sizes() -> None:
 
 
 def test_an_address_that_is_none_is_not_shown() -> None:
-    with pytest.raises(OperationError, match="`pulumi up` writes it anew") as refused:
+    with pytest.raises(OperationError, match="`pulumi up` writes it again") as refused:
         Login.of("postgresql://canary-password@host/db")
     assert "canary" not in str(refused.value)
 

@@ -39,7 +39,7 @@ from tests.operations.google_apis import (
     refusal,
 )
 
-MEND, WARNING, UNSEEN = Verdict.MEND, Verdict.WARNING, Verdict.NOT_LOOKED_AT
+FIX, WARNING, UNSEEN = Verdict.FIX, Verdict.WARNING, Verdict.NOT_CHECKED
 PASSWORD = "canary-of-the-password"
 KEY = f"projects/keys-of-all/locations/{REGION}/keyRings/ring/cryptoKeys/mlflow"
 
@@ -236,24 +236,24 @@ TROUBLES: list[tuple[str, dict[tuple[str, str], Reply], Verdict, str, str, str]]
     (
         "a project of somebody else, or none",
         {("cloudresourcemanager", "v3"): denied("resourcemanager.projects.get")},
-        MEND, "project", "my-project does not exist, or the logged-in user may not see it",
+        FIX, "project", "my-project does not exist, or the logged-in user may not see it",
         "pulumi config set gcp:project",
     ),
     (
         "a project that is going",
         {("cloudresourcemanager", "v3/projects/my-project"): (200, {"state": "DELETE_REQUESTED"})},
-        MEND, "project", "my-project is DELETE_REQUESTED", "gcloud projects undelete my-project",
+        FIX, "project", "my-project is DELETE_REQUESTED", "gcloud projects undelete my-project",
     ),
     (
         "a token that Google does not take",
         {("cloudresourcemanager", "v3"): refusal(401, "Invalid Credentials")},
-        MEND, "project", "Google does not accept the login",
+        FIX, "project", "Google does not accept the login",
         "gcloud auth application-default login",
     ),
     (
         "nobody pays",
         {("cloudbilling", "v1"): (200, {"billingEnabled": False})},
-        MEND, "billing", "no open billing account pays", "gcloud billing projects link my-project",
+        FIX, "billing", "no open billing account pays", "gcloud billing projects link my-project",
     ),
     (
         "who pays may not be seen",
@@ -278,7 +278,7 @@ TROUBLES: list[tuple[str, dict[tuple[str, str], Reply], Verdict, str, str, str]]
     (
         "an organisation without strangers",
         {("orgpolicy", f"v2/projects/{PROJECT}/policies/iam.allowed"): policy(FORBIDS)},
-        MEND, "policies", "iam.allowedPolicyMemberDomains forbids the grant to allUsers",
+        FIX, "policies", "iam.allowedPolicyMemberDomains forbids the grant to allUsers",
         "pulumi config set publicThrough invokerIamDisabled",
     ),
     (
@@ -288,13 +288,13 @@ TROUBLES: list[tuple[str, dict[tuple[str, str], Reply], Verdict, str, str, str]]
                 {"enforce": True, "parameters": {"allowedPrincipalSets": ["//org"]}}
             )
         },
-        MEND, "policies", "iam.managed.allowedPolicyMembers forbids the grant to allUsers",
+        FIX, "policies", "iam.managed.allowedPolicyMembers forbids the grant to allUsers",
         "pulumi config set publicThrough invokerIamDisabled",
     ),
     (
         "an organisation without public databases",
         {("orgpolicy", f"v2/projects/{PROJECT}/policies/sql"): policy({"enforce": True})},
-        MEND, "policies", "sql.restrictPublicIp forbids databases with a public address",
+        FIX, "policies", "sql.restrictPublicIp forbids databases with a public address",
         "pulumi config set network private",
     ),
     (
@@ -311,19 +311,19 @@ TROUBLES: list[tuple[str, dict[tuple[str, str], Reply], Verdict, str, str, str]]
     (
         "a quota of 1 CPU",
         {("cloudquotas", f"{QUOTAS}/Cpu"): limit(1000)},
-        MEND, "quota", "maxInstances 2 with 1 CPU each is more than Cloud Run allows in "
+        FIX, "quota", "maxInstances 2 with 1 CPU each is more than Cloud Run allows in "
         "us-central1: CpuAllocPerProjectRegion is 1000",
         "pulumi config set maxInstances 1, or ask for more: https://console.cloud.google.com",
     ),
     (
         "a quota of half an instance's memory",
         {("cloudquotas", f"{QUOTAS}/Mem"): limit(2**29)},
-        MEND, "quota", "maxInstances 2 with 1Gi each", "ask for more",
+        FIX, "quota", "maxInstances 2 with 1Gi each", "ask for more",
     ),
     (
         "somebody else's service of that name",
         {("run", "v2"): (200, {"name": "…"})},
-        MEND, "names", "taken, and not by this stack: projects/my-project/locations/us-central1/"
+        FIX, "names", "taken, and not by this stack: projects/my-project/locations/us-central1/"
         "services/mlflow", "pulumi config set name mlflow-2",
     ),
     (
@@ -340,13 +340,13 @@ TROUBLES: list[tuple[str, dict[tuple[str, str], Reply], Verdict, str, str, str]]
     (
         "a region that the project does not get",
         {("run", "v1"): (200, {"locations": [{"locationId": "us-east1"}]})},
-        MEND, "region", "Cloud Run is not offered to the project in us-central1",
+        FIX, "region", "Cloud Run is not offered to the project in us-central1",
         "pulumi config set gcp:region",
     ),
     (
         "a machine type that the region has not",
         {("sqladmin", "v1"): (200, {"items": [{"tier": "db-f1-micro", "region": ["us-east1"]}]})},
-        MEND, "region", "Cloud SQL does not offer db-f1-micro in us-central1",
+        FIX, "region", "Cloud SQL does not offer db-f1-micro in us-central1",
         "pulumi config set databaseTier",
     ),
 ]  # fmt: skip
@@ -406,7 +406,7 @@ def test_an_api_that_is_off_is_switched_on_by_who_may(computer: Computer) -> Non
     assert only(findings, "APIs").found == "`pulumi up` switches on run, sqladmin"
     computer.google.lacking = frozenset({"serviceusage.services.enable"})
     [finding] = troubles(look())
-    assert (finding.verdict, finding.what) == (MEND, "APIs")
+    assert (finding.verdict, finding.what) == (FIX, "APIs")
     assert "gcloud services enable run.googleapis.com sqladmin.googleapis.com" in finding.how
 
 
@@ -458,7 +458,7 @@ def test_a_key_a_budget_and_a_bucket_of_others(computer: Computer) -> None:
     }
     computer.google.lacking = frozenset(theirs)
     found = troubles(look())
-    assert {each.verdict for each in found} == {MEND}
+    assert {each.verdict for each in found} == {FIX}
     for permission, how in theirs.items():
         [finding] = [each for each in found if permission in each.found]
         assert how in finding.how
@@ -503,7 +503,7 @@ def test_an_instance_of_others_is_looked_at(
         ("sqladmin", path): reply,
     }
     [finding] = troubles(look())
-    assert (finding.verdict, finding.what) == (MEND, "existingDatabaseInstance")
+    assert (finding.verdict, finding.what) == (FIX, "existingDatabaseInstance")
     assert found in finding.found
     assert how in finding.how
 
@@ -514,7 +514,7 @@ def test_a_network_takes_room_for_it(computer: Computer) -> None:
     full = {"quotas": [{"metric": "NETWORKS", "limit": 5, "usage": 5}]}
     computer.google.replies = {("compute", f"compute/v1/projects/{PROJECT}"): (200, full)}
     quota, *names = troubles(look())
-    assert (quota.verdict, quota.what) == (MEND, "quota")
+    assert (quota.verdict, quota.what) == (FIX, "quota")
     assert quota.found == "1 more of Compute Engine's NETWORKS are wanted, and 5 of 5 are used"
     # The stand-in answered the names with the same.
     assert {each.what for each in names} == {"names"}
@@ -573,16 +573,16 @@ def _logged_out_of_gcloud(computer: Computer) -> None:
 
 
 LOCAL: list[tuple[Callable[[Computer], None], Verdict, str, str, str]] = [
-    (_no_pulumi, MEND, "pulumi", "no Pulumi on the PATH", "https://www.pulumi.com/docs/install/"),
+    (_no_pulumi, FIX, "pulumi", "no Pulumi on the PATH", "https://www.pulumi.com/docs/install/"),
     (_old_pulumi, WARNING, "pulumi", "v3.1.0; the oldest version that this program", "update it"),
-    (_logged_out_of_pulumi, MEND, "pulumi login", "nobody is logged in", "pulumi login"),
-    (_no_docker, MEND, "docker", "no daemon answers at unix:///nowhere", "builder cloud-build"),
-    (_docker_of_windows, MEND, "docker", "makes windows images", "Linux containers"),
-    (_docker_of_arm, MEND, "docker", "linux/arm64 and builds for", "tonistiigi/binfmt"),
-    (_old_python, MEND, "python", "is 3.9; wanted 3.11 to 3.14", "PULUMI_PYTHON_CMD"),
-    (_python_without_venv, MEND, "python", "does not run, or can't make", "python3-venv"),
-    (_no_gcloud_for_cloud_build, MEND, "gcloud", "not installed", "cloud.google.com/sdk"),
-    (_logged_out_of_gcloud, MEND, "gcloud", "nobody is logged in", "gcloud auth login"),
+    (_logged_out_of_pulumi, FIX, "pulumi login", "nobody is logged in", "pulumi login"),
+    (_no_docker, FIX, "docker", "no daemon answers at unix:///nowhere", "builder cloud-build"),
+    (_docker_of_windows, FIX, "docker", "makes windows images", "Linux containers"),
+    (_docker_of_arm, FIX, "docker", "linux/arm64 and builds for", "tonistiigi/binfmt"),
+    (_old_python, FIX, "python", "is 3.9; wanted 3.11 to 3.14", "PULUMI_PYTHON_CMD"),
+    (_python_without_venv, FIX, "python", "does not run, or can't make", "python3-venv"),
+    (_no_gcloud_for_cloud_build, FIX, "gcloud", "not installed", "cloud.google.com/sdk"),
+    (_logged_out_of_gcloud, FIX, "gcloud", "nobody is logged in", "gcloud auth login"),
 ]
 
 
@@ -652,7 +652,7 @@ def test_all_that_is_wrong_with_the_settings_is_said_and_the_rest_looked_at(
         "access",
         "databaseConnections",
     ]
-    assert {each.verdict for each in settings} == {MEND}
+    assert {each.verdict for each in settings} == {FIX}
     assert all(each.how.startswith("pulumi config set") for each in settings)
     assert PASSWORD not in str(findings)
     assert only(findings, "billing").verdict is Verdict.OK
@@ -726,11 +726,11 @@ def _otherwise(computer: Computer) -> None:
 @pytest.mark.parametrize(
     ("happened", "verdict", "found", "how"),
     [
-        (_no_login, MEND, "nobody is logged in", "gcloud auth application-default login"),
-        (_broken_key, MEND, "isn't a key or login of Google's", "gcloud auth application-default"),
-        (_expired, MEND, "no longer accepts the login", "gcloud auth application-default login"),
+        (_no_login, FIX, "nobody is logged in", "gcloud auth application-default login"),
+        (_broken_key, FIX, "isn't a key or login of Google's", "gcloud auth application-default"),
+        (_expired, FIX, "no longer accepts the login", "gcloud auth application-default login"),
         (_offline, UNSEEN, "could not be reached", "HTTPS_PROXY"),
-        (_otherwise, UNSEEN, "by GOOGLE_CREDENTIALS, which isn't tried", "unset it"),
+        (_otherwise, UNSEEN, "by GOOGLE_CREDENTIALS, which isn't checked", "unset it"),
     ],
 )
 def test_without_a_login_the_rest_still_is_looked_at(
@@ -772,10 +772,10 @@ def test_what_is_to_mend_ends_with_1_and_what_is_to_know_with_0(
     computer.pulumi(version="v3.1.0")
     assert doctor.main([]) == 0
     assert capsys.readouterr().out.endswith(
-        "1 to know: nothing found that would stop `pulumi up`.\n"
+        "1 warning: nothing found that would stop `pulumi up`.\n"
     )
     computer.google.replies = {("cloudbilling", "v1"): (200, {})}
     assert doctor.main([]) == 1
     said = capsys.readouterr().out
-    assert said.endswith("1 to mend, 1 to know: `pulumi up` would fail.\n")
+    assert said.endswith("1 to fix, 1 warning: `pulumi up` would fail.\n")
     assert "\x1b" not in said

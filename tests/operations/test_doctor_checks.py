@@ -15,7 +15,7 @@ from infra.settings.reader import load
 from infra.settings.schema import ServiceSettings
 from operations.doctor import names, permissions, quota, stack, tools
 from operations.doctor.declared import resources
-from operations.doctor.findings import Finding, Verdict, mend, ok, printed, summary, warning
+from operations.doctor.findings import Finding, Verdict, fix, ok, printed, summary, warning
 from operations.doctor.google import Answer, read
 from operations.doctor.policies import CONSTRAINTS, Declared, check_policies, looked_at
 from operations.doctor.stack import State, settings_of
@@ -57,7 +57,7 @@ def values(*allowed: str) -> dict[str, Any]:
     return {"values": {"allowedValues": [*allowed]}}
 
 
-MEND, WARNING = Verdict.MEND, Verdict.WARNING
+FIX, WARNING = Verdict.FIX, Verdict.WARNING
 
 
 @pytest.mark.parametrize(
@@ -65,38 +65,38 @@ MEND, WARNING = Verdict.MEND, Verdict.WARNING
     [
         ("iam.allowedPolicyMemberDomains", [], PUBLIC, []),
         ("iam.allowedPolicyMemberDomains", [{"allowAll": True}], PUBLIC, []),
-        ("iam.allowedPolicyMemberDomains", [{"denyAll": True}], PUBLIC, [MEND]),
-        ("iam.allowedPolicyMemberDomains", [values("C03g5e3bc")], PUBLIC, [MEND]),
+        ("iam.allowedPolicyMemberDomains", [{"denyAll": True}], PUBLIC, [FIX]),
+        ("iam.allowedPolicyMemberDomains", [values("C03g5e3bc")], PUBLIC, [FIX]),
         ("iam.allowedPolicyMemberDomains", [values("C03g5e3bc")], CHECK_OFF, [WARNING]),
         ("iam.allowedPolicyMemberDomains", [values("C03g5e3bc")], MADE, []),
         ("iam.managed.allowedPolicyMembers", [{"enforce": False}], PUBLIC, []),
-        ("iam.managed.allowedPolicyMembers", [{"enforce": True, **ORGANISATION}], PUBLIC, [MEND]),
-        ("iam.managed.allowedPolicyMembers", [{"enforce": True}], PUBLIC, [MEND, WARNING]),
+        ("iam.managed.allowedPolicyMembers", [{"enforce": True, **ORGANISATION}], PUBLIC, [FIX]),
+        ("iam.managed.allowedPolicyMembers", [{"enforce": True}], PUBLIC, [FIX, WARNING]),
         ("run.managed.requireInvokerIam", [{"enforce": True}], PUBLIC, []),
-        ("run.managed.requireInvokerIam", [{"enforce": True}], CHECK_OFF, [MEND]),
-        ("run.allowedIngress", [values("is:internal")], PUBLIC, [MEND]),
+        ("run.managed.requireInvokerIam", [{"enforce": True}], CHECK_OFF, [FIX]),
+        ("run.allowedIngress", [values("is:internal")], PUBLIC, [FIX]),
         ("run.allowedIngress", [values("all", "internal")], PUBLIC, []),
         ("run.allowedIngress", [values("internal")], CHECK_OFF, []),
-        ("run.allowedIngress", [{"values": {"deniedValues": ["all"]}}], PUBLIC, [MEND]),
+        ("run.allowedIngress", [{"values": {"deniedValues": ["all"]}}], PUBLIC, [FIX]),
         ("run.allowedIngress", [values("internal")], MADE, []),
-        ("gcp.resourceLocations", [values(f"in:{REGION}-locations")], PUBLIC, [MEND]),
+        ("gcp.resourceLocations", [values(f"in:{REGION}-locations")], PUBLIC, [FIX]),
         ("gcp.resourceLocations", [values("in:us-locations", "global")], PUBLIC, []),
-        ("gcp.resourceLocations", [values("in:us-locations")], CHECK_OFF, [MEND, MEND]),
+        ("gcp.resourceLocations", [values("in:us-locations")], CHECK_OFF, [FIX, FIX]),
         ("gcp.resourceLocations", [values("in:eu-locations")], CHECK_OFF, [WARNING]),
         ("gcp.resourceLocations", [values("is:europe-west1", "eu")], CHECK_OFF, []),
         (
             "gcp.resourceLocations",
             [{"values": {"deniedValues": ["in:europe-locations"]}}],
             CHECK_OFF,
-            [MEND],
+            [FIX],
         ),
-        ("sql.restrictPublicIp", [{"enforce": True}], PUBLIC, [MEND]),
+        ("sql.restrictPublicIp", [{"enforce": True}], PUBLIC, [FIX]),
         ("sql.restrictPublicIp", [{"enforce": True}], CHECK_OFF, []),
-        ("iam.disableServiceAccountCreation", [{"enforce": True}], PUBLIC, [MEND]),
+        ("iam.disableServiceAccountCreation", [{"enforce": True}], PUBLIC, [FIX]),
         ("iam.disableServiceAccountCreation", [{"enforce": True}], MADE, []),
         # A tag may make it otherwise, one way or the other.
         ("sql.restrictPublicIp", [{"enforce": True}, {**TAGGED}], PUBLIC, [WARNING]),
-        ("sql.restrictPublicIp", [{"enforce": True, **TAGGED}], PUBLIC, [Verdict.NOT_LOOKED_AT]),
+        ("sql.restrictPublicIp", [{"enforce": True, **TAGGED}], PUBLIC, [Verdict.NOT_CHECKED]),
     ],
 )  # fmt: skip
 def test_policies(
@@ -174,7 +174,7 @@ def dimensions(*infos: Mapping[str, Any]) -> Answer:
     ("answer", "verdict"),
     [
         (dimensions({"details": {"value": "20000"}}), Verdict.OK),
-        (dimensions({"details": {"value": "19999"}}), MEND),
+        (dimensions({"details": {"value": "19999"}}), FIX),
         (dimensions({"details": {"value": "-1"}}), Verdict.OK),
         (
             dimensions(
@@ -188,15 +188,15 @@ def dimensions(*infos: Mapping[str, Any]) -> Answer:
                 {"dimensions": {"region": "us-east1"}, "details": {"value": "20000"}},
                 {"details": {"value": "1"}, "applicableLocations": [REGION]},
             ),
-            MEND,
+            FIX,
         ),
         (
             dimensions({"details": {"value": "1"}, "applicableLocations": ["us-east1"]}),
-            Verdict.NOT_LOOKED_AT,
+            Verdict.NOT_CHECKED,
         ),
-        (dimensions({"details": None}, {"details": {"value": "x"}}), Verdict.NOT_LOOKED_AT),
-        (Answer(status=200, body={"dimensionsInfos": 7}), Verdict.NOT_LOOKED_AT),
-        (Answer(status=403, trouble="not allowed to look"), Verdict.NOT_LOOKED_AT),
+        (dimensions({"details": None}, {"details": {"value": "x"}}), Verdict.NOT_CHECKED),
+        (Answer(status=200, body={"dimensionsInfos": 7}), Verdict.NOT_CHECKED),
+        (Answer(status=403, trouble="not allowed to look"), Verdict.NOT_CHECKED),
     ],
 )
 def test_the_limit_is_the_regions_own_or_the_general_one(answer: Answer, verdict: Verdict) -> None:
@@ -272,7 +272,7 @@ def test_no_stack_is_looked_for_outside_the_folder(tmp_path: Path) -> None:
 
 def test_a_state_that_is_not_known_is_not_looked_at() -> None:
     chosen = stack.Stack(name="dev", why="", config={})
-    assert stack.check_state(chosen, State(known=False)).verdict is Verdict.NOT_LOOKED_AT
+    assert stack.check_state(chosen, State(known=False)).verdict is Verdict.NOT_CHECKED
     made = frozenset({("gcp:run:Service", "a"), ("pulumi:pulumi:Stack", "b")})
     found = stack.check_state(chosen, State(known=True, exists=True, made=made))
     assert found.found == "things made already: 1"
@@ -283,7 +283,7 @@ def test_a_state_that_is_not_known_is_not_looked_at() -> None:
 
 @pytest.mark.parametrize(
     ("version", "verdict"),
-    [("3.11", Verdict.OK), ("3.14", Verdict.OK), ("3.10", MEND), ("3.15", MEND), ("", MEND)],
+    [("3.11", Verdict.OK), ("3.14", Verdict.OK), ("3.10", FIX), ("3.15", FIX), ("", FIX)],
 )
 def test_python(version: str, verdict: Verdict) -> None:
     found = tools.check_python(tools.Python(command="python3", version=version))
@@ -296,7 +296,7 @@ def test_the_python_of_an_environment_that_is_there_is_the_one_that_counts(tmp_p
     python.write_text("#!/bin/sh\necho 3.9\n")
     python.chmod(0o755)
     found = tools.check_python(tools.look_for_python(tmp_path))
-    assert (found.verdict, found.how.split(",")[0]) == (MEND, "rm -r .venv")
+    assert (found.verdict, found.how.split(",")[0]) == (FIX, "rm -r .venv")
 
 
 # ---- printing ----
@@ -304,36 +304,36 @@ def test_the_python_of_an_environment_that_is_there_is_the_one_that_counts(tmp_p
 FOUND = [
     ok("stack", "dev"),
     warning("pulumi login", "an\x1b[31m old\none", "update it"),
-    mend("docker", "none", "start it"),
+    fix("docker", "none", "start it"),
 ]
 
 
-def test_each_finding_is_a_line_in_columns_and_how_to_mend_it_another() -> None:
+def test_each_finding_is_a_line_in_columns_and_how_to_fix_it_another() -> None:
     assert printed(FOUND, coloured=False) == [
-        "ok             stack         dev",
-        "warning        pulumi login  an [31m old one",
-        "                             → update it",
-        "mend           docker        none",
-        "                             → start it",
+        "ok           stack         dev",
+        "warning      pulumi login  an [31m old one",
+        "                           → update it",
+        "fix          docker        none",
+        "                           → start it",
     ]
 
 
 def test_colours_change_no_column() -> None:
     coloured = printed(FOUND, coloured=True)
-    assert "\x1b[1;31mmend" in coloured[3]
+    assert "\x1b[1;31mfix" in coloured[3]
     plain = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in coloured]
     assert plain == printed(FOUND, coloured=False)
 
 
-@pytest.mark.parametrize("verdict", [MEND, WARNING])
-def test_what_is_to_mend_says_how(verdict: Verdict) -> None:
+@pytest.mark.parametrize("verdict", [FIX, WARNING])
+def test_a_finding_to_fix_says_how(verdict: Verdict) -> None:
     with pytest.raises(ValueError, match="how to fix it is missing"):
         Finding(what="docker", verdict=verdict, found="none")
 
 
 def test_the_end_says_what_there_is() -> None:
-    assert summary(FOUND) == "1 to mend, 1 to know: `pulumi up` would fail."
-    assert summary(FOUND[:2]) == "1 to know: nothing found that would stop `pulumi up`."
+    assert summary(FOUND) == "1 to fix, 1 warning: `pulumi up` would fail."
+    assert summary(FOUND[:2]) == "1 warning: nothing found that would stop `pulumi up`."
     assert summary(FOUND[:1]) == "Nothing found that would stop `pulumi up`."
 
 
@@ -346,4 +346,4 @@ def test_every_constraint_is_looked_at() -> None:
             for declared in (PUBLIC, CHECK_OFF)
             for each in check_policies({constraint: strict}, declared)
         ]
-        assert MEND in both, constraint
+        assert FIX in both, constraint

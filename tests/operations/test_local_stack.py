@@ -254,5 +254,5 @@ def test_a_database_that_is_away_is_said_in_its_row(tmp_path: Path) -> None:
 
 
 def test_a_program_that_postgres_came_without_is_named(stack: Stack) -> None:
-    with pytest.raises(OperationError, match="pg_none isn't beside PostgreSQL 1"):
+    with pytest.raises(OperationError, match="pg_none isn't next to PostgreSQL 1"):
         program("pg_none", LocalStack(State(stack.folder)))
