@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fake_google.state import LocalError, State
 from operations.browser import open_page
-from operations.commands import ROOT
+from operations.cli_tools import ROOT
 from operations.env import FORMATS, env
 from operations.errors import OperationError
 from operations.logs import logs

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 
-from operations import commands
+from operations import cli_tools
 from operations.database import Login, program
 from operations.errors import OperationError
 from operations.stack import CloudStack, LocalStack, Stack
@@ -25,7 +25,7 @@ def _cloud(stack: CloudStack) -> None:
     if stack.setting("existingDatabaseInstance"):
         print(f"{instance} isn't the stack's own: a backup or restore covers everything in it.")
     print(f"backing up {instance}, which takes some minutes", file=sys.stderr)
-    commands.gcloud(
+    cli_tools.gcloud(
         *("sql", "backups", "create", f"--instance={instance}", f"--project={project}"),
         f"--description=make backup of {stack}",
     )
@@ -61,7 +61,7 @@ def _local(stack: LocalStack) -> None:
             )
             script.write("COMMIT;\n")
         if done.returncode:
-            said = commands.refusal(done.stderr) or f"pg_dump: exit code {done.returncode}"
+            said = cli_tools.refusal(done.stderr) or f"pg_dump: exit code {done.returncode}"
             raise OperationError(said)
         part.replace(file)
     finally:

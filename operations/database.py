@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from operations.commands import missing, refusal
+from operations.cli_tools import missing, refusal
 from operations.errors import OperationError
 from operations.stack import CloudStack, LocalStack
 

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from operations.commands import ROOT
+from operations.cli_tools import ROOT
 from operations.errors import OperationError
 from operations.stack import CloudStack, LocalStack, Stack
 

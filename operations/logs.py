@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fake_google.run.container import described
-from operations import commands
+from operations import cli_tools
 from operations.errors import OperationError
 from operations.stack import CloudStack, LocalStack, Stack
 
@@ -97,7 +97,7 @@ def _read(stack: CloudStack, more: str, *options: str) -> list[Entry]:
         # Cloud Run's own log.
         ' AND (NOT log_id("run.googleapis.com/requests") OR severity>=WARNING)'
     )
-    found: list[Entry] = commands.gcloud_json(
+    found: list[Entry] = cli_tools.gcloud_json(
         *("logging", "read", chosen + more, *options), f"--project={stack.project}"
     )
     return found

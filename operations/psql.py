@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from operations.commands import attended, missing
+from operations.cli_tools import attended, missing
 from operations.database import Login, program, proxy
 from operations.errors import OperationError
 from operations.stack import LocalStack, Stack

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fake_google.state import SETTINGS, State
-from operations import commands
-from operations.commands import ROOT
+from operations import cli_tools
+from operations.cli_tools import ROOT
 from operations.errors import OperationError
 from operations.stack import NAMESPACE, CloudStack, LocalStack, Stack
 
@@ -133,7 +133,7 @@ def _cloud(stack: CloudStack, secret: Secret) -> None:
     stack.pulumi("config", "set", f"{NAMESPACE}:{secret.setting}", str(before + 1))
     print(f"{secret.setting} is {before + 1} now, in {stack.file}.")
     print(secret.consequence, flush=True)
-    if commands.attended("pulumi", "up", "--stack", stack.name):
+    if cli_tools.attended("pulumi", "up", "--stack", stack.name):
         took = shlex.join(
             ["pulumi", "config", "set", secret.setting, str(before), "--stack", stack.name]
         )

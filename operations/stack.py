@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fake_google.state import LocalError, State
-from operations import commands
+from operations import cli_tools
 from operations.errors import OperationError
 
 LOCAL = "local"
@@ -50,7 +50,7 @@ class CloudStack:
 
     def pulumi(self, *arguments: str) -> str:
         try:
-            return commands.pulumi(*arguments, "--stack", self.name)
+            return cli_tools.pulumi(*arguments, "--stack", self.name)
         except OperationError as error:
             if "no stack named" not in str(error) and "fully qualified" not in str(error):
                 raise
@@ -72,7 +72,7 @@ class CloudStack:
 
     def password(self) -> str:
         if version := self.password_secret:
-            return commands.gcloud("secrets", "versions", "access", version)
+            return cli_tools.gcloud("secrets", "versions", "access", version)
         return self.pulumi("stack", "output", "tracking_password", "--show-secrets").rstrip("\n")
 
     @property
@@ -106,7 +106,7 @@ class CloudStack:
         return str(self.outputs["database_connection_name"])
 
     def database_url(self) -> str:
-        return commands.gcloud(
+        return cli_tools.gcloud(
             *("secrets", "versions", "access", "latest"),
             *(f"--secret={self.service}_database_url", f"--project={self.project}"),
         )
@@ -197,7 +197,7 @@ def _selected() -> tuple[str, str]:
         return "", "Pulumi isn't installed"
     none = "Pulumi has none selected"
     try:
-        return commands.pulumi("stack", "--show-name").strip(), none
+        return cli_tools.pulumi("stack", "--show-name").strip(), none
     except OperationError as error:
         if "no stack selected" in str(error):
             return "", none

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fake_google.state import LocalError
-from operations import commands, monitoring
+from operations import cli_tools, monitoring
 from operations.database import connection
 from operations.errors import OperationError
 from operations.monitoring import Monitoring
@@ -106,7 +106,7 @@ def _get(
 def cloud_parts(stack: CloudStack) -> list[Part]:
     project, _region, instance = stack.connection_name.split(":")
     # One token for all metrics, requested while the other commands run.
-    token = ThreadPoolExecutor(1).submit(commands.gcloud, "auth", "print-access-token")
+    token = ThreadPoolExecutor(1).submit(cli_tools.gcloud, "auth", "print-access-token")
     metrics = Monitoring(project=stack.project, token=lambda: token.result().strip())
     in_sql = {"project_id": project, "database_id": f"{project}:{instance}"}
     bucket = str(stack.outputs["artifact_bucket"])
@@ -118,7 +118,7 @@ def cloud_parts(stack: CloudStack) -> list[Part]:
         return f"{found or 0:.0f}, some minutes ago"
 
     def database() -> str:
-        told = commands.gcloud_json(
+        told = cli_tools.gcloud_json(
             "sql", "instances", "describe", instance, f"--project={project}"
         )
         return instance_line(told)
@@ -149,7 +149,7 @@ def cloud_parts(stack: CloudStack) -> list[Part]:
 
 def _revisions(stack: CloudStack) -> str:
     return revision_line(
-        commands.gcloud_json(
+        cli_tools.gcloud_json(
             *("run", "services", "describe", stack.service),
             *(f"--region={stack.region}", f"--project={stack.project}"),
         )

@@ -10,7 +10,7 @@ from fake_google.sql.postgres import choose, installations
 from fake_google.state import State
 from tests.chaos.instances import environment_of
 from tests.local.conftest import CLIENT, SERVER, Stack
-from tests.manual import stand_in
+from tests.page_commands import stand_in
 
 # A TCP port in front of the connector's socket.
 PROXY = """#!{python}

@@ -18,8 +18,8 @@ import pytest
 
 from fake_google.state import State
 from tests.chaos.instances import Api, administrator, environment_of, started
-from tests.listing import WHOLE_SCHEMA
 from tests.local.conftest import ROOT, Stack
+from tests.schema import WHOLE_SCHEMA
 
 PREVIOUS = ROOT / ".venvs" / "previous" / "bin" / "python"
 PREVIOUS_MINOR = Path(__file__).with_name("previous_minor.py")

@@ -19,7 +19,7 @@ import pytest
 
 from tests.chaos.report import Row, rows
 from tests.chaos.rig import Rig, Server
-from tests.listing import proportional_memory
+from tests.process_memory import proportional_memory
 
 MINUTES = float(os.environ.get("CHAOS_MINUTES", "10"))
 CLIENTS = 64

@@ -15,9 +15,9 @@ import pytest
 from fake_google.ports import free_port
 from tests.chaos.instances import administrator
 from tests.chaos.moving_stand_ins import path
-from tests.listing import WHOLE_SCHEMA
 from tests.local.conftest import CLIENT, ROOT, Stack
-from tests.manual import commands, run
+from tests.page_commands import commands, run
+from tests.schema import WHOLE_SCHEMA
 
 SESSION = Path(__file__).with_name("moving_session.py")
 PAGE = "docs/moving.md"

@@ -16,7 +16,7 @@ from fake_google.ports import free_port
 from tests.chaos.instances import administrator
 from tests.chaos.moving_stand_ins import path
 from tests.local.conftest import CLIENT, SERVER, Stack
-from tests.manual import commands, run, stand_in
+from tests.page_commands import commands, run, stand_in
 
 SESSION = Path(__file__).with_name("moving_session.py")
 # Stock MLflow with the driver that is there: the client's environment has none for PostgreSQL.

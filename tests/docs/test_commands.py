@@ -19,7 +19,7 @@ from tests.docs.executors import ELSEWHERE, STAND_INS
 from tests.docs.test_names import code
 from tests.infra.declared import ROOT
 from tests.local.conftest import CLIENT
-from tests.manual import run, sections, stand_in
+from tests.page_commands import run, sections, stand_in
 from tools.links import pages
 
 PAGES = {

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from fake_google.ports import free_port
 from tests.local.conftest import ROOT
-from tests.manual import commands, run, stand_in
+from tests.page_commands import commands, run, stand_in
 
 # Clones the checkout as it is now, with its environments, which are installed once.
 GIT = """#!/bin/sh

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.deployment import BUCKET, INSTANCE, VERSION, Deployment
-from tests.manual import commands, run, stand_in
+from tests.page_commands import commands, run, stand_in
 
 API = "gcp:projects/service:Service"
 DATABASE = "gcp:sql/database:Database"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.docs import programs
 from tests.engine.deployment import SERVICE, Deployment
-from tests.manual import commands, run, stand_in
+from tests.page_commands import commands, run, stand_in
 
 
 class Reader:

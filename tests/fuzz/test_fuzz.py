@@ -26,7 +26,7 @@ from schemathesis.generation import GenerationMode
 
 from fake_google.sql.postgres import Postgres
 from tests.fuzz.schema import whole_api
-from tests.listing import proportional_memory
+from tests.process_memory import proportional_memory
 from tests.server.conftest import made_database, made_for_stock
 from tests.server.parity.routes import every_route
 from tests.server.parity.servers import Stock, our_environment, ours

@@ -18,7 +18,7 @@ import requests
 import yaml
 
 from tests.local.conftest import ROOT, Stack
-from tests.manual import stand_in
+from tests.page_commands import stand_in
 
 GALLERY = ROOT / "sample_client"
 PYTHON = ROOT / ".venvs" / "gallery" / "bin" / "python"

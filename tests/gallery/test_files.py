@@ -12,7 +12,7 @@ import yaml
 
 from tests.gallery.conftest import GALLERY, SAMPLES, WORKFLOW
 from tests.local.conftest import ROOT
-from tests.manual import stand_in
+from tests.page_commands import stand_in
 from tests.supply.test_portability import offences, shell_blocks
 
 FILES = sorted(

@@ -9,7 +9,7 @@ import pg8000.native
 
 from fake_google.sql.postgres import Postgres, Settings, choose, installations
 from fake_google.state import State
-from tests.manual import commands, run, stand_in
+from tests.page_commands import commands, run, stand_in
 
 
 def test_another_name_is_the_programs_after_it(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.manual import ROOT
+from tests.page_commands import ROOT
 
 SCRIPT = ROOT / "moving" / "prepare.py"
 SCHEMA = """

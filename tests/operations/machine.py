@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.manual import ROOT, stand_in
+from tests.page_commands import ROOT, stand_in
 
 PASSWORD = 'it\'s "quoted" $HOME ${HOME} `id` \\ und 🙂'
 TOKEN = "ya29.an-access-token"

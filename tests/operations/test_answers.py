@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from operations import commands
 from operations.database import Login
 from operations.errors import OperationError
 from operations.logs import duration, local_line
@@ -139,7 +138,7 @@ def test_the_file_of_a_stack(name: str) -> None:
 
 
 def test_a_database_that_was_not_measured_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "gcloud", lambda *_: "token")
+    monkeypatch.setattr(cli_tools, "gcloud", lambda *_: "token")
     monkeypatch.setattr(Monitoring, "newest", lambda *_, **__: None)
     stack = CloudStack("dev")
     stack.outputs, stack.config = OUTPUTS, SETTINGS

@@ -23,8 +23,8 @@ import pytest
 from operations.logs import following, logs
 from operations.monitoring import CONNECTIONS, DISK, INSTANCES, OBJECTS, STORED
 from operations.stack import CloudStack
-from tests.manual import stand_in
 from tests.operations.machine import INSTANCE, OUTPUTS, PASSWORD, TOKEN, Machine
+from tests.page_commands import stand_in
 
 WHERE = ("--region=us-central1", "--project=my-project")
 FILTER = (

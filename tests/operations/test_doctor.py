@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from operations.doctor import __main__ as doctor
 from operations.doctor import google as google_client
 from operations.doctor.findings import Finding, Verdict
-from tests.manual import stand_in
 from tests.operations import google_apis
 from tests.operations.google_apis import (
     ACCOUNT,
@@ -38,6 +37,7 @@ from tests.operations.google_apis import (
     policy,
     refusal,
 )
+from tests.page_commands import stand_in
 
 FIX, WARNING, UNSEEN = Verdict.FIX, Verdict.WARNING, Verdict.NOT_CHECKED
 PASSWORD = "canary-of-the-password"

@@ -16,8 +16,8 @@ import yaml
 
 from operations import env
 from operations.stack import CloudStack
-from tests.manual import ROOT, stand_in
 from tests.operations.machine import OUTPUTS, PASSWORD, Machine
+from tests.page_commands import ROOT, stand_in
 
 CLIENT = ROOT / ".venvs" / "client" / "bin" / "python"
 PASSWORDS = [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.manual import ROOT, stand_in
+from tests.page_commands import ROOT, stand_in
 
 ECHO = f"#!{sys.executable} -IS\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
 # What the environments are made from; older than they are.

@@ -22,7 +22,7 @@ from tracking_server.errors import BootError
 from tracking_server.mlflow import internals
 
 from fake_google.sql.postgres import Postgres
-from tests.listing import WHOLE_SCHEMA
+from tests.schema import WHOLE_SCHEMA
 from tests.server.conftest import StartServer
 
 BOOTS = 5

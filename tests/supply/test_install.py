@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.manual import ROOT, stand_in
+from tests.page_commands import ROOT, stand_in
 
 UNREACHABLE = {"UV_INDEX_URL": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"}
 PROGRAM = "the program, PostgreSQL and what tests need (80 MB)"

@@ -1,4 +1,4 @@
-"""The commands of the manual, for tests that run them as they stand there."""
+"""The shell commands in the pages, for tests that run them as they are written."""
 
 from __future__ import annotations
 
