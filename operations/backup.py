@@ -21,7 +21,7 @@ def backup(stack: Stack) -> None:
 
 
 def _cloud(stack: CloudStack) -> None:
-    project, _region, instance = stack.connection_name.split(":")
+    project, instance = stack.connection_name.project, stack.connection_name.instance
     if stack.setting("existingDatabaseInstance"):
         print(f"{instance} isn't the stack's own: a backup or restore covers everything in it.")
     print(f"backing up {instance}, which takes some minutes", file=sys.stderr)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fake_google.state import LocalError, State
+from infra.facts.connection_name import ConnectionName
 from operations import cli_tools
 from operations.errors import OperationError
 
@@ -102,8 +103,8 @@ class CloudStack:
         return self.setting("name")
 
     @property
-    def connection_name(self) -> str:
-        return str(self.outputs["database_connection_name"])
+    def connection_name(self) -> ConnectionName:
+        return ConnectionName.parse(self.outputs["database_connection_name"])
 
     def database_url(self) -> str:
         return cli_tools.gcloud(

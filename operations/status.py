@@ -104,11 +104,11 @@ def _get(
 
 
 def cloud_parts(stack: CloudStack) -> list[Part]:
-    project, _region, instance = stack.connection_name.split(":")
+    database = stack.connection_name
     # One token for all metrics, requested while the other commands run.
     token = ThreadPoolExecutor(1).submit(cli_tools.gcloud, "auth", "print-access-token")
     metrics = Monitoring(project=stack.project, token=lambda: token.result().strip())
-    in_sql = {"project_id": project, "database_id": f"{project}:{instance}"}
+    in_sql = {"project_id": database.project, "database_id": database.database_id}
     bucket = str(stack.outputs["artifact_bucket"])
 
     def instances() -> str:
@@ -117,9 +117,10 @@ def cloud_parts(stack: CloudStack) -> list[Part]:
         )
         return f"{found or 0:.0f}, some minutes ago"
 
-    def database() -> str:
+    def instance() -> str:
         told = cli_tools.gcloud_json(
-            "sql", "instances", "describe", instance, f"--project={project}"
+            *("sql", "instances", "describe", database.instance),
+            f"--project={database.project}",
         )
         return instance_line(told)
 
@@ -141,7 +142,7 @@ def cloud_parts(stack: CloudStack) -> list[Part]:
     return [
         ("revision", lambda: _revisions(stack)),
         ("instances", instances),
-        ("database", database),
+        ("database", instance),
         ("in use", in_use),
         ("storage", storage),
     ]

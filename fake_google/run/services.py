@@ -15,6 +15,7 @@ from fake_google.network import check_ways, ways
 from fake_google.resource_type import PROJECT_NUMBER, Inputs, Outputs, last
 from fake_google.run.container import BootFailed, Probe, Service, base_environment
 from fake_google.sql.instances import instance_of
+from infra.facts.connection_name import ConnectionName
 from infra.facts.regions import REGIONS
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def _unreadable(cloud: Cloud, container: Inputs, email: str) -> list[str]:
 
 def _connections(
     cloud: Cloud, template: Inputs, container: Inputs, email: str
-) -> list[tuple[str, str]]:
+) -> list[tuple[str, ConnectionName]]:
     """Returns, for each instance to connect to, why Cloud Run's connector can't, and its name.
 
     https://cloud.google.com/sql/docs/postgres/connect-run
@@ -168,8 +169,8 @@ def _connections(
     for volume in template.get("volumes") or ():
         if volume["name"] not in mounted or not volume.get("cloudSqlInstance"):
             continue
-        for connection_name in volume["cloudSqlInstance"]["instances"]:
-            instance = connection_name.rpartition(":")[2]
+        for connection_name in map(ConnectionName.parse, volume["cloudSqlInstance"]["instances"]):
+            instance = connection_name.instance
             permission = "cloudsql.instances.connect"
             resource = iam.sql_instance(cloud.project, instance)
             refusal = ""
@@ -210,8 +211,8 @@ def _mount_sockets(cloud: Cloud, template: Inputs, container: Inputs, email: str
         if refusal:
             cloud.say(f"error    {refusal}")
             continue
-        link = root / connection_name / ".s.PGSQL.5432"
+        link = root / str(connection_name) / ".s.PGSQL.5432"
         if len(str(link).encode()) > 103:
             raise Unsupported(f"{link} is too long for the path of a Unix socket.")
         link.parent.mkdir(exist_ok=True)
-        link.symlink_to(instance_of(cloud, connection_name.rpartition(":")[2]).socket())
+        link.symlink_to(instance_of(cloud, connection_name.instance).socket())

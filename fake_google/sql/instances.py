@@ -5,7 +5,6 @@ https://cloud.google.com/sql/docs/postgres/admin-api/rest/v1
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,9 @@ from fake_google.errors import NotFound, Refused
 from fake_google.kms import check_key
 from fake_google.network import check_peered
 from fake_google.resource_type import Inputs, Outputs, last
-from fake_google.sql.postgres import Postgres, RecordedInstance, Settings
+from fake_google.sql.postgres import InstanceSettings, Postgres, RecordedInstance
+from infra.facts import tiers
+from infra.facts.connection_name import ConnectionName
 from infra.facts.regions import REGIONS
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
     if private:
         check_peered(cloud, private, instance)
     check_key(cloud, inputs.get("encryptionKeyName"), api="sqladmin", location=region)
-    settings = Settings(
-        connection_name=f"{cloud.project}:{region}:{instance}",
+    settings = InstanceSettings(
+        connection_name=ConnectionName(project=cloud.project, region=region, instance=instance),
         major=int(last(inputs["databaseVersion"].replace("_", "/"))),
         tier=declared["tier"],
-        ssl_mode=network.get("sslMode") or Settings.ssl_mode,
+        ssl_mode=network.get("sslMode") or InstanceSettings.ssl_mode,
         connector_required=declared.get("connectorEnforcement") == "REQUIRED",
         authorized_networks=tuple(
             entry["value"] for entry in network.get("authorizedNetworks") or ()
@@ -63,7 +64,7 @@ def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
     kinds = [] if network.get("ipv4Enabled") is False else [("publicIpAddress", "PRIMARY")]
     kinds += [("privateIpAddress", "PRIVATE")] if private else []
     return instance, {
-        "connectionName": settings.connection_name,
+        "connectionName": str(settings.connection_name),
         "firstIpAddress": address,
         **{output: address for output, _ in kinds},
         "ipAddresses": [
@@ -72,13 +73,12 @@ def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
     }
 
 
-def _check_tier(settings: Settings, edition: str | None) -> None:
+def _check_tier(settings: InstanceSettings, edition: str | None) -> None:
     """https://cloud.google.com/sql/docs/postgres/editions-intro"""
-    plus = settings.tier.startswith("db-perf-optimized-N-")
     # Since PostgreSQL 16 the default is ENTERPRISE_PLUS.
     wanted = edition or ("ENTERPRISE_PLUS" if settings.major >= 16 else "ENTERPRISE")
-    small = re.fullmatch(r"db-(f1-micro|g1-small|custom-\d+-\d+)", settings.tier)
-    if wanted != ("ENTERPRISE_PLUS" if plus else "ENTERPRISE") or not (plus or small):
+    tier = tiers.parse(settings.tier)
+    if tier is None or tier.edition != wanted:
         raise Refused(
             f"Error 400: Invalid request: Invalid Tier ({settings.tier}) for ({wanted}) Edition. "
             "Use a predefined Tier like db-perf-optimized-N-* instead."

@@ -2,8 +2,7 @@
 
 https://cloud.google.com/sql/docs/postgres/users (roles),
 https://cloud.google.com/sql/docs/postgres/configure-ssl-instance (`ssl_mode`),
-https://cloud.google.com/sql/docs/postgres/connect-connectors#enforce (`connector_enforcement`),
-https://cloud.google.com/sql/docs/postgres/flags#postgres-m (`max_connections`)
+https://cloud.google.com/sql/docs/postgres/connect-connectors#enforce (`connector_enforcement`)
 """
 
 from __future__ import annotations
@@ -31,6 +30,8 @@ from cryptography.x509.oid import NameOID
 
 from fake_google.ports import free_port
 from fake_google.state import LocalError, State
+from infra.facts import tiers
+from infra.facts.connection_name import ConnectionName
 
 ADMIN = "cloudsqladmin"
 OWNER = "cloudsqlsuperuser"
@@ -39,26 +40,11 @@ _START_SECONDS = 60
 _STOP_SECONDS = 20
 
 
-def max_connections(tier: str) -> int:
-    """Returns Cloud SQL's default for the tier's memory."""
-    small = {"db-f1-micro": 25, "db-g1-small": 50}
-    if tier in small:
-        return small[tier]
-    if custom := re.fullmatch(r"db-custom-\d+-(\d+)", tier):
-        gigabytes = int(custom[1]) / 1024
-    elif performance := re.fullmatch(r"db-perf-optimized-N-(\d+)", tier):
-        gigabytes = int(performance[1]) * 8.0
-    else:
-        raise LocalError(f"Cloud SQL tier {tier!r} is not known here.")
-    steps = {6.0: 100, 7.5: 200, 15.0: 400, 30.0: 500, 60.0: 600, 120.0: 800}
-    return next((allowed for limit, allowed in steps.items() if gigabytes < limit), 1000)
-
-
 @dataclass(frozen=True)
-class Settings:
+class InstanceSettings:
     """The declared settings of an instance that one computer can imitate."""
 
-    connection_name: str
+    connection_name: ConnectionName
     major: int
     tier: str
     ssl_mode: str = "ALLOW_UNENCRYPTED_AND_ENCRYPTED"
@@ -68,7 +54,7 @@ class Settings:
 
     @property
     def name(self) -> str:
-        return self.connection_name.rpartition(":")[2]
+        return self.connection_name.instance
 
     def access(self) -> str:
         """Returns `pg_hba.conf`. Cloud SQL's own and connectors' connections use the socket."""
@@ -197,7 +183,9 @@ def _reaches(user: User | None, directory: Path) -> bool:
 class Postgres:
     """A running instance."""
 
-    def __init__(self, *, state: State, settings: Settings, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, *, state: State, settings: InstanceSettings, say: Callable[[str], None]
+    ) -> None:
         self._state, self.settings, self._say = state, settings, say
         self._user = User.unprivileged()
         self._home = self._place(state.directory("postgres", settings.name))
@@ -329,10 +317,10 @@ class Postgres:
             self.port = free_port()
         certificate, key = self._data / "server.crt", self._data / "server.key"
         if not certificate.exists():
-            _certify(self.settings.connection_name, certificate=certificate, key=key)
+            _certify(str(self.settings.connection_name), certificate=certificate, key=key)
             self._own(certificate, key)
         flags: dict[str, str] = {
-            "max_connections": str(max_connections(self.settings.tier)),
+            "max_connections": str(tiers.require(self.settings.tier).max_connections),
             # PostgreSQL doesn't know Cloud SQL's own flags, such as cloudsql.iam_authentication.
             **{name: value for name, value in self.settings.flags if "." not in name},
             "listen_addresses": "127.0.0.1",
@@ -460,7 +448,9 @@ def _is_wrong_password(error: Exception) -> bool:
 class RecordedInstance:
     """An instance that is only recorded, because nothing connects to it."""
 
-    def __init__(self, *, state: State, settings: Settings, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, *, state: State, settings: InstanceSettings, say: Callable[[str], None]
+    ) -> None:
         self.settings = settings
         self.databases: set[str] = set()
         self.users: dict[str, str] = {}

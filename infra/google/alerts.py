@@ -9,6 +9,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from ..component import Component
+from ..facts.connection_name import ConnectionName
 from ..settings.schema import AlertSettings, DatabaseSettings
 from .alert_rules import Alert, database_alerts, service_alerts, uptime_alert
 from .console import Console
@@ -50,10 +51,6 @@ class Alerts(Component):
         for metric in LOG_METRICS:
             self._metric(metric)
 
-        def database_id(instance: pulumi.Output[str]) -> pulumi.Output[str]:
-            # project:region:instance
-            return instance.apply(lambda name: f"{project}:{name.split(':')[-1]}")
-
         console = Console(project=project, region=region, prefix=prefix)
         alerts = service_alerts(console)
         # An existing instance is left to its owner, who knows what else uses it.
@@ -62,7 +59,9 @@ class Alerts(Component):
                 console,
                 database=database,
                 max_instances=max_instances,
-                database_id=database_id(connection_name),
+                database_id=connection_name.apply(
+                    lambda name: ConnectionName.parse(name).database_id
+                ),
             )
         if settings.uptime_check:
             alerts.append(uptime_alert(console, check_id=self._uptime_check(uri)))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import pulumi
 
+from ..facts.connection_name import ConnectionName
+
 _ROOT = "https://console.cloud.google.com"
 
 
@@ -29,7 +31,9 @@ class Console:
             "service": self.service("metrics"),
             "logs": self.service("logs"),
             "database": connection_name.apply(
-                lambda name: self.page(f"sql/instances/{name.split(':')[-1]}/overview")
+                lambda name: self.page(
+                    f"sql/instances/{ConnectionName.parse(name).instance}/overview"
+                )
             ),
             "artifacts": bucket.apply(lambda name: self.page(f"storage/browser/{name}")),
             "secrets": self.page("security/secret-manager"),

@@ -10,6 +10,7 @@ import pulumi_gcp as gcp
 import pulumi_random as random
 
 from ..component import Component
+from ..facts.connection_name import ConnectionName
 from ..facts.names import SUFFIX_BYTES
 from ..settings.schema import DatabaseSettings
 from .secrets import generated_password
@@ -57,7 +58,9 @@ class Database(Component):
         self.instance = None
         if settings.existing_instance:
             connection_name = pulumi.Output.from_input(settings.existing_instance)
-            instance = pulumi.Output.from_input(settings.existing_instance.rpartition(":")[2])
+            instance = pulumi.Output.from_input(
+                ConnectionName.parse(settings.existing_instance).instance
+            )
         else:
             made = self._instance(
                 region=region,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from infra.facts.connection_name import ConnectionName
 from infra.settings.schema import Settings
 
 from .findings import Finding, fix, not_checked, ok
@@ -58,7 +59,7 @@ def check_tier(answer: Answer, *, tier: str, region: str) -> Finding:
 
 
 def get_instance(google: Google, project: str, connection_name: str) -> Answer:
-    instance = connection_name.rpartition(":")[2]
+    instance = ConnectionName.parse(connection_name).instance
     return google.get("sqladmin", f"v1/projects/{project}/instances/{instance}")
 
 

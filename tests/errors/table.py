@@ -16,8 +16,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
-from fake_google.sql.postgres import Installation, Postgres, Settings, User
+from fake_google.sql.postgres import Installation, InstanceSettings, Postgres, User
 from fake_google.state import State
+from infra.facts.connection_name import ConnectionName
 from tests.errors.causes import (
     CANARY,
     FOLDER,
@@ -391,8 +392,8 @@ BOOTS = (
 
 @contextmanager
 def _database(**flags: str) -> Iterator[tuple[State, Postgres]]:
-    settings = Settings(
-        connection_name="my-project:us-central1:mlflow",
+    settings = InstanceSettings(
+        connection_name=ConnectionName.parse("my-project:us-central1:mlflow"),
         major=17,
         tier="db-f1-micro",
         flags=tuple(flags.items()),

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pg8000.native
 
-from fake_google.sql.postgres import Postgres, Settings, choose, installations
+from fake_google.sql.postgres import InstanceSettings, Postgres, choose, installations
 from fake_google.state import State
+from infra.facts.connection_name import ConnectionName
 from tests.page_commands import commands, run, stand_in
 
 
 def test_another_name_is_the_programs_after_it(tmp_path: Path) -> None:
     state = State(tmp_path / "state")
     state.create()
-    settings = Settings(
-        connection_name="my-project:us-central1:my-instance", major=15, tier="db-f1-micro"
+    settings = InstanceSettings(
+        connection_name=ConnectionName.parse("my-project:us-central1:my-instance"),
+        major=15,
+        tier="db-f1-micro",
     )
     database = Postgres(state=state, settings=settings, say=print)
     try:

@@ -12,38 +12,18 @@ from typing import Any
 import pg8000.native
 import pytest
 
-from fake_google.sql.postgres import Installation, Postgres, Settings, choose, max_connections
+from fake_google.sql.postgres import Installation, InstanceSettings, Postgres, choose
 from fake_google.state import LocalError, State
+from infra.facts.connection_name import ConnectionName
 
-DECLARED = Settings(
-    connection_name="local-project:us-central1:mlflow-1",
+DECLARED = InstanceSettings(
+    connection_name=ConnectionName.parse("local-project:us-central1:mlflow-1"),
     major=17,
     tier="db-f1-micro",
     ssl_mode="ENCRYPTED_ONLY",
     authorized_networks=("127.0.0.1/32",),
 )
 PASSWORD = "it's a \\ password"
-
-
-@pytest.mark.parametrize(
-    ("tier", "connections"),
-    [
-        ("db-f1-micro", 25),
-        ("db-g1-small", 50),
-        ("db-custom-1-3840", 100),
-        ("db-custom-2-7680", 400),
-        ("db-custom-4-15360", 500),
-        ("db-custom-32-122880", 1000),
-        ("db-perf-optimized-N-2", 500),
-    ],
-)
-def test_a_tier_has_its_connections(tier: str, connections: int) -> None:
-    assert max_connections(tier) == connections
-
-
-def test_an_unknown_tier_is_refused() -> None:
-    with pytest.raises(LocalError, match="db-n1-standard-1"):
-        max_connections("db-n1-standard-1")
 
 
 def _installed(*majors: int) -> list[Installation]:
@@ -77,13 +57,13 @@ def test_no_server_says_what_to_do(majors: tuple[int, ...], data: int | None, wo
 @pytest.fixture(scope="module")
 def start(
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Callable[[Settings], AbstractContextManager[Postgres]]]:
+) -> Iterator[Callable[[InstanceSettings], AbstractContextManager[Postgres]]]:
     """The same data directory under changed settings, one after the other."""
     state = State(tmp_path_factory.mktemp("postgres") / ".local")
     state.create()
 
     @contextmanager
-    def running(settings: Settings) -> Iterator[Postgres]:
+    def running(settings: InstanceSettings) -> Iterator[Postgres]:
         database = Postgres(state=state, settings=settings, say=lambda line: None)
         database.start()
         database.create_database("mlflow")
@@ -120,7 +100,7 @@ def _connect(database: Postgres, *, by: str, password: str = PASSWORD) -> Any:
     ids=["encrypted only", "anything", "no authorized network", "connectors only", "client cert"],
 )
 def test_only_declared_ways_in_are_open(
-    start: Callable[[Settings], AbstractContextManager[Postgres]],
+    start: Callable[[InstanceSettings], AbstractContextManager[Postgres]],
     changes: dict[str, Any],
     open_ways: set[str],
 ) -> None:
@@ -137,7 +117,7 @@ def test_only_declared_ways_in_are_open(
 
 
 def test_the_role_is_as_cloud_sql_makes_it(
-    start: Callable[[Settings], AbstractContextManager[Postgres]],
+    start: Callable[[InstanceSettings], AbstractContextManager[Postgres]],
 ) -> None:
     with start(DECLARED) as database, _connect(database, by="socket") as connection:
         connection.run("CREATE TABLE mine (id int)")
@@ -157,7 +137,7 @@ def test_the_role_is_as_cloud_sql_makes_it(
 
 
 def test_a_role_that_owns_objects_cannot_be_dropped(
-    start: Callable[[Settings], AbstractContextManager[Postgres]],
+    start: Callable[[InstanceSettings], AbstractContextManager[Postgres]],
 ) -> None:
     with start(DECLARED) as database:
         with _connect(database, by="socket") as connection:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from operations import cli_tools
 from operations.database import Login
 from operations.errors import OperationError
 from operations.logs import duration, local_line

@@ -11,9 +11,9 @@ import pytest
 from tracking_server.database import engines
 from tracking_server.mlflow import internals
 
-from fake_google.sql.postgres import Postgres
-from fake_google.sql.postgres import Settings as PostgresSettings
+from fake_google.sql.postgres import InstanceSettings, Postgres
 from fake_google.state import State
+from infra.facts.connection_name import ConnectionName
 from tests.reaper import reap_directory
 from tests.server.google import Google
 from tests.server.process import HOST, PASSWORD, USER, Server
@@ -51,8 +51,11 @@ def postgres() -> Iterator[Postgres]:
     """Postgres with the 25 connections of Cloud SQL's smallest machine."""
     state = State(Path(_folder.name, "postgres"))
     state.create()
-    settings = PostgresSettings(
-        connection_name=CONNECTION_NAME, major=17, tier="db-f1-micro", connector_required=True
+    settings = InstanceSettings(
+        connection_name=ConnectionName.parse(CONNECTION_NAME),
+        major=17,
+        tier="db-f1-micro",
+        connector_required=True,
     )
     running = Postgres(state=state, settings=settings, say=print)
     try:
