@@ -175,10 +175,10 @@ class Ways:
     def _curl(self, way: str, *, upload: File | None = None) -> tuple[float, Content]:
         """Seconds, and what came back."""
         if way == BUCKET:
-            place = files.straight(self._stack, NAME)
+            endpoint = files.straight(self._stack, NAME)
         else:
-            place = files.through(self._server, NAME, protocol=PROXIED[way])
-        done = files.curl(place, upload=upload)
+            endpoint = files.through(self._server, NAME, protocol=PROXIED[way])
+        done = files.curl(endpoint, upload=upload)
         if done.code:
             raise BenchError(f"{way}: {done.said}")
         return done.seconds, done.content

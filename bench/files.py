@@ -38,7 +38,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Place:
+class Endpoint:
     """The address and the protocol for uploading and downloading a file."""
 
     address: str
@@ -86,19 +86,19 @@ def _text(crc32c: int) -> str:
     return base64.b64encode(crc32c.to_bytes(4, "big")).decode()
 
 
-def straight(stack: Stack, name: str) -> Place:
+def straight(stack: Stack, name: str) -> Endpoint:
     """In the bucket's root, by the XML API and with the server's own rights."""
     email = stack.outputs["service_account_email"]
-    return Place(
+    return Endpoint(
         address=f"{stack.cloud.storage_endpoint}/{stack.bucket}/{name}",
         authorization=f"Bearer {stack.cloud.identities.token(email).value}",
     )
 
 
-def through(server: Server, name: str, *, protocol: str) -> Place:
+def through(server: Server, name: str, *, protocol: str) -> Endpoint:
     """Returns the same object's address at our server."""
     assert server.authorization
-    return Place(f"{server.address}{_ARTIFACTS}/{name}", server.authorization, protocol)
+    return Endpoint(f"{server.address}{_ARTIFACTS}/{name}", server.authorization, protocol)
 
 
 def stored(stack: Stack) -> dict[str, Content]:
@@ -117,14 +117,14 @@ def delete(stack: Stack, name: str) -> None:
     stack.cloud.store.delete(found)
 
 
-def curl(place: Place, *, upload: File | None = None, seconds: float = 300) -> Done:
+def curl(endpoint: Endpoint, *, upload: File | None = None, seconds: float = 300) -> Done:
     """PUT a file or, without one, GET what is there, in so much time."""
     command = [
-        *("curl", "--silent", "--show-error", "--fail", place.protocol),
-        *("--max-time", str(seconds), "--header", f"Authorization: {place.authorization}"),
+        *("curl", "--silent", "--show-error", "--fail", endpoint.protocol),
+        *("--max-time", str(seconds), "--header", f"Authorization: {endpoint.authorization}"),
         *(("--upload-file", str(upload.path)) if upload else ()),
         # Not asked whether it may, and no wait for an answer.
-        *("--header", "Expect:", "--write-out", "%{stderr}%{time_total}", place.address),
+        *("--header", "Expect:", "--write-out", "%{stderr}%{time_total}", endpoint.address),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         assert running.stdout
@@ -134,12 +134,12 @@ def curl(place: Place, *, upload: File | None = None, seconds: float = 300) -> D
     return Done(running.returncode, float(last), content, " ".join(said))
 
 
-def h2load(place: Place, upload: File) -> float:
+def h2load(endpoint: Endpoint, upload: File) -> float:
     """PUT a file over h2c, and the seconds it took."""
     command = [
         *("h2load", "--requests=1", "--clients=1", "--max-concurrent-streams=1"),
         *("--data", str(upload.path), "--header", ":method: PUT"),
-        *("--header", f"Authorization: {place.authorization}", place.address),
+        *("--header", f"Authorization: {endpoint.authorization}", endpoint.address),
     ]
     printed = subprocess.run(command, check=False, capture_output=True, text=True).stdout
     took = re.search(r"^finished in ([\d.]+)(ms|s)", printed, re.MULTILINE)

@@ -285,10 +285,10 @@ def _give_up(server: Server, file: File) -> int:
 
     def one(number: int) -> int:
         up = number % 2
-        place = files.through(
+        endpoint = files.through(
             server, f"given-up-{number}" if up else LARGE, protocol=(H2C, HTTP1)[number // 2 % 2]
         )
-        done = files.curl(place, upload=file if up else None, seconds=GIVEN_UP_AFTER)
+        done = files.curl(endpoint, upload=file if up else None, seconds=GIVEN_UP_AFTER)
         if done.code not in (0, OUT_OF_TIME):
             raise BenchError(f"One of {AT_A_TIME} artifacts failed: {done.said}")
         return int(done.code == OUT_OF_TIME)

@@ -8,7 +8,7 @@ recorded, and their outputs are their inputs.
 
 from __future__ import annotations
 
-import secrets as random
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from fake_google.resource_type import PROJECT_NUMBER, Inputs, Kind, Outputs
 from fake_google.resource_types import KINDS
 from fake_google.run import services
 from fake_google.run.container import Service
-from fake_google.secret_manager import Secrets, secret_manager
+from fake_google.secret_manager import SecretStore, secret_manager
 from fake_google.sql.postgres import Postgres, RecordedInstance
 from fake_google.state import State
 from fake_google.storage.api import Storage
@@ -79,7 +79,7 @@ class Cloud:
         self.policy = Policy()
         self.identities = Identities()
         self.keys = Keys(state)
-        self.secrets = Secrets(state)
+        self.secrets = SecretStore(state)
         self.store = Store(state.directory("storage"))
         self.databases: dict[str, Postgres | RecordedInstance] = {}
         self.services: dict[str, Service] = {}
@@ -198,7 +198,7 @@ class Cloud:
                 project = arguments.get("projectId") or self.project
                 return {"projectId": project, "name": project, "number": PROJECT_NUMBER}
             case "gcp:organizations/getClientConfig:getClientConfig":
-                token = f"ya29.{random.token_urlsafe(32)}"
+                token = f"ya29.{secrets.token_urlsafe(32)}"
                 return {"accessToken": token, "project": self.project, "region": self.region}
             case "gcp:storage/getProjectServiceAccount:getProjectServiceAccount":
                 agent = service_agent("storage")
@@ -304,4 +304,4 @@ def _grant(member: str, role: str, resource: Resource | None, condition: Any) ->
     return Grant(role, member, resource, parsed)
 
 
-_RECORDED = Kind(lambda _, name, inputs: (f"{name}-{random.token_hex(4)}", {}))
+_RECORDED = Kind(lambda _, name, inputs: (f"{name}-{secrets.token_hex(4)}", {}))

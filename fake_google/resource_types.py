@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import secrets as random
+import secrets
 import string
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def _random_id(_cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    value = random.token_bytes(int(inputs["byteLength"]))
+    value = secrets.token_bytes(int(inputs["byteLength"]))
     prefix = inputs.get("prefix") or ""
     url = base64.urlsafe_b64encode(value).decode().rstrip("=")
     outputs = {
@@ -57,13 +57,13 @@ def _random_text(_cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
     }
     groups = {key: text for key, text in groups.items() if inputs.get(key.lower(), True)}
     picked = [
-        random.choice(text)
+        secrets.choice(text)
         for key, text in groups.items()
         for _ in range(int(inputs.get(f"min{key}") or 0))
     ]
     everything = "".join(groups.values())
-    picked += [random.choice(everything) for _ in range(int(inputs["length"]) - len(picked))]
-    random.SystemRandom().shuffle(picked)
+    picked += [secrets.choice(everything) for _ in range(int(inputs["length"]) - len(picked))]
+    secrets.SystemRandom().shuffle(picked)
     return "none", {"result": "".join(picked)}
 
 

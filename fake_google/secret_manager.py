@@ -21,7 +21,7 @@ _ACCESS = re.compile(r"/v1/projects/([^/]+)/secrets/([^/]+)/versions/([^/:]+):ac
 _FILE = "secrets.json"
 
 
-class Secrets:
+class SecretStore:
     """Keeps every version that was ever added, so that a rolled-back revision finds its secrets."""
 
     def __init__(self, state: State) -> None:
@@ -67,7 +67,7 @@ def newest(state: State, secret_id: str) -> str:
 
 
 def secret_manager(
-    *, secrets: Secrets, policy: Policy, identities: Identities, project: str, number: str
+    *, secrets: SecretStore, policy: Policy, identities: Identities, project: str, number: str
 ) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         match = _ACCESS.fullmatch(request.path)

@@ -18,7 +18,7 @@ from .google.github_deployer import Deployer
 from .google.image import Image
 from .google.kms_key import Encryption
 from .google.load_balancer import LoadBalancer
-from .google.network import Network, Place, existing
+from .google.network import Network, VpcAccess, existing
 from .google.secrets import Secrets
 from .google.service import Service
 from .google.service_accounts import Identity
@@ -47,13 +47,13 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
     )
     enabled = pulumi.ResourceOptions(parent=parent, depends_on=apis)
 
-    place: Place | None = None
+    vpc: VpcAccess | None = None
     first: list[Component] = [apis]
     if settings.existing_network:
-        place = existing(settings.existing_network, project=project, region=region)
+        vpc = existing(settings.existing_network, project=project, region=region)
     elif settings.private_network:
         network = Network("network", region=region, prefix=name, opts=enabled)
-        place = network.place
+        vpc = network.vpc
         first.append(network)
     if settings.kms_key:
         first.append(
@@ -77,7 +77,7 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
         prefix=name,
         settings=settings.database,
         deletion_protection=settings.deletion_protection,
-        network=place.id if place else None,
+        network=vpc.id if vpc else None,
         kms_key=settings.kms_key,
         server=identity.member,
         opts=ready,
@@ -142,7 +142,7 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
         secrets=secrets.references,
         pool_size=settings.database.connections,
         deletion_protection=settings.deletion_protection,
-        place=place,
+        vpc=vpc,
         kms_key=settings.kms_key,
         # The server needs all of this to boot, including the grants: without waiting for them, a
         # first deployment could fail.

@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 
 from operations import cli_tools
-from operations.database import Login, program
+from operations.database import DatabaseLogin, program
 from operations.errors import OperationError
 from operations.stack import CloudStack, LocalStack, Stack
 
@@ -40,7 +40,7 @@ def _cloud(stack: CloudStack) -> None:
 
 
 def _local(stack: LocalStack) -> None:
-    login = Login.of(stack.database_url())
+    login = DatabaseLogin.of(stack.database_url())
     pg_dump = program("pg_dump", stack)
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sql"
     file = stack.state.directory("backups") / name

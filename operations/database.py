@@ -27,13 +27,13 @@ _PROXY_SECONDS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Login:
+class DatabaseLogin:
     user: str
     password: str = field(repr=False)
     database: str
 
     @classmethod
-    def of(cls, url: str) -> Login:
+    def of(cls, url: str) -> DatabaseLogin:
         """Parses the server's URL, `postgresql+pg8000://user:password@/database?…`."""
         parts = urlsplit(url.strip())
         if not (parts.username and parts.password and parts.path.strip("/")):
@@ -74,7 +74,7 @@ class Login:
 def connection(stack: LocalStack) -> Iterator[Connection]:
     import pg8000.native
 
-    login = Login.of(stack.database_url())
+    login = DatabaseLogin.of(stack.database_url())
     try:
         made = pg8000.native.Connection(
             login.user,

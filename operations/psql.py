@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from operations.cli_tools import attended, missing
-from operations.database import Login, program, proxy
+from operations.database import DatabaseLogin, program, proxy
 from operations.errors import OperationError
 from operations.stack import LocalStack, Stack
 
@@ -27,7 +27,7 @@ def psql(stack: Stack, *, write: bool) -> int:
 
 
 def _prompt(psql: str, stack: Stack, sockets: Path, *, write: bool) -> int:
-    login = Login.of(stack.database_url())
+    login = DatabaseLogin.of(stack.database_url())
     mode = "you may write" if write else "only reads; WRITE=1 writes"
     print(f"database {login.database} of {stack}: {mode}", file=sys.stderr)
     # A script from a pipe stops at its first error.

@@ -21,7 +21,7 @@ SERVICES_PREFIX = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class VpcAccess:
     """The network with the database's address, and the subnetwork that the server connects from."""
 
     # The network's full name, which Cloud SQL requires.
@@ -30,7 +30,7 @@ class Place:
     subnetwork: pulumi.Input[str]
 
 
-def existing(found: ExistingNetwork, *, project: str, region: str) -> Place:
+def existing(found: ExistingNetwork, *, project: str, region: str) -> VpcAccess:
     """Returns an existing VPC network, used as it is.
 
     It must already be peered with Google's network, once for everything that uses it:
@@ -40,10 +40,10 @@ def existing(found: ExistingNetwork, *, project: str, region: str) -> Place:
     """
     network = f"projects/{found.project}/global/networks/{found.name}"
     if found.project == project:
-        return Place(id=network, network=found.name, subnetwork=found.subnetwork)
+        return VpcAccess(id=network, network=found.name, subnetwork=found.subnetwork)
     # https://cloud.google.com/run/docs/configuring/shared-vpc-direct-vpc
     subnetwork = f"projects/{found.project}/regions/{region}/subnetworks/{found.subnetwork}"
-    return Place(id=network, network=network, subnetwork=subnetwork)
+    return VpcAccess(id=network, network=network, subnetwork=subnetwork)
 
 
 class Network(Component):
@@ -55,7 +55,7 @@ class Network(Component):
     https://github.com/GoogleCloudPlatform/cloud-sql-proxy/issues/848
     """
 
-    place: Place
+    vpc: VpcAccess
 
     def __init__(
         self,
@@ -104,5 +104,5 @@ class Network(Component):
             deletion_policy="REMOVE_PEERING",
             opts=self.child(),
         )
-        self.place = Place(id=network.id, network=network.name, subnetwork=subnetwork.name)
+        self.vpc = VpcAccess(id=network.id, network=network.name, subnetwork=subnetwork.name)
         self.register_outputs({"id": network.id})

@@ -11,7 +11,7 @@ from ..component import Component
 from ..facts.limits import mebibytes
 from ..settings.schema import AccessSettings, ServiceSettings
 from .access import audiences, grant, ingress, invoker_check_off
-from .network import Place
+from .network import VpcAccess
 
 # Cloud Run sends probes as HTTP/1, even to an h2c port; the server supports both.
 HEALTH = "/health"
@@ -33,7 +33,7 @@ def allowed_hosts(
     )
 
 
-def _way_into(place: Place) -> gcp.cloudrunv2.ServiceTemplateVpcAccessArgs:
+def _way_into(vpc: VpcAccess) -> gcp.cloudrunv2.ServiceTemplateVpcAccessArgs:
     """Routes requests to private addresses through the network, and all others as usual.
 
     https://cloud.google.com/run/docs/configuring/vpc-direct-vpc
@@ -42,7 +42,7 @@ def _way_into(place: Place) -> gcp.cloudrunv2.ServiceTemplateVpcAccessArgs:
         egress="PRIVATE_RANGES_ONLY",
         network_interfaces=[
             gcp.cloudrunv2.ServiceTemplateVpcAccessNetworkInterfaceArgs(
-                network=place.network, subnetwork=place.subnetwork
+                network=vpc.network, subnetwork=vpc.subnetwork
             )
         ],
     )
@@ -70,7 +70,7 @@ class Service(Component):
         secrets: Mapping[str, pulumi.Output[str]],
         pool_size: int,
         deletion_protection: bool,
-        place: Place | None,
+        vpc: VpcAccess | None,
         kms_key: str | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -122,7 +122,7 @@ class Service(Component):
                 service_account=server,
                 timeout=f"{settings.request_timeout}s",
                 encryption_key=kms_key,
-                vpc_access=_way_into(place) if place else None,
+                vpc_access=_way_into(vpc) if vpc else None,
                 max_instance_request_concurrency=settings.concurrency,
                 scaling=gcp.cloudrunv2.ServiceTemplateScalingArgs(
                     min_instance_count=settings.min_instances,

@@ -19,7 +19,7 @@ from infra.settings.schema import Settings
 from . import names, permissions, places, policies, quota, tools
 from .declared import Resource, resources
 from .findings import Finding, Verdict, fix, not_checked, ok, printed, summary, would_fail
-from .google import Answer, Google, Login, NoLogin, log_in
+from .google import Answer, Credentials, Google, NoCredentials, log_in
 from .project import (
     check_apis,
     check_billing,
@@ -79,7 +79,7 @@ def examine(named: str | None, *, folder: Path) -> list[Finding]:
 
 
 def on_google(
-    login: Login | NoLogin,
+    login: Credentials | NoCredentials,
     *,
     stack: Stack,
     settings: Settings | SettingsError,
@@ -87,7 +87,7 @@ def on_google(
     pool: ThreadPoolExecutor,
 ) -> list[Finding]:
     later = ", ".join(("project", *AFTER_PROJECT))
-    if isinstance(login, NoLogin):
+    if isinstance(login, NoCredentials):
         verdict = fix if login.missing else not_checked
         return [
             verdict("login", login.why, login.how),
@@ -120,7 +120,7 @@ def on_google(
 def of_settings(
     google: Google,
     *,
-    login: Login,
+    login: Credentials,
     settings: Settings,
     state: State,
     pool: ThreadPoolExecutor,
@@ -146,7 +146,7 @@ def of_settings(
     rules = {each: ask(policies.get_policy, project, each) for each in policies.CONSTRAINTS}
     of_run = {each: ask(quota.get_run_quota, project, each) for each in (quota.CPU, quota.MEMORY)}
     of_compute = ask(quota.get_compute_quota, project) if wanted else None
-    taken = [(each, ask(names.get_place, each)) for each in names.places(to_make, project)]
+    taken = [(each, ask(names.get_resource, each)) for each in names.lookups(to_make, project)]
     regions = ask(places.get_regions, project)
     existing = settings.database.existing_instance
     database = ask(places.get_instance, project, existing) if existing else None
@@ -173,7 +173,7 @@ def of_settings(
     if of_compute:
         found += quota.check_compute_quota(of_compute(), project=project, wanted=wanted)
     found += names.check_names(
-        [(place, answer()) for place, answer in taken],
+        [(lookup, answer()) for lookup, answer in taken],
         name=settings.name,
         state_known=state.known,
     )

@@ -40,14 +40,14 @@ OTHER_LOGIN_SETTINGS = ("gcp:credentials", "gcp:accessToken", "gcp:impersonateSe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Login:
+class Credentials:
     # The account, if the credentials name it.
     account: str
     token: str = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoLogin:
+class NoCredentials:
     """`missing`: there is no login; otherwise there is one that couldn't be tried, and `why`."""
 
     why: str
@@ -58,11 +58,11 @@ class NoLogin:
 LOG_IN = "gcloud auth application-default login"
 
 
-def log_in(config: Mapping[str, Any]) -> Login | NoLogin:
+def log_in(config: Mapping[str, Any]) -> Credentials | NoCredentials:
     others = [name for name in OTHER_LOGINS if os.environ.get(name)]
     others += [key for key in OTHER_LOGIN_SETTINGS if config.get(key)]
     if others:
-        return NoLogin(
+        return NoCredentials(
             why=f"Pulumi logs in by {others[0]}, which isn't checked here",
             how="to have it checked, unset it and name the key's file in "
             "GOOGLE_APPLICATION_CREDENTIALS",
@@ -78,25 +78,25 @@ def log_in(config: Mapping[str, Any]) -> Login | NoLogin:
     except DefaultCredentialsError:
         named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
         if named:
-            return NoLogin(
+            return NoCredentials(
                 why="the file that GOOGLE_APPLICATION_CREDENTIALS names isn't a key or login of "
                 "Google's, or can't be read",
                 how=f"ls -l '{named}', or unset it and: {LOG_IN}",
                 missing=True,
             )
-        return NoLogin(
+        return NoCredentials(
             why="nobody is logged in (no Application Default Credentials)",
             how=LOG_IN,
             missing=True,
         )
     except TransportError:
-        return NoLogin(
+        return NoCredentials(
             why="Google's login could not be reached",
             how="try again when this computer is online; behind a proxy, set HTTPS_PROXY",
             missing=False,
         )
     except GoogleAuthError:
-        return NoLogin(
+        return NoCredentials(
             why="Google no longer accepts the login (Application Default Credentials)",
             how=LOG_IN,
             missing=True,
@@ -104,7 +104,7 @@ def log_in(config: Mapping[str, Any]) -> Login | NoLogin:
     account = getattr(credentials, "service_account_email", "") or getattr(
         credentials, "account", ""
     )
-    return Login(account=str(account or ""), token=str(credentials.token))
+    return Credentials(account=str(account or ""), token=str(credentials.token))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ class Answer:
 
 
 class Google:
-    def __init__(self, *, login: Login, project: str) -> None:
+    def __init__(self, *, login: Credentials, project: str) -> None:
         self._login, self._project = login, project
 
     def get(self, api: str, path: str, **parameters: str | list[str]) -> Answer:

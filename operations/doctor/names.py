@@ -41,7 +41,7 @@ def _account(project: str, own: Inputs) -> str:
 
 
 # By type: what messages call it, its API, and its path.
-PLACES: Mapping[str, tuple[str, str, Callable[[str, Inputs], str]]] = {
+LOOKUPS: Mapping[str, tuple[str, str, Callable[[str, Inputs], str]]] = {
     "gcp:cloudrunv2/service:Service": (
         "Cloud Run services",
         "run",
@@ -93,48 +93,48 @@ PLACES: Mapping[str, tuple[str, str, Callable[[str, Inputs], str]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Lookup:
     kind: str
     api: str
     path: str
 
 
-def places(resources: Sequence[Resource], project: str) -> list[Place]:
+def lookups(resources: Sequence[Resource], project: str) -> list[Lookup]:
     found = []
     for resource in resources:
-        if resource.type not in PLACES:
+        if resource.type not in LOOKUPS:
             continue
-        kind, api, path = PLACES[resource.type]
+        kind, api, path = LOOKUPS[resource.type]
         try:
-            found.append(Place(kind=kind, api=api, path=path(project, resource.inputs)))
+            found.append(Lookup(kind=kind, api=api, path=path(project, resource.inputs)))
         except KeyError:
             continue  # A part of the path isn't known before the resource is created.
     return found
 
 
-def get_place(google: Google, place: Place) -> Answer:
-    return google.get(place.api, place.path)
+def get_resource(google: Google, lookup: Lookup) -> Answer:
+    return google.get(lookup.api, lookup.path)
 
 
 def check_names(
-    answers: Sequence[tuple[Place, Answer]], *, name: str, state_known: bool
+    answers: Sequence[tuple[Lookup, Answer]], *, name: str, state_known: bool
 ) -> list[Finding]:
-    taken = [place for place, answer in answers if answer.ok]
-    free = [place for place, answer in answers if answer.missing]
-    off = [(place, answer.off) for place, answer in answers if answer.off]
+    taken = [lookup for lookup, answer in answers if answer.ok]
+    free = [lookup for lookup, answer in answers if answer.missing]
+    off = [(lookup, answer.off) for lookup, answer in answers if answer.off]
     unknown: dict[str, list[str]] = {}
-    for place, answer in answers:
+    for lookup, answer in answers:
         if not (answer.ok or answer.missing or answer.off):
-            unknown.setdefault(answer.trouble, []).append(place.kind)
+            unknown.setdefault(answer.trouble, []).append(lookup.kind)
     found = []
     if taken and state_known:
         found += [
             fix(
                 "names",
-                f"taken, and not by this stack: {place.path.partition('/')[2]}",
+                f"taken, and not by this stack: {lookup.path.partition('/')[2]}",
                 f"pulumi config set name {name}-2, or take it over: pulumi import, docs/moving.md",
             )
-            for place in taken
+            for lookup in taken
         ]
     elif taken:
         found.append(
@@ -151,7 +151,7 @@ def check_names(
         found.append(
             not_checked(
                 "names",
-                f"{_kinds([place for place, _ in off])}: their APIs are still off",
+                f"{_kinds([lookup for lookup, _ in off])}: their APIs are still off",
                 f"to have them checked: gcloud services enable {apis}",
             )
         )
@@ -160,5 +160,5 @@ def check_names(
     return found or [ok("names", "all are the stack's own already")]
 
 
-def _kinds(of: Sequence[Place]) -> str:
-    return ", ".join(dict.fromkeys(place.kind for place in of))
+def _kinds(of: Sequence[Lookup]) -> str:
+    return ", ".join(dict.fromkeys(lookup.kind for lookup in of))

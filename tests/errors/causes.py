@@ -43,7 +43,7 @@ class Caused:
 
 
 @dataclass(frozen=True)
-class Place:
+class Fixtures:
     """Gives a cause an empty folder, and the stack that all rows share."""
 
     folder: Path
@@ -53,7 +53,7 @@ class Place:
 @dataclass(frozen=True, kw_only=True)
 class Row:
     name: str
-    cause: Callable[[Place], Caused]
+    cause: Callable[[Fixtures], Caused]
     code: int
     # Each is a part of the text: the given value, an example, a command; not the sentence.
     facts: tuple[str, ...]
@@ -71,8 +71,8 @@ def command(
 ) -> Row:
     """A command of the manual. `before` prepares its folder."""
 
-    def cause(place: Place) -> Caused:
-        folder = place.folder
+    def cause(fixtures: Fixtures) -> Caused:
+        folder = fixtures.folder
         port = str(free_port())
         environment = {key: text for key, text in os.environ.items() if not key.startswith("MAKE")}
         try:
@@ -109,8 +109,8 @@ def client(
 ) -> Row:
     """check_tracking.py, or a script with MLflow, with the variables of a stack that runs."""
 
-    def cause(place: Place) -> Caused:
-        stack = place.stack()
+    def cause(fixtures: Fixtures) -> Caused:
+        stack = fixtures.stack()
         variables = {
             key: value.replace(PORT, str(stack.port)) for key, value in (changed or {}).items()
         }
@@ -147,8 +147,8 @@ def request(
     # Wrong passwords are counted by address.
     address = f"192.0.2.{next(_addresses)}"
 
-    def cause(place: Place) -> Caused:
-        stack = place.stack()
+    def cause(fixtures: Fixtures) -> Caused:
+        stack = fixtures.stack()
         users, viewers = passwords(stack)
         pair = {"user": f"mlflow:{users}", "viewer": f"viewer:{viewers}"}.get(login)
         pair = f"mlflow:{CANARY}" if login == "wrong" else pair
@@ -205,8 +205,8 @@ def boot(
     """A server that ends with one line of its log."""
     stored = {secret: Stored() for secret in SECRETS} | dict(secrets or {})
 
-    def cause(place: Place) -> Caused:
-        folder = place.folder
+    def cause(fixtures: Fixtures) -> Caused:
+        folder = fixtures.folder
         with project(folder) as google:
             for secret, what in stored.items():
                 what.store(google, secret)
@@ -241,7 +241,7 @@ def boot(
 def raised(name: str, program: Callable[[], object], *facts: str) -> Row:
     """An exception whose text a command shows, where no command causes it within seconds."""
 
-    def cause(_: Place) -> Caused:
+    def cause(_: Fixtures) -> Caused:
         try:
             program()
         except Exception as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.errors.causes import CANARY, Place, Row
+from tests.errors.causes import CANARY, Fixtures, Row
 from tests.errors.table import ROWS
 from tests.local.conftest import Stack
 
@@ -23,7 +23,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_an_error(row: Row, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    caused = row.cause(Place(tmp_path, lambda: request.getfixturevalue("stack")))
+    caused = row.cause(Fixtures(tmp_path, lambda: request.getfixturevalue("stack")))
     assert caused.code == row.code, caused
     assert not [fact for fact in row.facts if fact not in caused.text], caused.text
     shown = caused.text + caused.output

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from operations import cli_tools
-from operations.database import Login
+from operations.database import DatabaseLogin
 from operations.errors import OperationError
 from operations.logs import duration, local_line
 from operations.monitoring import Monitoring, total
@@ -129,7 +129,7 @@ def test_sizes() -> None:
 
 def test_an_address_that_is_none_is_not_shown() -> None:
     with pytest.raises(OperationError, match="`pulumi up` writes it again") as refused:
-        Login.of("postgresql://canary-password@host/db")
+        DatabaseLogin.of("postgresql://canary-password@host/db")
     assert "canary" not in str(refused.value)
 
 

@@ -145,7 +145,7 @@ def test_what_policies_look_at_is_what_is_declared(
 def test_every_type_that_can_be_declared_has_its_permissions() -> None:
     asks = {each for each in KINDS if not each.startswith(permissions.ASKS_NOBODY)}
     assert set(permissions.NEEDED) - {"pulumi:providers:gcp"} == asks
-    assert set(names.PLACES) < set(KINDS)
+    assert set(names.LOOKUPS) < set(KINDS)
     assert set(quota.COMPUTE) < set(KINDS)
 
 

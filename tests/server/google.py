@@ -12,7 +12,7 @@ from fake_google.endpoints import Endpoints, refusal
 from fake_google.iam.policy import Grant, Policy, bucket, secret
 from fake_google.iam.sign_blob import Keys
 from fake_google.metadata_server import Identities, metadata_server
-from fake_google.secret_manager import Secrets, secret_manager
+from fake_google.secret_manager import SecretStore, secret_manager
 from fake_google.state import State
 from fake_google.storage.api import Storage
 from fake_google.storage.objects import Store
@@ -37,7 +37,7 @@ class Google:
     def __init__(self, folder: Path) -> None:
         self._endpoints = Endpoints()
         self._policy = Policy()
-        self._secrets = Secrets(State(folder))
+        self._secrets = SecretStore(State(folder))
         self._names = (f"secret_{number}" for number in count())
         self._failures: list[str] = []
         identities = Identities()
