@@ -16,7 +16,7 @@ from infra.facts.limits import PROJECT
 from infra.settings.refusals import SettingsError
 from infra.settings.schema import Settings
 
-from . import names, permissions, places, policies, quota, tools
+from . import availability, names, permissions, policies, quota, tools
 from .declared import Resource, resources
 from .findings import Finding, Verdict, fix, not_checked, ok, printed, summary, would_fail
 from .google import Answer, Credentials, Google, NoCredentials, log_in
@@ -147,10 +147,10 @@ def of_settings(
     of_run = {each: ask(quota.get_run_quota, project, each) for each in (quota.CPU, quota.MEMORY)}
     of_compute = ask(quota.get_compute_quota, project) if wanted else None
     taken = [(each, ask(names.get_resource, each)) for each in names.lookups(to_make, project)]
-    regions = ask(places.get_regions, project)
+    regions = ask(availability.get_regions, project)
     existing = settings.database.existing_instance
-    database = ask(places.get_instance, project, existing) if existing else None
-    tiers = None if existing else ask(places.get_tiers, project)
+    database = ask(availability.get_instance, project, existing) if existing else None
+    tiers = None if existing else ask(availability.get_tiers, project)
 
     rights = granted()
     found = [
@@ -177,12 +177,12 @@ def of_settings(
         name=settings.name,
         state_known=state.known,
     )
-    found.append(places.check_region(regions(), settings.region))
+    found.append(availability.check_region(regions(), settings.region))
     if tiers:
         tier = settings.database.tier
-        found.append(places.check_tier(tiers(), tier=tier, region=settings.region))
+        found.append(availability.check_tier(tiers(), tier=tier, region=settings.region))
     if database:
-        found.append(places.check_instance(database(), settings))
+        found.append(availability.check_instance(database(), settings))
     return found
 
 
