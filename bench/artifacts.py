@@ -106,7 +106,7 @@ class Ways:
     def __init__(self, stack: Stack, server: Server) -> None:
         self._stack, self._server = stack, server
         self.idle = server.memory("Rss")
-        developer = stack.cloud.client_environment()
+        developer = stack.cloud.project.client_environment()
         logged_in = ("tracking_username", "tracking_password")
         self._client_environment = {
             "PATH": os.defpath,

@@ -90,8 +90,8 @@ def straight(stack: Stack, name: str) -> Endpoint:
     """In the bucket's root, by the XML API and with the server's own rights."""
     email = stack.outputs["service_account_email"]
     return Endpoint(
-        address=f"{stack.cloud.storage_endpoint}/{stack.bucket}/{name}",
-        authorization=f"Bearer {stack.cloud.identities.token(email).value}",
+        address=f"{stack.cloud.project.storage_endpoint}/{stack.bucket}/{name}",
+        authorization=f"Bearer {stack.cloud.project.identities.token(email).value}",
     )
 
 
@@ -103,7 +103,7 @@ def through(server: Server, name: str, *, protocol: str) -> Endpoint:
 
 def stored(stack: Stack) -> dict[str, Content]:
     """All that is in the bucket."""
-    found = stack.cloud.store.below(stack.bucket, after="", prefix="")
+    found = stack.cloud.project.store.below(stack.bucket, after="", prefix="")
     return {
         one.attributes["name"]: Content(one.size, one.attributes["crc32c"])
         # As a list: the objects' own server uses the same connection meanwhile.
@@ -112,9 +112,9 @@ def stored(stack: Stack) -> dict[str, Content]:
 
 
 def delete(stack: Stack, name: str) -> None:
-    found = stack.cloud.store.get(stack.bucket, name)
+    found = stack.cloud.project.store.get(stack.bucket, name)
     assert found
-    stack.cloud.store.delete(found)
+    stack.cloud.project.store.delete(found)
 
 
 def curl(endpoint: Endpoint, *, upload: File | None = None, seconds: float = 300) -> Done:

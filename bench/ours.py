@@ -13,9 +13,10 @@ import pg8000.native  # type: ignore[import-untyped]
 
 from bench.process import BenchError, Server, basic
 from bench.report import ROOT, SERVER_PYTHON
-from fake_google.cloud import Cloud, Container
+from fake_google.cloud import Cloud
 from fake_google.errors import BootRefused
 from fake_google.ports import free_port
+from fake_google.project import Container, Project
 from fake_google.sql.postgres import Postgres
 from fake_google.state import State
 from local import program
@@ -37,13 +38,13 @@ class Stack:
 
     def __init__(self, *, cloud: Cloud, outputs: Mapping[str, Any], folder: Path) -> None:
         self.cloud, self.outputs, self.folder = cloud, outputs, folder
-        [(name, service)] = cloud.services.items()
-        pid = cloud.state.load("processes.json")[f"server {name}"]["pid"]
+        [(name, service)] = cloud.project.services.items()
+        pid = cloud.project.state.load("processes.json")[f"server {name}"]["pid"]
         # As the kernel shows it to the process: whatever declared it, this is what it was given.
         entries = Path(f"/proc/{pid}/environ").read_text().rstrip("\0").split("\0")
         self.environment = dict(entry.split("=", 1) for entry in entries)
         service.stop()
-        [database] = cloud.databases.values()
+        [database] = cloud.project.databases.values()
         assert isinstance(database, Postgres)
         self.postgres = database
         self.postgres.create_user(_ROLE, _PASSWORD)
@@ -120,11 +121,13 @@ def stack(config: Mapping[str, str] | None = None) -> Iterator[Stack]:
         state.create()
         settings = {**DEFAULTS, **(config or {})}
         cloud = Cloud(
-            state=state,
-            project=settings["gcp:project"],
-            region=settings["gcp:region"],
-            container=Container(command=COMMAND, port=free_port()),
-            say=lambda line: None,
+            Project(
+                state=state,
+                id=settings["gcp:project"],
+                region=settings["gcp:region"],
+                container=Container(command=COMMAND, port=free_port()),
+                say=lambda line: None,
+            )
         )
         try:
             outputs = program.run(main=ROOT / "__main__.py", cloud=cloud, config=settings)
@@ -136,5 +139,5 @@ def stack(config: Mapping[str, str] | None = None) -> Iterator[Stack]:
             log = state.path("log", "server.log").read_text(errors="replace")
             raise BenchError(f"{refused}\n{log}") from None
         finally:
-            cloud.close()
+            cloud.project.close()
             state.clean()

@@ -109,7 +109,7 @@ def _watched(stack: Stack) -> Iterator[list[int]]:
 def _refused(stack: Stack) -> int:
     """Connections that PostgreSQL refused, by its own log."""
     name = stack.postgres.settings.name
-    log = stack.cloud.state.path("log", f"{name}.log").read_text(errors="replace")
+    log = stack.cloud.project.state.path("log", f"{name}.log").read_text(errors="replace")
     return log.count("FATAL:")
 
 

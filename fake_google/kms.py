@@ -5,14 +5,9 @@ https://cloud.google.com/kms/docs/cmek and https://cloud.google.com/iam/docs/ser
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fake_google.errors import Refused
 from fake_google.iam import policy as iam
-from fake_google.resource_type import PROJECT_NUMBER
-
-if TYPE_CHECKING:
-    from fake_google.cloud import Cloud
+from fake_google.project import PROJECT_NUMBER, Project
 
 # The domains of service agents that aren't named after their API.
 _DOMAINS = {
@@ -28,7 +23,7 @@ def service_agent(api: str) -> str:
     return f"service-{PROJECT_NUMBER}@{domain}.iam.gserviceaccount.com"
 
 
-def check_key(cloud: Cloud, key: str | None, *, api: str, location: str) -> None:
+def check_key(project: Project, key: str | None, *, api: str, location: str) -> None:
     """Checks a key as the service does before it first encrypts with it."""
     if key is None:
         return
@@ -38,7 +33,7 @@ def check_key(cloud: Cloud, key: str | None, *, api: str, location: str) -> None
             "must be in the same location."
         )
     agent, permission = service_agent(api), "cloudkms.cryptoKeyVersions.useToEncrypt"
-    if not cloud.policy.allowed(agent, permission, iam.crypto_key(key)):
+    if not project.policy.allowed(agent, permission, iam.crypto_key(key)):
         raise Refused(
             f"Error 403: Permission {permission!r} denied on resource {key!r} (or it may not "
             f"exist) for {agent}."

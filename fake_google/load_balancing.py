@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from fake_google.errors import NotFound, Refused
-from fake_google.resource_type import Delete, Inputs, Kind, Make, Outputs
-
-if TYPE_CHECKING:
-    from fake_google.cloud import Cloud
+from fake_google.project import Inputs, Outputs, Project
+from fake_google.resource_type import Delete, Kind, Make
 
 # https://cloud.google.com/compute/docs/naming-resources
 _NAME = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
@@ -49,20 +46,20 @@ def _used(inputs: Inputs) -> Iterator[str]:
     yield from (backend["group"] for backend in inputs.get("backends") or ())
 
 
-def _full_name(collection: str) -> Callable[[Cloud, Inputs], str]:
-    def name(cloud: Cloud, inputs: Inputs) -> str:
+def _full_name(collection: str) -> Callable[[Project, Inputs], str]:
+    def name(project: Project, inputs: Inputs) -> str:
         where = f"regions/{inputs['region']}" if "region" in inputs else "global"
-        return f"projects/{cloud.project}/{where}/{collection}/{inputs['name']}"
+        return f"projects/{project.id}/{where}/{collection}/{inputs['name']}"
 
     return name
 
 
 def _make(collection: str) -> Make:
-    def make(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-        made = _full_name(collection)(cloud, inputs)
+    def make(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+        made = _full_name(collection)(project, inputs)
         if not _NAME.fullmatch(inputs["name"]):
             raise Refused(f"Error 400: Invalid value for field 'resource.name': {inputs['name']!r}")
-        existing = {name for _, name in cloud.live}
+        existing = {name for _, name in project.live}
         for used in _used(inputs):
             if used not in existing:
                 raise NotFound(f"Error 404: The resource {used!r} was not found, notFound")
@@ -77,9 +74,9 @@ def _make(collection: str) -> Make:
 
 
 def _delete(collection: str) -> Delete:
-    def delete(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
-        name = _full_name(collection)(cloud, inputs)
-        for (_, user), live in cloud.live.items():
+    def delete(project: Project, _olds: Inputs, inputs: Inputs) -> None:
+        name = _full_name(collection)(project, inputs)
+        for (_, user), live in project.live.items():
             if name in _used(live.inputs):
                 raise Refused(
                     f"Error 400: The resource {name!r} is already being used by {user!r}, "

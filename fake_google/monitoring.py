@@ -8,29 +8,25 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from fake_google.errors import NotFound, Refused
-from fake_google.resource_type import Inputs, Outputs
-
-if TYPE_CHECKING:
-    from fake_google.cloud import Cloud
+from fake_google.project import Inputs, Outputs, Project
 
 CHANNEL = "gcp:monitoring/notificationChannel:NotificationChannel"
 POLICY = "gcp:monitoring/alertPolicy:AlertPolicy"
 
 
-def make_log_metric(_cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+def make_log_metric(_project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     return str(inputs["name"]), {}
 
 
-def make_channel(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    name = f"projects/{cloud.project}/notificationChannels/{_number(inputs)}"
+def make_channel(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    name = f"projects/{project.id}/notificationChannels/{_number(inputs)}"
     return name, {"name": name}
 
 
-def delete_channel(cloud: Cloud, olds: Inputs, _inputs: Inputs) -> None:
-    for (token, _), live in cloud.live.items():
+def delete_channel(project: Project, olds: Inputs, _inputs: Inputs) -> None:
+    for (token, _), live in project.live.items():
         if token == POLICY and olds["name"] in live.inputs["notificationChannels"]:
             raise Refused(
                 f"Error 400: Notification channel {olds['name']} is used by the alert policy "
@@ -38,20 +34,20 @@ def delete_channel(cloud: Cloud, olds: Inputs, _inputs: Inputs) -> None:
             )
 
 
-def make_policy(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    _check_channels(cloud, inputs["notificationChannels"])
-    name = f"projects/{cloud.project}/alertPolicies/{_number(inputs)}"
+def make_policy(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    _check_channels(project, inputs["notificationChannels"])
+    name = f"projects/{project.id}/alertPolicies/{_number(inputs)}"
     return name, {"name": name}
 
 
-def make_uptime_check(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+def make_uptime_check(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     number = _number(inputs)
-    name = f"projects/{cloud.project}/uptimeCheckConfigs/{number}"
+    name = f"projects/{project.id}/uptimeCheckConfigs/{number}"
     return name, {"name": name, "uptimeCheckId": number}
 
 
-def make_budget(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    _check_channels(cloud, inputs["allUpdatesRule"]["monitoringNotificationChannels"])
+def make_budget(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    _check_channels(project, inputs["allUpdatesRule"]["monitoringNotificationChannels"])
     name = f"billingAccounts/{inputs['billingAccount']}/budgets/{_number(inputs)}"
     return name, {"name": name}
 
@@ -61,7 +57,7 @@ def _number(inputs: Inputs) -> str:
     return str(zlib.crc32(inputs["displayName"].encode()))
 
 
-def _check_channels(cloud: Cloud, channels: Iterable[str]) -> None:
+def _check_channels(project: Project, channels: Iterable[str]) -> None:
     for channel in channels:
-        if not cloud.read(CHANNEL, channel):
+        if not project.read(CHANNEL, channel):
             raise NotFound(f"Error 404: Notification channel {channel} does not exist.")

@@ -6,13 +6,9 @@ https://cloud.google.com/service-infrastructure/docs/service-networking/referenc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fake_google.errors import NotFound, Refused
-from fake_google.resource_type import Inputs, Outputs, last
-
-if TYPE_CHECKING:
-    from fake_google.cloud import Cloud
+from fake_google.project import Inputs, Outputs, Project
+from fake_google.resource_type import last
 
 NETWORK = "gcp:compute/network:Network"
 SUBNETWORK = "gcp:compute/subnetwork:Subnetwork"
@@ -20,75 +16,75 @@ ADDRESSES = "gcp:compute/globalAddress:GlobalAddress"
 SERVICE = "gcp:cloudrunv2/service:Service"
 
 
-def network_id(cloud: Cloud, inputs: Inputs) -> str:
-    return f"projects/{cloud.project}/global/networks/{inputs['name']}"
+def network_id(project: Project, inputs: Inputs) -> str:
+    return f"projects/{project.id}/global/networks/{inputs['name']}"
 
 
-def subnetwork_id(cloud: Cloud, inputs: Inputs) -> str:
-    region = inputs.get("region") or cloud.region
-    return f"projects/{cloud.project}/regions/{region}/subnetworks/{inputs['name']}"
+def subnetwork_id(project: Project, inputs: Inputs) -> str:
+    region = inputs.get("region") or project.region
+    return f"projects/{project.id}/regions/{region}/subnetworks/{inputs['name']}"
 
 
-def addresses_id(cloud: Cloud, inputs: Inputs) -> str:
-    return f"projects/{cloud.project}/global/addresses/{inputs['name']}"
+def addresses_id(project: Project, inputs: Inputs) -> str:
+    return f"projects/{project.id}/global/addresses/{inputs['name']}"
 
 
-def make_network(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    return network_id(cloud, inputs), {}
+def make_network(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    return network_id(project, inputs), {}
 
 
-def delete_network(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
-    network = network_id(cloud, inputs)
+def delete_network(project: Project, _olds: Inputs, inputs: Inputs) -> None:
+    network = network_id(project, inputs)
     users = [
         made
-        for (token, made), live in cloud.live.items()
+        for (token, made), live in project.live.items()
         if token in (SUBNETWORK, ADDRESSES) and live.inputs.get("network") == network
     ]
-    if network in cloud.peered:
+    if network in project.peered:
         users.append(f"{network}/networkPeerings/servicenetworking-googleapis-com")
     for user in users:
         _in_use("network", network, user)
 
 
-def make_subnetwork(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    _check_network(cloud, inputs)
-    return subnetwork_id(cloud, inputs), {}
+def make_subnetwork(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    _check_network(project, inputs)
+    return subnetwork_id(project, inputs), {}
 
 
-def delete_subnetwork(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
+def delete_subnetwork(project: Project, _olds: Inputs, inputs: Inputs) -> None:
     """Deletes a subnetwork. A deleted service's addresses are free at once; Google needs hours."""
-    for (token, made), live in cloud.live.items():
+    for (token, made), live in project.live.items():
         if token == SERVICE and inputs["name"] in {last(sub) for _, sub in ways(live.inputs)}:
-            _in_use("subnetwork", subnetwork_id(cloud, inputs), f"{made}/addresses/serverless")
+            _in_use("subnetwork", subnetwork_id(project, inputs), f"{made}/addresses/serverless")
 
 
-def make_addresses(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+def make_addresses(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     """Reserves a range inside a network, or a load balancer's address on the internet."""
     if "network" not in inputs:
-        return addresses_id(cloud, inputs), {"address": "203.0.113.80"}
-    _check_network(cloud, inputs)
-    return addresses_id(cloud, inputs), {"address": "10.64.0.0"}
+        return addresses_id(project, inputs), {"address": "203.0.113.80"}
+    _check_network(project, inputs)
+    return addresses_id(project, inputs), {"address": "10.64.0.0"}
 
 
-def make_peering(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    _check_network(cloud, inputs)
+def make_peering(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    _check_network(project, inputs)
     for ranges in inputs["reservedPeeringRanges"]:
-        if cloud.read(ADDRESSES, addresses_id(cloud, {"name": ranges})) is None:
+        if project.read(ADDRESSES, addresses_id(project, {"name": ranges})) is None:
             raise NotFound(f"Error 400: The reserved range {ranges} does not exist.")
-    cloud.peered.add(inputs["network"])
+    project.peered.add(inputs["network"])
     return f"{inputs['network']}:{inputs['service']}", {}
 
 
-def delete_peering(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
+def delete_peering(project: Project, olds: Inputs, inputs: Inputs) -> None:
     network, policy = inputs["network"], olds.get("deletionPolicy")
     if policy == "ABANDON":
         return
-    if network in cloud.produced and policy != "REMOVE_PEERING":
+    if network in project.produced and policy != "REMOVE_PEERING":
         raise Refused(
             "Error code 9, message: Failed to delete connection; Producer services (e.g. "
             "CloudSQL, Cloud Memstore, etc.) are still using this connection."
         )
-    cloud.peered.discard(network)
+    project.peered.discard(network)
 
 
 def ways(service: Inputs) -> list[tuple[str, str]]:
@@ -100,13 +96,13 @@ def ways(service: Inputs) -> list[tuple[str, str]]:
     ]
 
 
-def check_ways(cloud: Cloud, service: Inputs, *, location: str) -> None:
+def check_ways(project: Project, service: Inputs, *, location: str) -> None:
     """Checks a service's networks; undeclared and other projects' networks aren't known here."""
     for network, subnetwork in ways(service):
-        if cloud.read(NETWORK, network_id(cloud, {"name": network})) is None:
+        if project.read(NETWORK, network_id(project, {"name": network})) is None:
             continue
-        made = cloud.read(
-            SUBNETWORK, subnetwork_id(cloud, {"name": subnetwork or network, "region": location})
+        made = project.read(
+            SUBNETWORK, subnetwork_id(project, {"name": subnetwork or network, "region": location})
         )
         if made is None or last(made.inputs["network"]) != network:
             raise Refused(
@@ -115,18 +111,18 @@ def check_ways(cloud: Cloud, service: Inputs, *, location: str) -> None:
             )
 
 
-def check_peered(cloud: Cloud, network: str, instance: str) -> None:
+def check_peered(project: Project, network: str, instance: str) -> None:
     """Checks that a declared network is peered; an undeclared network is peered elsewhere."""
-    if cloud.read(NETWORK, network) and network not in cloud.peered:
+    if project.read(NETWORK, network) and network not in project.peered:
         raise Refused(
             "Error 400: Invalid request: Incorrect Service Networking config for instance: "
-            f"{cloud.project}:{instance}:NETWORK_NOT_PEERED."
+            f"{project.id}:{instance}:NETWORK_NOT_PEERED."
         )
-    cloud.produced.add(network)
+    project.produced.add(network)
 
 
-def _check_network(cloud: Cloud, inputs: Inputs) -> None:
-    if cloud.read(NETWORK, inputs["network"]) is None:
+def _check_network(project: Project, inputs: Inputs) -> None:
+    if project.read(NETWORK, inputs["network"]) is None:
         raise NotFound(f"Error 404: The resource {inputs['network']!r} was not found, notFound")
 
 

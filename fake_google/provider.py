@@ -119,7 +119,7 @@ class _Provider(provider_pb2_grpc.ResourceProviderServicer):
         if not request.inputs.fields and request.type in KINDS:
             kind = KINDS[request.type]
             found, untold = kind.imported(request.id), kind.untold
-        live = self._cloud.read(request.type, found)
+        live = self._cloud.project.read(request.type, found)
         if live is None:
             return provider_pb2.ReadResponse()
         return provider_pb2.ReadResponse(

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from fake_google.cloud import Cloud
-
-PROJECT_NUMBER = "100000000001"
-
-Inputs = Mapping[str, Any]
-Outputs = dict[str, Any]
+from fake_google.project import Inputs, Outputs, Project
 
 
 class Make(Protocol):
     """Creates or updates a resource, and returns its id and its outputs."""
 
-    def __call__(self, cloud: Cloud, name: str, inputs: Inputs, /) -> tuple[str, Outputs]: ...
+    def __call__(self, project: Project, name: str, inputs: Inputs, /) -> tuple[str, Outputs]: ...
 
 
 class Delete(Protocol):
     """Deletes a resource. `olds` are from the caller's state, `inputs` are the real inputs."""
 
-    def __call__(self, cloud: Cloud, olds: Inputs, inputs: Inputs, /) -> None: ...
+    def __call__(self, project: Project, olds: Inputs, inputs: Inputs, /) -> None: ...
 
 
-def _goes_with_others(_cloud: Cloud, _olds: Inputs, _inputs: Inputs) -> None:
+def _goes_with_others(_project: Project, _olds: Inputs, _inputs: Inputs) -> None:
     """Deletes only the record."""
 
 
@@ -37,7 +31,7 @@ class Kind:
     make: Make
     delete: Delete = _goes_with_others
     # A key that only one resource can have; a second resource with it is refused.
-    taken: Callable[[Cloud, Inputs], str] | None = None
+    taken: Callable[[Project, Inputs], str] | None = None
     # Inputs whose change replaces the resource; None: all of them.
     immutable: frozenset[str] | None = frozenset()
     # More inputs whose change from old to new replaces the resource.

@@ -1,6 +1,6 @@
 """The resource types: how each is created, changed and deleted here, and what Google refuses.
 
-`fake_google/cloud.py` keeps the existing resources; `KINDS` at the end is the table. Properties
+`fake_google/project.py` keeps the existing resources; `KINDS` at the end is the table. Properties
 have the provider's names. The providers' own schemas say which can't be changed in place
 (`ForceNew`), https://github.com/hashicorp/terraform-provider-google.
 """
@@ -14,7 +14,7 @@ import string
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fake_google import load_balancing, monitoring, network
 from fake_google.errors import ApiNotEnabled, NotFound, Refused
@@ -22,19 +22,16 @@ from fake_google.iam import custom_roles, federation
 from fake_google.iam import policy as iam
 from fake_google.iam.policy import Resource
 from fake_google.kms import check_key, service_agent
-from fake_google.resource_type import PROJECT_NUMBER, Inputs, Kind, Outputs, last
+from fake_google.project import PROJECT_NUMBER, Inputs, Outputs, Project
+from fake_google.resource_type import Kind, last
 from fake_google.run import services
 from fake_google.sql import instances
 from infra.facts.regions import MULTI_REGIONS, REGIONS
 
-if TYPE_CHECKING:
-    from fake_google.cloud import Cloud
-
-
 # Random values: https://www.pulumi.com/registry/packages/random/
 
 
-def _random_id(_cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+def _random_id(_project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     value = secrets.token_bytes(int(inputs["byteLength"]))
     prefix = inputs.get("prefix") or ""
     url = base64.urlsafe_b64encode(value).decode().rstrip("=")
@@ -47,7 +44,7 @@ def _random_id(_cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]
     return url, outputs
 
 
-def _random_text(_cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+def _random_text(_project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     special = inputs.get("overrideSpecial") or "!@#$%&*()-_=+[]{}<>:?"
     groups = {
         "Lower": string.ascii_lowercase,
@@ -70,82 +67,81 @@ def _random_text(_cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
 # Project, identity, grants
 
 
-def _api(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    cloud.enabled.add(inputs["service"])
+def _api(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    project.enabled.add(inputs["service"])
     if inputs["service"] == "run.googleapis.com":
-        cloud.agents.add(service_agent("run"))
-    return f"{cloud.project}/{inputs['service']}", {}
+        project.agents.add(service_agent("run"))
+    return f"{project.id}/{inputs['service']}", {}
 
 
-def _disable_api(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
+def _disable_api(project: Project, olds: Inputs, inputs: Inputs) -> None:
     if olds.get("disableOnDestroy") is not False:
-        cloud.enabled.discard(inputs["service"])
+        project.enabled.discard(inputs["service"])
 
 
-def _account(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    email = _email(cloud, inputs)
-    cloud.keys.create(email)
-    resource = f"projects/{cloud.project}/serviceAccounts/{email}"
+def _account(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    email = _email(project, inputs)
+    project.keys.create(email)
+    resource = f"projects/{project.id}/serviceAccounts/{email}"
     return resource, {"email": email, "member": f"serviceAccount:{email}", "name": resource}
 
 
-def _email(cloud: Cloud, inputs: Inputs) -> str:
-    return f"{inputs['accountId']}@{cloud.project}.iam.gserviceaccount.com"
+def _email(project: Project, inputs: Inputs) -> str:
+    return f"{inputs['accountId']}@{project.id}.iam.gserviceaccount.com"
 
 
-def _delete_account(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
+def _delete_account(project: Project, _olds: Inputs, inputs: Inputs) -> None:
     """Deletes an account. A new account with the same name doesn't get its grants.
 
     https://cloud.google.com/iam/docs/service-accounts-delete-undelete
     """
-    email = _email(cloud, inputs)
-    cloud.keys.forget(email)
+    email = _email(project, inputs)
+    project.keys.forget(email)
     member, suffix = f"serviceAccount:{email}", f"/serviceAccounts/{email}"
-    for token, resource_id in [
-        key
-        for key, live in cloud.live.items()
-        if live.inputs.get("member") == member
-        or str(live.inputs.get("serviceAccountId", "")).endswith(suffix)
-    ]:
-        cloud.delete(token, resource_id, {})
+    for key, live in list(project.live.items()):
+        if live.inputs.get("member") == member or (
+            str(live.inputs.get("serviceAccountId", "")).endswith(suffix)
+        ):
+            KINDS[key[0]].delete(project, {}, live.inputs)
+            del project.live[key]
 
 
-def _exists(cloud: Cloud, email: str) -> bool:
+def _exists(project: Project, email: str) -> bool:
     """Returns whether an account exists; accounts of other projects always do."""
     domain = email.partition("@")[2]
-    ours = domain == f"{cloud.project}.iam.gserviceaccount.com" or (
+    ours = domain == f"{project.id}.iam.gserviceaccount.com" or (
         email.startswith(f"service-{PROJECT_NUMBER}@")
     )
     elsewhere = domain.endswith(".gserviceaccount.com") and not ours
-    return elsewhere or email in cloud.keys or email in cloud.agents
+    return elsewhere or email in project.keys or email in project.agents
 
 
-def _service_agent(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+def _service_agent(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     """https://cloud.google.com/iam/docs/service-agents"""
     api = inputs["service"]
-    if api not in cloud.enabled:
+    if api not in project.enabled:
         raise ApiNotEnabled(f"Error 403: {api} has not been used in project {PROJECT_NUMBER}.")
     email = service_agent(api.partition(".")[0])
-    cloud.agents.add(email)
+    project.agents.add(email)
     outputs = {"email": email, "member": f"serviceAccount:{email}"}
-    return f"projects/{cloud.project}/services/{api}", outputs
+    return f"projects/{project.id}/services/{api}", outputs
 
 
-def _member(resource: Callable[[Cloud, Inputs], Resource | None], *, api: str = "") -> Kind:
-    def make(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+def _member(resource: Callable[[Project, Inputs], Resource | None], *, api: str = "") -> Kind:
+    def make(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
         role, member = inputs["role"], inputs["member"]
         kind, _, email = member.partition(":")
-        if kind == "serviceAccount" and not _exists(cloud, email):
+        if kind == "serviceAccount" and not _exists(project, email):
             raise NotFound(f"Error 400: Service account {email} does not exist.")
-        custom_roles.check_exists(cloud, role)
-        target = resource(cloud, inputs)
-        cloud.grant(member, role, target, inputs.get("condition"))
-        where = target.name if target else f"projects/{cloud.project}"
+        custom_roles.check_exists(project, role)
+        target = resource(project, inputs)
+        project.grant(member, role, target, inputs.get("condition"))
+        where = target.name if target else f"projects/{project.id}"
         return f"{where}/{role}/{member}", {}
 
-    def delete(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
-        target = resource(cloud, inputs)
-        cloud.revoke(inputs["member"], inputs["role"], target, inputs.get("condition"))
+    def delete(project: Project, _olds: Inputs, inputs: Inputs) -> None:
+        target = resource(project, inputs)
+        project.revoke(inputs["member"], inputs["role"], target, inputs.get("condition"))
 
     return Kind(make, delete=delete, immutable=None, api=api)
 
@@ -153,39 +149,39 @@ def _member(resource: Callable[[Cloud, Inputs], Resource | None], *, api: str = 
 # Secrets
 
 
-def _secret_name(cloud: Cloud, inputs: Inputs) -> str:
-    return f"projects/{cloud.project}/secrets/{inputs['secretId']}"
+def _secret_name(project: Project, inputs: Inputs) -> str:
+    return f"projects/{project.id}/secrets/{inputs['secretId']}"
 
 
-def _secret(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+def _secret(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     replication = inputs.get("replication") or {}
     for replica in (replication.get("userManaged") or {}).get("replicas") or ():
         key = (replica.get("customerManagedEncryption") or {}).get("kmsKeyName")
-        check_key(cloud, key, api="secretmanager", location=replica["location"])
+        check_key(project, key, api="secretmanager", location=replica["location"])
     key = ((replication.get("auto") or {}).get("customerManagedEncryption") or {}).get("kmsKeyName")
-    check_key(cloud, key, api="secretmanager", location="global")
-    cloud.secrets.create(inputs["secretId"])
+    check_key(project, key, api="secretmanager", location="global")
+    project.secrets.create(inputs["secretId"])
     name = f"projects/{PROJECT_NUMBER}/secrets/{inputs['secretId']}"
-    return _secret_name(cloud, inputs), {"name": name}
+    return _secret_name(project, inputs), {"name": name}
 
 
-def _delete_secret(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
-    cloud.secrets.delete(inputs["secretId"])
+def _delete_secret(project: Project, _olds: Inputs, inputs: Inputs) -> None:
+    project.secrets.delete(inputs["secretId"])
 
 
-def _secret_version(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+def _secret_version(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     secret_id, enabled = last(inputs["secret"]), inputs.get("enabled") is not False
-    if cloud.secrets.versions(secret_id) is None:
+    if project.secrets.versions(secret_id) is None:
         raise NotFound(f"Error 404: Secret [{inputs['secret']}] not found.")
     payload = inputs["secretData"].encode()
-    version = cloud.secrets.add_version(secret_id, payload, enabled=enabled)
+    version = project.secrets.add_version(secret_id, payload, enabled=enabled)
     name = f"projects/{PROJECT_NUMBER}/secrets/{secret_id}/versions/{version}"
     return name, {"name": name, "version": version, "enabled": enabled}
 
 
-def _delete_version(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
+def _delete_version(project: Project, olds: Inputs, inputs: Inputs) -> None:
     if olds.get("deletionPolicy") != "ABANDON":
-        cloud.secrets.destroy_version(last(inputs["secret"]), olds["version"])
+        project.secrets.destroy_version(last(inputs["secret"]), olds["version"])
 
 
 # Cloud Storage
@@ -195,12 +191,12 @@ def _delete_version(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
 _SOFT_DELETE_SECONDS = 7 * 24 * 3600
 
 
-def _bucket(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+def _bucket(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     name, location = inputs["name"], inputs["location"].upper()
     if location not in MULTI_REGIONS and location.lower() not in REGIONS:
         raise Refused(f"Error 400: The specified location constraint is not valid: {location}.")
     key = (inputs.get("encryption") or {}).get("defaultKmsKeyName")
-    check_key(cloud, key, api="storage", location=location)
+    check_key(project, key, api="storage", location=location)
     uniform = bool(inputs.get("uniformBucketLevelAccess"))
     attributes = {
         "location": location,
@@ -216,37 +212,37 @@ def _bucket(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
             )
         },
     }
-    cloud.store.create_bucket(name, attributes)
-    link = f"{cloud.storage_endpoint}/storage/v1/b/{name}"
+    project.store.create_bucket(name, attributes)
+    link = f"{project.storage_endpoint}/storage/v1/b/{name}"
     return name, {"url": f"gs://{name}", "selfLink": link}
 
 
-def _delete_bucket(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
+def _delete_bucket(project: Project, olds: Inputs, inputs: Inputs) -> None:
     name = inputs["name"]
-    objects = list(cloud.store.below(name, after="", prefix=""))
-    objects += cloud.store.versions(name, deleted=False)
+    objects = list(project.store.below(name, after="", prefix=""))
+    objects += project.store.versions(name, deleted=False)
     if objects and not olds.get("forceDestroy"):
         raise Refused(
             f"Error trying to delete bucket {name} without `force_destroy` set to true: it "
             f"contains objects ({len(objects)})"
         )
     for found in objects:
-        cloud.store.delete(found)
-    cloud.store.delete_bucket(name)
+        project.store.delete(found)
+    project.store.delete_bucket(name)
 
 
 # Images: nothing is built here; the digest is that of the source
 
 
-def _repository(cloud: Cloud, inputs: Inputs) -> str:
-    location = inputs.get("location") or cloud.region
-    return f"projects/{cloud.project}/locations/{location}/repositories/{inputs['repositoryId']}"
+def _repository(project: Project, inputs: Inputs) -> str:
+    location = inputs.get("location") or project.region
+    return f"projects/{project.id}/locations/{location}/repositories/{inputs['repositoryId']}"
 
 
-def _make_repository(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    location = inputs.get("location") or cloud.region
-    check_key(cloud, inputs.get("kmsKeyName"), api="artifactregistry", location=location)
-    return _repository(cloud, inputs), {"name": inputs["repositoryId"]}
+def _make_repository(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    location = inputs.get("location") or project.region
+    check_key(project, inputs.get("kmsKeyName"), api="artifactregistry", location=location)
+    return _repository(project, inputs), {"name": inputs["repositoryId"]}
 
 
 def _with_digest(inputs: Inputs, folder: Path) -> Outputs:
@@ -259,7 +255,7 @@ def _with_digest(inputs: Inputs, folder: Path) -> Outputs:
     return {**inputs, "build": {**inputs["build"], "contextDigest": digest.hexdigest()}}
 
 
-def _image(_cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+def _image(_project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     digest = f"{_untagged(inputs['imageName'])}@sha256:{inputs['build']['contextDigest']}"
     return digest, {"repoDigest": digest}
 
@@ -269,7 +265,7 @@ def _same_image(key: str, old: Any, new: Any) -> bool:
     return bool(old["server"] == new["server"] if key == "registry" else old == new)
 
 
-def _command(_cloud: Cloud, name: str, inputs: Inputs) -> tuple[str, Outputs]:
+def _command(_project: Project, name: str, inputs: Inputs) -> tuple[str, Outputs]:
     """Stands for a build by Google, which prints the image's name with its digest."""
     image = inputs["environment"]["IMAGE"]
     digest = hashlib.sha256(image.encode()).hexdigest()
@@ -280,24 +276,24 @@ def _untagged(image: str) -> str:
     return image.rpartition(":")[0]
 
 
-_ON_A_BUCKET = _member(lambda cloud, inputs: iam.bucket(inputs["bucket"]), api="storage")
+_ON_A_BUCKET = _member(lambda project, inputs: iam.bucket(inputs["bucket"]), api="storage")
 
 
-def _member_of_a_bucket(cloud: Cloud, name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    if cloud.store.bucket(inputs["bucket"]) is None:
+def _member_of_a_bucket(project: Project, name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    if project.store.bucket(inputs["bucket"]) is None:
         raise NotFound(f"Error 404: The specified bucket does not exist: {inputs['bucket']}.")
-    return _ON_A_BUCKET.make(cloud, name, inputs)
+    return _ON_A_BUCKET.make(project, name, inputs)
 
 
 _ON_A_SECRET = _member(
-    lambda cloud, inputs: iam.secret(cloud.project, last(inputs["secretId"])), api="secretmanager"
+    lambda project, inputs: iam.secret(project.id, last(inputs["secretId"])), api="secretmanager"
 )
 
 
-def _member_of_a_secret(cloud: Cloud, name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    if cloud.secrets.versions(last(inputs["secretId"])) is None:
+def _member_of_a_secret(project: Project, name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    if project.secrets.versions(last(inputs["secretId"])) is None:
         raise NotFound(f"Error 404: Secret [{inputs['secretId']}] not found.")
-    return _ON_A_SECRET.make(cloud, name, inputs)
+    return _ON_A_SECRET.make(project, name, inputs)
 
 
 _NAMED = frozenset({"name", "project", "location", "region"})
@@ -311,7 +307,7 @@ KINDS: dict[str, Kind] = {
     ),
     "gcp:projects/serviceIdentity:ServiceIdentity": Kind(_service_agent, immutable=None),
     "gcp:projects/iAMMember:IAMMember": _member(
-        lambda cloud, inputs: None, api="cloudresourcemanager"
+        lambda project, inputs: None, api="cloudresourcemanager"
     ),
     "gcp:projects/iAMCustomRole:IAMCustomRole": Kind(
         custom_roles.make_role,
@@ -328,7 +324,7 @@ KINDS: dict[str, Kind] = {
         api="iam",
     ),
     "gcp:serviceaccount/iAMMember:IAMMember": _member(
-        lambda cloud, inputs: iam.service_account(cloud.project, last(inputs["serviceAccountId"])),
+        lambda project, inputs: iam.service_account(project.id, last(inputs["serviceAccountId"])),
         api="iam",
     ),
     "gcp:secretmanager/secret:Secret": Kind(
@@ -387,8 +383,8 @@ KINDS: dict[str, Kind] = {
         api="artifactregistry",
     ),
     "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember": _member(
-        lambda cloud, inputs: iam.image_repository(
-            cloud.project, inputs.get("location") or cloud.region, last(inputs["repository"])
+        lambda project, inputs: iam.image_repository(
+            project.id, inputs.get("location") or project.region, last(inputs["repository"])
         ),
         api="artifactregistry",
     ),
@@ -473,15 +469,15 @@ KINDS: dict[str, Kind] = {
         api="run",
     ),
     "gcp:cloudrunv2/serviceIamMember:ServiceIamMember": _member(
-        lambda cloud, inputs: iam.run_service(
-            cloud.project, inputs.get("location") or cloud.region, last(inputs["name"])
+        lambda project, inputs: iam.run_service(
+            project.id, inputs.get("location") or project.region, last(inputs["name"])
         ),
         api="run",
     ),
     "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember": _member(
-        lambda cloud, inputs: iam.web_service(
-            inputs.get("project") or cloud.project,
-            inputs.get("location") or cloud.region,
+        lambda project, inputs: iam.web_service(
+            inputs.get("project") or project.id,
+            inputs.get("location") or project.region,
             last(inputs["cloudRunServiceName"]),
         ),
         api="iap",

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.request import getproxies
 
-from fake_google.cloud import Cloud, Container
+from fake_google.cloud import Cloud
 from fake_google.ports import free_port
+from fake_google.project import Container, Project
 from fake_google.state import SETTINGS, LocalError, Process, State
 from local import program
 
@@ -103,20 +104,22 @@ class Supervisor:
         config = {**DEFAULTS, **remembered, **options.config}
         entry = {**entry, "config": config}
         cloud = Cloud(
-            state=self._state,
-            project=config["gcp:project"],
-            region=config["gcp:region"],
-            container=Container(command=options.command, port=options.port),
-            say=self.say,
+            Project(
+                state=self._state,
+                id=config["gcp:project"],
+                region=config["gcp:region"],
+                container=Container(command=options.command, port=options.port),
+                say=self.say,
+            )
         )
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(signum, lambda *_: cloud.stopping.set())
+            signal.signal(signum, lambda *_: cloud.project.stopping.set())
         try:
             self.say("running __main__.py, making real what it declares")
             outputs = program.run(main=ROOT / "__main__.py", cloud=cloud, config=config)
             cloud.check_reachable()
             # Even with a load balancer, which doesn't run here.
-            [service] = cloud.services.values()
+            [service] = cloud.project.services.values()
             outputs["tracking_uri"] = service.address
             self._write_env(cloud, outputs, config)
             ready = took(installing=self._installing, starting=time.monotonic() - self._started)
@@ -124,8 +127,8 @@ class Supervisor:
             print(lines, flush=True)
             # Last, because `up` shows everything that is printed before this.
             self._state.save("supervisor.json", {**entry, "outputs": outputs, "ready": True})
-            ended = [service.ended for service in cloud.services.values()]
-            while not cloud.stopping.wait(0.5):
+            ended = [service.ended for service in cloud.project.services.values()]
+            while not cloud.project.stopping.wait(0.5):
                 if any(event.is_set() for event in ended):
                     log = self._state.path("log", "server.log")
                     raise LocalError(
@@ -134,11 +137,11 @@ class Supervisor:
                     )
         except Exception:
             # Don't report a boot that was interrupted as a failure.
-            if not cloud.stopping.is_set():
+            if not cloud.project.stopping.is_set():
                 raise
         finally:
             self.say("stopping")
-            cloud.close()
+            cloud.project.close()
             self.say("stopped; the data stays")
 
     def _write_env(
@@ -156,7 +159,7 @@ class Supervisor:
             environment[name] = ",".join(filter(None, ["127.0.0.1", others]))
         lines = []
         if config.get("mlflow-gcp:artifacts") == "direct":
-            environment |= cloud.client_environment()
+            environment |= cloud.project.client_environment()
             lines.append("unset GOOGLE_APPLICATION_CREDENTIALS STORAGE_EMULATOR_HOST")
         lines += [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
         self._state.write("env", "\n".join([*lines, ""]))

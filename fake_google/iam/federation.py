@@ -8,14 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from fake_google.errors import NotFound, Refused
 from fake_google.iam import cel
-from fake_google.resource_type import PROJECT_NUMBER, Inputs, Outputs
-
-if TYPE_CHECKING:
-    from fake_google.cloud import Cloud
+from fake_google.project import PROJECT_NUMBER, Inputs, Outputs, Project
 
 POOL = "gcp:iam/workloadIdentityPool:WorkloadIdentityPool"
 _ID = re.compile(r"(?!gcp-)[a-z0-9-]{4,32}")
@@ -23,32 +19,32 @@ _TARGET = re.compile(r"google\.(subject|groups)|attribute\.[a-z0-9_]{1,100}")
 CONDITION_MAX, MAPPING_MAX, SUBJECT_MAX = 4096, 2048, 127
 
 
-def pool_name(_cloud: Cloud, inputs: Inputs) -> str:
+def pool_name(_project: Project, inputs: Inputs) -> str:
     pool = inputs["workloadIdentityPoolId"]
     return f"projects/{PROJECT_NUMBER}/locations/global/workloadIdentityPools/{pool}"
 
 
-def provider_name(cloud: Cloud, inputs: Inputs) -> str:
-    return f"{pool_name(cloud, inputs)}/providers/{inputs['workloadIdentityPoolProviderId']}"
+def provider_name(project: Project, inputs: Inputs) -> str:
+    return f"{pool_name(project, inputs)}/providers/{inputs['workloadIdentityPoolProviderId']}"
 
 
-def make_pool(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    name = pool_name(cloud, inputs)
+def make_pool(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    name = pool_name(project, inputs)
     _check_id(inputs["workloadIdentityPoolId"])
     # A month: https://cloud.google.com/iam/docs/manage-workload-identity-pools-providers
-    if name in cloud.retired:
+    if name in project.retired:
         raise Refused(f"Error 409: Requested entity already exists: {name} is soft-deleted.")
     return name, {"name": name, "state": "ACTIVE"}
 
 
-def delete_pool(cloud: Cloud, _olds: Inputs, inputs: Inputs) -> None:
-    cloud.retired.add(pool_name(cloud, inputs))
+def delete_pool(project: Project, _olds: Inputs, inputs: Inputs) -> None:
+    project.retired.add(pool_name(project, inputs))
 
 
-def make_provider(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+def make_provider(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     _check_id(inputs["workloadIdentityPoolProviderId"])
-    pool = pool_name(cloud, inputs)
-    if not cloud.read(POOL, pool):
+    pool = pool_name(project, inputs)
+    if not project.read(POOL, pool):
         raise NotFound(f"Error 404: Requested entity was not found: {pool}.")
     # GitHub issues tokens to everyone's workflows, so Google requires a condition.
     if "github" in inputs["oidc"]["issuerUri"] and not inputs.get("attributeCondition"):
@@ -58,7 +54,7 @@ def make_provider(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
     if "google.subject" not in inputs["attributeMapping"]:
         raise Refused("Error 400: google.subject must be mapped.")
     _check_expressions(inputs)
-    name = provider_name(cloud, inputs)
+    name = provider_name(project, inputs)
     return name, {"name": name, "state": "ACTIVE"}
 
 

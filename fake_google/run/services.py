@@ -6,103 +6,100 @@ https://cloud.google.com/run/docs/reference/rest/v2/projects.locations.services
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 from fake_google.errors import BootRefused, NotFound, Refused, Unsupported
 from fake_google.iam import policy as iam
 from fake_google.kms import check_key
 from fake_google.network import check_ways, ways
-from fake_google.resource_type import PROJECT_NUMBER, Inputs, Outputs, last
+from fake_google.project import PROJECT_NUMBER, Inputs, Outputs, Project
+from fake_google.resource_type import last
 from fake_google.run.container import BootFailed, Probe, Service, base_environment
 from fake_google.sql.instances import instance_of
 from infra.facts.connection_name import ConnectionName
 from infra.facts.regions import REGIONS
 
-if TYPE_CHECKING:
-    from fake_google.cloud import Cloud
+
+def name_of(project: Project, inputs: Inputs) -> str:
+    location = inputs.get("location") or project.region
+    return f"projects/{project.id}/locations/{location}/services/{inputs['name']}"
 
 
-def name_of(cloud: Cloud, inputs: Inputs) -> str:
-    location = inputs.get("location") or cloud.region
-    return f"projects/{cloud.project}/locations/{location}/services/{inputs['name']}"
-
-
-def make_service(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+def make_service(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     name, template = inputs["name"], inputs["template"]
     container = template["containers"][0]
     email = template.get("serviceAccount") or ""
-    if email not in cloud.keys:
+    if email not in project.keys:
         raise NotFound(
             "Error 403: Permission 'iam.serviceaccounts.actAs' denied on service account "
             f"{email!r} (or it may not exist)."
         )
-    location = inputs.get("location") or cloud.region
+    location = inputs.get("location") or project.region
     if location not in REGIONS:
         raise Refused(f"Error 400: Location {location} is not found or access is unauthorized.")
-    check_key(cloud, template.get("encryptionKey"), api="run", location=location)
-    check_ways(cloud, inputs, location=location)
-    if cloud.container is None:
-        digest = hashlib.sha256(name_of(cloud, inputs).encode()).hexdigest()[:10]
+    check_key(project, template.get("encryptionKey"), api="run", location=location)
+    check_ways(project, inputs, location=location)
+    if project.container is None:
+        digest = hashlib.sha256(name_of(project, inputs).encode()).hexdigest()[:10]
         uri = f"https://{name}-{digest}-uc.a.run.app"
-        refusals = [*_unreadable(cloud, container, email)]
-        refusals += [said for said, _ in _connections(cloud, template, container, email) if said]
+        refusals = [*_unreadable(project, container, email)]
+        refusals += [said for said, _ in _connections(project, template, container, email) if said]
         if refusals:
             why = "\n".join(["Error waiting to create Service:", *refusals])
-            raise BootRefused(why, name_of(cloud, inputs), {"uri": uri})
-        return name_of(cloud, inputs), {"uri": uri}
-    if running := cloud.services.pop(name, None):
+            raise BootRefused(why, name_of(project, inputs), {"uri": uri})
+        return name_of(project, inputs), {"uri": uri}
+    if running := project.services.pop(name, None):
         running.stop()
-    home = cloud.state.directory("home")
+    home = project.state.directory("home")
     environment = {
         **base_environment(home),
         **_declared_environment(container),
-        "PORT": str(cloud.container.port),
+        "PORT": str(project.container.port),
         "BIND_ADDRESS": "127.0.0.1",
         # Grants take effect at once here.
         "BOOT_PATIENCE": "10",
         "K_SERVICE": name,
         "K_REVISION": f"{name}-00001-local",
         "K_CONFIGURATION": name,
-        **cloud.metadata_environment(email),
-        "STORAGE_EMULATOR_HOST": cloud.storage_endpoint,
-        "SECRET_MANAGER_ENDPOINT": cloud.secret_manager_endpoint,
-        "IAM_CREDENTIALS_ENDPOINT": cloud.iam_credentials_endpoint,
-        "CLOUDSQL_ROOT": str(cloud.cloudsql_root()),
+        **project.metadata_environment(email),
+        "STORAGE_EMULATOR_HOST": project.storage_endpoint,
+        "SECRET_MANAGER_ENDPOINT": project.secret_manager_endpoint,
+        "IAM_CREDENTIALS_ENDPOINT": project.iam_credentials_endpoint,
+        "CLOUDSQL_ROOT": str(project.cloudsql_root()),
     }
     # The service must accept its own address, which isn't a name under run.app here.
     if hosts := environment.get("MLFLOW_SERVER_ALLOWED_HOSTS"):
         environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = f"{hosts},127.0.0.1,localhost"
-    _mount_sockets(cloud, template, container, email)
+    _mount_sockets(project, template, container, email)
     service = Service(
-        state=cloud.state,
+        state=project.state,
         name=f"server {name}",
-        command=cloud.container.command,
+        command=project.container.command,
         environment=environment,
-        port=cloud.container.port,
+        port=project.container.port,
         startup=Probe.declared(container.get("startupProbe")),
         liveness=Probe.declared(container.get("livenessProbe")),
-        say=lambda line: cloud.say(f"server   {line}"),
-        stopping=cloud.stopping,
+        say=lambda line: project.say(f"server   {line}"),
+        stopping=project.stopping,
     )
     limits = (container.get("resources") or {}).get("limits") or {}
     declared = ", ".join(f"{name} {limits[name]}" for name in sorted(limits))
-    cloud.say(f"starting the server, without the declared limits ({declared})")
-    cloud.services[name] = service
+    project.say(f"starting the server, without the declared limits ({declared})")
+    project.services[name] = service
     outputs = {"uri": service.address}
     try:
         service.start()
     except BootFailed as failed:
-        raise BootRefused(str(failed), name_of(cloud, inputs), outputs) from None
-    return name_of(cloud, inputs), outputs
+        raise BootRefused(str(failed), name_of(project, inputs), outputs) from None
+    return name_of(project, inputs), outputs
 
 
-def delete_service(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
+def delete_service(project: Project, olds: Inputs, inputs: Inputs) -> None:
     if olds.get("deletionProtection") is not False:
         raise Refused(
             "cannot destroy service without setting deletion_protection=false and running "
             "`pulumi up`"
         )
-    if running := cloud.services.pop(inputs["name"], None):
+    if running := project.services.pop(inputs["name"], None):
         running.stop()
 
 
@@ -113,16 +110,16 @@ _LET_IN = {
 }
 
 
-def callers(cloud: Cloud, inputs: Inputs) -> list[str]:
+def callers(project: Project, inputs: Inputs) -> list[str]:
     """Returns the callers that reach the server, which then asks for the password."""
-    location = inputs.get("location") or cloud.region
-    service = iam.run_service(cloud.project, location, inputs["name"])
-    invokers = cloud.policy.holders("run.routes.invoke", service)
+    location = inputs.get("location") or project.region
+    service = iam.run_service(project.id, location, inputs["name"])
+    invokers = project.policy.holders("run.routes.invoke", service)
     if inputs.get("iapEnabled"):
         # https://cloud.google.com/run/docs/securing/identity-aware-proxy-cloud-run
         agent = f"serviceAccount:service-{PROJECT_NUMBER}@gcp-sa-iap.iam.gserviceaccount.com"
         web = iam.web_service(PROJECT_NUMBER, location, inputs["name"])
-        users = cloud.policy.holders("iap.webServiceVersions.accessViaIAP", web)
+        users = project.policy.holders("iap.webServiceVersions.accessViaIAP", web)
         return users if {agent, iam.EVERYONE} & {*invokers} else []
     if inputs.get("invokerIamDisabled") or iam.EVERYONE in invokers:
         return [_LET_IN.get(inputs.get("ingress") or "", iam.EVERYONE)]
@@ -138,7 +135,7 @@ def _declared_environment(container: Inputs) -> dict[str, str]:
     return environment
 
 
-def _unreadable(cloud: Cloud, container: Inputs, email: str) -> list[str]:
+def _unreadable(project: Project, container: Inputs, email: str) -> list[str]:
     """Returns the secrets that would make the server's boot fail, if no server is started."""
     said = []
     for key, reference in _declared_environment(container).items():
@@ -146,15 +143,15 @@ def _unreadable(cloud: Cloud, container: Inputs, email: str) -> list[str]:
             continue
         secret_id, _, version = reference.partition("/versions/")
         permission = "secretmanager.versions.access"
-        if not cloud.policy.allowed(email, permission, iam.secret(cloud.project, secret_id)):
+        if not project.policy.allowed(email, permission, iam.secret(project.id, secret_id)):
             said.append(f"Permission '{permission}' denied for {key} {reference}.")
-        elif (cloud.secrets.versions(secret_id) or {}).get(version, {}).get("state") != "ENABLED":
+        elif (project.secrets.versions(secret_id) or {}).get(version, {}).get("state") != "ENABLED":
             said.append(f"Secret Version [{reference}] of {key} is not there or not enabled.")
     return said
 
 
 def _connections(
-    cloud: Cloud, template: Inputs, container: Inputs, email: str
+    project: Project, template: Inputs, container: Inputs, email: str
 ) -> list[tuple[str, ConnectionName]]:
     """Returns, for each instance to connect to, why Cloud Run's connector can't, and its name.
 
@@ -172,15 +169,15 @@ def _connections(
         for connection_name in map(ConnectionName.parse, volume["cloudSqlInstance"]["instances"]):
             instance = connection_name.instance
             permission = "cloudsql.instances.connect"
-            resource = iam.sql_instance(cloud.project, instance)
+            resource = iam.sql_instance(project.id, instance)
             refusal = ""
-            if not _reaches(cloud, template, instance):
+            if not _reaches(project, template, instance):
                 refusal = (
                     "Cloud SQL connection failed: dial tcp: i/o timeout (the instance "
                     f"{instance} has a private address only, in a network that this service does "
                     "not send into: template.vpcAccess)"
                 )
-            elif not cloud.policy.allowed(email, permission, resource):
+            elif not project.policy.allowed(email, permission, resource):
                 refusal = (
                     "Cloud SQL connection failed: boss::NOT_AUTHORIZED: Not authorized to "
                     f"access resource. Possibly missing permission {permission} on resource "
@@ -190,9 +187,9 @@ def _connections(
     return found
 
 
-def _reaches(cloud: Cloud, template: Inputs, instance: str) -> bool:
+def _reaches(project: Project, template: Inputs, instance: str) -> bool:
     """Returns whether the connector reaches an instance; it prefers the public address."""
-    live = cloud.read("gcp:sql/databaseInstance:DatabaseInstance", instance)
+    live = project.read("gcp:sql/databaseInstance:DatabaseInstance", instance)
     settings = live.inputs.get("settings") or {} if live else {}
     configuration = settings.get("ipConfiguration") or {}
     if configuration.get("ipv4Enabled") is not False:
@@ -201,18 +198,18 @@ def _reaches(cloud: Cloud, template: Inputs, instance: str) -> bool:
     return private in {last(network) for network, _ in ways({"template": template})}
 
 
-def _mount_sockets(cloud: Cloud, template: Inputs, container: Inputs, email: str) -> None:
+def _mount_sockets(project: Project, template: Inputs, container: Inputs, email: str) -> None:
     """Creates the connector's socket for each instance that the account may connect to."""
-    root = cloud.cloudsql_root()
+    root = project.cloudsql_root()
     root.mkdir(exist_ok=True, mode=0o700)
     for stale in root.iterdir():
         (stale / ".s.PGSQL.5432").unlink(missing_ok=True)
-    for refusal, connection_name in _connections(cloud, template, container, email):
+    for refusal, connection_name in _connections(project, template, container, email):
         if refusal:
-            cloud.say(f"error    {refusal}")
+            project.say(f"error    {refusal}")
             continue
         link = root / str(connection_name) / ".s.PGSQL.5432"
         if len(str(link).encode()) > 103:
             raise Unsupported(f"{link} is too long for the path of a Unix socket.")
         link.parent.mkdir(exist_ok=True)
-        link.symlink_to(instance_of(cloud, connection_name.instance).socket())
+        link.symlink_to(instance_of(project, connection_name.instance).socket())

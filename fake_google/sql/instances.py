@@ -6,26 +6,24 @@ https://cloud.google.com/sql/docs/postgres/admin-api/rest/v1
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fake_google.errors import NotFound, Refused
 from fake_google.kms import check_key
 from fake_google.network import check_peered
-from fake_google.resource_type import Inputs, Outputs, last
+from fake_google.project import Inputs, Outputs, Project
+from fake_google.resource_type import last
 from fake_google.sql.postgres import InstanceSettings, Postgres, RecordedInstance
 from infra.facts import tiers
 from infra.facts.connection_name import ConnectionName
 from infra.facts.regions import REGIONS
 
-if TYPE_CHECKING:
-    from fake_google.cloud import Cloud
 
-
-def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+def make_instance(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     instance = inputs["name"]
     declared = inputs.get("settings") or {}
     network = declared.get("ipConfiguration") or {}
-    region = inputs.get("region") or cloud.region
+    region = inputs.get("region") or project.region
     if region not in REGIONS:
         raise Refused(f"Error 400: Invalid request: Invalid value for region: {region}.")
     private = network.get("privateNetwork")
@@ -35,10 +33,10 @@ def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
             "connectivity must be enabled."
         )
     if private:
-        check_peered(cloud, private, instance)
-    check_key(cloud, inputs.get("encryptionKeyName"), api="sqladmin", location=region)
+        check_peered(project, private, instance)
+    check_key(project, inputs.get("encryptionKeyName"), api="sqladmin", location=region)
     settings = InstanceSettings(
-        connection_name=ConnectionName(project=cloud.project, region=region, instance=instance),
+        connection_name=ConnectionName(project=project.id, region=region, instance=instance),
         major=int(last(inputs["databaseVersion"].replace("_", "/"))),
         tier=declared["tier"],
         ssl_mode=network.get("sslMode") or InstanceSettings.ssl_mode,
@@ -49,11 +47,11 @@ def make_instance(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Output
         flags=tuple((flag["name"], flag["value"]) for flag in declared.get("databaseFlags") or ()),
     )
     _check_tier(settings, declared.get("edition"))
-    found = cloud.databases.get(instance)
+    found = project.databases.get(instance)
     if found is None:
-        made = Postgres if cloud.container else RecordedInstance
-        cloud.databases[instance] = made(state=cloud.state, settings=settings, say=cloud.say)
-        cloud.databases[instance].start()
+        made = Postgres if project.container else RecordedInstance
+        project.databases[instance] = made(state=project.state, settings=settings, say=project.say)
+        project.databases[instance].start()
     elif settings != found.settings:
         if settings.major < found.settings.major:
             raise Refused("Error 400: Invalid request: Database version downgrade is not allowed.")
@@ -106,7 +104,7 @@ def leaves_network(old: Inputs, new: Inputs) -> frozenset[str]:
     return frozenset({"settings"} if network(old) and not network(new) else ())
 
 
-def delete_instance(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
+def delete_instance(project: Project, olds: Inputs, inputs: Inputs) -> None:
     if olds.get("deletionProtection") is not False:
         raise Refused(
             "Error, failed to delete instance because deletion_protection is set to true. Set it "
@@ -117,35 +115,35 @@ def delete_instance(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
             "Error, failed to delete instance: googleapi: Error 400: The instance is protected. "
             "Please disable the deletion protection and try again."
         )
-    cloud.databases.pop(inputs["name"]).delete()
+    project.databases.pop(inputs["name"]).delete()
 
 
-def instance_of(cloud: Cloud, instance: str) -> Postgres | RecordedInstance:
-    database = cloud.databases.get(instance)
+def instance_of(project: Project, instance: str) -> Postgres | RecordedInstance:
+    database = project.databases.get(instance)
     if database is None:
         raise NotFound(f"Error 404: The Cloud SQL instance {instance!r} does not exist.")
     return database
 
 
-def name_of(what: str) -> Callable[[Cloud, Inputs], str]:
-    def taken(cloud: Cloud, inputs: Inputs) -> str:
-        return f"projects/{cloud.project}/instances/{inputs['instance']}/{what}/{inputs['name']}"
+def name_of(what: str) -> Callable[[Project, Inputs], str]:
+    def taken(project: Project, inputs: Inputs) -> str:
+        return f"projects/{project.id}/instances/{inputs['instance']}/{what}/{inputs['name']}"
 
     return taken
 
 
-def make_database(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    instance_of(cloud, inputs["instance"]).create_database(inputs["name"])
-    return name_of("databases")(cloud, inputs), {}
+def make_database(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    instance_of(project, inputs["instance"]).create_database(inputs["name"])
+    return name_of("databases")(project, inputs), {}
 
 
-def delete_database(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
+def delete_database(project: Project, olds: Inputs, inputs: Inputs) -> None:
     if olds.get("deletionPolicy") != "ABANDON":
-        instance_of(cloud, inputs["instance"]).drop_database(inputs["name"])
+        instance_of(project, inputs["instance"]).drop_database(inputs["name"])
 
 
-def make_user(cloud: Cloud, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    instance_of(cloud, inputs["instance"]).create_user(inputs["name"], inputs["password"])
+def make_user(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
+    instance_of(project, inputs["instance"]).create_user(inputs["name"], inputs["password"])
     return f"{inputs['name']}//{inputs['instance']}", {}
 
 
@@ -155,6 +153,6 @@ def imported_user(given: str) -> str:
     return f"{name}//{instance}"
 
 
-def delete_user(cloud: Cloud, olds: Inputs, inputs: Inputs) -> None:
+def delete_user(project: Project, olds: Inputs, inputs: Inputs) -> None:
     if olds.get("deletionPolicy") != "ABANDON":
-        instance_of(cloud, inputs["instance"]).drop_user(inputs["name"])
+        instance_of(project, inputs["instance"]).drop_user(inputs["name"])

@@ -11,8 +11,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fake_google.cloud import Cloud, Container
+from fake_google.cloud import Cloud
 from fake_google.ports import free_port
+from fake_google.project import Container, Project
 from fake_google.state import State
 from local import program
 from local.supervise import DEFAULTS
@@ -27,13 +28,17 @@ class Rollout:
         self.stack = Stack(state.root)
         self._folder, self._ended = folder, ended
         self.cloud = Cloud(
-            state=state,
-            project=DEFAULTS["gcp:project"],
-            region=DEFAULTS["gcp:region"],
-            container=Container(command=[str(SERVER), "-m", "tracking_server"], port=free_port()),
-            say=lambda line: None,
+            Project(
+                state=state,
+                id=DEFAULTS["gcp:project"],
+                region=DEFAULTS["gcp:region"],
+                container=Container(
+                    command=[str(SERVER), "-m", "tracking_server"], port=free_port()
+                ),
+                say=lambda line: None,
+            )
         )
-        ended.callback(self.cloud.close)
+        ended.callback(self.cloud.project.close)
         self._config: dict[str, str] = {}
         self.outputs: dict[str, str] = {}
         self.revisions: list[dict[str, str]] = []

@@ -38,7 +38,7 @@ class Archive:
     """A backup of the whole instance, and every change since."""
 
     def __init__(self, rollout: Rollout) -> None:
-        [self._postgres] = rollout.cloud.databases.values()
+        [self._postgres] = rollout.cloud.project.databases.values()
         assert isinstance(self._postgres, Postgres)
         self._stack = rollout.stack
         with administrator(self._stack) as connection:
@@ -173,18 +173,18 @@ for name in ("overwritten.txt", "deleted.txt"):
 
 @pytest.mark.parametrize("kept", ["noncurrent", "soft"])
 def test_artifacts_come_back_from_older_versions(rollout: Rollout, kept: str) -> None:
-    operator = f"operator@{rollout.cloud.project}.iam.gserviceaccount.com"
+    operator = f"operator@{rollout.cloud.project.id}.iam.gserviceaccount.com"
     bucket = rollout.outputs["artifact_bucket"]
     member, admin = f"serviceAccount:{operator}", "roles/storage.admin"
-    rollout.cloud.grant(member, admin, policy.bucket(bucket), None)
+    rollout.cloud.project.grant(member, admin, policy.bucket(bucket), None)
     client = {
         **rollout.credentials(),
         "MLFLOW_TRACKING_URI": rollout.outputs["tracking_uri"],
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     storage = {
-        "API_ENDPOINT_OVERRIDE": rollout.cloud.storage_endpoint,
-        **rollout.cloud.metadata_environment(operator),
+        "API_ENDPOINT_OVERRIDE": rollout.cloud.project.storage_endpoint,
+        **rollout.cloud.project.metadata_environment(operator),
     }
 
     def run(script: str, *arguments: str, **environment: str) -> list[str]:

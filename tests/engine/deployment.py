@@ -18,10 +18,10 @@ from typing import Any
 import yaml
 
 from fake_google import provider
-from fake_google.cloud import Cloud, Container
+from fake_google.cloud import Cloud
 from fake_google.errors import Refused
 from fake_google.iam.policy import Grant, Resource
-from fake_google.resource_type import Inputs, Outputs
+from fake_google.project import Container, Inputs, Outputs, Project
 from fake_google.state import State
 from tests.engine import language
 from tests.engine.engine import Engine
@@ -37,15 +37,34 @@ VERSION = "gcp:secretmanager/secretVersion:SecretVersion"
 PASSWORD = "random:index/randomPassword:RandomPassword"
 
 
-class TroubledCloud(Cloud):
-    """A project where calls can be made to fail, or to hang, from outside."""
+class SlowProject(Project):
+    """A project where a role's new grants have no effect at first, as Google's may not."""
+
+    unseen = ""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.faults: dict[str, str] = {}
-        # A type whose creation hangs, and a role whose grants Google does not see yet.
-        self.held, self.unseen = "", ""
         self._unseen: list[Grant] = []
+
+    def grant(self, member: str, role: str, resource: Resource | None, condition: Any) -> None:
+        super().grant(member, role, resource, condition)
+        if role == self.unseen:
+            self._unseen.append(self.policy.grants.pop())
+
+    def seen(self) -> None:
+        self.policy.grants += self._unseen
+
+
+class TroubledCloud(Cloud):
+    """A project where calls can be made to fail, or to hang, from outside."""
+
+    project: SlowProject
+
+    def __init__(self, project: SlowProject) -> None:
+        super().__init__(project)
+        self.faults: dict[str, str] = {}
+        # A type whose creation hangs.
+        self.held = ""
         self.reached, self.released = threading.Event(), threading.Event()
         # What is secret of what it gave out.
         self.given: list[str] = []
@@ -64,25 +83,17 @@ class TroubledCloud(Cloud):
             self.given.append(outputs["result"])
         return made, outputs
 
-    def grant(self, member: str, role: str, resource: Resource | None, condition: Any) -> None:
-        super().grant(member, role, resource, condition)
-        if role == self.unseen:
-            self._unseen.append(self.policy.grants.pop())
-
-    def seen(self) -> None:
-        self.policy.grants += self._unseen
-
     def invoke(self, function: str, arguments: Inputs) -> Outputs:
         answer = super().invoke(function, arguments)
         self.given += [answer["accessToken"]] if "accessToken" in answer else []
         return answer
 
     def counts(self) -> dict[str, int]:
-        tokens = [token for token, _ in self.live]
+        tokens = [token for token, _ in self.project.live]
         return {token: tokens.count(token) for token in sorted(set(tokens))}
 
     def one(self, token: str) -> Inputs:
-        [inputs] = self._all(token)
+        [inputs] = self.project.all(token)
         return inputs
 
 
@@ -144,7 +155,7 @@ class Deployment:
             # The CLI ends before its garbage is worth collecting.
             "GOGC": "off",
             # Somebody listens, as a Docker daemon does; nothing is built.
-            "DOCKER_HOST": cloud.storage_endpoint.replace("http:", "tcp:"),
+            "DOCKER_HOST": cloud.project.storage_endpoint.replace("http:", "tcp:"),
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -227,7 +238,7 @@ def deployment(
     state = State(folder / "cloud")
     state.create()
     cloud = TroubledCloud(
-        state=state, project=PROJECT, region="us-central1", container=container, say=print
+        SlowProject(state=state, id=PROJECT, region="us-central1", container=container, say=print)
     )
     try:
         made = Deployment(folder, engine, cloud)
@@ -239,7 +250,7 @@ def deployment(
             made.environment["PULUMI_DEBUG_LANGUAGES"] = languages
             yield made
     finally:
-        cloud.close()
+        cloud.project.close()
         state.clean()
 
 

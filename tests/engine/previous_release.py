@@ -64,9 +64,9 @@ def restore(made: Deployment) -> None:
         name = resource["urn"].rpartition("::")[2]
         made.cloud.create(token, name, _plain(resource["inputs"]))
         # Some ids are chosen by Google.
-        *_, (key, live) = made.cloud.live.items()
-        del made.cloud.live[key]
-        made.cloud.live[token, resource["id"]] = live
+        *_, (key, live) = made.cloud.project.live.items()
+        del made.cloud.project.live[key]
+        made.cloud.project.live[token, resource["id"]] = live
         live.outputs |= _plain(resource["outputs"])
 
 

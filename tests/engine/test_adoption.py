@@ -35,9 +35,9 @@ def by_hand(fresh: Deployment) -> Deployment:
     for api in ("run", "sqladmin", "secretmanager", "storage"):
         cloud.create(API, api, {"service": f"{api}.googleapis.com"})
     cloud.create(BUCKET, "", {"name": "my-artifacts", "location": "US"})
-    file = cloud.store.files / "artifact"
+    file = cloud.project.store.files / "artifact"
     file.write_bytes(b"precious")
-    cloud.store.put({"bucket": "my-artifacts", "name": "1/model"}, [file])
+    cloud.project.store.put({"bucket": "my-artifacts", "name": "1/model"}, [file])
     settings = {"tier": "db-f1-micro", "edition": "ENTERPRISE"}
     instance = {"name": "my-instance", "databaseVersion": "POSTGRES_15", "settings": settings}
     cloud.create(INSTANCE, "", instance)
@@ -54,7 +54,9 @@ def test_a_deployment_made_by_hand_is_taken_over(by_hand: Deployment, tmp_path: 
     for secret_id, value in OLD.items():
         (tmp_path / secret_id).write_text(value)
     stand_in(tmp_path / "bin", "gcloud", GCLOUD.format(values=tmp_path, log=log))
-    kept = {key: live for key, live in cloud.live.items() if key[0] not in (USER, VERSION, API)}
+    kept = {
+        key: live for key, live in cloud.project.live.items() if key[0] not in (USER, VERSION, API)
+    }
     environment = {**by_hand.environment, "PULUMI_SKIP_CONFIRMATIONS": "true"}
     # Last is what other names take: tests/local/test_other_names.py.
     *blocks, _ = commands("docs/moving.md", "From a deployment made by hand")
@@ -65,12 +67,12 @@ def test_a_deployment_made_by_hand_is_taken_over(by_hand: Deployment, tmp_path: 
         ["gcloud", "run", "services", "delete"],
     ]
     # Nothing of it is made again; the user has another password.
-    assert [key for key, live in kept.items() if cloud.live.get(key) is not live] == []
+    assert [key for key, live in kept.items() if cloud.project.live.get(key) is not live] == []
     counts = cloud.counts()
     assert [counts[token] for token in (BUCKET, INSTANCE, DATABASE, USER)] == [1, 1, 1, 1]
     assert cloud.one(USER)["password"] != "old"
     for secret_id, value in OLD.items():
-        versions = cloud.secrets.versions(secret_id)
+        versions = cloud.project.secrets.versions(secret_id)
         assert versions is not None
         assert base64.b64decode(versions["1"]["data"]).decode() == value
         latest = base64.b64decode(versions[max(versions)]["data"]).decode()
@@ -80,5 +82,5 @@ def test_a_deployment_made_by_hand_is_taken_over(by_hand: Deployment, tmp_path: 
     by_hand.configure(deletionProtection=False)
     by_hand.up()
     by_hand.destroy()
-    assert cloud.store.get("my-artifacts", "1/model")
+    assert cloud.project.store.get("my-artifacts", "1/model")
     assert cloud.counts()[INSTANCE] == 1

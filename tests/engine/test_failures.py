@@ -52,14 +52,14 @@ def test_a_grant_that_is_not_seen_yet_stops_the_boot_until_there_is_a_new_revisi
 ) -> None:
     """The service exists by then: it is kept, and an `up` without a change doesn't boot it."""
     fresh.init()
-    fresh.cloud.unseen = "roles/secretmanager.secretAccessor"
+    fresh.cloud.project.unseen = "roles/secretmanager.secretAccessor"
     refused = fresh.up(fails=True)
     assert "Permission 'secretmanager.versions.access' denied" in refused.errors
     assert fresh.cloud.counts()[SERVICE] == 1
     assert f"update {SERVICE} server" in fresh.up().touched
     fresh.configure(requestTimeout="3599")
     assert "denied" in fresh.up(fails=True).errors
-    fresh.cloud.seen()
+    fresh.cloud.project.seen()
     fresh.configure(requestTimeout="3598")
     assert f"update {SERVICE} server" in fresh.up().touched
     assert fresh.cloud.counts() == EVERYTHING
@@ -69,7 +69,7 @@ def test_a_grant_that_is_not_seen_yet_stops_the_boot_until_there_is_a_new_revisi
 def test_the_service_waits_for_all_that_it_boots_with(deployed: Deployment) -> None:
     """What the boot above looks at is there by the first `up`; without it, it stops."""
     cloud = deployed.cloud
-    for key in [key for key in cloud.live if key[0] == MEMBER][:1]:
+    for key in [key for key in cloud.project.live if key[0] == MEMBER][:1]:
         cloud.delete(*key, olds={})
     deployed.configure(memory="2Gi")
     assert "denied" in deployed.up(fails=True).errors
@@ -82,7 +82,7 @@ def test_a_missing_docker_daemon_is_said_in_one_line(fresh: Deployment) -> None:
         assert "No Docker daemon answers at unix://" in refused.errors
         assert "pulumi config set builder cloud-build" in refused.errors
         assert "Traceback" not in refused.text
-    assert not fresh.cloud.live
+    assert not fresh.cloud.project.live
 
 
 # Random values are in the state alone.

@@ -30,7 +30,7 @@ OF_THE_SIGNER = (
 def test_preview_creates_nothing(fresh: Deployment) -> None:
     fresh.init()
     ahead = fresh.preview()
-    assert not fresh.cloud.live
+    assert not fresh.cloud.project.live
     assert f"create {SERVICE} server" in ahead.touched
     assert {step.partition(" ")[0] for step in ahead.touched} == {"create"}
     # And what it announces is what is done.
@@ -38,11 +38,11 @@ def test_preview_creates_nothing(fresh: Deployment) -> None:
 
 
 def test_a_second_up_changes_nothing(deployed: Deployment) -> None:
-    before = dict(deployed.cloud.live)
+    before = dict(deployed.cloud.project.live)
     assert deployed.up().touched == set()
     assert deployed.preview().touched == set()
     assert deployed.refresh().touched == set()
-    assert deployed.cloud.live == before
+    assert deployed.cloud.project.live == before
     # The registry token was another one each time, so nothing depends on it.
     assert len(set(deployed.cloud.given)) >= 3
 
@@ -51,13 +51,13 @@ def test_a_deleted_signer_comes_back_with_its_rights(deployed: Deployment) -> No
     """After a theft it is deleted by hand: what was signed as it is worth nothing then."""
     cloud = deployed.cloud
     everything = cloud.counts()
-    signer = f"mlflow-signer@{cloud.project}.iam.gserviceaccount.com"
-    signature = cloud.keys.sign(signer, b"signed before")
-    cloud.delete(ACCOUNT, f"projects/{cloud.project}/serviceAccounts/{signer}", {})
+    signer = f"mlflow-signer@{cloud.project.id}.iam.gserviceaccount.com"
+    signature = cloud.project.keys.sign(signer, b"signed before")
+    cloud.delete(ACCOUNT, f"projects/{cloud.project.id}/serviceAccounts/{signer}", {})
     assert kinds(deployed.refresh().touched) == {token: {"delete"} for token in OF_THE_SIGNER}
     assert kinds(deployed.up().touched) == {token: {"create"} for token in OF_THE_SIGNER}
     assert cloud.counts() == everything
-    assert not cloud.keys.verify(signer, b"signed before", signature)
+    assert not cloud.project.keys.verify(signer, b"signed before", signature)
 
 
 @pytest.mark.parametrize("builder", ["docker", "cloud-build"])
@@ -91,7 +91,7 @@ def test_a_rotated_secret_touches_its_version_and_the_service_only(deployed: Dep
         VERSION: {"create-replacement", "replace", "delete-replaced"},
         SERVICE: {"update"},
     }
-    versions = deployed.cloud.secrets.versions("mlflow_tracking_password")
+    versions = deployed.cloud.project.secrets.versions("mlflow_tracking_password")
     assert versions is not None
     # The revision to roll back to still reads its own.
     assert [base64.b64decode(versions[n]["data"]).decode() for n in "123"] == [
@@ -127,7 +127,7 @@ def test_the_production_stack_is_protected_and_goes_when_it_is_not(fresh: Deploy
     fresh.configure(deletionProtection=False)
     fresh.up()
     fresh.destroy()
-    assert not fresh.cloud.live
+    assert not fresh.cloud.project.live
 
 
 def test_what_is_wrong_is_said_without_a_traceback(fresh: Deployment) -> None:
@@ -135,29 +135,29 @@ def test_what_is_wrong_is_said_without_a_traceback(fresh: Deployment) -> None:
     refused = fresh.up(fails=True)
     assert "2 settings to correct, nothing was changed" in refused.errors
     assert "Traceback" not in refused.text
-    assert not fresh.cloud.live
+    assert not fresh.cloud.project.live
 
 
 def test_drift_is_found_and_mended(deployed: Deployment) -> None:
     cloud = deployed.cloud
-    [live] = [live for key, live in cloud.live.items() if key[0] == SERVICE]
+    [live] = [live for key, live in cloud.project.live.items() if key[0] == SERVICE]
     template = live.inputs["template"]
     [container] = template["containers"]
     changed = {**container, "resources": {"limits": {"cpu": "1", "memory": "4Gi"}}}
     live.inputs = {**live.inputs, "template": {**template, "containers": [changed]}}
     live.outputs = {**live.outputs, **live.inputs}
-    lost = next(key for key in cloud.live if key[0] == MEMBER)
+    lost = next(key for key in cloud.project.live if key[0] == MEMBER)
     cloud.delete(*lost, olds={})
     assert {SERVICE, MEMBER} == kinds(deployed.refresh().touched).keys()
     mended = deployed.up()
     assert kinds(mended.touched) == {SERVICE: {"update"}, MEMBER: {"create"}}
     assert cloud.one(SERVICE)["template"] == template
-    assert lost in cloud.live
+    assert lost in cloud.project.live
     assert deployed.up().touched == set()
 
 
 def test_a_disk_that_has_grown_is_no_drift(deployed: Deployment) -> None:
-    [live] = [live for key, live in deployed.cloud.live.items() if key[0] == INSTANCE]
+    [live] = [live for key, live in deployed.cloud.project.live.items() if key[0] == INSTANCE]
     live.inputs = {**live.inputs, "settings": {**live.inputs["settings"], "diskSize": 50}}
     live.outputs = {**live.outputs, **live.inputs}
     deployed.refresh()
@@ -177,7 +177,7 @@ def test_a_killed_engine_is_cancelled_and_resumed(fresh: Deployment) -> None:
     assert "pulumi cancel" in locked.errors + locked.text
     fresh.pulumi("cancel", "--yes", "--stack", "prod")
     fresh.up()
-    assert len(fresh.cloud.databases) == 1
+    assert len(fresh.cloud.project.databases) == 1
     assert fresh.up().touched == set()
 
 
@@ -191,11 +191,11 @@ def _settle(made: Deployment) -> None:
 
 
 def test_a_protected_stack_is_not_destroyed_and_loses_nothing(deployed: Deployment) -> None:
-    before = set(deployed.cloud.live)
+    before = set(deployed.cloud.project.live)
     refused = deployed.pulumi("destroy", "--yes", "--stack", "prod", fails=True)
     assert "cannot be deleted" in refused.text
     assert "`protect`" in refused.text
-    assert set(deployed.cloud.live) == before
+    assert set(deployed.cloud.project.live) == before
     # Google's own switches still hold when Pulumi's is taken off by hand.
     deployed.pulumi("state", "unprotect", "--all", "--yes")
     refused = deployed.destroy(fails=True)
@@ -206,21 +206,21 @@ def test_a_protected_stack_is_not_destroyed_and_loses_nothing(deployed: Deployme
         kinds(deployed.up().touched).items() >= {INSTANCE: {"update"}, SERVICE: {"update"}}.items()
     )
     deployed.destroy()
-    assert not deployed.cloud.live
+    assert not deployed.cloud.project.live
 
 
 def test_a_bucket_with_artifacts_is_kept(fresh: Deployment) -> None:
     fresh.init(deletionProtection=False)
     fresh.up()
     bucket = fresh.output("artifact_bucket")
-    file = fresh.cloud.store.files / "artifact"
+    file = fresh.cloud.project.store.files / "artifact"
     file.write_bytes(b"precious")
-    fresh.cloud.store.put({"bucket": bucket, "name": "1/model"}, [file])
+    fresh.cloud.project.store.put({"bucket": bucket, "name": "1/model"}, [file])
     # Neither a move nor the end of the stack takes it.
     fresh.configure(bucketLocation="EU")
     assert "force_destroy" in fresh.up(fails=True).errors
     assert "force_destroy" in fresh.destroy(fails=True).errors
-    assert fresh.cloud.store.get(bucket, "1/model")
+    assert fresh.cloud.project.store.get(bucket, "1/model")
 
 
 def test_the_dev_stack_leaves_nothing(fresh: Deployment) -> None:
@@ -233,35 +233,35 @@ def test_the_dev_stack_leaves_nothing(fresh: Deployment) -> None:
     )
     fresh.up("dev")
     fresh.destroy("dev")
-    assert not fresh.cloud.live
-    assert not fresh.cloud.databases
+    assert not fresh.cloud.project.live
+    assert not fresh.cloud.project.databases
     # It can be made again: the identity pool and the roles get other names, as theirs stay taken.
     fresh.up("dev")
 
 
 def test_two_stacks_live_side_by_side(deployed: Deployment) -> None:
-    before = dict(deployed.cloud.live)
+    before = dict(deployed.cloud.project.live)
     deployed.init("second", name="second", deletionProtection=False)
     deployed.up("second")
     uris = {deployed.output("tracking_uri", stack) for stack in ("prod", "second")}
     assert len(uris) == 2
-    assert deployed.cloud.live.keys() > before.keys()
+    assert deployed.cloud.project.live.keys() > before.keys()
     assert deployed.up().touched == deployed.up("second").touched == set()
     deployed.destroy("second")
     # The APIs that both use stay on.
-    assert "run.googleapis.com" in deployed.cloud.enabled
-    assert {key for key in before if key[0] != API} <= deployed.cloud.live.keys()
+    assert "run.googleapis.com" in deployed.cloud.project.enabled
+    assert {key for key in before if key[0] != API} <= deployed.cloud.project.live.keys()
     assert deployed.up().touched == set()
 
 
 def test_a_stack_of_the_same_name_is_refused_before_it_takes_anything(
     deployed: Deployment,
 ) -> None:
-    before = {key: live for key, live in deployed.cloud.live.items() if key[0] != API}
+    before = {key: live for key, live in deployed.cloud.project.live.items() if key[0] != API}
     deployed.init("second")
     refused = deployed.up("second", fails=True)
     assert "already exists" in refused.errors
-    assert all(deployed.cloud.live[key] is live for key, live in before.items())
+    assert all(deployed.cloud.project.live[key] is live for key, live in before.items())
     assert deployed.up().touched == set()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fake_google.resource_type import Inputs
+from fake_google.project import Inputs
 from tests.engine.deployment import (
     PROJECT,
     ROOT,
@@ -89,7 +89,7 @@ def test_a_load_balancer_comes_and_goes_and_is_changed_in_place(deployed: Deploy
 def inhabited(fresh: Deployment) -> Deployment:
     """A project where somebody else made all that can be brought."""
     apis = ("compute", "secretmanager", "servicenetworking", "sqladmin", "storage")
-    fresh.cloud.enabled |= {f"{api}.googleapis.com" for api in apis}
+    fresh.cloud.project.enabled |= {f"{api}.googleapis.com" for api in apis}
     for kind, inputs in THERE:
         fresh.cloud.create(f"gcp:{kind}", "there", inputs)
     fresh.init(
@@ -104,11 +104,13 @@ def inhabited(fresh: Deployment) -> Deployment:
 
 
 def of(deployment: Deployment, token: str) -> list[Inputs]:
-    return [live.inputs for (other, _), live in deployment.cloud.live.items() if other == token]
+    return [
+        live.inputs for (other, _), live in deployment.cloud.project.live.items() if other == token
+    ]
 
 
 def test_what_was_there_before_is_used_and_left(inhabited: Deployment) -> None:
-    before = dict(inhabited.cloud.live)
+    before = dict(inhabited.cloud.project.live)
     inhabited.up()
     assert inhabited.up().touched == set()
     assert [made["name"] for made in of(inhabited, DATABASE)] == ["mlflow"]
@@ -120,9 +122,9 @@ def test_what_was_there_before_is_used_and_left(inhabited: Deployment) -> None:
     inhabited.up()
     assert {made["name"] for made in of(inhabited, USER)} == {"mlflow", "mlflow-alternate"}
     inhabited.destroy()
-    assert inhabited.cloud.live == before
-    assert inhabited.cloud.databases.keys() == {"shared"}
-    assert inhabited.cloud.store.bucket("archive")
+    assert inhabited.cloud.project.live == before
+    assert inhabited.cloud.project.databases.keys() == {"shared"}
+    assert inhabited.cloud.project.store.bucket("archive")
 
 
 @pytest.fixture
@@ -146,5 +148,5 @@ def test_two_teams_in_another_program(teams: Deployment) -> None:
     teams.up()
     assert teams.up().touched == set()
     uris = {teams.output(f"{team}_tracking_uri") for team in ("research", "forecast")}
-    assert len(uris) == len(teams.cloud.databases) == 2
+    assert len(uris) == len(teams.cloud.project.databases) == 2
     assert teams.output("forecast_tracking_password") == "a phrase that nobody guesses"

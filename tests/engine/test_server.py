@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from fake_google.cloud import Container
 from fake_google.ports import free_port
+from fake_google.project import Container
 from fake_google.sql.postgres import Postgres
 from tests.engine.deployment import ROOT, Deployment, deployment
 from tests.engine.engine import Engine
@@ -64,7 +64,7 @@ def test_the_output_is_the_address_of_a_server_and_destroy_leaves_nothing(
         run = started["run"]["info"]["run_id"]
         artifact = f"/api/2.0/mlflow-artifacts/artifacts/{experiment}/{run}/artifacts/model.bin"
         assert call(made, artifact, b"weights")[0] == 200
-        [stored] = made.cloud.store.below(
+        [stored] = made.cloud.project.store.below(
             made.output("artifact_bucket", "dev"), after="", prefix=""
         )
         assert stored.attributes["name"].endswith("model.bin")
@@ -75,14 +75,14 @@ def test_the_output_is_the_address_of_a_server_and_destroy_leaves_nothing(
         assert call(made, artifact) == (200, b"weights")
         assert made.up("dev").touched == set()
 
-        [database] = made.cloud.databases.values()
+        [database] = made.cloud.project.databases.values()
         assert isinstance(database, Postgres)
         made.destroy("dev")
-        assert not made.cloud.live
-        assert not made.cloud.databases
-        assert not made.cloud.services
+        assert not made.cloud.project.live
+        assert not made.cloud.project.databases
+        assert not made.cloud.project.services
         assert not list((tmp_path / "cloud" / "postgres").iterdir())
-        assert not list(made.cloud.store.files.iterdir())
+        assert not list(made.cloud.project.store.files.iterdir())
         for gone in (database.port, container.port):
             with pytest.raises(OSError):
                 _DIRECT.open(f"http://127.0.0.1:{gone}/health", timeout=5)

@@ -276,13 +276,13 @@ def test_a_database_in_a_network(fresh: Deployment) -> None:
 
 def test_settings_are_changed_in_place_for_good(deployed: Deployment) -> None:
     """Many at once, and the data is where it was."""
-    bucket, [instance] = deployed.output("artifact_bucket"), deployed.cloud.databases
+    bucket, [instance] = deployed.output("artifact_bucket"), deployed.cloud.project.databases
     # What goes with the others: publicThrough is refused beside access internal.
     alone = {"image", "databaseConnections", "access"}
     changed = {key: TABLE[key][0] for key in TABLE.keys() - alone}
     deployed.configure("prod", **changed)
     deployed.up()
     assert deployed.output("artifact_bucket") == bucket
-    assert deployed.cloud.databases.keys() == {instance}
-    assert deployed.cloud.databases[instance].settings.major == 18
+    assert deployed.cloud.project.databases.keys() == {instance}
+    assert deployed.cloud.project.databases[instance].settings.major == 18
     assert deployed.up().touched == set()

@@ -26,7 +26,7 @@ OUTPUTS = (
 def test_the_previous_release_is_upgraded_in_place(fresh: Deployment) -> None:
     restore(fresh)
     outputs = {name: fresh.output(name) for name in OUTPUTS}
-    before = {key: live for key, live in fresh.cloud.live.items() if key[0] in HOLDS_DATA}
+    before = {key: live for key, live in fresh.cloud.project.live.items() if key[0] in HOLDS_DATA}
     assert {token for token, _ in before} == set(HOLDS_DATA)
     # A release is another image, with which the service starts another revision. This one signs
     # as another account, and loses its right on itself.
@@ -39,8 +39,8 @@ def test_the_previous_release_is_upgraded_in_place(fresh: Deployment) -> None:
         "gcp:storage/bucketIAMMember:BucketIAMMember": {"create"},
         "gcp:serviceaccount/iAMMember:IAMMember": {"create", "delete"},
     }
-    roles = {grant.role for grant in fresh.cloud.policy.grants}
+    roles = {grant.role for grant in fresh.cloud.project.policy.grants}
     assert "roles/iam.serviceAccountTokenCreator" not in roles
     assert {name: fresh.output(name) for name in OUTPUTS} == outputs
-    assert all(fresh.cloud.live[key] is live for key, live in before.items())
+    assert all(fresh.cloud.project.live[key] is live for key, live in before.items())
     assert fresh.up().touched == set()

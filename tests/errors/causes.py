@@ -17,7 +17,7 @@ from fake_google.ports import free_port
 from fake_google.state import LocalError, State
 from tests.local.conftest import CLIENT, ROOT, SERVER, Stack
 from tests.local.standins import SERVER as ACCOUNT
-from tests.local.standins import Project, call, project
+from tests.local.standins import StandIns, call, project
 
 # A part of every secret that a row gives. No error may show it.
 CANARY = "canary"
@@ -183,10 +183,10 @@ class Stored:
     granted: bool = True
     enabled: bool = True
 
-    def store(self, google: Project, name: str) -> None:
+    def store(self, google: StandIns, name: str) -> None:
         google.declare("secretmanager/secret:Secret", secretId=name)
         if self.value is not None:
-            google.cloud.secrets.add_version(name, self.value, enabled=self.enabled)
+            google.cloud.project.secrets.add_version(name, self.value, enabled=self.enabled)
         if self.granted:
             google.declare(
                 "secretmanager/secretIamMember:SecretIamMember",
@@ -221,8 +221,8 @@ def boot(
                 "PORT": str(free_port()),
                 "BOOT_PATIENCE": "0",
                 "CLOUDSQL_ROOT": str(folder),
-                "SECRET_MANAGER_ENDPOINT": google.cloud.secret_manager_endpoint,
-                **google.cloud.metadata_environment(ACCOUNT),
+                "SECRET_MANAGER_ENDPOINT": google.cloud.project.secret_manager_endpoint,
+                **google.cloud.project.metadata_environment(ACCOUNT),
                 **{f"{secret.upper()}_SECRET": f"{secret}/versions/1" for secret in stored},
                 **(environment or {}),
             }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fake_google.cloud import Cloud
+from fake_google.project import Project
 from fake_google.state import State
 
 PROJECT = "local-project"
@@ -53,7 +54,7 @@ def call(
         return Answer(answer.status, dict(answer.headers.items()), answer.read())
 
 
-class Project:
+class StandIns:
     """Short hands for what tests declare and ask."""
 
     def __init__(self, root: Path) -> None:
@@ -61,11 +62,13 @@ class Project:
         state = State(root / ".local")
         state.create()
         self.cloud = Cloud(
-            state=state,
-            project=PROJECT,
-            region="us-central1",
-            container=None,
-            say=self.said.append,
+            Project(
+                state=state,
+                id=PROJECT,
+                region="us-central1",
+                container=None,
+                say=self.said.append,
+            )
         )
 
     def declare(self, kind: str, **inputs: Any) -> tuple[str, dict[str, Any]]:
@@ -76,7 +79,7 @@ class Project:
             self.declare("projects/service:Service", service=f"{api}.googleapis.com")
 
     def bearer(self, email: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.cloud.identities.token(email).value}"}
+        return {"Authorization": f"Bearer {self.cloud.project.identities.token(email).value}"}
 
     def secret(self, secret_id: str, value: str, *, enabled: bool = True) -> str:
         resource, _ = self.declare("secretmanager/secret:Secret", secretId=secret_id)
@@ -110,12 +113,12 @@ class Project:
         )
 
     def object(self, name: str) -> str:
-        return f"{self.cloud.storage_endpoint}/{BUCKET}/{name}"
+        return f"{self.cloud.project.storage_endpoint}/{BUCKET}/{name}"
 
 
 @contextmanager
-def project(root: Path) -> Iterator[Project]:
-    made = Project(root)
+def project(root: Path) -> Iterator[StandIns]:
+    made = StandIns(root)
     try:
         made.enable("cloudresourcemanager", "iam", "secretmanager", "storage", "run", "sqladmin")
         for email in (SERVER, SIGNER, STRANGER):
@@ -131,4 +134,4 @@ def project(root: Path) -> Iterator[Project]:
         made.may_sign(SERVER, as_=SIGNER)
         yield made
     finally:
-        made.cloud.close()
+        made.cloud.project.close()

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from fake_google.errors import ApiNotEnabled, NotFound, Unreachable
-from fake_google.resource_type import PROJECT_NUMBER
+from fake_google.project import PROJECT_NUMBER
 from local import program
 from local.supervise import DEFAULTS
 from tests.local.conftest import ROOT
-from tests.local.standins import PROJECT, SERVER, Project, project
+from tests.local.standins import PROJECT, SERVER, StandIns, project
 
-Given = Callable[[Project], Any]
+Given = Callable[[StandIns], Any]
 
 ADA = "user:ada@example.com"
 AGENT = f"serviceAccount:service-{PROJECT_NUMBER}@gcp-sa-iap.iam.gserviceaccount.com"
@@ -23,7 +23,7 @@ WHERE = {"location": "us-central1"}
 
 
 @pytest.fixture
-def google(tmp_path: Path) -> Iterator[Project]:
+def google(tmp_path: Path) -> Iterator[StandIns]:
     with project(tmp_path) as made:
         yield made
 
@@ -55,7 +55,7 @@ def accessor(member: str, *, of: str = PROJECT_NUMBER) -> Given:
     )
 
 
-def agent(google: Project) -> None:
+def agent(google: StandIns) -> None:
     google.enable("iap")
     google.declare("projects/serviceIdentity:ServiceIdentity", service="iap.googleapis.com")
 
@@ -77,7 +77,7 @@ VPC = "everybody in the project's VPC networks"
         ([agent, IAP, invoker("allUsers"), accessor(ADA)], ADA),
     ],
 )
-def test_who_reaches_the_server(google: Project, given: list[Given], callers: str) -> None:
+def test_who_reaches_the_server(google: StandIns, given: list[Given], callers: str) -> None:
     for declare in given:
         declare(google)
     google.cloud.check_reachable()
@@ -98,14 +98,14 @@ def test_who_reaches_the_server(google: Project, given: list[Given], callers: st
         [agent, IAP, invoker(AGENT), accessor(ADA, of=PROJECT)],
     ],
 )
-def test_nobody_reaches_the_server(google: Project, given: list[Given]) -> None:
+def test_nobody_reaches_the_server(google: StandIns, given: list[Given]) -> None:
     for declare in given:
         declare(google)
     with pytest.raises(Unreachable, match="Forbidden"):
         google.cloud.check_reachable()
 
 
-def test_an_agent_is_there_once_it_is_asked_for(google: Project) -> None:
+def test_an_agent_is_there_once_it_is_asked_for(google: StandIns) -> None:
     service()(google)
     with pytest.raises(ApiNotEnabled, match=r"iap\.googleapis\.com"):
         google.declare("projects/serviceIdentity:ServiceIdentity", service="iap.googleapis.com")
@@ -123,7 +123,7 @@ def test_an_agent_is_there_once_it_is_asked_for(google: Project) -> None:
     ("access", "callers"),
     [("public", ""), ("internal", VPC), ("iam", ADA), ("iap", ADA)],
 )
-def test_what_the_program_declares_is_enough(google: Project, access: str, callers: str) -> None:
+def test_what_the_program_declares_is_enough(google: StandIns, access: str, callers: str) -> None:
     invokers = f'["{ADA}"]' if access in {"iam", "iap"} else "[]"
     settings = {"mlflow-gcp:access": access, "mlflow-gcp:invokers": invokers}
     config = {**DEFAULTS, "gcp:project": PROJECT, **settings}

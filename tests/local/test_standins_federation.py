@@ -11,7 +11,7 @@ import pytest
 from fake_google.errors import NotFound, Refused
 from fake_google.iam import cel
 from fake_google.iam.federation import POOL, exchange
-from tests.local.standins import Project, project
+from tests.local.standins import StandIns, project
 
 PROVIDER = "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider"
 POOL_INPUTS = {"workloadIdentityPoolId": "github-ab12cd"}
@@ -25,13 +25,13 @@ PROVIDER_INPUTS: dict[str, Any] = {
 
 
 @pytest.fixture
-def google(tmp_path: Path) -> Iterator[Project]:
+def google(tmp_path: Path) -> Iterator[StandIns]:
     with project(tmp_path) as made:
-        made.cloud.enabled.add("iam.googleapis.com")
+        made.cloud.project.enabled.add("iam.googleapis.com")
         yield made
 
 
-def test_a_deleted_pools_id_stays_taken(google: Project) -> None:
+def test_a_deleted_pools_id_stays_taken(google: StandIns) -> None:
     made, outputs = google.cloud.create(POOL, "github", POOL_INPUTS)
     assert made == outputs["name"]
     assert made.endswith("/locations/global/workloadIdentityPools/github-ab12cd")
@@ -43,12 +43,12 @@ def test_a_deleted_pools_id_stays_taken(google: Project) -> None:
 
 
 @pytest.mark.parametrize("given", ["abc", "gcp-github", "GitHub", "a" * 33])
-def test_ids_are_of_googles_form(google: Project, given: str) -> None:
+def test_ids_are_of_googles_form(google: StandIns, given: str) -> None:
     with pytest.raises(Refused, match="4 to 32"):
         google.cloud.create(POOL, "github", {"workloadIdentityPoolId": given})
 
 
-def test_a_provider_has_a_pool(google: Project) -> None:
+def test_a_provider_has_a_pool(google: StandIns) -> None:
     with pytest.raises(NotFound, match="github-ab12cd"):
         google.cloud.create(PROVIDER, "github", PROVIDER_INPUTS)
 
@@ -60,7 +60,7 @@ def test_a_provider_has_a_pool(google: Project) -> None:
         ({"attributeMapping": {"attribute.job": "assertion.ref"}}, "google.subject"),
     ],
 )
-def test_what_a_provider_must_ask(google: Project, changed: dict[str, Any], said: str) -> None:
+def test_what_a_provider_must_ask(google: StandIns, changed: dict[str, Any], said: str) -> None:
     pool, _ = google.cloud.create(POOL, "github", POOL_INPUTS)
     with pytest.raises(Refused, match=said):
         google.cloud.create(PROVIDER, "github", {**PROVIDER_INPUTS, **changed})
@@ -82,7 +82,7 @@ def test_what_a_provider_must_ask(google: Project, changed: dict[str, Any], said
         ),
     ],
 )
-def test_what_a_provider_may_not_say(google: Project, changed: dict[str, Any], said: str) -> None:
+def test_what_a_provider_may_not_say(google: StandIns, changed: dict[str, Any], said: str) -> None:
     google.cloud.create(POOL, "github", POOL_INPUTS)
     with pytest.raises(Refused, match=said):
         google.cloud.create(PROVIDER, "github", {**PROVIDER_INPUTS, **changed})

@@ -11,16 +11,16 @@ import pytest
 
 from fake_google.cloud import Cloud
 from fake_google.errors import ApiNotEnabled, NotFound, Unsupported
-from tests.local.standins import PROJECT, SERVER, SIGNER, STRANGER, Project, call, project
+from tests.local.standins import PROJECT, SERVER, SIGNER, STRANGER, StandIns, call, project
 
 
 @pytest.fixture
-def google(tmp_path: Path) -> Iterator[Project]:
+def google(tmp_path: Path) -> Iterator[StandIns]:
     with project(tmp_path) as made:
         yield made
 
 
-def _grant_secret(google: Project, secret_id: str) -> None:
+def _grant_secret(google: StandIns, secret_id: str) -> None:
     google.declare(
         "secretmanager/secretIamMember:SecretIamMember",
         secretId=f"projects/{PROJECT}/secrets/{secret_id}",
@@ -29,18 +29,20 @@ def _grant_secret(google: Project, secret_id: str) -> None:
     )
 
 
-def _access(google: Project, name: str, headers: dict[str, str]) -> tuple[int, str, str]:
-    url = f"{google.cloud.secret_manager_endpoint}/v1/projects/{PROJECT}/secrets/{name}:access"
+def _access(google: StandIns, name: str, headers: dict[str, str]) -> tuple[int, str, str]:
+    endpoint = google.cloud.project.secret_manager_endpoint
+    url = f"{endpoint}/v1/projects/{PROJECT}/secrets/{name}:access"
     answer = call("GET", url, headers=headers)
     error = answer.json.get("error", {})
     return answer.status, error.get("status", ""), error.get("message", "")
 
 
-def test_a_secret_is_read_by_id_and_number_of_the_project(google: Project) -> None:
+def test_a_secret_is_read_by_id_and_number_of_the_project(google: StandIns) -> None:
     google.secret("url", "one")
     _grant_secret(google, "url")
     for given in (PROJECT, "100000000001"):
-        url = f"{google.cloud.secret_manager_endpoint}/v1/projects/{given}/secrets/url/versions"
+        endpoint = google.cloud.project.secret_manager_endpoint
+        url = f"{endpoint}/v1/projects/{given}/secrets/url/versions"
         answer = call("GET", f"{url}/latest:access", headers=google.bearer(SERVER)).json
         assert answer["name"].endswith("/secrets/url/versions/1")
         assert base64.b64decode(answer["payload"]["data"]) == b"one"
@@ -60,7 +62,7 @@ def test_a_secret_is_read_by_id_and_number_of_the_project(google: Project) -> No
     ],
 )
 def test_a_secret_is_refused_as_google_does(
-    google: Project, name: str, who: str | None, status: int, reason: str, words: str
+    google: StandIns, name: str, who: str | None, status: int, reason: str, words: str
 ) -> None:
     google.secret("url", "one")
     google.secret("url", "two", enabled=False)
@@ -74,20 +76,20 @@ def test_a_secret_is_refused_as_google_does(
     assert words in got[2]
 
 
-def test_a_changed_value_is_a_new_version_and_an_unchanged_one_is_not(google: Project) -> None:
+def test_a_changed_value_is_a_new_version_and_an_unchanged_one_is_not(google: StandIns) -> None:
     assert [google.secret("url", value) for value in ("one", "one", "two", "two")] == list("1122")
     _grant_secret(google, "url")
     assert _access(google, "url/versions/1", google.bearer(SERVER))[0] == 200, "to roll back to"
 
 
-def test_secrets_are_for_the_owner_alone(google: Project) -> None:
+def test_secrets_are_for_the_owner_alone(google: StandIns) -> None:
     google.secret("url", "one")
     for name in ("secrets.json", f"keys/{SERVER}.pem"):
-        assert google.cloud.state.path(name).stat().st_mode & 0o777 == 0o600
+        assert google.cloud.project.state.path(name).stat().st_mode & 0o777 == 0o600
 
 
-def _metadata(google: Project, path: str, headers: dict[str, str]) -> tuple[int, str, str]:
-    host = google.cloud.metadata_environment(SERVER)["GCE_METADATA_HOST"]
+def _metadata(google: StandIns, path: str, headers: dict[str, str]) -> tuple[int, str, str]:
+    host = google.cloud.project.metadata_environment(SERVER)["GCE_METADATA_HOST"]
     answer = call("GET", f"http://{host}{path}", headers=headers)
     return answer.status, answer.headers["Metadata-Flavor"], answer.text
 
@@ -110,7 +112,7 @@ FLAVOR = {"Metadata-Flavor": "Google"}
         ("/computeMetadata/v1/universe/universe-domain", "googleapis.com"),
     ],
 )
-def test_metadata(google: Project, path: str, text: str) -> None:
+def test_metadata(google: StandIns, path: str, text: str) -> None:
     status, flavor, got = _metadata(google, path, FLAVOR)
     assert (status, flavor) == (200, "Google")
     assert text in got
@@ -119,14 +121,14 @@ def test_metadata(google: Project, path: str, text: str) -> None:
 @pytest.mark.parametrize(
     "headers", [{}, {"Metadata-Flavor": "google"}, {**FLAVOR, "X-Forwarded-For": "203.0.113.9"}]
 )
-def test_metadata_is_refused_without_its_header(google: Project, headers: dict[str, str]) -> None:
+def test_metadata_is_refused_without_its_header(google: StandIns, headers: dict[str, str]) -> None:
     assert _metadata(google, f"{ACCOUNT}/default/token", headers)[0] == 403
 
 
 def _ask(
-    google: Project, call_: str, headers: dict[str, str], payload: str = "eA=="
+    google: StandIns, call_: str, headers: dict[str, str], payload: str = "eA=="
 ) -> tuple[int, str]:
-    url = f"{google.cloud.iam_credentials_endpoint}/v1/projects/-/serviceAccounts/{call_}"
+    url = f"{google.cloud.project.iam_credentials_endpoint}/v1/projects/-/serviceAccounts/{call_}"
     answer = call("POST", url, body=json.dumps({"payload": payload}).encode(), headers=headers)
     return answer.status, answer.json.get("error", {}).get("message", "")
 
@@ -148,13 +150,13 @@ NOBODY = f"nobody@{PROJECT}.iam.gserviceaccount.com"
     ],
 )
 def test_only_the_server_signs_and_only_as_the_signer(
-    google: Project, who: str | None, account: str, status: int
+    google: StandIns, who: str | None, account: str, status: int
 ) -> None:
     headers = google.bearer(who) if who else {}
     assert _ask(google, f"{account}:signBlob", headers)[0] == status
 
 
-def test_what_is_no_base64_is_not_signed(google: Project) -> None:
+def test_what_is_no_base64_is_not_signed(google: StandIns) -> None:
     assert _ask(google, f"{SIGNER}:signBlob", google.bearer(SERVER), "not base64!")[0] == 400
 
 
@@ -168,14 +170,14 @@ def test_what_is_no_base64_is_not_signed(google: Project) -> None:
     ],
 )
 def test_a_stolen_token_creates_no_other(
-    google: Project, account: str, method: str, permission: str
+    google: StandIns, account: str, method: str, permission: str
 ) -> None:
     for who in (SERVER, SIGNER):
         status, message = _ask(google, f"{account}:{method}", google.bearer(who))
         assert (status, permission in message) == (403, True)
 
 
-def test_who_may_create_tokens_is_told_that_none_are_made_here(google: Project) -> None:
+def test_who_may_create_tokens_is_told_that_none_are_made_here(google: StandIns) -> None:
     google.declare(
         "serviceaccount/iAMMember:IAMMember",
         serviceAccountId=f"projects/{PROJECT}/serviceAccounts/{STRANGER}",
@@ -187,13 +189,13 @@ def test_who_may_create_tokens_is_told_that_none_are_made_here(google: Project) 
     assert (status, "not imitated" in message) == (404, True)
 
 
-def test_an_api_that_is_off_refuses(google: Project) -> None:
-    google.cloud.enabled.clear()
+def test_an_api_that_is_off_refuses(google: StandIns) -> None:
+    google.cloud.project.enabled.clear()
     with pytest.raises(ApiNotEnabled, match="secretmanager"):
         google.secret("url", "one")
 
 
-def test_a_version_of_no_secret_is_refused(google: Project) -> None:
+def test_a_version_of_no_secret_is_refused(google: StandIns) -> None:
     with pytest.raises(NotFound):
         google.declare(
             "secretmanager/secretVersion:SecretVersion",
@@ -202,7 +204,7 @@ def test_a_version_of_no_secret_is_refused(google: Project) -> None:
         )
 
 
-def test_a_grant_with_a_strange_condition_is_refused(google: Project) -> None:
+def test_a_grant_with_a_strange_condition_is_refused(google: StandIns) -> None:
     with pytest.raises(Unsupported, match="not understood"):
         google.declare(
             "projects/iAMMember:IAMMember",
@@ -212,7 +214,7 @@ def test_a_grant_with_a_strange_condition_is_refused(google: Project) -> None:
         )
 
 
-def test_a_role_that_is_not_known_says_so(google: Project) -> None:
+def test_a_role_that_is_not_known_says_so(google: StandIns) -> None:
     google.declare(
         "projects/iAMMember:IAMMember", role="roles/editor", member="user:me@example.com"
     )

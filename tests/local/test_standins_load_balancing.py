@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fake_google.errors import NotFound, Refused
-from tests.local.standins import Project, project
+from tests.local.standins import StandIns, project
 
 GROUP = "regionNetworkEndpointGroup:RegionNetworkEndpointGroup"
 BACKEND = "backendService:BackendService"
@@ -19,13 +19,13 @@ CERTIFICATE = "managedSslCertificate:ManagedSslCertificate"
 
 
 @pytest.fixture
-def google(tmp_path: Path) -> Iterator[Project]:
+def google(tmp_path: Path) -> Iterator[StandIns]:
     with project(tmp_path) as made:
-        made.cloud.enabled.add("compute.googleapis.com")
+        made.cloud.project.enabled.add("compute.googleapis.com")
         yield made
 
 
-def create(google: Project, kind: str, **inputs: Any) -> str:
+def create(google: StandIns, kind: str, **inputs: Any) -> str:
     return google.cloud.create(f"gcp:compute/{kind}", "test", {"name": "ml", **inputs})[0]
 
 
@@ -44,37 +44,37 @@ def rule(priority: int) -> dict[str, Any]:
     ],
 )
 def test_what_compute_engine_refuses(
-    google: Project, kind: str, inputs: dict[str, Any], error: type[Exception]
+    google: StandIns, kind: str, inputs: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         create(google, kind, **inputs)
 
 
-def test_what_is_used_is_not_deleted(google: Project) -> None:
+def test_what_is_used_is_not_deleted(google: StandIns) -> None:
     group = create(google, GROUP, region="us-central1")
     backend = create(google, BACKEND, backends=[{"group": group}])
     with pytest.raises(Refused, match="resourceInUseByAnotherResource"):
         google.cloud.delete(f"gcp:compute/{GROUP}", group, olds={})
     google.cloud.delete(f"gcp:compute/{BACKEND}", backend, olds={})
     google.cloud.delete(f"gcp:compute/{GROUP}", group, olds={})
-    assert not [token for token, _ in google.cloud.live if token == f"gcp:compute/{GROUP}"]
+    assert not [token for token, _ in google.cloud.project.live if token == f"gcp:compute/{GROUP}"]
 
 
-def test_a_proxy_has_so_many_certificates(google: Project) -> None:
+def test_a_proxy_has_so_many_certificates(google: StandIns) -> None:
     made = [create(google, CERTIFICATE, name=f"ml-{number}") for number in range(16)]
     create(google, PROXY, name="enough", sslCertificates=made[:15])
     with pytest.raises(Refused, match="Too many"):
         create(google, PROXY, name="many", sslCertificates=made)
 
 
-def test_a_group_is_of_its_region(google: Project) -> None:
+def test_a_group_is_of_its_region(google: StandIns) -> None:
     near, far = (create(google, GROUP, region=region) for region in ("us-east1", "us-west1"))
     assert near != far
     with pytest.raises(Refused, match="already exists"):
         create(google, GROUP, region="us-east1")
 
 
-def test_nobody_is_granted_a_bucket_that_is_not_there(google: Project) -> None:
+def test_nobody_is_granted_a_bucket_that_is_not_there(google: StandIns) -> None:
     grant = {"bucket": "nowhere", "role": "roles/storage.objectUser", "member": "user:a@b.c"}
     with pytest.raises(NotFound, match="nowhere"):
         google.cloud.create("gcp:storage/bucketIAMMember:BucketIAMMember", "test", grant)

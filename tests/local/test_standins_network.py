@@ -10,7 +10,7 @@ import pytest
 
 from fake_google.errors import ApiNotEnabled, BootRefused, NotFound, Refused
 from fake_google.kms import service_agent
-from tests.local.standins import PROJECT, SERVER, Project, project
+from tests.local.standins import PROJECT, SERVER, StandIns, project
 
 NETWORK = "compute/network:Network"
 SUBNETWORK = "compute/subnetwork:Subnetwork"
@@ -65,21 +65,21 @@ def service(network: str | None) -> dict[str, Any]:
 
 
 @pytest.fixture
-def google(tmp_path: Path) -> Iterator[Project]:
+def google(tmp_path: Path) -> Iterator[StandIns]:
     with project(tmp_path) as made:
         made.enable("compute", "servicenetworking")
         yield made
 
 
-def create(google: Project, kind: str, inputs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def create(google: StandIns, kind: str, inputs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return google.cloud.create(f"gcp:{kind}", "test", inputs)
 
 
-def delete(google: Project, kind: str, made: str, **olds: Any) -> None:
+def delete(google: StandIns, kind: str, made: str, **olds: Any) -> None:
     google.cloud.delete(f"gcp:{kind}", made, olds)
 
 
-def network(google: Project) -> dict[str, str]:
+def network(google: StandIns) -> dict[str, str]:
     """All that a private address takes, by what it is."""
     return {
         kind: create(google, kind, inputs)[0]
@@ -100,7 +100,7 @@ def test_the_apis_are_asked_for(tmp_path: Path) -> None:
             create(google, PEERING, PEERED)
 
 
-def test_what_lies_in_a_network_needs_it(google: Project) -> None:
+def test_what_lies_in_a_network_needs_it(google: StandIns) -> None:
     for kind in (SUBNETWORK, ADDRESSES):
         with pytest.raises(NotFound, match="networks/mlflow' was not found"):
             create(google, kind, {"name": "mlflow", "network": NAME})
@@ -109,7 +109,7 @@ def test_what_lies_in_a_network_needs_it(google: Project) -> None:
         create(google, PEERING, PEERED)
 
 
-def test_an_instance_needs_an_address_and_a_peered_network(google: Project) -> None:
+def test_an_instance_needs_an_address_and_a_peered_network(google: StandIns) -> None:
     with pytest.raises(Refused, match="At least one of Public IP or Private IP"):
         create(google, INSTANCE, instance(ipv4Enabled=False))
     create(google, NETWORK, {"name": "mlflow"})
@@ -122,14 +122,14 @@ def test_an_instance_needs_an_address_and_a_peered_network(google: Project) -> N
     assert [address["type"] for address in outputs["ipAddresses"]] == ["PRIVATE"]
 
 
-def test_an_instance_gets_an_address_in_a_network_but_never_out_of_it(google: Project) -> None:
+def test_an_instance_gets_an_address_in_a_network_but_never_out_of_it(google: StandIns) -> None:
     token, public = f"gcp:{INSTANCE}", instance(ipv4Enabled=True)
     into, out = google.cloud.diff(token, public, PRIVATE), google.cloud.diff(token, PRIVATE, public)
     assert (into.changed, into.replaces) == (("settings",), ())
     assert (out.replaces, out.delete_first) == (("settings",), True)
 
 
-def test_a_network_goes_last(google: Project) -> None:
+def test_a_network_goes_last(google: StandIns) -> None:
     made = network(google)
     database, _ = create(google, INSTANCE, PRIVATE)
     for kind in (SUBNETWORK, ADDRESSES):
@@ -146,7 +146,7 @@ def test_a_network_goes_last(google: Project) -> None:
     delete(google, NETWORK, made[NETWORK])
 
 
-def test_an_abandoned_peering_keeps_the_network(google: Project) -> None:
+def test_an_abandoned_peering_keeps_the_network(google: StandIns) -> None:
     made = network(google)
     delete(google, PEERING, made[PEERING], deletionPolicy="ABANDON")
     for kind in (SUBNETWORK, ADDRESSES):
@@ -155,7 +155,7 @@ def test_an_abandoned_peering_keeps_the_network(google: Project) -> None:
         delete(google, NETWORK, made[NETWORK])
 
 
-def test_a_private_database_is_reached_from_its_network_alone(google: Project) -> None:
+def test_a_private_database_is_reached_from_its_network_alone(google: StandIns) -> None:
     made = network(google)
     create(google, INSTANCE, PRIVATE)
     google.declare(
@@ -211,7 +211,7 @@ ENCRYPTED: list[tuple[str, str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("api", "kind", "inputs"), ENCRYPTED, ids=[row[0] for row in ENCRYPTED])
 def test_a_key_is_used_by_whom_it_is_granted_to(
-    google: Project, api: str, kind: str, inputs: Mapping[str, Any]
+    google: StandIns, api: str, kind: str, inputs: Mapping[str, Any]
 ) -> None:
     google.enable("cloudkms", "artifactregistry")
     if kind == SERVICE:
@@ -251,7 +251,7 @@ def test_a_key_is_used_by_whom_it_is_granted_to(
     ],
 )
 def test_a_key_is_of_its_own_location(
-    google: Project, kind: str, inputs: Mapping[str, Any]
+    google: StandIns, kind: str, inputs: Mapping[str, Any]
 ) -> None:
     with pytest.raises(Refused, match="must be in the same location"):
         create(google, kind, inputs)

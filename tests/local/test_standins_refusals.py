@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fake_google.errors import ApiNotEnabled, NotFound, Refused
-from tests.local.standins import BUCKET, PROJECT, SERVER, Project, project
+from tests.local.standins import BUCKET, PROJECT, SERVER, StandIns, project
 
 INSTANCE = {
     "name": "mlflow-1",
@@ -35,12 +35,12 @@ MEMBER = {"secretId": "password", "role": "roles/run.invoker", "member": "allUse
 
 
 @pytest.fixture
-def google(tmp_path: Path) -> Iterator[Project]:
+def google(tmp_path: Path) -> Iterator[StandIns]:
     with project(tmp_path) as made:
         yield made
 
 
-def create(google: Project, kind: str, inputs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def create(google: StandIns, kind: str, inputs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return google.cloud.create(f"gcp:{kind}", "test", inputs)
 
 
@@ -64,7 +64,7 @@ def changed(inputs: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("storage/bucket:Bucket", {"name": "another-bucket", "location": "EU"}),
     ],
 )
-def test_a_name_is_given_once(google: Project, kind: str, inputs: Mapping[str, Any]) -> None:
+def test_a_name_is_given_once(google: StandIns, kind: str, inputs: Mapping[str, Any]) -> None:
     made, outputs = create(google, kind, inputs)
     with pytest.raises(Refused, match="Error 409"):
         create(google, kind, inputs)
@@ -84,20 +84,20 @@ def test_a_name_is_given_once(google: Project, kind: str, inputs: Mapping[str, A
     ],
 )
 def test_an_instance_that_is_not_offered(
-    google: Project, path: str, value: Any, message: str
+    google: StandIns, path: str, value: Any, message: str
 ) -> None:
     with pytest.raises(Refused, match=message):
         create(google, "sql/databaseInstance:DatabaseInstance", changed(INSTANCE, path, value))
 
 
-def test_no_such_places(google: Project) -> None:
+def test_no_such_places(google: StandIns) -> None:
     with pytest.raises(Refused, match="location constraint"):
         create(google, "storage/bucket:Bucket", {"name": "another", "location": "MOON"})
     with pytest.raises(Refused, match="Location moon"):
         create(google, "cloudrunv2/service:Service", {**SERVICE, "location": "moon"})
 
 
-def test_a_major_version_goes_up_only(google: Project) -> None:
+def test_a_major_version_goes_up_only(google: StandIns) -> None:
     token = "gcp:sql/databaseInstance:DatabaseInstance"
     made, _ = create(google, "sql/databaseInstance:DatabaseInstance", INSTANCE)
     google.cloud.update(token, made, "test", {**INSTANCE, "databaseVersion": "POSTGRES_18"})
@@ -124,43 +124,43 @@ def test_a_major_version_goes_up_only(google: Project) -> None:
     ],
 )
 def test_what_is_protected_is_not_deleted(
-    google: Project, kind: str, inputs: Mapping[str, Any], path: str, message: str
+    google: StandIns, kind: str, inputs: Mapping[str, Any], path: str, message: str
 ) -> None:
     made, outputs = create(google, kind, changed(inputs, path, True))
     with pytest.raises(Refused, match=message):
         google.cloud.delete(f"gcp:{kind}", made, outputs)
-    assert google.cloud.read(f"gcp:{kind}", made)
+    assert google.cloud.project.read(f"gcp:{kind}", made)
     outputs = google.cloud.update(f"gcp:{kind}", made, "test", changed(inputs, path, False))
     google.cloud.delete(f"gcp:{kind}", made, outputs)
-    assert google.cloud.read(f"gcp:{kind}", made) is None
+    assert google.cloud.project.read(f"gcp:{kind}", made) is None
 
 
-def test_a_bucket_with_objects_is_not_deleted(google: Project) -> None:
+def test_a_bucket_with_objects_is_not_deleted(google: StandIns) -> None:
     token = "gcp:storage/bucket:Bucket"
-    file = google.cloud.store.files / "file"
+    file = google.cloud.project.store.files / "file"
     file.write_bytes(b"precious")
-    google.cloud.store.put({"bucket": BUCKET, "name": "object"}, [file])
+    google.cloud.project.store.put({"bucket": BUCKET, "name": "object"}, [file])
     with pytest.raises(Refused, match="without `force_destroy` set to true"):
         google.cloud.delete(token, BUCKET, {})
-    assert google.cloud.store.get(BUCKET, "object")
+    assert google.cloud.project.store.get(BUCKET, "object")
     google.cloud.delete(token, BUCKET, {"forceDestroy": True})
-    assert google.cloud.store.bucket(BUCKET) is None
+    assert google.cloud.project.store.bucket(BUCKET) is None
     assert not file.exists()
 
 
-def test_a_version_is_destroyed_unless_it_is_abandoned(google: Project) -> None:
+def test_a_version_is_destroyed_unless_it_is_abandoned(google: StandIns) -> None:
     create(google, "secretmanager/secret:Secret", SECRET)
     version = {"secret": f"projects/{PROJECT}/secrets/password", "secretData": "value"}
     kind = "secretmanager/secretVersion:SecretVersion"
     for policy, state in (("DELETE", "DESTROYED"), ("ABANDON", "ENABLED")):
         made, outputs = create(google, kind, {**version, "deletionPolicy": policy})
         google.cloud.delete(f"gcp:{kind}", made, outputs)
-        versions = google.cloud.secrets.versions("password")
+        versions = google.cloud.project.secrets.versions("password")
         assert versions is not None
         assert versions[outputs["version"]]["state"] == state
 
 
-def test_what_a_service_boots_with_must_be_there(google: Project) -> None:
+def test_what_a_service_boots_with_must_be_there(google: StandIns) -> None:
     """The service exists all the same, as on Google."""
     env = {"name": "PASSWORD_SECRET", "value": "password/versions/1"}
     inputs = changed(SERVICE, "template.containers", [{"image": "image", "envs": [env]}])
@@ -173,30 +173,30 @@ def test_what_a_service_boots_with_must_be_there(google: Project) -> None:
         role="roles/secretmanager.secretAccessor",
         member=f"serviceAccount:{SERVER}",
     )
-    [made] = [key for token, key in google.cloud.live if "cloudrunv2" in token]
+    [made] = [key for token, key in google.cloud.project.live if "cloudrunv2" in token]
     google.cloud.update("gcp:cloudrunv2/service:Service", made, "test", inputs)
 
 
-def test_grants_are_for_who_exists_and_end_when_deleted(google: Project) -> None:
+def test_grants_are_for_who_exists_and_end_when_deleted(google: StandIns) -> None:
     kind = "storage/bucketIAMMember:BucketIAMMember"
     grant = {"bucket": BUCKET, "role": "roles/storage.objectUser"}
     with pytest.raises(NotFound, match="nobody@.* does not exist"):
         create(google, kind, {**grant, "member": f"serviceAccount:nobody@{PROJECT}"})
-    before = list(google.cloud.policy.grants)
+    before = list(google.cloud.project.policy.grants)
     made, outputs = create(google, kind, {**grant, "member": "allUsers"})
-    assert len(google.cloud.policy.grants) == len(before) + 1
+    assert len(google.cloud.project.policy.grants) == len(before) + 1
     google.cloud.delete(f"gcp:{kind}", made, outputs)
-    assert google.cloud.policy.grants == before
+    assert google.cloud.project.policy.grants == before
 
 
-def test_a_secret_that_is_not_there_is_granted_to_nobody(google: Project) -> None:
+def test_a_secret_that_is_not_there_is_granted_to_nobody(google: StandIns) -> None:
     kind = "secretmanager/secretIamMember:SecretIamMember"
     grant = {"role": "roles/secretmanager.secretAccessor", "member": f"serviceAccount:{SERVER}"}
     with pytest.raises(NotFound, match="secrets/nowhere. not found"):
         create(google, kind, {**grant, "secretId": f"projects/{PROJECT}/secrets/nowhere"})
 
 
-def test_who_is_told_exists_for_as_long_as_it_is_told(google: Project) -> None:
+def test_who_is_told_exists_for_as_long_as_it_is_told(google: StandIns) -> None:
     channel_kind, policy_kind = (
         "monitoring/notificationChannel:NotificationChannel",
         "monitoring/alertPolicy:AlertPolicy",
@@ -224,7 +224,7 @@ def test_who_is_told_exists_for_as_long_as_it_is_told(google: Project) -> None:
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_an_api_goes_off_unless_it_is_kept(google: Project, kept: bool) -> None:
+def test_an_api_goes_off_unless_it_is_kept(google: StandIns, kept: bool) -> None:
     kind = "projects/service:Service"
     on = {"service": "secretmanager.googleapis.com", "disableOnDestroy": not kept}
     made, outputs = create(google, kind, on)
@@ -251,7 +251,7 @@ def test_an_api_goes_off_unless_it_is_kept(google: Project, kept: bool) -> None:
     ],
 )
 def test_what_a_change_replaces(
-    google: Project,
+    google: StandIns,
     token: str,
     inputs: Mapping[str, Any],
     path: str,
@@ -266,7 +266,7 @@ def test_what_a_change_replaces(
     assert google.cloud.diff(token, inputs, inputs).changed == ()
 
 
-def test_a_smaller_disk_and_another_registry_token_are_no_change(google: Project) -> None:
+def test_a_smaller_disk_and_another_registry_token_are_no_change(google: StandIns) -> None:
     token = "gcp:sql/databaseInstance:DatabaseInstance"
     grown = changed(INSTANCE, "settings.diskSize", 50)
     assert google.cloud.diff(token, grown, INSTANCE).changed == ()

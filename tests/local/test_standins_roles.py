@@ -11,7 +11,7 @@ import pytest
 
 from fake_google.errors import NotFound, Refused
 from fake_google.iam.policy import service_account
-from tests.local.standins import PROJECT, SERVER, SIGNER, Project, project
+from tests.local.standins import PROJECT, SERVER, SIGNER, StandIns, project
 
 ROLE = "gcp:projects/iAMCustomRole:IAMCustomRole"
 ACCOUNT = "gcp:serviceaccount/account:Account"
@@ -19,22 +19,22 @@ SIGN_BLOB = "iam.serviceAccounts.signBlob"
 
 
 @pytest.fixture
-def google(tmp_path: Path) -> Iterator[Project]:
+def google(tmp_path: Path) -> Iterator[StandIns]:
     with project(tmp_path) as made:
         yield made
 
 
-def signs(google: Project) -> bool:
-    return google.cloud.policy.allowed(SERVER, SIGN_BLOB, service_account(PROJECT, SIGNER))
+def signs(google: StandIns) -> bool:
+    return google.cloud.project.policy.allowed(SERVER, SIGN_BLOB, service_account(PROJECT, SIGNER))
 
 
-def create(google: Project, role_id: str = "mlflow_signer") -> None:
+def create(google: StandIns, role_id: str = "mlflow_signer") -> None:
     inputs = {"roleId": role_id, "title": "Signer", "permissions": [SIGN_BLOB]}
     google.cloud.create(ROLE, "signer", inputs)
 
 
 @pytest.mark.parametrize("role_id", ["abc", "a" * 64, "ml_two_signer_ab12cd", "Ml.2"])
-def test_a_role_id_that_google_accepts(google: Project, role_id: str) -> None:
+def test_a_role_id_that_google_accepts(google: StandIns, role_id: str) -> None:
     assert google.role(role_id, SIGN_BLOB) == f"projects/{PROJECT}/roles/{role_id}"
 
 
@@ -50,18 +50,18 @@ def test_a_role_id_that_google_accepts(google: Project, role_id: str) -> None:
         ({"permissions": []}, "at least 1"),
     ],
 )
-def test_a_role_that_google_refuses(google: Project, changed: dict[str, Any], words: str) -> None:
+def test_a_role_that_google_refuses(google: StandIns, changed: dict[str, Any], words: str) -> None:
     inputs = {"roleId": "another", "title": "Another", "permissions": [SIGN_BLOB], **changed}
     with pytest.raises(Refused, match=words):
         google.cloud.create(ROLE, "another", inputs)
 
 
-def test_a_role_exists_once(google: Project) -> None:
+def test_a_role_exists_once(google: StandIns) -> None:
     with pytest.raises(Refused, match="Error 409"):
         create(google)
 
 
-def test_a_role_that_was_not_made_is_not_granted(google: Project) -> None:
+def test_a_role_that_was_not_made_is_not_granted(google: StandIns) -> None:
     with pytest.raises(NotFound, match="does not exist"):
         google.declare(
             "projects/iAMMember:IAMMember",
@@ -70,7 +70,7 @@ def test_a_role_that_was_not_made_is_not_granted(google: Project) -> None:
         )
 
 
-def test_a_role_with_other_permissions_grants_these(google: Project) -> None:
+def test_a_role_with_other_permissions_grants_these(google: StandIns) -> None:
     assert signs(google)
     google.role("mlflow_signer", "storage.objects.get")
     assert not signs(google)
@@ -80,12 +80,12 @@ def test_a_role_with_other_permissions_grants_these(google: Project) -> None:
     ("days", "back"), [(0, True), (6.9, True), (7.1, False), (36.9, False), (37.1, True)]
 )
 def test_a_deleted_roles_id_comes_back_in_a_week_or_in_37_days(
-    google: Project, days: float, back: bool
+    google: StandIns, days: float, back: bool
 ) -> None:
     name = f"projects/{PROJECT}/roles/mlflow_signer"
     google.cloud.delete(ROLE, name, {})
     assert not signs(google)
-    google.cloud.deleted_roles[name] = datetime.now(UTC) - timedelta(days=days)
+    google.cloud.project.deleted_roles[name] = datetime.now(UTC) - timedelta(days=days)
     if back:
         create(google)
     else:
@@ -94,12 +94,12 @@ def test_a_deleted_roles_id_comes_back_in_a_week_or_in_37_days(
     assert signs(google) is back
 
 
-def test_another_account_of_a_deleted_ones_name_has_none_of_its_rights(google: Project) -> None:
-    signature = google.cloud.keys.sign(SIGNER, b"signed before")
+def test_another_account_of_a_deleted_ones_name_has_none_of_its_rights(google: StandIns) -> None:
+    signature = google.cloud.project.keys.sign(SIGNER, b"signed before")
     name = f"projects/{PROJECT}/serviceAccounts/{SIGNER}"
     google.cloud.delete(ACCOUNT, name, {})
     assert google.account(SIGNER) == name
     assert not signs(google)
-    assert not google.cloud.keys.verify(SIGNER, b"signed before", signature)
+    assert not google.cloud.project.keys.verify(SIGNER, b"signed before", signature)
     google.may_sign(SERVER, as_=SIGNER)
     assert signs(google)

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlparse
 
 import pytest
 
-from tests.local.standins import BUCKET, SERVER, SIGNER, STRANGER, Answer, Project, call, project
+from tests.local.standins import BUCKET, SERVER, SIGNER, STRANGER, Answer, StandIns, call, project
 
 MEBIBYTE = 1 << 20
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,13 +25,13 @@ SERVER_PYTHON = ROOT / ".venvs/server/bin/python"
 
 
 @pytest.fixture(scope="module")
-def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIns]:
     with project(tmp_path_factory.mktemp("storage")) as made:
         yield made
 
 
 def signed(
-    google: Project,
+    google: StandIns,
     method: str,
     name: str,
     *,
@@ -45,7 +45,7 @@ def signed(
 
     https://cloud.google.com/storage/docs/access-control/signing-urls-manually
     """
-    host = urlparse(google.cloud.storage_endpoint).netloc
+    host = urlparse(google.cloud.project.storage_endpoint).netloc
     at = datetime.now(UTC) - timedelta(seconds=age)
     stamp, scope = at.strftime("%Y%m%dT%H%M%SZ"), at.strftime("%Y%m%d/auto/storage/goog4_request")
     query |= {
@@ -62,15 +62,15 @@ def signed(
     request = f"{method}\n{path}\n{encoded}\nhost:{host}\n\n{signed_headers}\nUNSIGNED-PAYLOAD"
     digest = hashlib.sha256(request.encode()).hexdigest()
     message = f"GOOG4-RSA-SHA256\n{stamp}\n{scope}\n{digest}"
-    signature = google.cloud.keys.sign(signer, message.encode()).hex()
+    signature = google.cloud.project.keys.sign(signer, message.encode()).hex()
     return f"http://{host}{path}?{encoded}&X-Goog-Signature={signature}"
 
 
-def put(google: Project, name: str, body: bytes) -> Answer:
+def put(google: StandIns, name: str, body: bytes) -> Answer:
     return call("PUT", google.object(quote(name)), body=body, headers=google.bearer(SERVER))
 
 
-def get(google: Project, name: str, **headers: str) -> Answer:
+def get(google: StandIns, name: str, **headers: str) -> Answer:
     return call("GET", google.object(quote(name)), headers={**google.bearer(SERVER), **headers})
 
 
@@ -83,7 +83,7 @@ def code(answer: Answer) -> str:
 # Signatures
 
 
-def test_a_signed_url_is_accepted(google: Project) -> None:
+def test_a_signed_url_is_accepted(google: StandIns) -> None:
     name = "signed/with space+ü%#.bin"
     assert call("PUT", signed(google, "PUT", name), body=b"x" * 10).status == 200
     answer = call("GET", signed(google, "GET", name, **{"response-content-type": "text/x"}))
@@ -134,7 +134,7 @@ def test_a_signed_url_is_accepted(google: Project) -> None:
         "unsigned",
     ],
 )
-def test_a_url_is_refused(google: Project, change: object, status: int, expected: str) -> None:
+def test_a_url_is_refused(google: StandIns, change: object, status: int, expected: str) -> None:
     put(google, "a", b"hidden")
     assert callable(change)
     answer = call("GET", change(google))
@@ -142,7 +142,7 @@ def test_a_url_is_refused(google: Project, change: object, status: int, expected
     assert b"hidden" not in answer.body
 
 
-def test_a_header_that_is_not_signed_is_refused(google: Project) -> None:
+def test_a_header_that_is_not_signed_is_refused(google: StandIns) -> None:
     url = signed(google, "PUT", "a")
     answer = call("PUT", url, body=b"x", headers={"x-goog-meta-owner": "me"})
     assert (answer.status, code(answer)) == (400, "MalformedSecurityHeader")
@@ -161,29 +161,29 @@ def test_a_header_that_is_not_signed_is_refused(google: Project) -> None:
     ],
 )
 def test_the_json_api_takes_a_token_with_a_right(
-    google: Project, who: str | None, status: int, reason: str
+    google: StandIns, who: str | None, status: int, reason: str
 ) -> None:
     headers = {"Authorization": "Bearer nonsense"} if who == "?" else {}
     if who and who != "?":
         headers = google.bearer(who)
     answer = call(
-        "GET", f"{google.cloud.storage_endpoint}/storage/v1/b/{BUCKET}/o", headers=headers
+        "GET", f"{google.cloud.project.storage_endpoint}/storage/v1/b/{BUCKET}/o", headers=headers
     )
     assert answer.status == status
     if reason:
         assert answer.json["error"]["errors"][0]["reason"] == reason
 
 
-def test_what_is_missing_is_said_to_whoever_may_know(google: Project) -> None:
+def test_what_is_missing_is_said_to_whoever_may_know(google: StandIns) -> None:
     assert code(get(google, "not-there")) == "NoSuchKey"
-    elsewhere = f"{google.cloud.storage_endpoint}/no-such-bucket/x"
+    elsewhere = f"{google.cloud.project.storage_endpoint}/no-such-bucket/x"
     assert code(call("GET", elsewhere, headers=google.bearer(SERVER))) == "NoSuchBucket"
 
 
 # Objects
 
 
-def test_names_are_names_and_not_paths(google: Project) -> None:
+def test_names_are_names_and_not_paths(google: StandIns) -> None:
     for name in ("n", "n/m", "../n", "n//m", "n/../../m", "é/?#%2F"):
         assert put(google, name, name.encode()).status == 200
     for name in ("n", "n/m", "../n", "n//m", "n/../../m", "é/?#%2F"):
@@ -204,7 +204,7 @@ def test_names_are_names_and_not_paths(google: Project) -> None:
         ("lines=1-2", 200, b"0123456789"),
     ],
 )
-def test_ranges(google: Project, wanted: str, status: int, body: bytes | None) -> None:
+def test_ranges(google: StandIns, wanted: str, status: int, body: bytes | None) -> None:
     put(google, "digits", b"0123456789")
     answer = get(google, "digits", Range=wanted)
     assert answer.status == status
@@ -214,7 +214,7 @@ def test_ranges(google: Project, wanted: str, status: int, body: bytes | None) -
         assert answer.body == body
 
 
-def test_a_body_that_does_not_hash_to_what_was_said_is_refused(google: Project) -> None:
+def test_a_body_that_does_not_hash_to_what_was_said_is_refused(google: StandIns) -> None:
     wrong = base64.b64encode(hashlib.md5(b"other", usedforsecurity=False).digest()).decode()
     headers = {**google.bearer(SERVER), "Content-MD5": wrong}
     answer = call("PUT", google.object("hashed"), body=b"this", headers=headers)
@@ -222,10 +222,10 @@ def test_a_body_that_does_not_hash_to_what_was_said_is_refused(google: Project) 
     assert get(google, "hashed").status == 404
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(google: Project) -> None:
-    files = google.cloud.store.files
+def test_an_upload_that_breaks_off_leaves_nothing(google: StandIns) -> None:
+    files = google.cloud.project.store.files
     before = set(files.iterdir())
-    host, _, port = urlparse(google.cloud.storage_endpoint).netloc.partition(":")
+    host, _, port = urlparse(google.cloud.project.storage_endpoint).netloc.partition(":")
     token = google.bearer(SERVER)["Authorization"]
     with socket.create_connection((host, int(port))) as connection:
         head = f"PUT /{BUCKET}/broken HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n"
@@ -238,8 +238,8 @@ def test_an_upload_that_breaks_off_leaves_nothing(google: Project) -> None:
     assert get(google, "broken").status == 404
 
 
-def test_a_resumable_upload_goes_on_where_it_stopped(google: Project) -> None:
-    base = f"{google.cloud.storage_endpoint}/upload/storage/v1/b/{BUCKET}/o"
+def test_a_resumable_upload_goes_on_where_it_stopped(google: StandIns) -> None:
+    base = f"{google.cloud.project.storage_endpoint}/upload/storage/v1/b/{BUCKET}/o"
     headers = {**google.bearer(SERVER), "Content-Type": "application/json"}
     metadata = json.dumps({"contentType": "text/x"}).encode()
     started = call("POST", f"{base}?uploadType=resumable&name=big", body=metadata, headers=headers)
@@ -268,21 +268,21 @@ def test_a_resumable_upload_goes_on_where_it_stopped(google: Project) -> None:
 # Multipart uploads
 
 
-def _initiate(google: Project, name: str) -> str:
+def _initiate(google: StandIns, name: str) -> str:
     answer = call("POST", signed(google, "POST", name, uploads=""))
     found = re.search("<UploadId>(.*)</UploadId>", answer.text)
     assert found
     return found[1]
 
 
-def _part(google: Project, name: str, upload: str, number: int, body: bytes) -> tuple[int, str]:
+def _part(google: StandIns, name: str, upload: str, number: int, body: bytes) -> tuple[int, str]:
     url = signed(google, "PUT", name, uploadId=upload, partNumber=str(number))
     answer = call("PUT", url, body=body)
     assert answer.status == 200, answer.text
     return number, answer.headers["ETag"]
 
 
-def _complete(google: Project, name: str, upload: str, parts: list[tuple[int, str]]) -> Answer:
+def _complete(google: StandIns, name: str, upload: str, parts: list[tuple[int, str]]) -> Answer:
     rows = "".join(
         f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"
         for number, etag in parts
@@ -291,7 +291,7 @@ def _complete(google: Project, name: str, upload: str, parts: list[tuple[int, st
     return call("POST", signed(google, "POST", name, uploadId=upload), body=body)
 
 
-def test_a_multipart_object_is_visible_only_when_complete(google: Project) -> None:
+def test_a_multipart_object_is_visible_only_when_complete(google: StandIns) -> None:
     name, first, last = "multi part/ü", os.urandom(5 * MEBIBYTE), b"the end"
     upload = _initiate(google, name)
     parts = [_part(google, name, upload, 1, os.urandom(5 * MEBIBYTE)), (2, "")]
@@ -308,17 +308,17 @@ def test_a_multipart_object_is_visible_only_when_complete(google: Project) -> No
     assert code(_complete(google, name, upload, parts)) == "NoSuchUpload"
 
 
-def test_an_aborted_upload_is_gone(google: Project) -> None:
-    before = set(google.cloud.store.files.iterdir())
+def test_an_aborted_upload_is_gone(google: StandIns) -> None:
+    before = set(google.cloud.project.store.files.iterdir())
     upload = _initiate(google, "aborted")
     _part(google, "aborted", upload, 1, b"x")
     assert call("DELETE", signed(google, "DELETE", "aborted", uploadId=upload)).status == 204
-    assert set(google.cloud.store.files.iterdir()) == before
+    assert set(google.cloud.project.store.files.iterdir()) == before
     url = signed(google, "PUT", "aborted", uploadId=upload, partNumber="1")
     assert code(call("PUT", url, body=b"x")) == "NoSuchUpload"
 
 
-def test_parts_that_do_not_fit_are_refused(google: Project) -> None:
+def test_parts_that_do_not_fit_are_refused(google: StandIns) -> None:
     upload = _initiate(google, "refused")
     small, last = (
         _part(google, "refused", upload, 1, b"x"),
@@ -339,14 +339,14 @@ def test_objects_outlive_a_run_and_unfinished_uploads_do_not(tmp_path: Path) -> 
         put(made, "kept", b"data")
         upload = _initiate(made, "left")
         _part(made, "left", upload, 1, b"x")
-        assert len(list(made.cloud.store.files.iterdir())) == 2
+        assert len(list(made.cloud.project.store.files.iterdir())) == 2
     with project(tmp_path) as made:
         assert get(made, "kept").body == b"data"
-        assert len(list(made.cloud.store.files.iterdir())) == 1
+        assert len(list(made.cloud.project.store.files.iterdir())) == 1
 
 
 @pytest.mark.skipif(not SERVER_PYTHON.exists(), reason="the server's environment is not installed")
-def test_googles_own_clients_work_unmodified(google: Project) -> None:
+def test_googles_own_clients_work_unmodified(google: StandIns) -> None:
     """google-auth by the metadata server, google-cloud-storage and -secret-manager."""
     google.secret("client", "a value")
     google.declare(
@@ -359,9 +359,9 @@ def test_googles_own_clients_work_unmodified(google: Project) -> None:
         "PATH": os.defpath,
         "HOME": "/nonexistent",
         "BUCKET": BUCKET,
-        "API_ENDPOINT_OVERRIDE": google.cloud.storage_endpoint,
-        "SECRET_MANAGER_ENDPOINT": google.cloud.secret_manager_endpoint,
-        **google.cloud.metadata_environment(SERVER),
+        "API_ENDPOINT_OVERRIDE": google.cloud.project.storage_endpoint,
+        "SECRET_MANAGER_ENDPOINT": google.cloud.project.secret_manager_endpoint,
+        **google.cloud.project.metadata_environment(SERVER),
     }
     script = Path(__file__).with_name("google_clients.py")
     answer = subprocess.run(

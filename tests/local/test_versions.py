@@ -32,8 +32,8 @@ def run(root: Path, script: str, *, role: str, **declared: Any) -> str:
         environment: Mapping[str, str] = {
             "PATH": os.defpath,
             "HOME": "/nonexistent",
-            "API_ENDPOINT_OVERRIDE": made.cloud.storage_endpoint,
-            **made.cloud.metadata_environment(OPERATOR),
+            "API_ENDPOINT_OVERRIDE": made.cloud.project.storage_endpoint,
+            **made.cloud.project.metadata_environment(OPERATOR),
         }
         answer = subprocess.run(
             [SERVER_PYTHON, "-c", SETUP + script],
@@ -42,10 +42,10 @@ def run(root: Path, script: str, *, role: str, **declared: Any) -> str:
             text=True,
             check=False,
         )
-        files = len(list(made.cloud.store.files.iterdir()))
-        kept = made.cloud.store.versions("b", deleted=False)
-        deleted = made.cloud.store.versions("b", deleted=True)
-        live = made.cloud.store.below("b", after="", prefix="")
+        files = len(list(made.cloud.project.store.files.iterdir()))
+        kept = made.cloud.project.store.versions("b", deleted=False)
+        deleted = made.cloud.project.store.versions("b", deleted=True)
+        live = made.cloud.project.store.below("b", after="", prefix="")
         # Nothing is left of what is listed no more.
         assert files == len([*kept, *deleted, *live])
     return answer.stderr

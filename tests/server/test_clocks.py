@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from fake_google.sql.postgres import Postgres
-from tests.local.standins import Project, project
+from tests.local.standins import StandIns, project
 from tests.server.conftest import made_database
 from tests.server.parity.servers import environment_of, ours
 
@@ -19,7 +19,7 @@ _ARTIFACTS = "/api/2.0/mlflow-artifacts"
 @dataclass
 class Served:
     client: httpx.Client
-    project: Project
+    project: StandIns
 
     def download(self) -> httpx.Response:
         signed = self.client.get(f"{_ARTIFACTS}/presigned/x.txt")
@@ -51,7 +51,7 @@ def served(
 
 @pytest.mark.parametrize("minutes", [-14, -4, 0, 4])
 def test_addresses_hold_while_the_clocks_are_minutes_apart(served: Served, minutes: int) -> None:
-    served.project.cloud.storage.ahead = timedelta(minutes=minutes)
+    served.project.cloud.project.storage.ahead = timedelta(minutes=minutes)
     assert served.download().content == b"x"
     assert served.upload_a_part().status_code == 200
 
@@ -62,7 +62,7 @@ def test_addresses_hold_while_the_clocks_are_minutes_apart(served: Served, minut
 def test_beyond_that_the_bucket_refuses_and_the_server_still_streams(
     served: Served, minutes: int, code: str
 ) -> None:
-    served.project.cloud.storage.ahead = timedelta(minutes=minutes)
+    served.project.cloud.project.storage.ahead = timedelta(minutes=minutes)
     refused = served.download()
     assert refused.status_code in (400, 403)
     assert code in refused.text

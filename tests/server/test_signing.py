@@ -10,7 +10,7 @@ import pytest
 
 from fake_google.iam.policy import Resource, bucket
 from fake_google.sql.postgres import Postgres
-from tests.local.standins import BUCKET, SERVER, SIGNER, Project, project
+from tests.local.standins import BUCKET, SERVER, SIGNER, StandIns, project
 from tests.server.conftest import made_database
 from tests.server.parity.servers import environment_of, ours
 from tests.server.process import Server
@@ -22,7 +22,7 @@ _ARTIFACTS = "/api/2.0/mlflow-artifacts"
 class Served:
     server: Server
     client: httpx.Client
-    project: Project
+    project: StandIns
 
     def download(self) -> httpx.Response:
         return self.client.get(f"{_ARTIFACTS}/presigned/x.txt")
@@ -49,8 +49,8 @@ def signed_by(url: str) -> str:
     return parse_qs(urlsplit(url).query)["X-Goog-Credential"][0].partition("/")[0]
 
 
-def revoke(made: Project, email: str, resource: Resource) -> None:
-    grants = made.cloud.policy.grants
+def revoke(made: StandIns, email: str, resource: Resource) -> None:
+    grants = made.cloud.project.policy.grants
     grants[:] = [
         grant
         for grant in grants
@@ -72,7 +72,7 @@ def test_addresses_have_the_signers_rights(served: Served) -> None:
 
 
 def test_a_refused_signature_names_accounts_and_permission(served: Served) -> None:
-    served.project.cloud.policy.custom_roles.clear()
+    served.project.cloud.project.policy.custom_roles.clear()
     refused = served.download()
     assert refused.status_code == 500
     assert served.parts().status_code == 500

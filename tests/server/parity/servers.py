@@ -16,7 +16,7 @@ from aiohttp import web
 from fake_google.endpoints import Endpoints
 from fake_google.iam.policy import Grant, secret
 from fake_google.ports import free_port
-from tests.local.standins import BUCKET, PROJECT, SERVER, SIGNER, Project, project
+from tests.local.standins import BUCKET, PROJECT, SERVER, SIGNER, StandIns, project
 from tests.reaper import reap_process
 from tests.server.process import BOOT_SECONDS, PASSWORD, USER, Server
 
@@ -97,7 +97,7 @@ def our_environment(
 
 
 def environment_of(
-    made: Project,
+    made: StandIns,
     folder: Path,
     database_url: str,
     cloudsql_root: Path,
@@ -115,7 +115,7 @@ def environment_of(
         secrets["VIEWER_USERNAME_SECRET"], secrets["VIEWER_PASSWORD_SECRET"] = viewer
     return {
         **environment(folder),
-        **made.cloud.metadata_environment(SERVER),
+        **made.cloud.project.metadata_environment(SERVER),
         **{key: _granted(made, key.lower(), value) for key, value in secrets.items()},
         "GCP_PROJECT": PROJECT,
         "ARTIFACTS": "proxied",
@@ -125,16 +125,16 @@ def environment_of(
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "4",
         "CLOUDSQL_ROOT": str(cloudsql_root),
         "BOOT_PATIENCE": "5",
-        "STORAGE_EMULATOR_HOST": made.cloud.storage_endpoint,
-        "SECRET_MANAGER_ENDPOINT": made.cloud.secret_manager_endpoint,
-        "IAM_CREDENTIALS_ENDPOINT": made.cloud.iam_credentials_endpoint,
+        "STORAGE_EMULATOR_HOST": made.cloud.project.storage_endpoint,
+        "SECRET_MANAGER_ENDPOINT": made.cloud.project.secret_manager_endpoint,
+        "IAM_CREDENTIALS_ENDPOINT": made.cloud.project.iam_credentials_endpoint,
     }
 
 
-def _granted(made: Project, name: str, value: str) -> str:
+def _granted(made: StandIns, name: str, value: str) -> str:
     version = made.secret(name, value)
     role = "roles/secretmanager.secretAccessor"
-    made.cloud.policy.add(Grant(role, f"serviceAccount:{SERVER}", secret(PROJECT, name)))
+    made.cloud.project.policy.add(Grant(role, f"serviceAccount:{SERVER}", secret(PROJECT, name)))
     return f"{name}/versions/{version}"
 
 
