@@ -19,6 +19,7 @@ from fake_google.ports import free_port
 from fake_google.project import Container, Project
 from fake_google.state import SETTINGS, LocalError, Process, State
 from local import program
+from local.person import RUN_CONTEXT, run_context
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -152,6 +153,7 @@ class Supervisor:
             "MLFLOW_TRACKING_USERNAME": outputs["tracking_username"],
             "MLFLOW_TRACKING_PASSWORD": outputs["tracking_password"],
             "MLFLOW_EXPERIMENT_NAME": "quickstart",
+            RUN_CONTEXT: run_context(),
         }
         # A proxy can't reach this computer's own address.
         for name in ("no_proxy", "NO_PROXY") if getproxies() else ():

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from local.person import RUN_CONTEXT, run_context
 from operations.cli_tools import ROOT
 from operations.errors import OperationError
 from operations.stack import CloudStack, LocalStack, Stack
@@ -39,6 +40,7 @@ def client(stack: Stack) -> Client:
     environment = {
         **{name: str(stack.outputs[output]) for name, output in OUTPUTS.items()},
         PASSWORD: stack.password(),
+        RUN_CONTEXT: run_context(),
     }
     return Client(environment=environment | _auth(stack))
 
@@ -97,6 +99,7 @@ def direnv(stack: Stack) -> str:
     asked = {name: _ask(stack, output) for name, output in OUTPUTS.items()}
     asked[PASSWORD] = _ask_password(stack)
     lines = [f'export {name}="$({command})"' for name, command in asked.items()]
+    lines.append(f"export {RUN_CONTEXT}={shlex.quote(run_context())}")
     return "\n".join([*lines, *(f"export {name}={value}" for name, value in _auth(stack).items())])
 
 
@@ -122,12 +125,17 @@ def notebook(stack: Stack) -> str:
     else:
         known = {name: str(stack.outputs[output]) for name, output in OUTPUTS.items()}
         known = known | _auth(stack)
-    lines = ["import os", "from getpass import getpass", ""]
+    lines = ["import json", "import os", "from getpass import getpass", ""]
     lines += [f"os.environ.pop({name!r}, None)" for name in unset]
-    lines += [f"os.environ[{name!r}] = {v!r}" for name, v in known.items() if name != PASSWORD]
+    asked_for = (PASSWORD, RUN_CONTEXT)
+    lines += [f"os.environ[{name!r}] = {v!r}" for name, v in known.items() if name not in asked_for]
     asked = f"Password of {known['MLFLOW_TRACKING_USERNAME']}: "
     lines += [f"if not os.environ.get({PASSWORD!r}):"]
     lines += [f"    os.environ[{PASSWORD!r}] = getpass({asked!r})"]
+    # Others may run the same notebook.
+    lines += [f"if not os.environ.get({RUN_CONTEXT!r}):"]
+    lines += ["    person = input(\"Your e-mail address, for 'Created by': \")"]
+    lines += [f"    os.environ[{RUN_CONTEXT!r}] = json.dumps({{'mlflow.user': person}})"]
     return "\n".join(lines)
 
 
@@ -150,6 +158,7 @@ def ci(stack: Stack) -> str:
     lines += ["# and in the workflow, for the steps that log:", "#   env:"]
     lines += [f"#     {name}: ${{{{ vars.{name} }}}}" for name in variables]
     lines += [f"#     {PASSWORD}: ${{{{ secrets.{PASSWORD} }}}}"]
+    lines += [f"""#     {RUN_CONTEXT}: '{{"mlflow.user": "${{{{ github.actor }}}}"}}'"""]
     return "\n".join(lines)
 
 

@@ -54,11 +54,22 @@ class Deployed(CloudStack):
         return self._access
 
 
+RUN_CONTEXT = json.dumps({"mlflow.user": "ada@example.com"})
+
+
+@pytest.fixture(autouse=True)
+def ada(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git knows the person's address."""
+    for name, value in {"COUNT": "1", "KEY_0": "user.email", "VALUE_0": "ada@example.com"}.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+
+
 def wanted(password: str) -> dict[str, str]:
     return {
         "MLFLOW_TRACKING_URI": OUTPUTS["tracking_uri"],
         "MLFLOW_TRACKING_USERNAME": "mlflow",
         "MLFLOW_TRACKING_PASSWORD": password,
+        "MLFLOW_RUN_CONTEXT": RUN_CONTEXT,
     }
 
 
@@ -111,11 +122,18 @@ def test_a_notebook_runs_it(known: bool, monkeypatch: pytest.MonkeyPatch) -> Non
         return PASSWORD
 
     monkeypatch.setattr("getpass.getpass", answer)
+    monkeypatch.setattr("builtins.input", lambda _: "ada@example.com")
     if known:
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+        monkeypatch.setenv("MLFLOW_RUN_CONTEXT", RUN_CONTEXT)
     exec(cell, {})  # noqa: S102
     assert {name: os.environ[name] for name in wanted("")} == wanted(PASSWORD)
     assert asked == ([] if known else ["Password of mlflow: "])
+
+
+def knowing_ada(machine: Machine) -> Machine:
+    stand_in(machine.bin, "git", "#!/bin/sh\necho ada@example.com\n")
+    return machine
 
 
 def asking(machine: Machine) -> None:
@@ -132,7 +150,7 @@ def asking(machine: Machine) -> None:
 
 
 def test_direnv_asks_for_the_password(deployed: Machine) -> None:
-    done = deployed.run("--stack", "dev", "env", "--format", "direnv")
+    done = knowing_ada(deployed).run("--stack", "dev", "env", "--format", "direnv")
     assert done.returncode == 0, done.stderr
     assert PASSWORD not in done.stdout
     assert not [call for call in deployed.calls("pulumi") if "--show-secrets" in call]
@@ -146,7 +164,7 @@ def test_a_password_of_ones_own_secret_is_asked_of_google(machine: Machine) -> N
     machine.stands(outputs={"tracking_password_secret": version})
     read = ("secrets", "versions", "access", version)
     machine.gcloud(*read, stdout=PASSWORD)
-    shell = machine.run("--stack", "dev", "env")
+    shell = knowing_ada(machine).run("--stack", "dev", "env")
     assert evaluated(shell.stdout, by="sh") == wanted(PASSWORD)
     asking(machine)
     machine.tell(["gcloud", *read], PASSWORD)
@@ -185,6 +203,7 @@ def test_github_is_given_the_password_on_stdin(deployed: Machine) -> None:
         "MLFLOW_TRACKING_URI": "${{ vars.MLFLOW_TRACKING_URI }}",
         "MLFLOW_TRACKING_USERNAME": "${{ vars.MLFLOW_TRACKING_USERNAME }}",
         "MLFLOW_TRACKING_PASSWORD": "${{ secrets.MLFLOW_TRACKING_PASSWORD }}",
+        "MLFLOW_RUN_CONTEXT": '{"mlflow.user": "${{ github.actor }}"}',
     }
 
 
