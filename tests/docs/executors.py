@@ -42,6 +42,8 @@ STAND_INS = {
     # Each sample itself: tests/gallery.
     ("sample_client/README.md", "Samples"),
     ("docs/using.md", "From MLflow's client"),
+    ("docs/logging-runs.md", "Set up your computer"),
+    ("docs/calendar.md", "Restore drill"),
     ("docs/existing.md", "A secret with the password"),
     ("docs/operating.md", "Deleting permanently"),
     ("docs/runbooks.md", "Runbooks"),

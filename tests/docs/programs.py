@@ -52,6 +52,7 @@ GCLOUD: Table = {
 }
 PULUMI: Table = {
     "config get": ("", 1),
+    "config rm": ("", 1),
     "config set": ("--path --secret", 2),
     "destroy": ("", 0),
     "import": ("--file= --protect= --generate-code= --yes", 0),
