@@ -19,7 +19,9 @@ def responding(status: int, *, body: bytes = b"", error: Exception | None = None
         logging.getLogger("elsewhere").warning("inside")
         if status:
             await send({"type": "http.response.start", "status": status, "headers": []})
-            await send({"type": "http.response.body", "body": body})
+            for part in (body[:1], body[1:]):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
         if error:
             raise error
 
@@ -93,13 +95,16 @@ def test_a_failing_application_gets_one_response(
     started: bool,
     lines: list[dict[str, Any]],
 ) -> None:
-    start, body = handled(responding(200 if started else 0, body=b"12345", error=error))
-    assert (start["status"], body["body"]) == ((200, b"12345") if started else (answered, text))
+    start, *sent = handled(responding(200 if started else 0, body=b"12345", error=error))
+    body = b"".join(message["body"] for message in sent)
+    assert (start["status"], body) == ((200, b"12345") if started else (answered, text))
     _, first, *_ = lines
     assert first["severity"] == severity
     assert ("canary" in first.get("stack_trace", "")) == (status == 500)
     # A response that has begun can't be changed; a client that has left doesn't see it whole.
-    assert lines[-1]["httpRequest"]["status"] == (200 if started and status == 500 else status)
+    logged = 200 if started and status == 500 else status
+    assert lines[-1]["httpRequest"]["status"] == logged
+    assert lines[-1]["severity"] == ("WARNING" if logged == 500 else "INFO")
 
 
 @pytest.mark.parametrize(
