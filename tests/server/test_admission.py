@@ -11,7 +11,9 @@ import pytest
 from mlflow.utils.request_utils import _TRANSIENT_FAILURE_RESPONSE_CODES
 from starlette.types import Receive, Scope, Send
 from tracking_server.gate import concurrency_limit as admission_module
+from tracking_server.gate.callbacks import DEPTH
 from tracking_server.gate.concurrency_limit import COME_BACK, SWALLOWED, Admission
+from tracking_server.gate.viewer_policy import LOOKING
 
 from tests.server.conftest import StartServer
 from tests.server.exchange import Exchange
@@ -136,6 +138,51 @@ def test_the_probes_are_always_answered() -> None:
         assert (await probe.done()).status == 200
         for exchange in running:
             await exchange.done()
+
+    scenario(play)
+
+
+def looking_at(admission: Admission) -> Exchange:
+    """A viewer's request, which starts with the next step of the event loop."""
+    before = LOOKING.set(True)
+    try:
+        return Exchange(admission, "POST", "/")
+    finally:
+        LOOKING.reset(before)
+
+
+def test_the_viewer_gets_half_of_the_places_again_and_again() -> None:
+    async def play(application: Application, admission: Admission) -> None:
+        for _ in range(3):
+            application.may_answer.clear()
+            viewers = [looking_at(admission) for _ in range(LIMIT // 2 + 1)]
+            await asyncio.sleep(0)
+            assert [exchange.task.done() for exchange in viewers] == [False, True]
+            assert viewers[-1].status == 503
+            assert "of the viewer" in json.loads(viewers[-1].body)["message"]
+            # The rest is for the user, and no more than that.
+            users = [Exchange(admission, "POST", "/") for _ in range(LIMIT - LIMIT // 2 + 1)]
+            await asyncio.sleep(0)
+            assert [exchange.task.done() for exchange in users] == [False, False, True]
+            application.may_answer.set()
+            for exchange in viewers[:-1] + users[:-1]:
+                assert (await exchange.done()).status == 200
+
+    scenario(play)
+
+
+def test_a_call_back_belongs_to_a_request_that_has_a_place() -> None:
+    async def play(application: Application, admission: Admission) -> None:
+        async def called_back(scope: Scope, receive: Receive, send: Send) -> None:
+            await admission({**scope, DEPTH: 1}, receive, send)
+
+        running = await filled(admission)
+        calls = [Exchange(called_back, "POST", "/") for _ in range(LIMIT)]
+        await asyncio.sleep(0)
+        assert application.reached == 2 * LIMIT
+        application.may_answer.set()
+        for exchange in running + calls:
+            assert (await exchange.done()).status == 200
 
     scenario(play)
 
