@@ -2,18 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from sqlite3 import Connection, connect
-from threading import Barrier
+from threading import Barrier, get_ident
 
 import pytest
+from sqlalchemy.pool import PoolProxiedConnection
 from tracking_server.database.errors import DatabaseUnavailable
 from tracking_server.database.pool import DEEPEST, NestingPool
 from tracking_server.gate.viewer_policy import LOOKING
 
 from tests.server.conftest import StartServer
+from tests.server.process import eventually
+
+PATIENCE = 3
+"""Seconds; the pool's own limit is 5."""
 
 
 def opened() -> Connection:
@@ -103,13 +108,126 @@ def test_all_but_what_one_thread_needs_further_is_for_first_connections() -> Non
             held.result()
 
 
+class Threads:
+    """Threads that a test tells one by one to take connections; a viewer's if `looking`."""
+
+    def __init__(self, pool: NestingPool, stack: ExitStack) -> None:
+        self._pool, self._stack = pool, stack
+
+    def make(self, *, looking: bool = False) -> Callable[[], Future[PoolProxiedConnection]]:
+        executor = self._stack.enter_context(ThreadPoolExecutor(1))
+        executor.submit(LOOKING.set, looking).result()
+        return lambda: executor.submit(self._pool.connect)
+
+
+@pytest.fixture
+def threads() -> Iterator[tuple[NestingPool, Threads]]:
+    with ExitStack() as stack:
+        pool = make_pool(8)
+        yield pool, Threads(pool, stack)
+
+
+def until_waiting(pool: NestingPool, number: int) -> None:
+    assert eventually(lambda: pool._waiting == number)
+
+
+def test_a_freed_connection_wakes_the_thread_that_can_use_it(
+    threads: tuple[NestingPool, Threads],
+) -> None:
+    """The thread that has waited longest may have to leave it for the others."""
+    pool, made = threads
+    shallow, deep = made.make(), made.make()
+    held = [shallow().result(), deep().result(), deep().result()]
+
+    async def on_the_loop() -> PoolProxiedConnection:
+        return pool.connect()
+
+    # One stays free, which is kept for a thread that needs its fourth.
+    more = [asyncio.run(on_the_loop()) for _ in range(4)]
+    second = shallow()
+    until_waiting(pool, 1)
+    third = deep()
+    until_waiting(pool, 2)
+    more.pop().close()
+    held.append(third.result(PATIENCE))
+    assert not second.done()
+    for connection in held[1:] + more:
+        connection.close()
+    second.result(PATIENCE).close()
+    held[0].close()
+    assert pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("looking", [False, True])
+def test_connections_freed_at_once_serve_as_many_waiting_threads(
+    threads: tuple[NestingPool, Threads], looking: bool
+) -> None:
+    """All of them wake the first in the queue, which has to wake the next."""
+    pool, made = threads
+    free = 8 - (DEEPEST - 1)
+    held = [made.make(looking=looking)().result() for _ in range(4 if looking else free)]
+    waiting = []
+    for number in range(3):
+        waiting.append(made.make(looking=looking)())
+        until_waiting(pool, number + 1)
+    # None of them runs in between.
+    with pool._lock:
+        for connection in held[:3]:
+            connection.close()
+    for connection in [*held[3:], *(turn.result(PATIENCE) for turn in waiting)]:
+        connection.close()
+    assert pool.checkedout() == 0
+
+
+def test_viewers_hold_half_of_the_connections_at_most(
+    threads: tuple[NestingPool, Threads],
+) -> None:
+    pool, made = threads
+    held = [made.make(looking=True)().result() for _ in range(4)]
+    fifth = made.make(looking=True)()
+    until_waiting(pool, 1)
+    # A waiting viewer delays no user.
+    made.make()().result(PATIENCE).close()
+    assert not fifth.done()
+    held.pop().close()
+    held.append(fifth.result(PATIENCE))
+    for connection in held:
+        connection.close()
+    # They may do so again.
+    held = [made.make(looking=True)().result(PATIENCE) for _ in range(4)]
+    for connection in held:
+        connection.close()
+
+
+def test_only_the_thread_that_waits_for_the_database_is_cut() -> None:
+    cut: list[int] = []
+
+    class Cuttable(Connection):
+        def cut(self) -> None:
+            cut.append(id(self))
+
+    pool = make_pool(
+        2, creator=lambda: connect(":memory:", check_same_thread=False, factory=Cuttable)
+    )
+    with closing(pool.connect()) as connection:
+        pool.cut(0)
+        assert not cut
+        pool.cut(get_ident())
+        assert cut == [id(connection.dbapi_connection)]
+    # The connection is in the pool again, and may already serve another thread.
+    pool.cut(get_ident())
+    assert len(cut) == 1
+
+
 def test_a_connection_that_does_not_become_free_is_an_error_that_says_so() -> None:
     pool = NestingPool(opened, pool_size=1, max_overflow=0, timeout=0.1)
     message = "no connection of 1 became free within"
+    pool_holder = get_ident()
     with closing(pool.connect()), ThreadPoolExecutor(1) as executor:
         waiting = executor.submit(pool.connect)
         with pytest.raises(DatabaseUnavailable, match=message):
             waiting.result()
+        assert (pool._waiting, dict(pool._held)) == (0, {pool_holder: 1})
     pool.connect().close()
 
 
