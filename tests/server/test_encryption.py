@@ -29,13 +29,15 @@ def engine(database_url: str, cloudsql_root: Path) -> Iterator[Engine]:
     engine.dispose()
 
 
-def store(engine: Engine, version: int, passphrase: str) -> None:
+def store(
+    engine: Engine, version: int, passphrase: str, *, keys: int = KEYS, hooks: int = HOOKS
+) -> None:
     """Stores secrets as MLflow does, with encrypted values."""
     from mlflow.utils.crypto import KEKManager, _encrypt_secret
 
     kek = KEKManager(passphrase=passphrase, kek_version=version)
     with engine.begin() as connection:
-        for number in range(KEYS):
+        for number in range(keys):
             name = f"key {number}"
             encrypted = _encrypt_secret(f"value {number}", kek, name, name)
             connection.execute(
@@ -51,7 +53,7 @@ def store(engine: Engine, version: int, passphrase: str) -> None:
                 )
             )
         cipher = Fernet(internals.webhook_key(passphrase))
-        for number in range(HOOKS):
+        for number in range(hooks):
             token = cipher.encrypt(f"value {number}".encode()).decode()
             connection.execute(
                 internals.webhooks()
@@ -102,6 +104,32 @@ def test_a_newer_passphrase_and_the_one_before_again(engine: Engine) -> None:
     for version in (2, 1):
         renew(engine, version)
         assert read(engine, version, KNOWN[version]) == EVERYTHING
+
+
+@pytest.mark.parametrize(("keys", "hooks"), [(KEYS, 0), (0, HOOKS)])
+def test_gateway_keys_or_webhooks_alone(engine: Engine, keys: int, hooks: int) -> None:
+    store(engine, 1, KNOWN[1], keys=keys, hooks=hooks)
+    renew(engine, 2)
+    assert read(engine, 2, KNOWN[2]) == EVERYTHING[:KEYS][:keys] + EVERYTHING[KEYS:][:hooks]
+
+
+def test_a_webhook_without_a_secret_stays_without(engine: Engine) -> None:
+    table = internals.webhooks()
+    store(engine, 1, KNOWN[1], hooks=1)
+    without = {"webhook_id": "none", "name": "n", "url": "https://8.8.8.8", "status": "ACTIVE"}
+    with engine.begin() as connection:
+        connection.execute(table.insert().values(**without, secret=None))
+    renew(engine, 2)
+    with engine.connect() as connection:
+        query = table.select().where(table.c.webhook_id == "none")
+        assert connection.execute(query).one().secret is None
+
+
+def test_the_passphrase_in_use_needs_no_version_in_the_list(engine: Engine) -> None:
+    """Secret Manager may list the newest version late."""
+    store(engine, 1, KNOWN[1])
+    renew(engine, 2, {1: KNOWN[1]})
+    assert read(engine, 2, KNOWN[2]) == EVERYTHING
 
 
 def test_nothing_is_asked_for_where_nothing_is_to_be_done(engine: Engine) -> None:
