@@ -68,6 +68,7 @@ def test_gc_takes_what_was_deleted_and_nothing_else(rig: Rig) -> None:
     made = rig.stack.client("-c", RUNS, MLFLOW_DISABLE_TELEMETRY="true")
     assert made.returncode == 0, made.stderr
     runs = made.stdout.split()
+    assert runs
     before = objects(rig)
     assert all(any(run in name for name in before) for run in runs)
     # An environment with mlflow and pg8000, which the image's is one of.

@@ -258,6 +258,7 @@ def test_a_stack_of_the_same_name_is_refused_before_it_takes_anything(
     deployed: Deployment,
 ) -> None:
     before = {key: live for key, live in deployed.cloud.project.live.items() if key[0] != API}
+    assert before
     deployed.init("second")
     refused = deployed.up("second", fails=True)
     assert "already exists" in refused.errors

@@ -113,4 +113,5 @@ def test_the_extra_packages_are_pinned() -> None:
     lines = (GALLERY / "requirements-gallery.txt").read_text().splitlines()
     first, *extra = [line for line in lines if not line.startswith("#")]
     assert first == "-r requirements.txt"
+    assert extra
     assert all(re.match(r"[\w-]+==[\d.]+( ; .+)?$", line) for line in extra)

@@ -76,7 +76,9 @@ def test_exactly_these_may_pass(mode: str) -> None:
 
 
 def test_identity_aware_proxy_names_the_service_by_the_projects_number() -> None:
-    for resource in declared("iap").all(ACCESSOR):
+    accessors = declared("iap").all(ACCESSOR)
+    assert accessors
+    for resource in accessors:
         inputs = resource.inputs
         assert (inputs["project"], inputs["location"]) == (NUMBER, REGION)
         assert inputs["cloudRunServiceName"] == "mlflow"

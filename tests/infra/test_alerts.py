@@ -186,6 +186,8 @@ def test_every_filter_and_query_is_well_formed(config: Mapping[str, Any]) -> Non
     program = run(config)
     filters = [metric.inputs["filter"] for metric in program.all(METRIC)]
     queries = [condition["query"] for condition in conditions(program).values()]
+    assert filters
+    assert queries
     for text in filters + queries:
         outside = "".join(text.split('"')[::2])
         assert text.count('"') % 2 == 0

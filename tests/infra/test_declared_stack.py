@@ -175,7 +175,9 @@ def check_no_secret_in_plain(program: Program) -> None:
         if any(secret in value for secret in hidden)
     ]
     assert exposed == []
-    assert all(isinstance(version.raw["secretData"], Secret) for version in program.all(VERSION))
+    versions = program.all(VERSION)
+    assert versions
+    assert all(isinstance(version.raw["secretData"], Secret) for version in versions)
 
 
 def check_order(program: Program) -> None:

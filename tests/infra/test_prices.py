@@ -162,6 +162,7 @@ def test_the_dev_stack_idles_for_less_than_12_dollars() -> None:
 def test_every_line_of_a_stack_that_comes_with_the_project_is_told(name: str) -> None:
     stack = load({"gcp:project": PROJECT, **stack_files()[name]})
     lines = estimate(stack, runs_a_day=1000)
+    assert lines
     assert all(line.dollars >= 0 for line in lines)
     assert prices.summary(stack).startswith(f"{total(estimate(stack)):,.2f} USD idle")
 

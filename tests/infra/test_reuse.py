@@ -123,6 +123,7 @@ def test_what_the_server_waits_for_all_of_it_waits_for() -> None:
 
     program = run(main=main)
     first, *others = program.created
+    assert others
     assert all(first.urn in program.before(resource) for resource in others)
 
 

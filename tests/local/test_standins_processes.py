@@ -236,4 +236,7 @@ def test_a_log_line_is_shortened(line: str, described: tuple[str, str]) -> None:
 
 
 def test_the_supervisors_own_process_is_known() -> None:
-    assert Process.of(os.getpid()) == Process.of(os.getpid())
+    found = Process.of(os.getpid())
+    assert found is not None
+    assert found.alive()
+    assert found == Process.of(os.getpid())

@@ -223,6 +223,7 @@ def test_where_all_is_well_nothing_is_to_mend(
 
 def test_nothing_is_written_anywhere(computer: Computer) -> None:
     look()
+    assert computer.google.asked
     for asked in computer.google.asked:
         reads = asked.method == "GET" or asked.path.endswith(":testIamPermissions")
         assert reads or asked.api == "token", asked
