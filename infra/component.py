@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pulumi
 
@@ -17,6 +17,9 @@ class Component(pulumi.ComponentResource):
     A URN doesn't include the parent's name, so a program with several servers needs their names as
     prefixes of their resources' names.
     """
+
+    # The APIs that the component's resources require, which `Apis` switches on before them.
+    APIS: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:
         self._after = opts.depends_on if opts else None

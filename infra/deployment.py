@@ -9,40 +9,61 @@ import pulumi
 from . import docker_daemon
 from .component import Component
 from .facts import prices
-from .google.alerts import Alerts
+from .google.access import IAP_APIS
+from .google.alerts import BUDGET_APIS, Alerts
 from .google.apis import Apis
 from .google.artifact_bucket import Artifacts
 from .google.console import Console
 from .google.database import Database
 from .google.github_deployer import Deployer
-from .google.image import Image
+from .google.image import CLOUD_BUILD_APIS, Image
 from .google.kms_key import Encryption
 from .google.load_balancer import LoadBalancer
 from .google.network import Network, VpcAccess, existing
+from .google.scope import Scope
 from .google.secrets import Secrets
 from .google.service import Service
 from .google.service_accounts import Identity
 from .settings.schema import Settings
 
 
+def required_apis(settings: Settings) -> set[str]:
+    """Returns the APIs of the components that the settings require."""
+    alerts, iap = settings.alerts, settings.access.mode == "iap"
+    builds = settings.image is None
+    optional = (
+        (builds, Image.APIS),
+        (builds and settings.builder == "cloud-build", CLOUD_BUILD_APIS),
+        (iap, IAP_APIS),
+        (settings.private_network, Network.APIS),
+        (settings.kms_key is not None, Encryption.APIS),
+        (settings.load_balancer is not None, LoadBalancer.APIS),
+        (bool(alerts.email), Alerts.APIS),
+        (alerts.monthly_budget > 0, BUDGET_APIS),
+        (settings.github is not None, Deployer.APIS),
+    )
+    always = (Identity, Database, Artifacts, Secrets, Service)
+    return {
+        *(api for component in always for api in component.APIS),
+        *(api for required, apis in optional if required for api in apis),
+    }
+
+
 def declare(settings: Settings, *, parent: Component | None = None) -> dict[str, Any]:
     """Declares all resources, as children of `parent` if given, and returns the outputs by name."""
-    project, region, name = settings.project, settings.region, settings.name
+    scope = Scope(
+        project=settings.project,
+        region=settings.region,
+        prefix=settings.name,
+        kms_key=settings.kms_key,
+    )
     if settings.image is None and settings.builder == "docker":
         docker_daemon.require()
 
     apis = Apis(
         "apis",
-        project=project,
-        builds_image=settings.image is None,
-        in_cloud_build=settings.builder == "cloud-build",
-        behind_iap=settings.access.mode == "iap",
-        watched=bool(settings.alerts.email),
-        budgeted=settings.alerts.monthly_budget > 0,
-        networked=settings.private_network,
-        balanced=settings.load_balancer is not None,
-        encrypted=settings.kms_key is not None,
-        federated=settings.github is not None,
+        project=scope.project,
+        required=required_apis(settings),
         opts=parent.child() if parent else None,
     )
     enabled = pulumi.ResourceOptions(parent=parent, depends_on=apis)
@@ -50,16 +71,16 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
     vpc: VpcAccess | None = None
     first: list[Component] = [apis]
     if settings.existing_network:
-        vpc = existing(settings.existing_network, project=project, region=region)
+        vpc = existing(settings.existing_network, scope)
     elif settings.private_network:
-        network = Network("network", region=region, prefix=name, opts=enabled)
+        network = Network("network", scope=scope, opts=enabled)
         vpc = network.vpc
         first.append(network)
     if settings.kms_key:
         first.append(
             Encryption(
                 "encryption",
-                project=project,
+                scope=scope,
                 project_number=apis.project_number,
                 key=settings.kms_key,
                 builds_image=settings.image is None,
@@ -68,29 +89,24 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
         )
     ready = pulumi.ResourceOptions(parent=parent, depends_on=first)
 
-    identity = Identity("identity", prefix=name, opts=enabled)
+    identity = Identity("identity", scope=scope, opts=enabled)
 
     database = Database(
         "database",
-        project=project,
-        region=region,
-        prefix=name,
+        scope=scope,
         settings=settings.database,
         deletion_protection=settings.deletion_protection,
         network=vpc.id if vpc else None,
-        kms_key=settings.kms_key,
         server=identity.member,
         opts=ready,
     )
 
     artifacts = Artifacts(
         "artifacts",
-        project=project,
-        prefix=name,
+        scope=scope,
         existing=settings.existing_bucket,
         location=settings.bucket_location,
         force_destroy=settings.bucket_force_destroy,
-        kms_key=settings.kms_key,
         server=identity.member,
         signer=identity.signer_member,
         opts=ready,
@@ -98,9 +114,7 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
 
     secrets = Secrets(
         "secrets",
-        prefix=name,
-        region=region,
-        kms_key=settings.kms_key,
+        scope=scope,
         artifact_url=artifacts.url,
         database_url=database.url,
         tracking=settings.tracking,
@@ -115,23 +129,13 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
     if settings.image:
         image = settings.image
     else:
-        built = Image(
-            "image",
-            project=project,
-            region=region,
-            prefix=name,
-            builder=settings.builder,
-            kms_key=settings.kms_key,
-            opts=ready,
-        )
+        built = Image("image", scope=scope, builder=settings.builder, opts=ready)
         image = built.reference
 
     service = Service(
         "service",
-        project=project,
+        scope=scope,
         project_number=apis.project_number,
-        region=region,
-        prefix=name,
         access=settings.access,
         balanced=settings.load_balancer is not None,
         settings=settings.service,
@@ -143,7 +147,6 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
         pool_size=settings.database.connections,
         deletion_protection=settings.deletion_protection,
         vpc=vpc,
-        kms_key=settings.kms_key,
         # The server needs all of this to boot, including the grants: without waiting for them, a
         # first deployment could fail.
         opts=pulumi.ResourceOptions(
@@ -156,8 +159,7 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
     if settings.load_balancer:
         balancer = LoadBalancer(
             "load-balancer",
-            region=region,
-            prefix=name,
+            scope=scope,
             settings=settings.load_balancer,
             service=service.service,
             opts=enabled,
@@ -167,10 +169,8 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
     if settings.alerts.email:
         Alerts(
             "alerts",
-            project=project,
+            scope=scope,
             project_number=apis.project_number,
-            region=region,
-            prefix=name,
             settings=settings.alerts,
             database=settings.database,
             max_instances=settings.service.max_instances,
@@ -186,9 +186,7 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
             accounts["builder"] = built.builder_account
         deployer = Deployer(
             "deployer",
-            project=project,
-            region=region,
-            prefix=name,
+            scope=scope,
             repository=settings.github,
             service=service.service,
             instance=database.instance,
@@ -223,7 +221,7 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
         "database_connection_name": database.connection_name,
         "image": image,
         "monthly_cost_estimate": prices.summary(settings),
-        "console_links": Console(project=project, region=region, prefix=name).links(
+        "console_links": Console(scope=scope).links(
             bucket=artifacts.bucket, connection_name=database.connection_name
         ),
     }

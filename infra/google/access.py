@@ -20,6 +20,8 @@ import pulumi_gcp as gcp
 from ..component import Component
 from ..settings.schema import AccessSettings
 
+IAP_APIS = ("iap",)
+
 
 def ingress(access: AccessSettings, *, balanced: bool) -> str:
     if access.mode == "internal":

@@ -124,7 +124,7 @@ def _of_database(metric: str, database_id: str) -> str:
 
 
 def service_alerts(console: Console) -> list[Alert]:
-    prefix, log = console.prefix, console.log
+    prefix, log = console.scope.prefix, console.log
     return [
         Alert(
             name="errors",

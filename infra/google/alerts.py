@@ -14,7 +14,10 @@ from ..settings.schema import AlertSettings, DatabaseSettings
 from .alert_rules import Alert, database_alerts, service_alerts, uptime_alert
 from .console import Console
 from .log_metrics import LOG_METRICS, LogMetric
+from .scope import Scope
 from .service import HEALTH
+
+BUDGET_APIS = ("billingbudgets",)
 
 # Google charges for each evaluation, and Cloud SQL's metrics arrive once a minute.
 EVALUATION = "60s"
@@ -24,14 +27,14 @@ BUDGET_SHARES = (0.5, 0.9, 1.0)
 
 
 class Alerts(Component):
+    APIS = ("logging", "monitoring")
+
     def __init__(
         self,
         name: str,
         *,
-        project: str,
+        scope: Scope,
         project_number: pulumi.Input[str],
-        region: str,
-        prefix: str,
         settings: AlertSettings,
         database: DatabaseSettings,
         max_instances: int,
@@ -40,10 +43,10 @@ class Alerts(Component):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
-        self._project, self._prefix = project, prefix
+        self._scope = scope
         self._channel = gcp.monitoring.NotificationChannel(
             self.named("email"),
-            display_name=f"On call for {prefix}",
+            display_name=f"On call for {scope.prefix}",
             type="email",
             labels={"email_address": settings.email},
             opts=self.child(),
@@ -51,7 +54,7 @@ class Alerts(Component):
         for metric in LOG_METRICS:
             self._metric(metric)
 
-        console = Console(project=project, region=region, prefix=prefix)
+        console = Console(scope=scope)
         alerts = service_alerts(console)
         # An existing instance is left to its owner, who knows what else uses it.
         if not database.existing_instance:
@@ -75,7 +78,7 @@ class Alerts(Component):
         host = uri.apply(lambda address: address.removeprefix("https://"))
         return gcp.monitoring.UptimeCheckConfig(
             self.named("health"),
-            display_name=f"{self._prefix} {HEALTH}",
+            display_name=f"{self._scope.prefix} {HEALTH}",
             # A cold start may take as long.
             timeout="30s",
             period="300s",
@@ -83,7 +86,7 @@ class Alerts(Component):
                 path=HEALTH, port=443, use_ssl=True, validate_ssl=True
             ),
             monitored_resource=gcp.monitoring.UptimeCheckConfigMonitoredResourceArgs(
-                type="uptime_url", labels={"project_id": self._project, "host": host}
+                type="uptime_url", labels={"project_id": self._scope.project, "host": host}
             ),
             opts=self.child(),
         ).uptime_check_id
@@ -91,9 +94,9 @@ class Alerts(Component):
     def _metric(self, metric: LogMetric) -> None:
         gcp.logging.Metric(
             self.named(metric.name),
-            name=metric.metric_id(self._prefix),
+            name=metric.metric_id(self._scope.prefix),
             description=metric.description,
-            filter=metric.filter_for(self._prefix),
+            filter=metric.filter_for(self._scope.prefix),
             metric_descriptor=gcp.logging.MetricMetricDescriptorArgs(
                 metric_kind="DELTA",
                 value_type="DISTRIBUTION" if metric.value else "INT64",
@@ -111,7 +114,7 @@ class Alerts(Component):
         )
 
     def _policy(self, alert: Alert) -> None:
-        title = f"{self._prefix}: {alert.title}"
+        title = f"{self._scope.prefix}: {alert.title}"
         gcp.monitoring.AlertPolicy(
             self.named(alert.name),
             display_name=title,
@@ -144,15 +147,15 @@ class Alerts(Component):
         # https://github.com/hashicorp/terraform-provider-google/issues/7948
         caller = gcp.Provider(
             self.named("billing"),
-            project=self._project,
-            billing_project=self._project,
+            project=self._scope.project,
+            billing_project=self._scope.project,
             user_project_override=True,
             opts=pulumi.ResourceOptions(parent=self),
         )
         gcp.billing.Budget(
             self.named("monthly"),
             billing_account=settings.billing_account,
-            display_name=f"{self._prefix} in {self._project}"[:60],
+            display_name=f"{self._scope.prefix} in {self._scope.project}"[:60],
             budget_filter=gcp.billing.BudgetBudgetFilterArgs(
                 projects=[pulumi.Output.concat("projects/", project_number)],
                 calendar_period="MONTH",

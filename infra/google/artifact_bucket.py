@@ -8,6 +8,7 @@ import pulumi_random as random
 
 from ..component import Component
 from ..facts.names import SUFFIX_BYTES, bucket_prefix
+from .scope import Scope
 
 # How long deleted or overwritten objects can be restored. Soft delete starts when a version is
 # deleted, so the two times add up.
@@ -17,6 +18,8 @@ ABANDONED_UPLOAD_DAYS = 7
 
 
 class Artifacts(Component):
+    APIS = ("storage",)
+
     bucket: pulumi.Output[str]
     url: pulumi.Output[str]
 
@@ -24,12 +27,10 @@ class Artifacts(Component):
         self,
         name: str,
         *,
-        project: str,
-        prefix: str,
+        scope: Scope,
         existing: str | None,
         location: str,
         force_destroy: bool,
-        kms_key: str | None,
         server: pulumi.Input[str],
         signer: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
@@ -38,13 +39,7 @@ class Artifacts(Component):
         if existing:
             self.bucket = pulumi.Output.from_input(existing)
         else:
-            self.bucket = self._bucket(
-                project=project,
-                prefix=prefix,
-                location=location,
-                force_destroy=force_destroy,
-                kms_key=kms_key,
-            )
+            self.bucket = self._bucket(scope, location=location, force_destroy=force_destroy)
         # Objects only: neither account can change the bucket or its permissions. A signed URL has
         # the permissions of the account that signed it.
         for who, member in (("server", server), ("signer", signer)):
@@ -58,9 +53,7 @@ class Artifacts(Component):
         self.url = pulumi.Output.concat("gs://", self.bucket)
         self.register_outputs({"bucket": self.bucket})
 
-    def _bucket(
-        self, *, project: str, prefix: str, location: str, force_destroy: bool, kms_key: str | None
-    ) -> pulumi.Output[str]:
+    def _bucket(self, scope: Scope, *, location: str, force_destroy: bool) -> pulumi.Output[str]:
         suffix = random.RandomId(
             self.named("bucket-suffix"),
             byte_length=SUFFIX_BYTES,
@@ -69,11 +62,11 @@ class Artifacts(Component):
         )
         return gcp.storage.Bucket(
             self.named("artifacts"),
-            name=pulumi.Output.concat(bucket_prefix(project, prefix), "-", suffix.hex),
+            name=pulumi.Output.concat(bucket_prefix(scope.project, scope.prefix), "-", suffix.hex),
             location=location,
             force_destroy=force_destroy,
-            encryption=gcp.storage.BucketEncryptionArgs(default_kms_key_name=kms_key)
-            if kms_key
+            encryption=gcp.storage.BucketEncryptionArgs(default_kms_key_name=scope.kms_key)
+            if scope.kms_key
             else None,
             uniform_bucket_level_access=True,
             public_access_prevention="enforced",

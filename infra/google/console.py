@@ -7,21 +7,20 @@ from dataclasses import dataclass
 import pulumi
 
 from ..facts.connection_name import ConnectionName
+from .scope import Scope
 
 _ROOT = "https://console.cloud.google.com"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Console:
-    project: str
-    region: str
-    prefix: str
+    scope: Scope
 
     def service(self, tab: str) -> str:
-        return self.page(f"run/detail/{self.region}/{self.prefix}/{tab}")
+        return self.page(f"run/detail/{self.scope.region}/{self.scope.prefix}/{tab}")
 
     def page(self, path: str) -> str:
-        return f"{_ROOT}/{path}?project={self.project}"
+        return f"{_ROOT}/{path}?project={self.scope.project}"
 
     def links(
         self, *, bucket: pulumi.Output[str], connection_name: pulumi.Output[str]

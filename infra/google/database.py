@@ -13,6 +13,7 @@ from ..component import Component
 from ..facts.connection_name import ConnectionName
 from ..facts.names import SUFFIX_BYTES
 from ..settings.schema import DatabaseSettings
+from .scope import Scope
 from .secrets import generated_password
 
 DATABASE = "mlflow"
@@ -32,6 +33,8 @@ def connection_url(user: str, password: str, database: str, connection_name: str
 
 
 class Database(Component):
+    APIS = ("sqladmin",)  # also called by Cloud Run's /cloudsql socket
+
     connection_name: pulumi.Output[str]
     url: pulumi.Output[str]
     # The name of the stack's own instance, if there is one.
@@ -41,20 +44,17 @@ class Database(Component):
         self,
         name: str,
         *,
-        project: str,
-        region: str,
-        prefix: str,
+        scope: Scope,
         settings: DatabaseSettings,
         deletion_protection: bool,
         network: pulumi.Input[str] | None,
-        kms_key: str | None,
         server: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
         self._existing = settings.existing_instance is not None
         # In the stack's own instance, the database needs no name that is unique.
-        self._database = prefix if self._existing else DATABASE
+        self._database = scope.prefix if self._existing else DATABASE
         self.instance = None
         if settings.existing_instance:
             connection_name = pulumi.Output.from_input(settings.existing_instance)
@@ -63,12 +63,10 @@ class Database(Component):
             )
         else:
             made = self._instance(
-                region=region,
-                prefix=prefix,
+                scope,
                 settings=settings,
                 deletion_protection=deletion_protection,
                 network=network,
-                kms_key=kms_key,
             )
             connection_name, instance = made.connection_name, made.name
             self.instance = instance
@@ -88,7 +86,7 @@ class Database(Component):
             if self._existing
             else self.child(),
         )
-        self._connects(project, prefix, instance, server)
+        self._connects(scope, instance, server)
         self.connection_name = connection_name
         # Secret, because it contains the password.
         self.url = pulumi.Output.all(
@@ -100,25 +98,21 @@ class Database(Component):
         self.register_outputs({"connection_name": self.connection_name})
 
     def _connects(
-        self,
-        project: str,
-        prefix: str,
-        instance: pulumi.Input[str],
-        server: pulumi.Input[str],
+        self, scope: Scope, instance: pulumi.Input[str], server: pulumi.Input[str]
     ) -> None:
         """Lets the server connect. The role is for a whole project; a condition limits it."""
         gcp.projects.IAMMember(
             self.named("server-connects"),
-            project=project,
+            project=scope.project,
             role="roles/cloudsql.client",
             member=server,
             condition=gcp.projects.IAMMemberConditionArgs(
                 title="one instance",
-                description=f"The database of the MLflow server {prefix}",
+                description=f"The database of the MLflow server {scope.prefix}",
                 expression=pulumi.Output.format(
                     'resource.name == "projects/{0}/instances/{1}" && '
                     'resource.service == "sqladmin.googleapis.com"',
-                    project,
+                    scope.project,
                     instance,
                 ),
             ),
@@ -127,27 +121,25 @@ class Database(Component):
 
     def _instance(
         self,
+        scope: Scope,
         *,
-        region: str,
-        prefix: str,
         settings: DatabaseSettings,
         deletion_protection: bool,
         network: pulumi.Input[str] | None,
-        kms_key: str | None,
     ) -> gcp.sql.DatabaseInstance:
         # A new database must not have the connection name of a deleted one.
         suffix = random.RandomId(
             self.named("instance-suffix"),
             byte_length=SUFFIX_BYTES,
-            keepers={"region": region},
+            keepers={"region": scope.region},
             opts=self.child(),
         )
         return gcp.sql.DatabaseInstance(
             self.named("instance"),
-            name=pulumi.Output.concat(prefix, "-", suffix.hex),
-            region=region,
+            name=pulumi.Output.concat(scope.prefix, "-", suffix.hex),
+            region=scope.region,
             database_version=f"POSTGRES_{settings.version}",
-            encryption_key_name=kms_key,
+            encryption_key_name=scope.kms_key,
             # This stops Pulumi; `deletion_protection_enabled` also stops the console, gcloud and
             # the API.
             deletion_protection=deletion_protection,

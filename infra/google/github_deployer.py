@@ -24,6 +24,7 @@ import pulumi_random as random
 from ..component import Component
 from ..facts.names import SUFFIX_BYTES, account_id
 from ..settings.schema import GitHubRepository
+from .scope import Scope
 
 ISSUER = "https://token.actions.githubusercontent.com"
 WORKFLOW = ".github/workflows/deploy.yml"
@@ -117,6 +118,8 @@ def _all(*terms: str) -> str:
 class Deployer(Component):
     """Lets GitHub deploy. The workflow needs `provider` and the accounts' e-mail addresses."""
 
+    APIS = ("sts",)
+
     provider: pulumi.Output[str]
     deploy_account: pulumi.Output[str]
     # None: pull requests aren't previewed.
@@ -126,9 +129,7 @@ class Deployer(Component):
         self,
         name: str,
         *,
-        project: str,
-        region: str,
-        prefix: str,
+        scope: Scope,
         repository: GitHubRepository,
         # The resources that the account may change or act as; the keys are short names.
         service: pulumi.Input[str],
@@ -141,7 +142,7 @@ class Deployer(Component):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
-        self._project, self._prefix = project, prefix
+        self._scope = scope
         # The id of a deleted pool or role stays taken for a month.
         self._suffix = random.RandomId(
             self.named("github-suffix"), byte_length=SUFFIX_BYTES, opts=self.child()
@@ -149,8 +150,8 @@ class Deployer(Component):
         pool = gcp.iam.WorkloadIdentityPool(
             self.named("github"),
             workload_identity_pool_id=pulumi.Output.concat("github-", self._suffix),
-            display_name=f"GitHub of {prefix}"[:DISPLAY_NAME_MAX],
-            description=f"Deploys the MLflow server {prefix} from {repository.name}",
+            display_name=f"GitHub of {scope.prefix}"[:DISPLAY_NAME_MAX],
+            description=f"Deploys the MLflow server {scope.prefix} from {repository.name}",
             opts=self.child(),
         )
         self.provider = gcp.iam.WorkloadIdentityPoolProvider(
@@ -168,7 +169,7 @@ class Deployer(Component):
         ).name
 
         deploy, self.deploy_account = self._account(DEPLOY, pool=pool)
-        self._changes_service(service, region=region, member=deploy)
+        self._changes_service(service, member=deploy)
         if instance is not None:
             self._changes_instance(instance, member=deploy)
         self._changes_secrets(secret_ids, member=deploy)
@@ -177,7 +178,7 @@ class Deployer(Component):
             gcp.artifactregistry.RepositoryIamMember(
                 self.named("deploy-pushes-images"),
                 repository=images,
-                location=region,
+                location=scope.region,
                 role="roles/artifactregistry.writer",
                 member=deploy,
                 opts=self.child(),
@@ -204,8 +205,8 @@ class Deployer(Component):
         """Returns the account as an IAM member, and its e-mail address."""
         account = gcp.serviceaccount.Account(
             self.named(what),
-            account_id=account_id(self._prefix, what),
-            display_name=f"GitHub Actions, {what} of {self._prefix}",
+            account_id=account_id(self._scope.prefix, what),
+            display_name=f"GitHub Actions, {what} of {self._scope.prefix}",
             opts=self.child(),
         )
         gcp.serviceaccount.IAMMember(
@@ -220,23 +221,21 @@ class Deployer(Component):
         return pulumi.Output.concat("serviceAccount:", account.email), account.email
 
     def _role(self, name: str, permissions: Sequence[str]) -> pulumi.Output[str]:
-        start = self._prefix.replace("-", "_")
+        start = self._scope.prefix.replace("-", "_")
         return gcp.projects.IAMCustomRole(
             self.named(name),
             role_id=pulumi.Output.concat(f"{start}_{name.replace('-', '_')}_", self._suffix),
-            title=f"{name} of {self._prefix}",
-            description=f"GitHub Actions, for the MLflow server {self._prefix}",
+            title=f"{name} of {self._scope.prefix}",
+            description=f"GitHub Actions, for the MLflow server {self._scope.prefix}",
             permissions=sorted(permissions),
             opts=self.child(),
         ).name
 
-    def _changes_service(
-        self, service: pulumi.Input[str], *, region: str, member: pulumi.Input[str]
-    ) -> None:
+    def _changes_service(self, service: pulumi.Input[str], *, member: pulumi.Input[str]) -> None:
         gcp.cloudrunv2.ServiceIamMember(
             self.named("deploy-service"),
             name=service,
-            location=region,
+            location=self._scope.region,
             role=self._role("deploy-service", ON_SERVICE),
             member=member,
             opts=self.child(),
@@ -245,18 +244,18 @@ class Deployer(Component):
     def _changes_instance(self, instance: pulumi.Input[str], *, member: pulumi.Input[str]) -> None:
         gcp.projects.IAMMember(
             self.named("deploy-database-primary"),
-            project=self._project,
+            project=self._scope.project,
             role=self._role("deploy-database", ON_INSTANCE),
             member=member,
             # Google has no policies on single instances:
             # https://cloud.google.com/sql/docs/postgres/iam-conditions
             condition=gcp.projects.IAMMemberConditionArgs(
                 title="one instance, primary",
-                description=f"The database of the MLflow server {self._prefix}",
+                description=f"The database of the MLflow server {self._scope.prefix}",
                 expression=pulumi.Output.format(
                     'resource.name == "projects/{0}/instances/{1}" && '
                     'resource.service == "sqladmin.googleapis.com"',
-                    self._project,
+                    self._scope.project,
                     instance,
                 ),
             ),
@@ -283,7 +282,7 @@ class Deployer(Component):
             gcp.serviceaccount.IAMMember(
                 self.named(f"deploy-acts-as-{key}"),
                 service_account_id=pulumi.Output.concat(
-                    "projects/", self._project, "/serviceAccounts/", email
+                    "projects/", self._scope.project, "/serviceAccounts/", email
                 ),
                 role="roles/iam.serviceAccountUser",
                 member=member,
@@ -304,7 +303,7 @@ class Deployer(Component):
     ) -> None:
         gcp.projects.IAMMember(
             self.named(f"{who}-project"),
-            project=self._project,
+            project=self._scope.project,
             role=self._role(f"{who}-project", permissions),
             member=member,
             opts=self.child(),

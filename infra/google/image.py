@@ -17,12 +17,15 @@ import pulumi_random as random
 
 from ..component import Component
 from ..facts.names import SUFFIX_BYTES, account_id, bucket_prefix
+from .scope import Scope
 
 # In the repository, `image/` is next to this package; an installed package contains it.
 _HERE = Path(__file__).parents[1]
 _INSTALLED = _HERE / "container"
 SOURCE = _INSTALLED if _INSTALLED.is_dir() else _HERE.parent / "image"
 PLATFORM = "linux/amd64"  # the platform of Cloud Run, whatever machine builds the image
+
+CLOUD_BUILD_APIS = ("cloudbuild",)
 
 KEPT_IMAGES = 10
 KEPT_SECONDS = 30 * 24 * 3600
@@ -105,6 +108,8 @@ class Image(Component):
     `reference` names it by its digest: with a tag, Cloud Run wouldn't notice a new build.
     """
 
+    APIS = ("artifactregistry",)
+
     reference: pulumi.Output[str]
     repository: pulumi.Output[str]
     # Only with Cloud Build: the bucket for the source, and the account that builds run as.
@@ -115,21 +120,18 @@ class Image(Component):
         self,
         name: str,
         *,
-        project: str,
-        region: str,
-        prefix: str,
+        scope: Scope,
         builder: str,
-        kms_key: str | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
         repository = gcp.artifactregistry.Repository(
             self.named("images"),
-            repository_id=prefix,
-            location=region,
+            repository_id=scope.prefix,
+            location=scope.region,
             format="DOCKER",
-            kms_key_name=kms_key,
-            description=f"Images of the MLflow server {prefix}",
+            kms_key_name=scope.kms_key,
+            description=f"Images of the MLflow server {scope.prefix}",
             # "Keep" wins over "delete". The image in use is the newest, or after a rollback one of
             # the last few.
             cleanup_policy_dry_run=False,
@@ -152,17 +154,12 @@ class Image(Component):
             opts=self.child(),
         )
         self.repository = repository.repository_id
-        host = f"{region}-docker.pkg.dev"
-        image = pulumi.Output.concat(host, "/", project, "/", repository.repository_id, "/server")
+        host = f"{scope.region}-docker.pkg.dev"
+        image = pulumi.Output.concat(
+            host, "/", scope.project, "/", repository.repository_id, "/server"
+        )
         if builder == "cloud-build":
-            self.reference = self._build_in_cloud(
-                project=project,
-                region=region,
-                prefix=prefix,
-                repository=repository,
-                image=image,
-                kms_key=kms_key,
-            )
+            self.reference = self._build_in_cloud(scope, repository=repository, image=image)
         else:
             self.reference = self._build_here(host=host, image=image)
         self.register_outputs({"reference": self.reference})
@@ -189,13 +186,10 @@ class Image(Component):
 
     def _build_in_cloud(
         self,
+        scope: Scope,
         *,
-        project: str,
-        region: str,
-        prefix: str,
         repository: gcp.artifactregistry.Repository,
         image: pulumi.Output[str],
-        kms_key: str | None,
     ) -> pulumi.Output[str]:
         """Builds as an account that can only read the source, push the image and write logs.
 
@@ -205,13 +199,15 @@ class Image(Component):
         suffix = random.RandomId(
             self.named("source-suffix"),
             byte_length=SUFFIX_BYTES,
-            keepers={"region": region},
+            keepers={"region": scope.region},
             opts=self.child(),
         )
         bucket = gcp.storage.Bucket(
             self.named("source"),
-            name=pulumi.Output.concat(bucket_prefix(project, prefix, "source"), "-", suffix.hex),
-            location=region.upper(),
+            name=pulumi.Output.concat(
+                bucket_prefix(scope.project, scope.prefix, "source"), "-", suffix.hex
+            ),
+            location=scope.region.upper(),
             # The bucket only holds copies, for a day.
             force_destroy=True,
             uniform_bucket_level_access=True,
@@ -223,15 +219,15 @@ class Image(Component):
                     condition=gcp.storage.BucketLifecycleRuleConditionArgs(age=SOURCE_DAYS),
                 )
             ],
-            encryption=gcp.storage.BucketEncryptionArgs(default_kms_key_name=kms_key)
-            if kms_key
+            encryption=gcp.storage.BucketEncryptionArgs(default_kms_key_name=scope.kms_key)
+            if scope.kms_key
             else None,
             opts=self.child(),
         )
         account = gcp.serviceaccount.Account(
             self.named("builder"),
-            account_id=account_id(prefix, "build"),
-            display_name=f"Builds the MLflow server {prefix}",
+            account_id=account_id(scope.prefix, "build"),
+            display_name=f"Builds the MLflow server {scope.prefix}",
             opts=self.child(),
         )
         member = pulumi.Output.concat("serviceAccount:", account.email)
@@ -246,14 +242,14 @@ class Image(Component):
             gcp.artifactregistry.RepositoryIamMember(
                 self.named("builder-pushes-images"),
                 repository=repository.repository_id,
-                location=region,
+                location=scope.region,
                 role="roles/artifactregistry.writer",
                 member=member,
                 opts=self.child(),
             ),
             gcp.projects.IAMMember(
                 self.named("builder-logs"),
-                project=project,
+                project=scope.project,
                 role="roles/logging.logWriter",
                 member=member,
                 opts=self.child(),
@@ -266,7 +262,7 @@ class Image(Component):
             create=CLOUD_BUILD % {"context": shlex.quote(context())},
             interpreter=["/bin/sh", "-c"],
             environment={
-                "PROJECT": project,
+                "PROJECT": scope.project,
                 # A separate tag for each source, so that two concurrent runs don't mix up digests.
                 "IMAGE": pulumi.Output.concat(image, f":src-{source[:16]}"),
                 "ACCOUNT": account.email,

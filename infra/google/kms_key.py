@@ -8,6 +8,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from ..component import Component
+from .scope import Scope
 
 ROLE = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
 
@@ -19,11 +20,13 @@ class Encryption(Component):
     https://cloud.google.com/kms/docs/cmek-integrations
     """
 
+    APIS = ("cloudkms",)
+
     def __init__(
         self,
         name: str,
         *,
-        project: str,
+        scope: Scope,
         project_number: pulumi.Input[str],
         key: str,
         builds_image: bool,
@@ -31,7 +34,7 @@ class Encryption(Component):
     ) -> None:
         super().__init__(name, opts)
         agents = self._agents(
-            project=project, project_number=project_number, builds_image=builds_image
+            project=scope.project, project_number=project_number, builds_image=builds_image
         )
         for service, agent in agents:
             gcp.kms.CryptoKeyIAMMember(

@@ -15,6 +15,7 @@ import pulumi_gcp as gcp
 
 from ..component import Component
 from ..settings.schema import LoadBalancerSettings
+from .scope import Scope
 
 SCHEME = "EXTERNAL_MANAGED"
 # The priority of Cloud Armor's last rule, which each policy must have.
@@ -24,6 +25,8 @@ LAST = 2**31 - 1
 class LoadBalancer(Component):
     """Google issues the domains' certificates once their A records point to `address`."""
 
+    APIS = ("compute",)
+
     address: pulumi.Output[str]
     uri: str
 
@@ -31,21 +34,20 @@ class LoadBalancer(Component):
         self,
         name: str,
         *,
-        region: str,
-        prefix: str,
+        scope: Scope,
         settings: LoadBalancerSettings,
         service: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
-        self._prefix = prefix
+        prefix = self._prefix = scope.prefix
         address = gcp.compute.GlobalAddress(
             self.named("address"), name=prefix, opts=self.child()
         ).address
         group = gcp.compute.RegionNetworkEndpointGroup(
             self.named("service"),
             name=prefix,
-            region=region,
+            region=scope.region,
             network_endpoint_type="SERVERLESS",
             cloud_run=gcp.compute.RegionNetworkEndpointGroupCloudRunArgs(service=service),
             opts=self.child(),

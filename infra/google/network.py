@@ -9,6 +9,7 @@ import pulumi_gcp as gcp
 
 from ..component import Component
 from ..settings.schema import ExistingNetwork
+from .scope import Scope
 
 # Nothing else uses the network, so any private range will do. Cloud Run reserves 16 addresses at a
 # time: two for each instance, and four while one revision replaces another:
@@ -30,7 +31,7 @@ class VpcAccess:
     subnetwork: pulumi.Input[str]
 
 
-def existing(found: ExistingNetwork, *, project: str, region: str) -> VpcAccess:
+def existing(found: ExistingNetwork, scope: Scope) -> VpcAccess:
     """Returns an existing VPC network, used as it is.
 
     It must already be peered with Google's network, once for everything that uses it:
@@ -39,10 +40,10 @@ def existing(found: ExistingNetwork, *, project: str, region: str) -> VpcAccess:
     not have the permission.
     """
     network = f"projects/{found.project}/global/networks/{found.name}"
-    if found.project == project:
+    if found.project == scope.project:
         return VpcAccess(id=network, network=found.name, subnetwork=found.subnetwork)
     # https://cloud.google.com/run/docs/configuring/shared-vpc-direct-vpc
-    subnetwork = f"projects/{found.project}/regions/{region}/subnetworks/{found.subnetwork}"
+    subnetwork = f"projects/{found.project}/regions/{scope.region}/subnetworks/{found.subnetwork}"
     return VpcAccess(id=network, network=network, subnetwork=subnetwork)
 
 
@@ -55,29 +56,30 @@ class Network(Component):
     https://github.com/GoogleCloudPlatform/cloud-sql-proxy/issues/848
     """
 
+    APIS = ("compute", "servicenetworking")
+
     vpc: VpcAccess
 
     def __init__(
         self,
         name: str,
         *,
-        region: str,
-        prefix: str,
+        scope: Scope,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
         # No firewall rules: nothing connects into the network, and responses are always allowed.
         network = gcp.compute.Network(
             self.named("network"),
-            name=prefix,
-            description=f"The database of the MLflow server {prefix}, and the way to it",
+            name=scope.prefix,
+            description=f"The database of the MLflow server {scope.prefix}, and the way to it",
             auto_create_subnetworks=False,
             opts=self.child(),
         )
         subnetwork = gcp.compute.Subnetwork(
             self.named("server"),
-            name=prefix,
-            region=region,
+            name=scope.prefix,
+            region=scope.region,
             network=network.id,
             ip_cidr_range=SERVER_RANGE,
             # Lets instances call Google's APIs without a public address.
@@ -86,7 +88,7 @@ class Network(Component):
         )
         services = gcp.compute.GlobalAddress(
             self.named("services"),
-            name=f"{prefix}-services",
+            name=f"{scope.prefix}-services",
             purpose="VPC_PEERING",
             address_type="INTERNAL",
             prefix_length=SERVICES_PREFIX,

@@ -11,6 +11,7 @@ import pulumi_random as random
 from ..component import Component
 from ..facts.names import secret_id
 from ..settings.schema import Login
+from .scope import Scope
 
 
 def generated_password(
@@ -26,21 +27,21 @@ def generated_password(
     return pulumi.Output.secret(password.result)
 
 
-def replication(*, region: str, kms_key: str | None) -> gcp.secretmanager.SecretReplicationArgs:
+def replication(scope: Scope) -> gcp.secretmanager.SecretReplicationArgs:
     """Returns automatic replication, or with a key only the region: the key only works there.
 
     https://cloud.google.com/secret-manager/docs/cmek
     """
     google = gcp.secretmanager
-    if kms_key is None:
+    if scope.kms_key is None:
         return google.SecretReplicationArgs(auto=google.SecretReplicationAutoArgs())
     return google.SecretReplicationArgs(
         user_managed=google.SecretReplicationUserManagedArgs(
             replicas=[
                 google.SecretReplicationUserManagedReplicaArgs(
-                    location=region,
+                    location=scope.region,
                     customer_managed_encryption=google.SecretReplicationUserManagedReplicaCustomerManagedEncryptionArgs(
-                        kms_key_name=kms_key
+                        kms_key_name=scope.kms_key
                     ),
                 )
             ]
@@ -55,6 +56,8 @@ class Secrets(Component):
     and so makes a new revision of the service; rolling back a revision also rolls back its secrets.
     """
 
+    APIS = ("secretmanager",)
+
     references: Mapping[str, pulumi.Output[str]]
     ids: dict[str, pulumi.Output[str]]
     # By user. A password in an existing secret isn't included: only the server reads it.
@@ -64,9 +67,7 @@ class Secrets(Component):
         self,
         name: str,
         *,
-        prefix: str,
-        region: str,
-        kms_key: str | None,
+        scope: Scope,
         artifact_url: pulumi.Output[str],
         database_url: pulumi.Output[str],
         tracking: Login,
@@ -77,8 +78,8 @@ class Secrets(Component):
     ) -> None:
         super().__init__(name, opts)
         self.ids, self.passwords = {}, {}
-        self._prefix, self._server = prefix, server
-        self._replication = replication(region=region, kms_key=kms_key)
+        self._prefix, self._server = scope.prefix, server
+        self._replication = replication(scope)
         # Encrypts the API keys that MLflow's gateway stores, and the webhooks' secrets. The server
         # re-encrypts them when it boots with a new version.
         kek_passphrase = generated_password(

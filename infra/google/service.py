@@ -12,6 +12,7 @@ from ..facts.limits import mebibytes
 from ..settings.schema import AccessSettings, ServiceSettings
 from .access import audiences, grant, ingress, invoker_check_off
 from .network import VpcAccess
+from .scope import Scope
 
 # Cloud Run sends probes as HTTP/1, even to an h2c port; the server supports both.
 HEALTH = "/health"
@@ -49,6 +50,8 @@ def _way_into(vpc: VpcAccess) -> gcp.cloudrunv2.ServiceTemplateVpcAccessArgs:
 
 
 class Service(Component):
+    APIS = ("run",)
+
     uri: pulumi.Output[str]
     service: pulumi.Output[str]
 
@@ -56,10 +59,8 @@ class Service(Component):
         self,
         name: str,
         *,
-        project: str,
+        scope: Scope,
         project_number: pulumi.Input[str],
-        region: str,
-        prefix: str,
         access: AccessSettings,
         balanced: bool,
         settings: ServiceSettings,
@@ -71,19 +72,18 @@ class Service(Component):
         pool_size: int,
         deletion_protection: bool,
         vpc: VpcAccess | None,
-        kms_key: str | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__(name, opts)
         env: dict[str, pulumi.Input[str]] = {
-            "GCP_PROJECT": project,
+            "GCP_PROJECT": scope.project,
             **{f"{key.upper()}_SECRET": reference for key, reference in secrets.items()},
             "ARTIFACTS": settings.artifacts,
             "ARTIFACT_SIGNER": signer,
             "MLFLOW_SERVER_ALLOWED_HOSTS": pulumi.Output.from_input(project_number).apply(
                 lambda number: allowed_hosts(
-                    name=prefix,
-                    region=region,
+                    name=scope.prefix,
+                    region=scope.region,
                     project_number=number,
                     custom_domains=settings.custom_domains,
                 )
@@ -103,8 +103,8 @@ class Service(Component):
             env["TRUSTED_PROXIES"] = "1"
         service = gcp.cloudrunv2.Service(
             self.named("server"),
-            name=prefix,
-            location=region,
+            name=scope.prefix,
+            location=scope.region,
             ingress=ingress(access, balanced=balanced),
             deletion_protection=deletion_protection,
             invoker_iam_disabled=invoker_check_off(access),
@@ -121,7 +121,7 @@ class Service(Component):
             template=gcp.cloudrunv2.ServiceTemplateArgs(
                 service_account=server,
                 timeout=f"{settings.request_timeout}s",
-                encryption_key=kms_key,
+                encryption_key=scope.kms_key,
                 vpc_access=_way_into(vpc) if vpc else None,
                 max_instance_request_concurrency=settings.concurrency,
                 scaling=gcp.cloudrunv2.ServiceTemplateScalingArgs(
@@ -184,7 +184,7 @@ class Service(Component):
         grant(
             access=access,
             service=service,
-            project=project,
+            project=scope.project,
             project_number=project_number,
             of=self,
         )

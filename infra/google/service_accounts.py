@@ -8,6 +8,7 @@ import pulumi_random as random
 
 from ..component import Component
 from ..facts.names import SUFFIX_BYTES, account_id, role_id_prefix
+from .scope import Scope
 
 SIGN_BLOB = "iam.serviceAccounts.signBlob"
 
@@ -24,15 +25,19 @@ class Identity(Component):
     https://cloud.google.com/iam/docs/best-practices-service-accounts
     """
 
+    # The accounts, and signing artifact URLs without a key.
+    APIS = ("iam", "iamcredentials")
+
     email: pulumi.Output[str]
     member: pulumi.Output[str]
     signer_email: pulumi.Output[str]
     signer_member: pulumi.Output[str]
 
     def __init__(
-        self, name: str, *, prefix: str, opts: pulumi.ResourceOptions | None = None
+        self, name: str, *, scope: Scope, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__(name, opts)
+        prefix = scope.prefix
         server = gcp.serviceaccount.Account(
             self.named("server"),
             account_id=account_id(prefix),
