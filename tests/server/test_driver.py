@@ -359,8 +359,8 @@ def test_the_types_of_values_may_be_said_for_one_statement(empty: Pair) -> None:
     for connection in empty:
         cursor = connection.cursor()
         cursor.setinputsizes(legacy.BIGINTEGER)
-        for _ in range(2):
-            cursor.execute("SELECT $1", (5,))
+        for value in (5, "5"):
+            cursor.execute("SELECT $1", (value,))
             seen.append((cursor.fetchall(), cursor.description))
         cursor.setinputsizes(legacy.NULLTYPE)
         cursor.execute("SELECT $1::text", (None,))

@@ -1,27 +1,31 @@
-"""pg8000's dialect, without the cast of strings to VARCHAR.
+"""pg8000's dialect, without the casts of strings to VARCHAR and of integers to the column's type.
 
-MLflow compares integer columns with strings, such as a version with "1". With a driver that writes
-values into the statement, such as psycopg2, Postgres infers the type of '1'. With pg8000 SQLAlchemy
-casts strings to VARCHAR, and Postgres has no operator that compares these with integers.
+MLflow compares integer columns with strings, such as a version with "1", and with integers that are
+too large for the column. With a driver that writes values into the statement, such as psycopg2,
+Postgres infers their types. With pg8000 SQLAlchemy casts them: Postgres has no operator that
+compares VARCHAR with integers, and it refuses to cast 99999999999 to INTEGER.
 """
 
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.pg8000 import PGDialect_pg8000
-from sqlalchemy.types import String
+from sqlalchemy.types import BigInteger, Integer, SmallInteger, String
 from sqlalchemy.util import update_copy
 
 DRIVER = "postgresql+tracking_server"
 """The name of the dialect below in a URL."""
 
 
-class UncastStrings(PGDialect_pg8000):
-    """Sends strings without a cast.
+class Uncast(PGDialect_pg8000):
+    """Sends strings and integers without a cast; `driver` tells Postgres the integers' types.
 
     https://docs.sqlalchemy.org/en/20/core/connections.html#registering-new-dialects
     """
 
     supports_statement_cache = True
-    colspecs = update_copy(PGDialect_pg8000.colspecs, {String: String})
+    colspecs = update_copy(
+        PGDialect_pg8000.colspecs,
+        {kind: kind for kind in (String, Integer, BigInteger, SmallInteger)},
+    )
 
 
-registry.register(DRIVER.replace("+", "."), __name__, UncastStrings.__name__)
+registry.register(DRIVER.replace("+", "."), __name__, Uncast.__name__)

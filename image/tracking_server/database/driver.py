@@ -22,7 +22,12 @@ from typing import Any
 from pg8000 import *  # noqa: F403  the other names that SQLAlchemy expects in a driver
 from pg8000 import __version__ as __version__
 from pg8000 import legacy
-from pg8000.converters import make_params  # type: ignore[import-untyped]
+from pg8000.converters import (  # type: ignore[import-untyped]
+    BIGINT,
+    INTEGER,
+    NUMERIC,
+    make_params,
+)
 from pg8000.core import (  # type: ignore[import-untyped]
     BIND,
     BIND_COMPLETE,
@@ -80,6 +85,8 @@ _unpack_int = _int.unpack_from
 _unpack_header = Struct("!ci").unpack_from
 _UNNAMED = b"\0"
 _NULL = _int.pack(-1)
+_INFERRED = 0
+"""In place of a parameter's type: Postgres infers it from the statement."""
 _GOES_WELL = frozenset({PARSE_COMPLETE, BIND_COMPLETE, NO_DATA, PARAMETER_DESCRIPTION})
 
 
@@ -326,9 +333,8 @@ class Cursor(legacy.Cursor):  # type: ignore[misc]
         begin = not self._c._in_transaction and not self._c.autocommit
         try:
             if args:
-                self._context = self._c.execute_rows(
-                    operation, [args], oids=self._input_oids, begin=begin
-                )
+                oids = self._input_oids or _types([args])
+                self._context = self._c.execute_rows(operation, [args], oids=oids, begin=begin)
             else:
                 # May be several statements, which Postgres accepts only in its simple protocol.
                 if begin:
@@ -346,13 +352,13 @@ class Cursor(legacy.Cursor):  # type: ignore[misc]
         if len(rows) < 2 or self._c.autocommit or not _only_counts(operation):
             super().executemany(operation, rows)
             return self
-        count = 0
+        count, oids = 0, self._input_oids or _types(rows)
         try:
             for first in range(0, len(rows), PIPELINED_ROWS):
                 self._context = self._c.execute_rows(
                     operation,
                     rows[first : first + PIPELINED_ROWS],
-                    oids=self._input_oids,
+                    oids=oids,
                     begin=not self._c._in_transaction,
                 )
                 count += self._context.row_count
@@ -362,6 +368,23 @@ class Cursor(legacy.Cursor):  # type: ignore[misc]
         self._row_iter = iter(())
         self._input_oids = ()
         return self
+
+
+def _types(rows: Sequence[Sequence[Any]]) -> list[int]:
+    """Returns the type of each column of values, for which Postgres then needs no cast.
+
+    An integer gets the type that Postgres gives to the same literal, as with psycopg2. A comparison
+    with an integer that is too large for the column then finds nothing, instead of failing.
+    """
+    return [_type(values) for values in zip(*rows, strict=True)]
+
+
+def _type(values: Sequence[Any]) -> int:
+    integers = [value for value in values if value is not None]
+    if not integers or any(type(value) is not int for value in integers):
+        return _INFERRED
+    bits = max(max(value, ~value).bit_length() for value in integers)
+    return int(INTEGER if bits < 32 else BIGINT if bits < 64 else NUMERIC)
 
 
 def _begin() -> str:

@@ -25,9 +25,9 @@ _HEADERS = (
 
 # The order matters: the longer ones contain text that the shorter ones match.
 _CHANCE = (
-    # Stock tells the driver's words and the statement, ours where they are in the log.
+    # Stock's response has the driver's words and the statement; ours says that the log has them.
     (
-        re.compile(r"\((?:psycopg2|pg8000)\..*|The database refused this: .*", re.DOTALL),
+        re.compile(r"\(psycopg2\..*|The database refused this: .*", re.DOTALL),
         "<the database's error>",
     ),
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "<uuid>"),
