@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.pool import NullPool
 from tracking_server.database import dialect, driver
 
@@ -97,3 +97,17 @@ def test_an_integer_has_the_type_of_its_literal(both: tuple[Engine, Engine], num
             with engine.connect() as connection:
                 found.append(connection.scalars(statement).all())
         assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "state", ["0A000", "22003", "22012", "23502", "23503", "23505", "23514", "23P01", "42P01"]
+)
+def test_an_error_has_the_class_that_mlflow_expects(
+    both: tuple[Engine, Engine], state: str
+) -> None:
+    raised = []
+    for engine in both:
+        with engine.connect() as connection, pytest.raises(DBAPIError) as error:
+            connection.execute(text(f"DO $$ BEGIN RAISE SQLSTATE '{state}'; END $$"))
+        raised.append(type(error.value))
+    assert raised[0] == raised[1]

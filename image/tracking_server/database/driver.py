@@ -79,6 +79,15 @@ stops reading while that buffer is full."""
 TOO_LARGE, TOO_MANY = "54000", "53200"
 """Postgres' own codes for exceeding a program limit and for being out of memory."""
 
+_CLASSES = {
+    "0A": legacy.NotSupportedError,
+    "22": legacy.DataError,
+    "23": legacy.IntegrityError,
+    "28": InterfaceError,
+}
+"""Classes of SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html,
+https://www.psycopg.org/docs/errors.html#sqlstate-exception-classes"""
+
 _READ_SIZE = 32 * 1024
 _int, _short = Struct("!i"), Struct("!H")
 _unpack_int = _int.unpack_from
@@ -399,11 +408,14 @@ def _only_counts(operation: str) -> bool:
 
 
 def _as_dbapi(error: DatabaseError) -> Error:
-    """Returns the error in the class that pg8000's cursor raises."""
+    """Returns the error in the class that MLflow expects, which is psycopg2's.
+
+    pg8000 raises only ProgrammingError, and IntegrityError for a value that exists already.
+    `errors` raises OperationalError instead of those that are temporary.
+    """
     told = error.args[0]
-    kinds = {"28000": InterfaceError, "23505": legacy.IntegrityError}
     state = told["C"] if isinstance(told, dict) else ""
-    kind: type[Error] = kinds.get(state, legacy.ProgrammingError)
+    kind: type[Error] = _CLASSES.get(state[:2], legacy.ProgrammingError)
     return kind(told)
 
 

@@ -199,6 +199,7 @@ LIMITED = [
 # After the scorers that use the endpoint.
 CLEANED = [
     delete("/api/3.0/mlflow/scorers/delete", {"experiment_id": "$experiment", "name": "judge"}),
+    delete(f"{_API}/model-definitions/delete", {"model_definition_id": "$definition"}, 500),
     delete(f"{_API}/endpoints/delete", {"endpoint_id": "$endpoint"}),
     delete(f"{_API}/model-definitions/delete", {"model_definition_id": "$definition"}),
     delete(f"{_API}/model-definitions/delete", {"model_definition_id": "$spare"}),
