@@ -20,10 +20,12 @@ class Arguments(TypedDict, total=False):
     tracking_username: str
     tracking_password: pulumi.Output[str]
     tracking_password_version: int
+    previous_tracking_password: str
     tracking_password_secret: str
     viewer_username: str
     viewer_password: pulumi.Output[str]
     viewer_password_version: int
+    previous_viewer_password: str
     viewer_password_secret: str
     encryption_key_version: int
     existing_database_instance: str

@@ -144,6 +144,11 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
         signer=identity.signer_email,
         connection_name=database.connection_name,
         secrets=secrets.references,
+        previous_until={
+            user: login.previous_until
+            for user, login in settings.logins.items()
+            if login.previous_until
+        },
         pool_size=settings.database.connections,
         deletion_protection=settings.deletion_protection,
         vpc=vpc,
@@ -199,9 +204,7 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
         )
 
     outputs: dict[str, Any] = {"tracking_uri": tracking_uri}
-    for who, login in (("tracking", settings.tracking), ("viewer", settings.viewer)):
-        if not login:
-            continue
+    for who, login in settings.logins.items():
         outputs[f"{who}_username"] = login.username
         if login.password_secret:
             outputs[f"{who}_password_secret"] = login.password_secret

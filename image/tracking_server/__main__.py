@@ -158,6 +158,8 @@ def assemble(
         admission,
         user=values.user,
         viewer=values.viewer,
+        previous_user=values.previous_user,
+        previous_viewer=values.previous_viewer,
         hosts=config.allowed_hosts,
         callbacks=callbacks,
         trusted_proxies=config.trusted_proxies,

@@ -6,6 +6,7 @@ Each limit names its source; Google's are as of 2026-11.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from ipaddress import ip_network
 
 # https://cloud.google.com/run/docs/configuring/services/memory-limits: MiB for each number of CPUs.
@@ -44,6 +45,11 @@ BILLING_ACCOUNT = re.compile(r"[0-9A-F]{6}-[0-9A-F]{6}-[0-9A-F]{6}")
 # https://pages.nist.gov/800-63-4/sp800-63b.html#passwordver
 PASSWORD_MIN = 15
 MAX_VERSION = 10_000
+
+# The version of a previous password, and the time until which it is accepted.
+PREVIOUS_PASSWORD = re.compile(
+    r"(?P<version>[1-9][0-9]*) until (?P<time>[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z)"
+)
 
 PROJECT = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
 NAME = re.compile(r"[a-z](?:[a-z0-9-]*[a-z0-9])?")
@@ -95,6 +101,15 @@ def mebibytes(memory: str) -> int:
     if not match:
         raise ValueError(f"not a memory size: {memory}")
     return int(match[1]) * (1024 if match[2] == "Gi" else 1)
+
+
+def is_previous_password(text: str) -> bool:
+    """Returns whether it is such as `1 until 2026-12-01T12:00:00Z`."""
+    match = PREVIOUS_PASSWORD.fullmatch(text)
+    try:
+        return bool(match and datetime.strptime(match["time"], "%Y-%m-%dT%H:%M:%SZ"))  # noqa: DTZ007
+    except ValueError:
+        return False
 
 
 def is_private_network(text: str) -> bool:

@@ -141,7 +141,7 @@ def server(settings: Settings, *, runs_a_day: float, run: Run) -> list[Line]:
 
 def rest(settings: Settings, *, runs_a_day: float, run: Run) -> list[Line]:
     """Returns the cost of secrets, images, alerts and the artifacts of a month's runs."""
-    logins = [settings.tracking, *([settings.viewer] if settings.viewer else [])]
+    logins = settings.logins.values()
     # Artifact address, database and key; for each login a name and, unless the password is in an
     # existing secret, a password.
     versions = 3 + sum(1 if login.password_secret else 2 for login in logins)

@@ -69,6 +69,7 @@ class Service(Component):
         signer: pulumi.Input[str],
         connection_name: pulumi.Input[str],
         secrets: Mapping[str, pulumi.Output[str]],
+        previous_until: Mapping[str, str],
         pool_size: int,
         deletion_protection: bool,
         vpc: VpcAccess | None,
@@ -98,6 +99,8 @@ class Service(Component):
         }
         if settings.internal_networks:
             env["INTERNAL_NETWORKS"] = ",".join(settings.internal_networks)
+        for user, until in previous_until.items():
+            env[f"{user.upper()}_PREVIOUS_PASSWORD_UNTIL"] = until
         if balanced:
             # The load balancer's address is the last in X-Forwarded-For, after the client's.
             env["TRUSTED_PROXIES"] = "1"

@@ -212,6 +212,17 @@ def _check_logins(rules: Rules, settings: Settings) -> None:
                 expected=f"the viewer's username, because {key} is set",
                 example="viewer",
             )
+    for who, login, previous in (
+        ("Tracking", settings.tracking, settings.previous_tracking_password),
+        ("Viewer", settings.viewer, settings.previous_viewer_password),
+    ):
+        generated = login and login.password is None and login.password_secret is None
+        if previous and not generated:
+            rules.refuse(
+                f"previous{who}Password",
+                expected="none: only a password that the stack generates has a previous version",
+                remedy=Remove(f"previous{who}Password"),
+            )
     for who, login in (("tracking", settings.tracking), ("viewer", settings.viewer)):
         if login and login.password is not None and login.password_version > 1:
             rules.refuse(

@@ -34,10 +34,12 @@ from ..facts.limits import (
     NAME,
     NETWORK,
     PASSWORD_MIN,
+    PREVIOUS_PASSWORD,
     PROJECT,
     RATE_LIMITS,
     SECRET_VERSION,
     SUBNETWORK,
+    is_previous_password,
     is_private_network,
 )
 from ..facts.regions import MULTI_REGIONS, REGIONS
@@ -163,6 +165,13 @@ _PASSWORD_SECRET = Text(
     # A user may have set the password itself here.
     show=lambda name: name if name.startswith("projects/") else "(hidden)",
 )
+_PREVIOUS_PASSWORD = Text(
+    default=None,
+    valid=is_previous_password,
+    expected="the version of the previous password and the time until which it is accepted too, "
+    "or none",
+    example="1 until 2026-12-01T12:00:00Z",
+)
 # A higher version generates a new value.
 _VERSION = Integer(default=1, low=1, high=MAX_VERSION)
 
@@ -178,6 +187,8 @@ class Login:
     # The full name of an existing secret version that holds the password; None: the stack
     # creates a secret.
     password_secret: str | None
+    # The time until which the previous password is accepted too; None: it isn't.
+    previous_until: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -561,6 +572,16 @@ class Settings:
         group=Group.LOGIN,
         change=Change.REVISION,
     )
+    previous_tracking_password: str | None = _setting(
+        "previousTrackingPassword",
+        _PREVIOUS_PASSWORD,
+        "The version of the previous generated password, and the time until which it is accepted "
+        "too, for example `1 until 2026-12-01T12:00:00Z`. `make rotate` sets it. It has no effect "
+        "once trackingPasswordVersion is increased again. Empty: only the current password is "
+        "accepted.",
+        group=Group.LOGIN,
+        change=Change.REVISION,
+    )
     tracking_password_secret: str | None = _setting(
         "trackingPasswordSecret",
         _PASSWORD_SECRET,
@@ -590,6 +611,13 @@ class Settings:
         "viewerPasswordVersion",
         _VERSION,
         "Version of the viewer's generated password. Increment it to generate a new password.",
+        group=Group.LOGIN,
+        change=Change.REVISION,
+    )
+    previous_viewer_password: str | None = _setting(
+        "previousViewerPassword",
+        _PREVIOUS_PASSWORD,
+        "Like previousTrackingPassword, for the viewer.",
         group=Group.LOGIN,
         change=Change.REVISION,
     )
@@ -789,6 +817,9 @@ class Settings:
             password=self.tracking_password,
             password_version=self.tracking_password_version,
             password_secret=self.tracking_password_secret,
+            previous_until=_previous_until(
+                self.previous_tracking_password, self.tracking_password_version
+            ),
         )
 
     @property
@@ -801,7 +832,16 @@ class Settings:
             password=self.viewer_password,
             password_version=self.viewer_password_version,
             password_secret=self.viewer_password_secret,
+            previous_until=_previous_until(
+                self.previous_viewer_password, self.viewer_password_version
+            ),
         )
+
+    @property
+    def logins(self) -> dict[str, Login]:
+        """The logins by user: `tracking`, and `viewer` if there is one."""
+        viewer = {"viewer": self.viewer} if self.viewer else {}
+        return {"tracking": self.tracking, **viewer}
 
     @property
     def private_network(self) -> bool:
@@ -843,6 +883,15 @@ class Settings:
             number=self.github_repository_id,
             review=self.github_review,
         )
+
+
+def _previous_until(previous: str | None, version: int) -> str | None:
+    """Returns the time, if it is for the version before this one.
+
+    After a further change, it must not extend the life of a password that has leaked meanwhile.
+    """
+    match = PREVIOUS_PASSWORD.fullmatch(previous or "")
+    return match["time"] if match and int(match["version"]) == version - 1 else None
 
 
 def listed(settings: type[Any] = Settings) -> Iterator[Setting]:

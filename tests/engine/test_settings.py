@@ -129,7 +129,10 @@ ELSEWHERE = {
     "databaseEdition",  # must be the tier's: below
     "kmsKey",  # makes the database anew: below
     "trackingPassword",  # test_life
+    # With a version of the password: tests/infra
+    "previousTrackingPassword",
     # With viewerUsername: tests/infra
+    "previousViewerPassword",
     "viewerPassword",
     "viewerPasswordVersion",
     "bucketLocation",  # test_life

@@ -65,3 +65,43 @@ def test_a_version_of_a_password_of_ones_own_is_refused() -> None:
     with pytest.raises(SettingsError, match="trackingPasswordVersion") as refused:
         run({"trackingPassword": "a phrase that nobody guesses", "trackingPasswordVersion": 2})
     assert "pulumi config rm trackingPasswordVersion" in str(refused.value)
+
+
+PREVIOUS = "TRACKING_PREVIOUS_PASSWORD_UNTIL", "VIEWER_PREVIOUS_PASSWORD_UNTIL"
+
+
+@pytest.mark.parametrize(
+    ("settings", "until"),
+    [
+        ({}, []),
+        ({"previousTrackingPassword": "1 until 2026-12-01T12:00:00Z"}, []),
+        (
+            {
+                "trackingPasswordVersion": 2,
+                "previousTrackingPassword": "1 until 2026-12-01T12:00:00Z",
+            },
+            [(PREVIOUS[0], "2026-12-01T12:00:00Z")],
+        ),
+        # The password in between may have leaked.
+        (
+            {
+                "trackingPasswordVersion": 3,
+                "previousTrackingPassword": "1 until 2026-12-01T12:00:00Z",
+            },
+            [],
+        ),
+        (
+            {
+                "viewerUsername": "viewer",
+                "viewerPasswordVersion": 5,
+                "previousViewerPassword": "4 until 2026-12-02T12:00:00Z",
+            },
+            [(PREVIOUS[1], "2026-12-02T12:00:00Z")],
+        ),
+    ],
+)
+def test_only_the_version_before_is_accepted_too(
+    settings: dict[str, object], until: list[tuple[str, str]]
+) -> None:
+    env = run(settings).env
+    assert [(name, env[name]) for name in PREVIOUS if name in env] == until

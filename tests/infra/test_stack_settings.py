@@ -28,6 +28,7 @@ ADA = '["user:ada@example.com"]'
 NETWORK = "projects/my-project/global/networks/my-network"
 SUBNETWORK = "projects/my-project/regions/us-central1/subnetworks/my-subnetwork"
 SECRET = "projects/my-project/secrets/my-password/versions/1"
+PREVIOUS = "1 until 2026-12-01T12:00:00Z"
 SHARED, DOMAINS = "my-project:us-central1:shared", '["mlflow.example.com"]'
 EMAIL, PAYER = "oncall+mlflow@example.com", "012345-6789AB-CDEF01"
 DIGEST = "0" * 64
@@ -222,6 +223,8 @@ ACCEPTED: list[Config] = [
     {"trackingUsername": "ada lovelace"},
     {"trackingPassword": ""},
     {**VIEWER, "viewerPassword": PHRASE},
+    {**VIEWER, "previousViewerPassword": PREVIOUS, "viewerPasswordVersion": 2},
+    {"previousTrackingPassword": PREVIOUS},
     {
         **VIEWER,
         "trackingPasswordSecret": SECRET,
@@ -286,6 +289,11 @@ VALUES: Mapping[str, Sequence[Any]] = {
         "projects/my-project/secrets/my-password",
         SECRET.replace("my-project", "123456789012"),
         SECRET.replace("/1", "/latest"),
+    ],
+    "previousTrackingPassword": [
+        "1",
+        "0 until 2026-12-01T12:00:00Z",
+        "1 until 2026-13-01T12:00:00Z",
     ],
     "image": ["us-docker.pkg.dev/p/r/server", "ghcr.io/owner/server:1", "not an image:1"],
     "builder": ["podman"],
@@ -446,6 +454,16 @@ REFUSED = [
             ("viewerPasswordSecret", SECRET),
         )
     ),
+    row({"previousViewerPassword": PREVIOUS}, "previousViewerPassword"),
+    row(
+        {"previousTrackingPassword": PREVIOUS, "trackingPassword": PHRASE},
+        "previousTrackingPassword",
+    ),
+    row(
+        {"previousTrackingPassword": PREVIOUS, "trackingPasswordSecret": SECRET},
+        "previousTrackingPassword",
+        given=PREVIOUS,
+    ),
     row({"viewerUsername": "mlflow"}, "viewerUsername", "trackingUsername"),
     row(
         {
@@ -570,7 +588,7 @@ REFUSED = [
 
 def shown(row: Refused) -> str:
     """Returns how a refusal shows the value of the row's key; of a long one, its start."""
-    if row.key.endswith("Password"):
+    if row.key in ("trackingPassword", "viewerPassword"):
         return "(hidden)"
     text = str(row.config.get(row.key, ""))
     return (text if text.isprintable() else repr(text))[:200] or "nothing"

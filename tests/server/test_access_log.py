@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message
-from tracking_server.gate.access_log import NOT_LOGGED, AccessLog
+from tracking_server.gate.access_log import NOT_LOGGED, PREVIOUS_LOGIN, AccessLog
 from tracking_server.logs import CloudLoggingFormatter
 
 
@@ -194,3 +194,11 @@ def test_a_guess_is_told_from_a_browsers_first_request(
     handled(responding(401), headers=headers)
     assert lines[-1]["wrong_credentials"] is wrong
     assert "canary" not in json.dumps(lines)
+
+
+@pytest.mark.parametrize("scope", [{}, {PREVIOUS_LOGIN: "203.0.113.7"}])
+def test_a_client_with_the_previous_password_is_logged(
+    scope: dict[str, Any], lines: list[dict[str, Any]]
+) -> None:
+    handled(responding(200), **scope)
+    assert lines[-1].get("previous_password") == scope.get(PREVIOUS_LOGIN)

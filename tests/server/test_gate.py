@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tracking_server.gate.access_log import PREVIOUS_LOGIN
 from tracking_server.gate.callbacks import Callbacks
-from tracking_server.gate.credentials import Credentials
+from tracking_server.gate.credentials import Credentials, PreviousCredentials
 from tracking_server.gate.failed_logins import PATIENCE
 from tracking_server.gate.gate import MAX_AUTHORIZATION, Gate
 
@@ -422,6 +423,59 @@ def test_the_log_has_few_lines_for_many_of_them(caplog: pytest.LogCaptureFixture
 
 VIEWER = Credentials("viewer", "l00k")
 LOOKING = (b"authorization", basic(VIEWER.username, VIEWER.password))
+
+
+OLD = basic(USER, "the old password")
+OLD_VIEWER = basic(VIEWER.username, "the viewer's old password")
+
+
+def rotating(now: float) -> Gate:
+    """Returns a gate that accepts the previous passwords before the time 100."""
+    return new_gate(
+        viewer=VIEWER,
+        previous_user=PreviousCredentials(Credentials(USER, "the old password"), 100.0),
+        previous_viewer=PreviousCredentials(
+            Credentials(VIEWER.username, "the viewer's old password"), 100.0
+        ),
+        now=lambda: now,
+    )
+
+
+@pytest.mark.parametrize(("now", "status"), [(99.9, 204), (100.0, 401)])
+@pytest.mark.parametrize("login", [OLD, OLD_VIEWER])
+def test_a_previous_password_is_accepted_until_its_time(
+    login: bytes, now: float, status: int
+) -> None:
+    gate = rotating(now)
+    assert call((b"authorization", login), gate=gate)[0] == status
+    assert call(RIGHT, gate=gate)[0] == call(LOOKING, gate=gate)[0] == 204
+    assert call((b"authorization", login), gate=new_gate(viewer=VIEWER))[0] == 401
+
+
+def test_the_viewers_previous_password_has_the_viewers_rights() -> None:
+    post = {"method": "POST", "path": b"/api/2.0/mlflow/runs/create"}
+    assert call((b"authorization", OLD_VIEWER), gate=rotating(0), **post)[0] == 403
+    assert call((b"authorization", OLD), gate=rotating(0), **post)[0] == 204
+
+
+@pytest.mark.parametrize(
+    ("login", "marked"), [(OLD, "169.254.1.1"), (OLD_VIEWER, "169.254.1.1"), (RIGHT[1], None)]
+)
+def test_the_log_learns_who_uses_a_previous_password(login: bytes, marked: str | None) -> None:
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "raw_path": b"/",
+        "headers": [(b"host", HOST.encode()), (b"authorization", login)],
+        "client": ("169.254.1.1", 1),
+    }
+
+    async def send(_: Any) -> None: ...
+
+    gate = rotating(0)
+    asyncio.run(gate(scope, None, send))  # type: ignore[arg-type]
+    assert scope.get(PREVIOUS_LOGIN) == marked
 
 
 @pytest.mark.parametrize(

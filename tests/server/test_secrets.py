@@ -1,6 +1,7 @@
 """Errors of secrets at boot: each is one line, which never contains a value."""
 
 import dataclasses
+import time
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from google.auth.exceptions import TransportError
 from tracking_server.boot import secrets
 from tracking_server.boot.settings import SecretVersions, ServerSettings
 from tracking_server.errors import BootError
-from tracking_server.gate.credentials import Credentials
+from tracking_server.gate.credentials import Credentials, PreviousCredentials
 
 from tests.server.google import Google
 
@@ -202,3 +203,45 @@ def test_an_account_without_a_token_is_told(
     text = refusal(stored(google), deadline=0.5)
     assert "No token for the service account in time: TransportError" in text
     assert "Is the account disabled or deleted?" in text
+
+
+def rotating(google: Google, *, until: float, user: str = "tracking") -> ServerSettings:
+    """Returns settings of a user whose password has a second version."""
+    settings = stored(google, **VIEWER)
+    first = getattr(settings.secrets, f"{user}_password")
+    second = google.store_further(first, "canary 3")
+    versions = dataclasses.replace(settings.secrets, **{f"{user}_password": second})
+    return dataclasses.replace(settings, secrets=versions, previous_until={user: until})
+
+
+def test_the_previous_password_is_read_during_a_rotation(google: Google) -> None:
+    until = time.time() + 3600
+    found = fetch(rotating(google, until=until))
+    assert found.user == Credentials("mlflow", "canary 3")
+    assert found.previous_user == PreviousCredentials(Credentials("mlflow", "canary ü%"), until)
+    assert found.previous_viewer is None
+    found = fetch(rotating(google, until=until, user="viewer"))
+    assert found.previous_viewer == PreviousCredentials(Credentials("viewer", "canary 2"), until)
+    assert found.previous_user is None
+
+
+def test_a_previous_password_is_not_read_after_its_time(google: Google) -> None:
+    assert fetch(rotating(google, until=time.time() - 1)).previous_user is None
+
+
+def test_the_first_password_has_no_previous_one(google: Google) -> None:
+    settings = dataclasses.replace(stored(google), previous_until={"tracking": time.time() + 60})
+    assert fetch(settings).previous_user is None
+
+
+def test_the_boot_goes_on_without_a_previous_password(
+    google: Google, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = rotating(google, until=time.time() + 3600)
+    previous = settings.secrets.previous("tracking_password")
+    assert previous
+    google.destroy(previous)
+    found = fetch(settings)
+    assert (found.user.password, found.previous_user) == ("canary 3", None)
+    assert "the previous tracking password isn't accepted" in caplog.text
+    assert "canary" not in caplog.text

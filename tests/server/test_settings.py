@@ -61,6 +61,8 @@ def test_each_missing_variable_is_named(key: str) -> None:
         ("MAX_CONCURRENCY", "1001"),
         ("TRUSTED_PROXIES", "2"),
         ("TRUSTED_PROXIES", "yes"),
+        ("TRACKING_PREVIOUS_PASSWORD_UNTIL", "tomorrow"),
+        ("VIEWER_PREVIOUS_PASSWORD_UNTIL", "2026-12-01T12:00:00"),
         ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password"),
         ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password/versions/latest"),
         ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password/versions/0"),
@@ -115,3 +117,9 @@ def test_each_process_has_a_connection() -> None:
     few = {"WEB_CONCURRENCY": "4", "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "15"}
     with pytest.raises(BootError, match="POOL_SIZE is 15, wanted at least 16"):
         settings.load(COMPLETE | few)
+
+
+def test_the_time_of_a_previous_password() -> None:
+    assert settings.load(COMPLETE).previous_until == {}
+    found = settings.load(COMPLETE | {"TRACKING_PREVIOUS_PASSWORD_UNTIL": "1970-01-01T00:01:00Z"})
+    assert found.previous_until == {"tracking": 60.0}

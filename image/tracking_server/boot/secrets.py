@@ -1,11 +1,12 @@
 """The server's secrets, read from Secret Manager while MLflow is being imported."""
 
+import logging
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import count
-from time import monotonic
+from time import monotonic, time
 
 from google.api_core import exceptions
 from google.api_core.retry import Retry, if_exception_type
@@ -20,7 +21,7 @@ from sqlalchemy.exc import ArgumentError
 from tracking_server.boot.backoff import Backoff
 from tracking_server.boot.settings import SecretVersions, ServerSettings
 from tracking_server.errors import BootError
-from tracking_server.gate.credentials import Credentials
+from tracking_server.gate.credentials import Credentials, PreviousCredentials
 from tracking_server.outgoing.google_api import own_request, server_credentials
 
 DEADLINE = 60.0
@@ -29,6 +30,8 @@ instance's migration they stay within the 240 s that Cloud Run allows for a star
 CALL_TIMEOUT = 5.0
 RETRY_SECONDS = 20.0
 """Seconds for each version of the passphrase; all secrets have been read by then."""
+
+log = logging.getLogger(__name__)
 
 _TRANSIENT = (
     exceptions.ServerError,
@@ -48,6 +51,8 @@ class SecretValues:
     kek_passphrase: str = field(repr=False)
     user: Credentials
     viewer: Credentials | None
+    previous_user: PreviousCredentials | None = None
+    previous_viewer: PreviousCredentials | None = None
 
 
 def fetch(settings: ServerSettings, *, deadline: float = DEADLINE) -> SecretValues:
@@ -73,12 +78,36 @@ def fetch(settings: ServerSettings, *, deadline: float = DEADLINE) -> SecretValu
 
     asked = {f.name: getattr(settings.secrets, f.name) for f in fields(SecretVersions)}
     asked = {name: version for name, version in asked.items() if version is not None}
-    with ThreadPoolExecutor(len(asked), thread_name_prefix="secret") as pool:
+    former = {
+        f"{user}_password": version
+        for user, until in settings.previous_until.items()
+        if until > time() and (version := settings.secrets.previous(f"{user}_password"))
+    }
+    with ThreadPoolExecutor(len(asked) + len(former), thread_name_prefix="secret") as pool:
+        previous = pool.map(read, former.values())
         found = dict(zip(asked, pool.map(read, asked.values()), strict=True))
-    return parse(
+    values = parse(
         {name: value for name, value in found.items() if isinstance(value, str)},
         settings.secrets,
         [str(value) for value in found.values() if isinstance(value, BootError)],
+    )
+    passwords = dict(zip(former, previous, strict=True))
+
+    def previous_of(user: str, current: Credentials | None) -> PreviousCredentials | None:
+        """Returns the previous login. If it can't be read, the boot goes on without it."""
+        password = passwords.get(f"{user}_password")
+        if isinstance(password, BootError):
+            log.warning("the previous %s password isn't accepted: %s", user, password)
+        if not isinstance(password, str) or not current:
+            return None
+        return PreviousCredentials(
+            Credentials(current.username, password), settings.previous_until[user]
+        )
+
+    return replace(
+        values,
+        previous_user=previous_of("tracking", values.user),
+        previous_viewer=previous_of("viewer", values.viewer),
     )
 
 

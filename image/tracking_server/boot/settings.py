@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Literal
 
@@ -49,6 +50,11 @@ class SecretVersions:
     viewer_username: str | None = None
     viewer_password: str | None = None
 
+    def previous(self, name: str) -> str | None:
+        """Returns the version before a secret's version, if there is one."""
+        secret, _, number = (getattr(self, name) or "").rpartition("/")
+        return f"{secret}/{int(number) - 1}" if number.isdigit() and int(number) > 1 else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
@@ -65,6 +71,8 @@ class ServerSettings:
       connect to.
     - `cloudsql_root`: where Cloud Run mounts the connector's sockets.
     - `secret_manager_endpoint`: set for a private or regional endpoint, and by `make local`.
+    - `previous_until`: until when the previous password of a user is accepted too, in seconds since
+      1970; the keys are `tracking` and `viewer`.
     - `boot_patience`: the seconds that a boot waits for the database, and for a grant that isn't
       effective yet.
     """
@@ -85,6 +93,7 @@ class ServerSettings:
     cloudsql_root: str
     secret_manager_endpoint: str
     boot_patience: int
+    previous_until: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def pool_share(self) -> int:
@@ -129,6 +138,16 @@ def load(env: Mapping[str, str]) -> ServerSettings:
             problems.append(f"{key} is {value!r}, wanted a number from {lowest} to {highest}")
             return lowest
         return int(value)
+
+    def time(key: str) -> float | None:
+        if not (value := env.get(key, "")):
+            return None
+        try:
+            found = datetime.strptime(value, "%Y-%m-%dT%H:%M:%S%z")
+        except ValueError:
+            problems.append(f"{key} is {value!r}, wanted a time such as 2026-12-01T12:00:00Z")
+            return None
+        return found.timestamp()
 
     def secret(name: str) -> str:
         return text(f"{name.upper()}_SECRET", f"mlflow_{name}/versions/1", _SECRET_VERSION)
@@ -188,6 +207,11 @@ def load(env: Mapping[str, str]) -> ServerSettings:
             viewer_username=secret("viewer_username") if has_viewer else None,
             viewer_password=secret("viewer_password") if has_viewer else None,
         ),
+        previous_until={
+            user: until
+            for user in ("tracking", "viewer")
+            if (until := time(f"{user.upper()}_PREVIOUS_PASSWORD_UNTIL")) is not None
+        },
         trusted_proxies=number("TRUSTED_PROXIES", "0", 0, MAX_TRUSTED_PROXIES),
         internal_networks=tuple(internal_networks),
         cloudsql_root=env.get("CLOUDSQL_ROOT", "/cloudsql"),

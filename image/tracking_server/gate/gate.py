@@ -13,13 +13,14 @@ import re
 from base64 import b64decode
 from collections.abc import Callable, Iterable
 from hashlib import sha256
-from time import monotonic
+from time import monotonic, time
+from typing import Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tracking_server.gate.access_log import NOT_LOGGED
+from tracking_server.gate.access_log import NOT_LOGGED, PREVIOUS_LOGIN
 from tracking_server.gate.callbacks import DEPTH, GATEWAY, Callbacks, is_direct_and_local
-from tracking_server.gate.credentials import Credentials
+from tracking_server.gate.credentials import Credentials, PreviousCredentials
 from tracking_server.gate.failed_logins import FailedLogins, address_of, network_of
 from tracking_server.gate.viewer_policy import LOOKING, may_view
 
@@ -71,8 +72,9 @@ class Gate:
 
     `hosts` are names without port; a `*` in one stands for letters, digits and hyphens.
     `trusted_proxies` is how many proxies of ours are between the client and Google's front end.
-    `on_this_computer` means that only programs on this computer can connect. `clock` returns
-    seconds.
+    `on_this_computer` means that only programs on this computer can connect. During a rotation,
+    the previous passwords are accepted too, until their time; `now` returns the time in seconds
+    since 1970. `clock` returns seconds.
     """
 
     def __init__(
@@ -81,16 +83,20 @@ class Gate:
         *,
         user: Credentials,
         viewer: Credentials | None = None,
+        previous_user: PreviousCredentials | None = None,
+        previous_viewer: PreviousCredentials | None = None,
         hosts: Iterable[str],
         callbacks: Callbacks,
         trusted_proxies: int = 0,
         on_this_computer: bool = False,
         clock: Callable[[], float] = monotonic,
+        now: Callable[[], float] = time,
     ) -> None:
         self.app = app
-        self._user = user.digest()
-        # Without a viewer, both comparisons are still made and take the same time.
-        self._viewer = viewer.digest() if viewer else self._user
+        self._user = _Login(user, previous_user)
+        # Without a viewer, all comparisons are still made and take the same time.
+        self._viewer = _Login(viewer, previous_viewer) if viewer else self._user
+        self._now = now
         self._failed = FailedLogins()
         self._last_failed = ""
         self._callbacks = callbacks
@@ -129,10 +135,14 @@ class Gate:
         if not self._host.fullmatch(host):
             return WRONG_HOST
         given = _credentials_digest(headers, _login_header(scope, headers))
-        is_user = hmac.compare_digest(given, self._user)
-        is_viewer = hmac.compare_digest(given, self._viewer)
+        now = self._now()
+        # Both are always compared, so that the time says nothing.
+        user, viewer = self._user.match(given, now), self._viewer.match(given, now)
+        is_user, is_viewer = user is not None, viewer is not None
         if not (is_user or is_viewer):
             return self._refused_login(scope, headers)
+        if (user or viewer) == "previous":
+            scope[PREVIOUS_LOGIN] = self._client(scope, headers)
         if _is_cross_site(scope["method"], host, headers):
             return CROSS_SITE
         LOOKING.set(not is_user)
@@ -184,7 +194,8 @@ class Gate:
 
     def _is_ours(self, headers: Headers) -> bool:
         digest = _credentials_digest(headers, b"authorization")
-        return hmac.compare_digest(digest, self._user) or hmac.compare_digest(digest, self._viewer)
+        now = self._now()
+        return bool(self._user.match(digest, now) or self._viewer.match(digest, now))
 
     def _client(self, scope: Scope, headers: Headers) -> str:
         peer = scope.get("client") or ("unknown",)
@@ -214,6 +225,23 @@ class Gate:
                 self._last_failed,
                 extra={"fields": {"refused": refused, "client": self._last_failed}},
             )
+
+
+class _Login:
+    """The password of a user and, during a rotation, the previous one."""
+
+    def __init__(self, current: Credentials, previous: PreviousCredentials | None) -> None:
+        self._current = current.digest()
+        self._previous = previous.credentials.digest() if previous else self._current
+        self._until = previous.until if previous else 0.0
+
+    def match(self, digest: bytes, now: float) -> Literal["current", "previous"] | None:
+        """Returns which password a digest has. The time that this takes says nothing."""
+        is_current = hmac.compare_digest(digest, self._current)
+        is_previous = hmac.compare_digest(digest, self._previous)
+        if is_current:
+            return "current"
+        return "previous" if is_previous and now < self._until else None
 
 
 class FixedResponse:
