@@ -71,8 +71,8 @@ logs: $(VENVS)/program.done ## Show the server's log (SINCE=1h FOLLOW=1)
 status: $(VENVS)/program.done ## Show revision, instances, database, storage and cost
 	@$(OPERATE) status
 
-rotate: $(VENVS)/program.done ## Replace a password or key (WHAT=tracking, viewer, database, encryption)
-	@$(OPERATE) rotate --what="$$WHAT"
+rotate: $(VENVS)/program.done ## Replace a password or key (WHAT=tracking, viewer, database, encryption; HOURS=24, END=1)
+	@$(OPERATE) rotate --what="$$WHAT" --hours="$$HOURS" --end="$$END"
 
 backup: $(VENVS)/program.done ## Back up the database now
 	@$(OPERATE) backup

@@ -52,7 +52,10 @@ def fitting(remembered: Mapping[str, str], given: Mapping[str, str]) -> dict[str
         return not any(own) and bool(who == "tracking" or given.get(f"mlflow-gcp:{who}Username"))
 
     idle = {
-        f"mlflow-gcp:{who}PasswordVersion" for who in ("tracking", "viewer") if not generated(who)
+        f"mlflow-gcp:{key}"
+        for who in ("tracking", "viewer")
+        if not generated(who)
+        for key in (f"{who}PasswordVersion", f"previous{who.title()}Password")
     }
     return {key: value for key, value in remembered.items() if key not in idle}
 

@@ -15,6 +15,7 @@ from operations.cli_tools import ROOT
 from operations.env import FORMATS, env
 from operations.errors import OperationError
 from operations.logs import logs
+from operations.previous_password import hours
 from operations.rotate import SECRETS, rotate
 from operations.stack import find
 
@@ -50,6 +51,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     commands.add_parser("status", help="show what is deployed, and its state")
     command = commands.add_parser("rotate", help="replace a password or key")
     command.add_argument("--what", default="", help=", ".join(SECRETS))
+    command.add_argument(
+        "--hours", default="", help="how long the previous password is accepted too, such as 24"
+    )
+    command.add_argument(
+        "--end", type=_yes("END"), default=False, help="1: stop accepting the previous password"
+    )
     commands.add_parser("backup", help="back up the database now")
     command = commands.add_parser("psql", help="open psql on the database")
     command.add_argument("--write", type=_yes("WRITE"), default=False, help="1: let it write")
@@ -75,7 +82,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
             status(stack)
         case "rotate":
-            rotate(stack, what=arguments.what or "tracking")
+            rotate(
+                stack,
+                what=arguments.what or "tracking",
+                accepted_for=hours(arguments.hours),
+                end=arguments.end,
+            )
         case "backup":
             from operations.backup import backup
 

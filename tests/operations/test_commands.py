@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -418,6 +418,90 @@ def test_nothing_is_rotated_before_the_last_change_is_done(
     assert done.returncode == 1
     assert "run `pulumi up` until it does, then this again" in done.stderr
     assert "config set" not in str(deployed.calls("pulumi"))
+
+
+def tracking(version: str) -> str:
+    config = {"mlflow-gcp:trackingPasswordVersion": {"value": version}}
+    return json.dumps([{"kind": "update", "result": "succeeded", "config": config}])
+
+
+def rotated(machine: Machine, version: str, *changes: tuple[str, ...]) -> None:
+    machine.pulumi(*HISTORY, stdout=tracking(version))
+    for change in changes:
+        machine.pulumi("config", *change)
+    machine.tell(["pulumi", "up", "--stack", "dev"])
+
+
+PREVIOUS = "mlflow-gcp:previousTrackingPassword"
+LATER = f"{datetime.now(UTC) + timedelta(hours=2):%Y-%m-%dT%H:%M:%SZ}"
+USED = (
+    "logging",
+    "read",
+    'resource.type="cloud_run_revision" AND resource.labels.service_name="mlflow" AND '
+    'resource.labels.location="us-central1" AND jsonPayload.previous_password="tracking"',
+    *("--freshness=24h", "--limit=1000", "--project=my-project", "--format=json"),
+)
+CLIENTS = json.dumps([{"jsonPayload": {"client": client}} for client in ("a", "b", "a")])
+
+
+def test_a_rotated_password_is_accepted_for_a_day_more(deployed: Machine) -> None:
+    rotated(deployed, "1", ("set", "mlflow-gcp:trackingPasswordVersion", "2"))
+    before = datetime.now(UTC)
+    deployed.run("--stack", "dev", "rotate")
+    [until] = [call[3] for call in deployed.calls("pulumi") if call[2:3] == [PREVIOUS]]
+    version, _, time = until.partition(" until ")
+    assert version == "1"
+    assert before + timedelta(hours=23.9) < datetime.fromisoformat(time)
+    assert datetime.fromisoformat(time) < datetime.now(UTC) + timedelta(hours=24.1)
+
+
+def test_a_leaked_password_ends_at_once(machine: Machine) -> None:
+    machine.stands(previousTrackingPassword=f"1 until {LATER}", trackingPasswordVersion="2")
+    machine.gcloud(*USED, stdout=CLIENTS)
+    rotated(
+        machine,
+        "2",
+        ("set", "mlflow-gcp:trackingPasswordVersion", "3"),
+        ("rm", PREVIOUS),
+    )
+    done = machine.run("--stack", "dev", "rotate", "--hours", "0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "2 addresses" in done.stdout
+    assert ["config", "rm", PREVIOUS, "--stack", "dev", "--non-interactive"] in machine.calls(
+        "pulumi"
+    )
+
+
+def test_a_previous_password_can_be_ended(machine: Machine) -> None:
+    machine.stands(previousTrackingPassword=f"1 until {LATER}", trackingPasswordVersion="2")
+    machine.gcloud(*USED, stdout=CLIENTS)
+    rotated(machine, "2", ("rm", PREVIOUS))
+    done = machine.run("--stack", "dev", "rotate", "--end", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "2 addresses" in done.stdout
+    assert "trackingPasswordVersion is" not in done.stdout
+
+
+def test_a_second_rotation_names_the_clients_that_would_be_refused(machine: Machine) -> None:
+    machine.stands(previousTrackingPassword=f"1 until {LATER}", trackingPasswordVersion="2")
+    machine.gcloud(*USED, stdout=CLIENTS)
+    rotated(machine, "2")
+    done = machine.run("--stack", "dev", "rotate")
+    assert done.returncode == 1
+    assert "2 addresses" in done.stdout
+    assert "END=1" in done.stderr
+    assert not [call for call in machine.calls("pulumi") if call[:2] == ["config", "set"]]
+
+
+@pytest.mark.parametrize(
+    "previous", ["1 until 2020-01-01T00:00:00Z", f"7 until {LATER}", ""], ids=str
+)
+def test_there_may_be_no_previous_password_to_end(machine: Machine, previous: str) -> None:
+    machine.stands(previousTrackingPassword=previous, trackingPasswordVersion="2")
+    rotated(machine, "2")
+    done = machine.run("--stack", "dev", "rotate", "--end", "1")
+    assert done.returncode == 1
+    assert "make rotate WHAT=tracking" in done.stderr
 
 
 # backup

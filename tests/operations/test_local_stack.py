@@ -192,6 +192,9 @@ def test_rotating_starts_the_server_with_another_password(stack: Stack) -> None:
     assert "Done" in operate(stack, "rotate")
     after = password_of(stack)
     assert after != before
+    assert ask(stack, "/version", password=before) == 200
+    assert ask(stack, "/version", password=after) == 200
+    assert "1 address has used" in operate(stack, "rotate", "--end", "1")
     assert ask(stack, "/version", password=before) == 401
     assert ask(stack, "/version", password=after) == 200
     # The change before is remembered, as Pulumi.<stack>.yaml would.
@@ -233,7 +236,7 @@ def test_what_runs_in_the_foreground_is_left_to_its_terminal(
 ) -> None:
     running = LocalStack(State(tmp_path))
     running.entry = {"outputs": {}, "config": {}, "options": {"detached": False}}
-    rotate(running, what="tracking")
+    rotate(running, what="tracking", accepted_for=0)
     assert "stop it with Ctrl-C and start it again, `make local`" in capsys.readouterr().out
     assert running.state.load(SETTINGS) == {"mlflow-gcp:trackingPasswordVersion": "2"}
 

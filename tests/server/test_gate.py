@@ -459,9 +459,9 @@ def test_the_viewers_previous_password_has_the_viewers_rights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("login", "marked"), [(OLD, "169.254.1.1"), (OLD_VIEWER, "169.254.1.1"), (RIGHT[1], None)]
+    ("login", "user"), [(OLD, "tracking"), (OLD_VIEWER, "viewer"), (RIGHT[1], None)]
 )
-def test_the_log_learns_who_uses_a_previous_password(login: bytes, marked: str | None) -> None:
+def test_the_log_names_the_client_of_a_previous_password(login: bytes, user: str | None) -> None:
     scope = {
         "type": "http",
         "method": "GET",
@@ -475,7 +475,8 @@ def test_the_log_learns_who_uses_a_previous_password(login: bytes, marked: str |
 
     gate = rotating(0)
     asyncio.run(gate(scope, None, send))  # type: ignore[arg-type]
-    assert scope.get(PREVIOUS_LOGIN) == marked
+    fields = {"previous_password": user, "client": "169.254.1.1"}
+    assert scope.get(PREVIOUS_LOGIN) == (fields if user else None)
 
 
 @pytest.mark.parametrize(

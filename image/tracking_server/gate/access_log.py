@@ -22,7 +22,7 @@ NOT_LOGGED = "tracking_server.not_logged"
 """A key of the scope. Code that sets it has already logged the request in another way."""
 
 PREVIOUS_LOGIN = "tracking_server.previous_login"
-"""A key of the scope with the client's address, if the client uses the previous password."""
+"""A key of the scope with fields for the log, if the client uses the previous password."""
 
 log = logging.getLogger("tracking_server.access")
 
@@ -74,8 +74,7 @@ class AccessLog:
         if scope.get(NOT_LOGGED):
             return
         fields: dict[str, Any] = {"pool": self._pool_use()}
-        if PREVIOUS_LOGIN in scope:
-            fields["previous_password"] = scope[PREVIOUS_LOGIN]
+        fields |= scope.get(PREVIOUS_LOGIN, {})
         if status == 401:
             # Tells guesses from a browser's first request, which it sends before it prompts.
             logins = (b"authorization", b"x-mlflow-authorization")

@@ -142,7 +142,10 @@ class Gate:
         if not (is_user or is_viewer):
             return self._refused_login(scope, headers)
         if (user or viewer) == "previous":
-            scope[PREVIOUS_LOGIN] = self._client(scope, headers)
+            scope[PREVIOUS_LOGIN] = {
+                "previous_password": "tracking" if is_user else "viewer",
+                "client": self._client(scope, headers),
+            }
         if _is_cross_site(scope["method"], host, headers):
             return CROSS_SITE
         LOOKING.set(not is_user)
