@@ -150,3 +150,18 @@ async def test_a_turn_that_comes_to_a_caller_who_has_just_left_is_passed_on() ->
         room.extend(1)
     room.free(1)
     room.extend(1)
+
+
+async def test_room_is_handed_out_in_order_of_arrival() -> None:
+    room = Room(3)
+    await room.reserve(2)
+    large, small = (asyncio.create_task(room.reserve(size)) for size in (2, 1))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    # There is room for the small one, but it came later.
+    assert not small.done()
+    room.free(2)
+    async with asyncio.timeout(5):
+        await asyncio.gather(large, small)
+    with pytest.raises(TooMuch):
+        room.extend(1)
