@@ -1,6 +1,6 @@
 """Ends the processes and deletes the directories that a killed test run leaves.
 
-The reaper is a process of its own. A test run names what it starts to it through a pipe, which the
+The reaper is a separate process. A test run names what it starts to it through a pipe, which the
 kernel closes when the run ends, however it ends. After a normal end there is nothing left to do.
 """
 

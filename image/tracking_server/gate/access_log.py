@@ -16,7 +16,7 @@ _TRACE_HEADERS = (b"traceparent", b"x-cloud-trace-context")
 _TRACE = re.compile(rb"(?:[0-9a-f]{2}-)?([0-9a-f]{32})[-/;].*|([0-9a-f]{32})")
 
 CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a client that disconnected before the response; there is no standard one."""
+"""nginx's status for a client that disconnected before the response; no standard has one."""
 
 NOT_LOGGED = "tracking_server.not_logged"
 """A key of the scope. Code that sets it has already logged the request in another way."""
