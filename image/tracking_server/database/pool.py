@@ -121,7 +121,6 @@ class NestingPool(QueuePool):
                 if in_turn
                 else self._wait(self._further, room, seconds)
             ):
-                self._forget_if_idle(thread)
                 raise DatabaseUnavailable(
                     f"no connection of {self.size()} became free within {seconds:g} s"
                 )
