@@ -53,7 +53,7 @@ def load(server: Server) -> None:
         assert set(threads.map(ask, range(150))) == {200}
 
 
-def test_each_process_serves_and_all_share_the_connections(
+def test_each_process_serves_shares_the_connections_and_ends_cleanly(
     server: Server, postgres: Postgres, database_url: str
 ) -> None:
     children = serving(server)
@@ -67,10 +67,6 @@ def test_each_process_serves_and_all_share_the_connections(
     )
     connection.close()
     assert PROCESSES <= held <= POOL // PROCESSES * PROCESSES
-
-
-def test_it_ends_cleanly(server: Server) -> None:
-    serving(server)
     assert server.stop() == 0
     stopped = [entry for entry in server.entries() if entry["message"] == "stopped"]
     assert len(stopped) == PROCESSES
