@@ -21,7 +21,7 @@ from tests.reaper import reap_process
 USER, PASSWORD = "mlflow", "canary-password"
 AUTHORIZATION = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 HOST = "mlflow-1.us-central1.run.app"
-BOOT_SECONDS = 90
+BOOT_SECONDS = 180
 
 
 @dataclass
