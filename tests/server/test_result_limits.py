@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from starlette.types import Receive, Scope, Send
+from tracking_server.artifacts import transfers, uploads
+from tracking_server.boot.settings import MAX_MEMORY, MIN_MEMORY
 from tracking_server.database import result_limits
 from tracking_server.database.result_limits import (
     ANSWER,
@@ -16,8 +18,9 @@ from tracking_server.database.result_limits import (
     Full,
     TooLarge,
 )
+from tracking_server.gate.body_limits import USER, VIEWER
 from tracking_server.gate.viewer_policy import LOOKING
-from tracking_server.serve.memory import AT_REST, FOR_BODIES, MIB, shares
+from tracking_server.serve.memory import AT_REST, FOR_BODIES, FOR_TRANSFERS, MIB, shares
 
 from tests.server.process import eventually
 
@@ -36,7 +39,10 @@ def test_a_small_answer_never_waits() -> None:
         Answer(limit).add(result_limits.SMALL // BYTE, rows=0)
     with pytest.raises(TooLarge):
         large.add(10 + result_limits.SMALL // BYTE, rows=0)
-    held.close()
+    # Exactly what was taken is free again, even if it is freed twice.
+    for _ in range(2):
+        held.close()
+    assert limit._free == limit.size
     Answer(limit).add(1 + result_limits.SMALL // BYTE, rows=0)
 
 
@@ -76,6 +82,25 @@ def test_an_answer_waits_for_others() -> None:
         assert waiting.result(10) is None
 
 
+def test_freed_memory_wakes_the_request_that_fits_in_it() -> None:
+    """The request that has waited longest may need more."""
+    limit = Answers(10 * BYTE)
+    large, small, first, second = (Answer(limit) for _ in range(4))
+    first.add(6, rows=0)
+    second.add(4, rows=0)
+    with ThreadPoolExecutor(2) as threads:
+        waiting = []
+        for answer, size in ((large, 10), (small, 4)):
+            waiting.append(threads.submit(answer.add, size, rows=0))
+            assert eventually(lambda: len(limit._freed._waiters) == len(waiting))  # type: ignore[attr-defined]
+        second.close()
+        assert waiting[1].result(5) is None
+        assert not waiting[0].done()
+        first.close()
+        small.close()
+        assert waiting[0].result(5) is None
+
+
 def test_a_request_gives_back_what_it_held() -> None:
     """Whichever way the request ends, even if work for it still runs."""
     user, viewer = Answers(10 * BYTE), Answers(BYTE)
@@ -103,12 +128,26 @@ def test_a_request_gives_back_what_it_held() -> None:
     user.take(10 * BYTE)
 
 
-@pytest.mark.parametrize("memory", [512, 1024, 4096, 32 * 1024])
+def test_bodies_and_transfers_stay_within_their_memory() -> None:
+    # MLflow holds a body as bytes, and as text while it parses it.
+    assert 2 * (USER.together + VIEWER.together) <= FOR_BODIES
+    assert transfers.WAITING + uploads.SHARED * uploads.BLOCK <= FOR_TRANSFERS
+
+
+@pytest.mark.parametrize("memory", [MIN_MEMORY, 1024, 4096, MAX_MEMORY])
 @pytest.mark.parametrize("processes", [1, 2, 8])
 def test_the_shares_fit_in_the_instance(memory: int, processes: int) -> None:
     share = shares(memory * MIB, processes)
     assert min(share.answers, share.viewers_answers, share.providers) > MIB
     held = share.answers + share.viewers_answers + share.providers
-    # Cloud Run refuses settings that give a process less than the smallest instance has.
-    if memory // processes >= 512:
-        assert AT_REST + FOR_BODIES + held <= memory * MIB // processes
+    # The settings refuse less than the smallest instance's memory for a process.
+    if memory // processes >= MIN_MEMORY:
+        assert AT_REST + FOR_BODIES + FOR_TRANSFERS + held <= memory * MIB // processes
+
+
+def test_a_page_of_ten_thousand_runs_fits_in_the_default_instance() -> None:
+    """As docs/security-controls.md says: each run has 20 values."""
+    runs, values, bytes_of_row, bytes_of_run = 10_000, 20, 73, 300
+    answer = Answer(Answers(shares(1024 * MIB, 1).answers))
+    answer.add(runs * values * bytes_of_row, rows=runs * values)
+    answer.add(runs * bytes_of_run, rows=runs)

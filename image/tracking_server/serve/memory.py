@@ -31,6 +31,10 @@ AT_REST = 220 * MIB
 FOR_BODIES = 100 * MIB
 """Memory for the largest request bodies; `body_limits` limits them."""
 
+FOR_TRANSFERS = 64 * MIB
+"""Memory that uploads and downloads share, which `uploads` and `transfers` limit. Each upload may
+hold a little in addition."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shares:
@@ -47,9 +51,10 @@ def shares(memory: int, processes: int) -> Shares:
     With 1 GiB the user's share holds a page of 10,000 runs with 20 values each; see
     `result_limits.ROW`.
     """
-    eighth = max(memory // processes - AT_REST - FOR_BODIES, 64 * MIB) // 8
+    free = memory // processes - AT_REST - FOR_BODIES - FOR_TRANSFERS
+    sixteenth = max(free, 64 * MIB) // 16
     return Shares(
-        answers=5 * eighth,
-        viewers_answers=2 * eighth,
-        providers=eighth,
+        answers=11 * sixteenth,
+        viewers_answers=3 * sixteenth,
+        providers=2 * sixteenth,
     )
