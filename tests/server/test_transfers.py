@@ -22,7 +22,7 @@ from tracking_server.artifacts.uploads import BLOCK, OWN
 from tests.server.conftest import StartServer
 from tests.server.exchange import Exchange, pieces
 from tests.server.google import BUCKET, Google
-from tests.server.process import PASSWORD, USER
+from tests.server.process import PASSWORD, USER, Server
 
 pytestmark = pytest.mark.anyio
 
@@ -506,11 +506,19 @@ def test_how_many_frames_are_asked_for(version: str, length: str | None, ahead: 
 VERSIONS: dict[str, dict[str, Any]] = {"HTTP/1.1": {}, "HTTP/2": {"http1": False, "http2": True}}
 
 
-def test_large_files_over_h2c_arrive_in_order(
-    google: Google, start: StartServer, environment: dict[str, str]
-) -> None:
+@pytest.fixture(scope="module")
+def server(
+    shared_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("transfers")
+    (folder / "tmp").mkdir()
+    running = Server({**shared_environment, "TMPDIR": str(folder / "tmp")}, folder)
+    yield running.ready()
+    running.stop()
+
+
+def test_large_files_over_h2c_arrive_in_order(google: Google, server: Server) -> None:
     """Frames are numbered; several arrive at once, with other requests between them."""
-    server = start(environment).ready()
     count = 1024
     frames = [number.to_bytes(8, "big") * (transfers.FRAME // 8) for number in range(count)]
     content = b"".join(frames)
@@ -535,16 +543,11 @@ def test_large_files_over_h2c_arrive_in_order(
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_file_passes_through_little_memory_and_no_file(
-    google: Google,
-    start: StartServer,
-    environment: dict[str, str],
-    tmp_path: Path,
-    version: str,
+    google: Google, server: Server, version: str
 ) -> None:
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("needs /proc/PID/clear_refs, which this system does not have")
-    (tmp_path / "tmp").mkdir()
-    server = start({**environment, "TMPDIR": str(tmp_path / "tmp")}).ready()
+    temporary = Path(server.env["TMPDIR"])
     process = Path("/proc", str(server.process.pid))
 
     def memory(line: str) -> int:
@@ -557,7 +560,7 @@ def test_a_file_passes_through_little_memory_and_no_file(
         assert client.put(f"{PREFIX}small", content=b"x").status_code == 200
         assert client.get(f"{PREFIX}small").content == b"x"
         (process / "clear_refs").write_text("5")
-        untouched = (tmp_path / "tmp").stat().st_mtime_ns
+        untouched = temporary.stat().st_mtime_ns
         idle = memory("VmRSS")
         times = 24
         length = {"Content-Length": str(times * len(LARGE))}
@@ -569,11 +572,11 @@ def test_a_file_passes_through_little_memory_and_no_file(
                 digest.update(chunk)
         assert digest.digest() == hashlib.sha256(LARGE * times).digest()
     assert memory("VmHWM") - idle < 64 << 20 < times * len(LARGE) // 2
-    assert (tmp_path / "tmp").stat().st_mtime_ns == untouched
+    assert temporary.stat().st_mtime_ns == untouched
 
 
 def test_a_download_that_the_bucket_ends_early_is_not_taken_for_whole(
-    google: Google, start: StartServer, environment: dict[str, str]
+    google: Google, server: Server
 ) -> None:
     put(google, "large", LARGE)
     gone = []
@@ -591,7 +594,6 @@ def test_a_download_that_the_bucket_ends_early_is_not_taken_for_whole(
         request.transport.close()
         return answer
 
-    server = start(environment).ready()
     for options in VERSIONS.values():
         gone.clear()
         google.fault = once
