@@ -25,7 +25,7 @@ from fake_google.sql.postgres import Postgres
 from tests.schema import WHOLE_SCHEMA
 from tests.server.conftest import StartServer
 
-BOOTS = 5
+BOOTS = 3
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def everything(engine: Engine) -> set[tuple[str, ...]]:
         return {tuple(row) for row in connection.execute(text(WHOLE_SCHEMA))}
 
 
-def test_five_boots_at_once(
+def test_several_boots_at_once(
     start: StartServer, environment: dict[str, str], engine: Engine
 ) -> None:
     """On an empty database; tests/chaos/test_boots.py uses databases with data."""
