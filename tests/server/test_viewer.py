@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +68,20 @@ class Behind:
         [[writers]] = self._connection.run("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
         if writers != self._writers:
             self._writers = writers
-            tables = self._connection.run(
-                "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
-            )
-            self._tables = {table: self._content(table) for [table] in tables}
+            self._tables = {table: content for table, *content in self._connection.run(self._all)}
         with closing(sqlite3.connect(f"file:{self._index}?mode=ro", uri=True)) as index:
             objects = index.execute("SELECT * FROM objects ORDER BY bucket, name").fetchall()
         return self._tables, objects
 
-    def _content(self, table: str) -> Any:
-        name = pg8000.native.identifier(table)
-        return self._connection.run(
-            f"SELECT count(*), md5(string_agg(r::text, ',' ORDER BY r::text)) FROM {name} AS r"  # noqa: S608
+    @cached_property
+    def _all(self) -> str:
+        """The statement that reads the contents of all tables."""
+        tables = self._connection.run("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        return " UNION ALL ".join(
+            f"SELECT {pg8000.native.literal(table)}, count(*),"  # noqa: S608
+            " md5(string_agg(r::text, ',' ORDER BY r::text))"
+            f" FROM {pg8000.native.identifier(table)} AS r"
+            for [table] in tables
         )
 
 
