@@ -20,6 +20,7 @@ from fake_google.project import PROJECT_NUMBER, Inputs, Live, Outputs, Project
 from fake_google.resource_type import Kind
 from fake_google.resource_types import KINDS
 from fake_google.run import services
+from fake_google.sql import instances
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,12 @@ class Cloud:
                     raise Refused(f"Error 409: {key} already exists, alreadyExists")
             return self._make(token, name, inputs)
 
-    def update(self, token: str, resource_id: str, name: str, inputs: Inputs) -> Outputs:
+    def update(
+        self, token: str, resource_id: str, name: str, *, olds: Inputs, news: Inputs
+    ) -> Outputs:
+        """Changes a resource. `olds` has its inputs and outputs in the caller's state."""
         with self._lock:
+            inputs = KINDS.get(token, _RECORDED).sent(olds, news)
             live = self.project.read(token, resource_id)
             if live is None:
                 raise Refused(f"Error 404: {resource_id} not found.")
@@ -123,6 +128,8 @@ class Cloud:
                     "project": self.project.id,
                     "region": self.project.region,
                 }
+            case "gcp:sql/getDatabaseInstances:getDatabaseInstances":
+                return {"instances": instances.described(self.project, arguments)}
             case "gcp:storage/getProjectServiceAccount:getProjectServiceAccount":
                 agent = service_agent("storage")
                 self.project.agents.add(agent)

@@ -65,6 +65,8 @@ class Project:
         self.secrets = SecretStore(state)
         self.store = Store(state.directory("storage"))
         self.databases: dict[str, Postgres | RecordedInstance] = {}
+        # The size of each instance's disk in GB.
+        self.disks: dict[str, int] = {}
         self.services: dict[str, Service] = {}
         # By type and id.
         self.live: dict[tuple[str, str], Live] = {}

@@ -135,7 +135,9 @@ class _Provider(provider_pb2_grpc.ResourceProviderServicer):
             kept = {key: value for key, value in olds.items() if key not in renewed}
             return provider_pb2.UpdateResponse(properties=_struct({**kept, **news}))
         try:
-            outputs = self._cloud.update(request.type, request.id, request.name, news)
+            outputs = self._cloud.update(
+                request.type, request.id, request.name, olds=olds, news=news
+            )
         except BootRefused as error:
             _refuse_half_made(context, error, news)
         except LocalError as error:

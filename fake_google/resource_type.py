@@ -45,6 +45,8 @@ class Kind:
     untold: frozenset[str] = frozenset()
     # Outputs that every change renews.
     renewed: frozenset[str] = frozenset()
+    # Returns what the provider sends for a change, from the caller's state and the new inputs.
+    sent: Callable[[Inputs, Inputs], Inputs] = lambda _olds, news: news
     # Adds values that the provider derives from the inputs and the project's folder.
     check: Callable[[Inputs, Path], Outputs] = field(default=lambda inputs, _: dict(inputs))
     # Returns whether the provider ignores the difference between two values.

@@ -343,7 +343,7 @@ KINDS: dict[str, Kind] = {
     "gcp:secretmanager/secretIamMember:SecretIamMember": replace(
         _ON_A_SECRET, make=_member_of_a_secret
     ),
-    "gcp:sql/databaseInstance:DatabaseInstance": Kind(
+    instances.INSTANCE: Kind(
         instances.make_instance,
         delete=instances.delete_instance,
         taken=lambda _, inputs: str(inputs["name"]),
@@ -351,6 +351,7 @@ KINDS: dict[str, Kind] = {
         replaces=instances.leaves_network,
         api="sqladmin",
         same=instances.same_instance,
+        sent=instances.sent_instance,
     ),
     "gcp:sql/database:Database": Kind(
         instances.make_database,

@@ -14,7 +14,7 @@ from fake_google.network import check_ways, ways
 from fake_google.project import PROJECT_NUMBER, Inputs, Outputs, Project
 from fake_google.resource_type import last
 from fake_google.run.container import BootFailed, Probe, Service, base_environment
-from fake_google.sql.instances import instance_of
+from fake_google.sql.instances import INSTANCE, instance_of
 from infra.facts.connection_name import ConnectionName
 from infra.facts.regions import REGIONS
 
@@ -189,7 +189,7 @@ def _connections(
 
 def _reaches(project: Project, template: Inputs, instance: str) -> bool:
     """Returns whether the connector reaches an instance; it prefers the public address."""
-    live = project.read("gcp:sql/databaseInstance:DatabaseInstance", instance)
+    live = project.read(INSTANCE, instance)
     settings = live.inputs.get("settings") or {} if live else {}
     configuration = settings.get("ipConfiguration") or {}
     if configuration.get("ipv4Enabled") is not False:

@@ -18,6 +18,9 @@ from infra.facts import tiers
 from infra.facts.connection_name import ConnectionName
 from infra.facts.regions import REGIONS
 
+INSTANCE = "gcp:sql/databaseInstance:DatabaseInstance"
+_DISK_GB = 10
+
 
 def make_instance(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     instance = inputs["name"]
@@ -47,6 +50,7 @@ def make_instance(project: Project, _name: str, inputs: Inputs) -> tuple[str, Ou
         flags=tuple((flag["name"], flag["value"]) for flag in declared.get("databaseFlags") or ()),
     )
     _check_tier(settings, declared.get("edition"))
+    _resize(project, instance, int(declared.get("diskSize") or _DISK_GB))
     found = project.databases.get(instance)
     if found is None:
         made = Postgres if project.container else RecordedInstance
@@ -71,6 +75,34 @@ def make_instance(project: Project, _name: str, inputs: Inputs) -> tuple[str, Ou
     }
 
 
+def _resize(project: Project, instance: str, gigabytes: int) -> None:
+    current = project.disks.get(instance, 0)
+    if gigabytes < current:
+        raise Refused(
+            "Error, failed to update instance settings: googleapi: Error 400: Invalid request: The "
+            f"disk size cannot decrease. Current size: {current} GB, requested: {gigabytes} GB."
+        )
+    project.disks[instance] = gigabytes
+
+
+def grow_disk(project: Project, instance: str, gigabytes: int) -> None:
+    """Enlarges an instance's disk as Cloud SQL does when the disk is nearly full."""
+    _resize(project, instance, gigabytes)
+    live = project.live[INSTANCE, instance]
+    settings = {**live.inputs["settings"], "diskSize": gigabytes}
+    live.inputs = {**live.inputs, "settings": settings}
+    live.outputs = {**live.outputs, "settings": settings}
+
+
+def described(project: Project, arguments: Inputs) -> list[Outputs]:
+    """https://www.pulumi.com/registry/packages/gcp/api-docs/sql/getdatabaseinstances/"""
+    return [
+        {"name": inputs["name"], "settings": [{"diskSize": project.disks[inputs["name"]]}]}
+        for inputs in project.all(INSTANCE)
+        if arguments.get("region") in (None, inputs.get("region") or project.region)
+    ]
+
+
 def _check_tier(settings: InstanceSettings, edition: str | None) -> None:
     """https://cloud.google.com/sql/docs/postgres/editions-intro"""
     # Since PostgreSQL 16 the default is ENTERPRISE_PLUS.
@@ -81,6 +113,19 @@ def _check_tier(settings: InstanceSettings, edition: str | None) -> None:
             f"Error 400: Invalid request: Invalid Tier ({settings.tier}) for ({wanted}) Edition. "
             "Use a predefined Tier like db-perf-optimized-N-* instead."
         )
+
+
+def sent_instance(olds: Inputs, news: Inputs) -> Inputs:
+    """Returns an instance's new inputs with the disk's size in the caller's state, if it is larger.
+
+    The provider doesn't ask Google for the size before it sends a change:
+    https://github.com/pulumi/pulumi-gcp/issues/2307
+    """
+    settings = news["settings"]
+    if settings.get("diskAutoresize") is False:
+        return news
+    known = [int(each["settings"].get("diskSize") or 0) for each in (olds, news)]
+    return {**news, "settings": {**settings, "diskSize": max(*known, _DISK_GB)}}
 
 
 def same_instance(key: str, old: Any, new: Any) -> bool:
@@ -116,6 +161,7 @@ def delete_instance(project: Project, olds: Inputs, inputs: Inputs) -> None:
             "Please disable the deletion protection and try again."
         )
     project.databases.pop(inputs["name"]).delete()
+    del project.disks[inputs["name"]]
 
 
 def instance_of(project: Project, instance: str) -> Postgres | RecordedInstance:

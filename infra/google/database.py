@@ -134,9 +134,10 @@ class Database(Component):
             keepers={"region": scope.region},
             opts=self.child(),
         )
+        name = pulumi.Output.concat(scope.prefix, "-", suffix.hex)
         return gcp.sql.DatabaseInstance(
             self.named("instance"),
-            name=pulumi.Output.concat(scope.prefix, "-", suffix.hex),
+            name=name,
             region=scope.region,
             database_version=f"POSTGRES_{settings.version}",
             encryption_key_name=scope.kms_key,
@@ -150,8 +151,7 @@ class Database(Component):
                 edition=settings.edition,
                 availability_type=settings.availability,
                 disk_type="PD_SSD",
-                # The provider ignores a larger actual disk, so growth doesn't show as a change.
-                disk_size=settings.disk_gb,
+                disk_size=self._disk_gb(scope, name, declared=settings.disk_gb),
                 disk_autoresize=True,
                 disk_autoresize_limit=settings.disk_limit_gb,
                 # The address accepts only connectors, which use IAM and mutual TLS, so there are no
@@ -176,6 +176,31 @@ class Database(Component):
             # With `protect`, Pulumi refuses before it has deleted anything else.
             opts=self.child(protect=deletion_protection),
         )
+
+    def _disk_gb(
+        self, scope: Scope, name: pulumi.Output[str], *, declared: int
+    ) -> pulumi.Output[int]:
+        """Returns the size of the instance's disk, which may have grown, or else the declared size.
+
+        With each change of an instance, the provider sends the size in Pulumi's state, and Google
+        refuses to make a disk smaller: https://github.com/pulumi/pulumi-gcp/issues/2307
+        """
+
+        def largest(name: str) -> int:
+            try:
+                found = gcp.sql.get_database_instances(
+                    project=scope.project,
+                    region=scope.region,
+                    opts=pulumi.InvokeOptions(parent=self),
+                )
+            except Exception as error:
+                # For example, the account that previews pull requests may not list instances.
+                pulumi.log.debug(f"The disk's size is not known: {error}", self)
+                return declared
+            sizes = [each.settings[0].disk_size for each in found.instances if each.name == name]
+            return max([declared, *sizes])
+
+        return name.apply(largest)
 
     @property
     def _deletion_policy(self) -> str | None:

@@ -54,7 +54,7 @@ ON_SOURCE = (
 # Permissions that Google only grants on a whole project: to read the project's number, and the
 # progress of a change, which isn't part of the changed resource.
 ON_PROJECT = ("resourcemanager.projects.get", "run.operations.get")
-OF_INSTANCES = ("cloudsql.instances.get",)
+OF_INSTANCES = ("cloudsql.instances.get", "cloudsql.instances.list")
 OF_ALERTS = ("monitoring.alertPolicies.get", "monitoring.alertPolicies.update")
 OF_BUILDS = (
     "cloudbuild.builds.create",

@@ -8,6 +8,7 @@ import time
 import pytest
 import yaml
 
+from fake_google.sql.instances import grow_disk
 from tests.engine.deployment import (
     INSTANCE,
     ROOT,
@@ -103,6 +104,22 @@ def test_a_rotated_secret_touches_its_version_and_the_service_only(deployed: Dep
         "name": "TRACKING_PASSWORD_SECRET",
         "value": "mlflow_tracking_password/versions/3",
     } in envs
+
+
+def test_a_grown_disk_blocks_no_change(deployed: Deployment) -> None:
+    """Cloud SQL enlarges the disk, and Pulumi's state keeps the size that was declared."""
+    project = deployed.cloud.project
+    [instance] = project.databases
+    grow_disk(project, instance, 37)
+    deployed.configure(backupRetention=14)
+    assert kinds(deployed.up().touched) == {INSTANCE: {"update"}}
+    assert deployed.up().touched == set()
+    grow_disk(project, instance, 52)
+    # An `up` without another change only notes the size.
+    assert kinds(deployed.up().touched) == {INSTANCE: {"update"}}
+    deployed.configure(databaseDiskGb=60)
+    deployed.up()
+    assert project.disks == {instance: 60}
 
 
 def test_a_password_in_plain_text_is_refused(fresh: Deployment) -> None:

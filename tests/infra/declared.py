@@ -179,6 +179,7 @@ class _Cloud(mocks.Mocks):
         answers = {
             "gcp:organizations/getProject:getProject": {"number": NUMBER, "projectId": PROJECT},
             "gcp:organizations/getClientConfig:getClientConfig": {"accessToken": REGISTRY_TOKEN},
+            "gcp:sql/getDatabaseInstances:getDatabaseInstances": {"instances": []},
             "gcp:storage/getProjectServiceAccount:getProjectServiceAccount": {
                 "emailAddress": STORAGE_AGENT,
                 "member": f"serviceAccount:{STORAGE_AGENT}",

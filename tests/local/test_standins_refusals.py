@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from fake_google.errors import ApiNotEnabled, NotFound, Refused
+from fake_google.sql import instances
 from tests.local.standins import BUCKET, PROJECT, SERVER, StandIns, project
 
-INSTANCE = {
+INSTANCE: dict[str, Any] = {
     "name": "mlflow-1",
     "region": "us-central1",
     "databaseVersion": "POSTGRES_17",
@@ -100,9 +101,10 @@ def test_no_such_places(google: StandIns) -> None:
 def test_a_major_version_goes_up_only(google: StandIns) -> None:
     token = "gcp:sql/databaseInstance:DatabaseInstance"
     made, _ = create(google, "sql/databaseInstance:DatabaseInstance", INSTANCE)
-    google.cloud.update(token, made, "test", {**INSTANCE, "databaseVersion": "POSTGRES_18"})
+    newer = {**INSTANCE, "databaseVersion": "POSTGRES_18"}
+    google.cloud.update(token, made, "test", olds=INSTANCE, news=newer)
     with pytest.raises(Refused, match="downgrade"):
-        google.cloud.update(token, made, "test", INSTANCE)
+        google.cloud.update(token, made, "test", olds=newer, news=INSTANCE)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,9 @@ def test_what_is_protected_is_not_deleted(
     with pytest.raises(Refused, match=message):
         google.cloud.delete(f"gcp:{kind}", made, outputs)
     assert google.cloud.project.read(f"gcp:{kind}", made)
-    outputs = google.cloud.update(f"gcp:{kind}", made, "test", changed(inputs, path, False))
+    outputs = google.cloud.update(
+        f"gcp:{kind}", made, "test", olds=inputs, news=changed(inputs, path, False)
+    )
     google.cloud.delete(f"gcp:{kind}", made, outputs)
     assert google.cloud.project.read(f"gcp:{kind}", made) is None
 
@@ -174,7 +178,7 @@ def test_what_a_service_boots_with_must_be_there(google: StandIns) -> None:
         member=f"serviceAccount:{SERVER}",
     )
     [made] = [key for token, key in google.cloud.project.live if "cloudrunv2" in token]
-    google.cloud.update("gcp:cloudrunv2/service:Service", made, "test", inputs)
+    google.cloud.update("gcp:cloudrunv2/service:Service", made, "test", olds=inputs, news=inputs)
 
 
 def test_grants_are_for_who_exists_and_end_when_deleted(google: StandIns) -> None:
@@ -264,6 +268,29 @@ def test_what_a_change_replaces(
     assert "".join(difference.replaces) == replaces
     assert difference.delete_first is delete_first
     assert google.cloud.diff(token, inputs, inputs).changed == ()
+
+
+def test_a_grown_disk_is_refused_a_smaller_size(google: StandIns) -> None:
+    """The provider sends the size in the caller's state, unless the new size is larger."""
+    token = "gcp:sql/databaseInstance:DatabaseInstance"
+    google.enable("sqladmin")
+    made, _ = create(google, "sql/databaseInstance:DatabaseInstance", INSTANCE)
+    instances.grow_disk(google.cloud.project, INSTANCE["name"], 37)
+    larger = changed(INSTANCE, "settings.tier", "db-g1-small")
+
+    def update(*, known: int, wanted: int) -> None:
+        olds = changed(INSTANCE, "settings.diskSize", known)
+        news = changed(larger, "settings.diskSize", wanted)
+        google.cloud.update(token, made, "test", olds=olds, news=news)
+
+    with pytest.raises(Refused, match="cannot decrease. Current size: 37 GB, requested: 10 GB"):
+        update(known=10, wanted=10)
+    update(known=37, wanted=10)
+    update(known=10, wanted=40)
+    [found] = google.cloud.invoke("gcp:sql/getDatabaseInstances:getDatabaseInstances", {})[
+        "instances"
+    ]
+    assert found == {"name": INSTANCE["name"], "settings": [{"diskSize": 40}]}
 
 
 def test_a_smaller_disk_and_another_registry_token_are_no_change(google: StandIns) -> None:
