@@ -69,8 +69,6 @@ def _random_text(_project: Project, _name: str, inputs: Inputs) -> tuple[str, Ou
 
 def _api(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     project.enabled.add(inputs["service"])
-    if inputs["service"] == "run.googleapis.com":
-        project.agents.add(service_agent("run"))
     return f"{project.id}/{inputs['service']}", {}
 
 

@@ -43,8 +43,9 @@ ROLES: dict[str, frozenset[str]] = {
             "artifactregistry.repositories.uploadArtifacts",
         }
     ),
-    # No stand-in checks this role's permissions.
+    # No stand-in checks these roles' permissions.
     "roles/logging.logWriter": frozenset(),
+    "roles/run.serviceAgent": frozenset(),
 }
 
 EVERYONE = "allUsers"

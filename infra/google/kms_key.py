@@ -52,17 +52,9 @@ class Encryption(Component):
         # Google would create these agents at a service's first use, too late for the grants.
         late = ["sqladmin", "secretmanager", *(["artifactregistry"] if builds_image else [])]
         for service in late:
-            yield (
-                service,
-                gcp.projects.ServiceIdentity(
-                    self.named(f"{service}-agent"),
-                    project=project,
-                    service=f"{service}.googleapis.com",
-                    opts=self.child(),
-                ).member,
-            )
-        # Asking for Cloud Storage's agent creates it. Cloud Run's agent exists once its API is on:
-        # https://cloud.google.com/run/docs/securing/using-cmek
+            yield service, self._agent(service, project).member
+        yield "run", self._run_agent(project, project_number)
+        # Asking for Cloud Storage's agent creates it.
         yield (
             "storage",
             gcp.storage.get_project_service_account_output(
@@ -70,11 +62,33 @@ class Encryption(Component):
                 opts=pulumi.InvokeOutputOptions(parent=self, depends_on=self._after),
             ).member,
         )
-        yield (
-            "run",
-            pulumi.Output.concat(
-                "serviceAccount:service-",
-                project_number,
-                "@serverless-robot-prod.iam.gserviceaccount.com",
-            ),
+
+    def _run_agent(self, project: str, project_number: pulumi.Input[str]) -> pulumi.Output[str]:
+        """Creates Cloud Run's agent, with the role that Google grants it if it creates it itself.
+
+        https://cloud.google.com/iam/docs/create-service-agents
+        """
+        # Google's response may lack the address.
+        member = pulumi.Output.all(project_number, self._agent("run", project).id).apply(
+            lambda known: (
+                f"serviceAccount:service-{known[0]}@serverless-robot-prod.iam.gserviceaccount.com"
+            )
+        )
+        gcp.projects.IAMMember(
+            self.named("run-agent-serves"),
+            project=project,
+            role="roles/run.serviceAgent",
+            member=member,
+            # The project's other services need the grant too.
+            opts=self.child(retain_on_delete=True),
+        )
+        return member
+
+    def _agent(self, service: str, project: str) -> gcp.projects.ServiceIdentity:
+        """Creates the agent unless it exists."""
+        return gcp.projects.ServiceIdentity(
+            self.named(f"{service}-agent"),
+            project=project,
+            service=f"{service}.googleapis.com",
+            opts=self.child(),
         )

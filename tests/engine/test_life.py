@@ -144,7 +144,7 @@ def test_the_production_stack_is_protected_and_goes_when_it_is_not(fresh: Deploy
     fresh.configure(deletionProtection=False)
     fresh.up()
     fresh.destroy()
-    assert not fresh.cloud.project.live
+    assert fresh.cloud.counts() == {"gcp:projects/iAMMember:IAMMember": 1}
 
 
 def test_what_is_wrong_is_said_without_a_traceback(fresh: Deployment) -> None:

@@ -71,15 +71,17 @@ OF_THE_SERVER = {
     (SECRET_MEMBER, "roles/secretmanager.secretAccessor"),
 }
 OF_THE_SIGNER = {(BUCKET_MEMBER, "roles/storage.objectUser")}
+RUN_AGENT = f"service-{NUMBER}@serverless-robot-prod.iam.gserviceaccount.com"
 # Google's own, which keep the data, and what they may do with a key of the user's.
 AGENTS = {
     f"service-{NUMBER}@gcp-sa-sqladmin.iam.gserviceaccount.com",
     f"service-{NUMBER}@gcp-sa-secretmanager.iam.gserviceaccount.com",
     f"service-{NUMBER}@gcp-sa-artifactregistry.iam.gserviceaccount.com",
-    f"service-{NUMBER}@serverless-robot-prod.iam.gserviceaccount.com",
+    RUN_AGENT,
     STORAGE_AGENT,
 }
 ENCRYPTS = {(KEY_MEMBER, "roles/cloudkms.cryptoKeyEncrypterDecrypter")}
+RUNS = {(PROJECT_MEMBER, "roles/run.serviceAgent")}
 # Cloud Build's, and those of GitHub's workflow.
 BUILDER, DEPLOYER, REVIEWER = (
     f"serviceAccount:mlflow-{what}@{PROJECT}.iam.gserviceaccount.com"
@@ -180,6 +182,7 @@ def roles_are_those_of_the_list(stack: Stack) -> Iterator[str]:
         allowed[member] = CALLS if stack.access == "iam" else PASSES_IAP
     if stack.setting("kmsKey", ""):
         allowed |= {f"serviceAccount:{agent}": ENCRYPTS for agent in AGENTS}
+        allowed[f"serviceAccount:{RUN_AGENT}"] = ENCRYPTS | RUNS
     if stack.setting("builder", "docker") == "cloud-build":
         allowed[BUILDER] = BUILDS
     if stack.setting("githubRepository", ""):

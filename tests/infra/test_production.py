@@ -21,6 +21,7 @@ SUBNETWORK = "gcp:compute/subnetwork:Subnetwork"
 ADDRESSES = "gcp:compute/globalAddress:GlobalAddress"
 PEERING = "gcp:servicenetworking/connection:Connection"
 AGENT = "gcp:projects/serviceIdentity:ServiceIdentity"
+MEMBER = "gcp:projects/iAMMember:IAMMember"
 ENCRYPTS = "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember"
 STORAGE_AGENT_CALL = "gcp:storage/getProjectServiceAccount:getProjectServiceAccount"
 INSTANCE = "gcp:sql/databaseInstance:DatabaseInstance"
@@ -58,7 +59,7 @@ def apis(program: Program) -> set[str]:
             {API: 2, NETWORK: 1, SUBNETWORK: 1, ADDRESSES: 1, PEERING: 1},
             {"compute", "servicenetworking"},
         ),
-        ("key", {API: 1, AGENT: 3, ENCRYPTS: 5}, {"cloudkms"}),
+        ("key", {API: 1, AGENT: 4, MEMBER: 1, ENCRYPTS: 5}, {"cloudkms"}),
     ],
 )
 def test_exactly_what_is_asked_for(

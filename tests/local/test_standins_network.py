@@ -222,7 +222,7 @@ def test_a_key_is_used_by_whom_it_is_granted_to(
         create(google, kind, inputs)
     if api == "storage":
         google.cloud.invoke("gcp:storage/getProjectServiceAccount:getProjectServiceAccount", {})
-    elif api != "run":
+    else:
         google.declare("projects/serviceIdentity:ServiceIdentity", service=f"{api}.googleapis.com")
     google.declare(
         "kms/cryptoKeyIAMMember:CryptoKeyIAMMember",
