@@ -145,11 +145,19 @@ class Alerts(Component):
         # The budget belongs to the billing account. When a user calls its API, rather than a
         # service account, the API requires a project to charge the call to:
         # https://github.com/hashicorp/terraform-provider-google/issues/7948
+        # This provider doesn't read the stack's own settings for logging in.
+        stack = pulumi.Config("gcp")
         caller = gcp.Provider(
             self.named("billing"),
             project=self._scope.project,
-            billing_project=self._scope.project,
+            billing_project=stack.get("billingProject") or self._scope.project,
             user_project_override=True,
+            access_token=stack.get_secret("accessToken"),
+            credentials=stack.get_secret("credentials"),
+            impersonate_service_account=stack.get("impersonateServiceAccount"),
+            impersonate_service_account_delegates=stack.get_object(
+                "impersonateServiceAccountDelegates"
+            ),
             opts=pulumi.ResourceOptions(parent=self),
         )
         gcp.billing.Budget(

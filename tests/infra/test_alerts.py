@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -306,3 +307,21 @@ def test_budget() -> None:
     assert budget.provider.startswith(f"{provider.urn}::")
     assert provider.inputs["billingProject"] == PROJECT
     assert provider.inputs["userProjectOverride"] in (True, "true")
+
+
+def test_the_budget_logs_in_as_the_stack_does() -> None:
+    """A provider of the program's own doesn't read the settings of the default provider."""
+    login = {
+        "gcp:accessToken": "a canary token",
+        "gcp:credentials": "a canary key",
+        "gcp:impersonateServiceAccount": "deployer@my-project.iam.gserviceaccount.com",
+        "gcp:impersonateServiceAccountDelegates": ["a@my-project.iam.gserviceaccount.com"],
+        "gcp:billingProject": "quota-project",
+    }
+    inputs = run({**BUDGETED, **login}).one(PROVIDER).inputs
+    assert inputs["impersonateServiceAccount"] == login["gcp:impersonateServiceAccount"]
+    delegates = inputs["impersonateServiceAccountDelegates"]
+    assert delegates == json.dumps(login["gcp:impersonateServiceAccountDelegates"])
+    assert inputs["billingProject"] == "quota-project"
+    assert inputs["userProjectOverride"] == "true"
+    assert (inputs["accessToken"], inputs["credentials"]) == ("a canary token", "a canary key")
