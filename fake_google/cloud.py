@@ -73,11 +73,7 @@ class Cloud:
         return Difference(
             changed=tuple(sorted(changed)),
             replaces=tuple(sorted(replaces)),
-            delete_first=bool(
-                replaces
-                and kind.taken
-                and kind.taken(self.project, olds) == kind.taken(self.project, news)
-            ),
+            delete_first=bool(replaces) and (kind.deleted_first or kind.autonamed in news),
         )
 
     def create(self, token: str, name: str, inputs: Inputs) -> tuple[str, Outputs]:

@@ -1,4 +1,4 @@
-"""A project on a Google Cloud of our own: the resources that exist in it, and their state."""
+"""A fake project on Google Cloud: the resources that exist in it, and their state."""
 
 from __future__ import annotations
 
@@ -71,6 +71,8 @@ class Project:
         # By type and id.
         self.live: dict[tuple[str, str], Live] = {}
         self.enabled: set[str] = set()
+        # The images of each repository, both by their address.
+        self.images: dict[str, set[str]] = {}
         # The service agents: the accounts of Google's own services in this project.
         self.agents: set[str] = set()
         # Deleted identity pools, whose ids stay taken for a month.

@@ -36,6 +36,13 @@ class Kind:
     immutable: frozenset[str] | None = frozenset()
     # More inputs whose change from old to new replaces the resource.
     replaces: Callable[[Inputs, Inputs], frozenset[str]] = lambda _old, _new: frozenset()
+    # The property for which the provider can generate a name. With a given name, it deletes a
+    # resource before it creates the replacement, unless the program sets `delete_before_replace`:
+    # `nameRequiresDeleteBeforeReplace` in
+    # https://github.com/pulumi/pulumi-terraform-bridge/blob/main/pkg/tfbridge/schema.go
+    autonamed: str = "name"
+    # Whether the provider always does so.
+    deleted_first: bool = False
     # The API that must be on.
     api: str = ""
     # Whether the value is only in the caller's state; without a state, it is stored here.

@@ -8,15 +8,12 @@ have the provider's names. The providers' own schemas say which can't be changed
 from __future__ import annotations
 
 import base64
-import hashlib
 import secrets
 import string
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-from fake_google import load_balancing, monitoring, network
+from fake_google import artifact_registry, load_balancing, monitoring, network
 from fake_google.errors import ApiNotEnabled, NotFound, Refused
 from fake_google.iam import custom_roles, federation
 from fake_google.iam import policy as iam
@@ -125,7 +122,12 @@ def _service_agent(project: Project, _name: str, inputs: Inputs) -> tuple[str, O
     return f"projects/{project.id}/services/{api}", outputs
 
 
-def _member(resource: Callable[[Project, Inputs], Resource | None], *, api: str = "") -> Kind:
+def _member(
+    resource: Callable[[Project, Inputs], Resource | None],
+    *,
+    api: str = "",
+    deleted_first: bool = False,
+) -> Kind:
     def make(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
         role, member = inputs["role"], inputs["member"]
         kind, _, email = member.partition(":")
@@ -141,7 +143,7 @@ def _member(resource: Callable[[Project, Inputs], Resource | None], *, api: str 
         target = resource(project, inputs)
         project.revoke(inputs["member"], inputs["role"], target, inputs.get("condition"))
 
-    return Kind(make, delete=delete, immutable=None, api=api)
+    return Kind(make, delete=delete, immutable=None, deleted_first=deleted_first, api=api)
 
 
 # Secrets
@@ -229,51 +231,6 @@ def _delete_bucket(project: Project, olds: Inputs, inputs: Inputs) -> None:
     project.store.delete_bucket(name)
 
 
-# Images: nothing is built here; the digest is that of the source
-
-
-def _repository(project: Project, inputs: Inputs) -> str:
-    location = inputs.get("location") or project.region
-    return f"projects/{project.id}/locations/{location}/repositories/{inputs['repositoryId']}"
-
-
-def _make_repository(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    location = inputs.get("location") or project.region
-    check_key(project, inputs.get("kmsKeyName"), api="artifactregistry", location=location)
-    return _repository(project, inputs), {"name": inputs["repositoryId"]}
-
-
-def _with_digest(inputs: Inputs, folder: Path) -> Outputs:
-    """Adds a digest of all files but caches; the provider hashes Docker's build context."""
-    context = folder / inputs["build"]["context"]
-    digest = hashlib.sha256()
-    for path in sorted(context.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(f"{path.relative_to(context)}\0".encode() + path.read_bytes())
-    return {**inputs, "build": {**inputs["build"], "contextDigest": digest.hexdigest()}}
-
-
-def _image(_project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    digest = f"{_untagged(inputs['imageName'])}@sha256:{inputs['build']['contextDigest']}"
-    return digest, {"repoDigest": digest}
-
-
-def _same_image(key: str, old: Any, new: Any) -> bool:
-    """`diffUpdates`, https://github.com/pulumi/pulumi-docker/blob/master/provider/provider.go"""
-    return bool(old["server"] == new["server"] if key == "registry" else old == new)
-
-
-def _command(_project: Project, name: str, inputs: Inputs) -> tuple[str, Outputs]:
-    """Stands for a build by Google, which prints the image's name with its digest."""
-    image = inputs["environment"]["IMAGE"]
-    digest = hashlib.sha256(image.encode()).hexdigest()
-    return f"{name}-{digest[:8]}", {"stdout": f"{_untagged(image)}@sha256:{digest}\n"}
-
-
-def _untagged(image: str) -> str:
-    return image.rpartition(":")[0]
-
-
 _ON_A_BUCKET = _member(lambda project, inputs: iam.bucket(inputs["bucket"]), api="storage")
 
 
@@ -305,7 +262,7 @@ KINDS: dict[str, Kind] = {
     ),
     "gcp:projects/serviceIdentity:ServiceIdentity": Kind(_service_agent, immutable=None),
     "gcp:projects/iAMMember:IAMMember": _member(
-        lambda project, inputs: None, api="cloudresourcemanager"
+        lambda project, inputs: None, api="cloudresourcemanager", deleted_first=True
     ),
     "gcp:projects/iAMCustomRole:IAMCustomRole": Kind(
         custom_roles.make_role,
@@ -319,6 +276,7 @@ KINDS: dict[str, Kind] = {
         delete=_delete_account,
         taken=_email,
         immutable=frozenset({"accountId", "project"}),
+        autonamed="accountId",
         api="iam",
     ),
     "gcp:serviceaccount/iAMMember:IAMMember": _member(
@@ -375,9 +333,10 @@ KINDS: dict[str, Kind] = {
         api="storage",
     ),
     "gcp:storage/bucketIAMMember:BucketIAMMember": replace(_ON_A_BUCKET, make=_member_of_a_bucket),
-    "gcp:artifactregistry/repository:Repository": Kind(
-        _make_repository,
-        taken=_repository,
+    artifact_registry.REPOSITORY: Kind(
+        artifact_registry.make_repository,
+        delete=artifact_registry.delete_repository,
+        taken=artifact_registry.repository_name,
         immutable=_NAMED | {"repositoryId", "format", "kmsKeyName"},
         api="artifactregistry",
     ),
@@ -448,14 +407,14 @@ KINDS: dict[str, Kind] = {
     ),
     **load_balancing.KINDS,
     "docker:index/image:Image": Kind(
-        _image,
+        artifact_registry.push_by_docker,
         api="artifactregistry",
         renewed=frozenset({"repoDigest"}),
-        check=_with_digest,
-        same=_same_image,
+        check=artifact_registry.with_digest,
+        same=artifact_registry.same_image,
     ),
     "command:local:Command": Kind(
-        _command,
+        artifact_registry.push_by_cloud_build,
         immutable=frozenset({"triggers"}),
         api="cloudbuild",
         renewed=frozenset({"stdout"}),

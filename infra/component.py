@@ -32,5 +32,11 @@ class Component(pulumi.ComponentResource):
         return f"{self._start}{name}"
 
     def child(self, **more: Any) -> pulumi.ResourceOptions:
-        """Returns the options for a resource of this component."""
+        """Returns the options for a resource of this component.
+
+        A replacement is created before the old resource is deleted, which others may still use. The
+        provider would delete first: all names are given here, and it assumes that they are taken.
+        Most properties that force a replacement change the name as well.
+        """
+        more = {"delete_before_replace": False, **more}
         return pulumi.ResourceOptions(parent=self, depends_on=self._after, **more)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 
+from fake_google.artifact_registry import check_image
 from fake_google.errors import BootRefused, NotFound, Refused, Unsupported
 from fake_google.iam import policy as iam
 from fake_google.kms import check_key
@@ -38,6 +39,7 @@ def make_service(project: Project, _name: str, inputs: Inputs) -> tuple[str, Out
         raise Refused(f"Error 400: Location {location} is not found or access is unauthorized.")
     check_key(project, template.get("encryptionKey"), api="run", location=location)
     check_ways(project, inputs, location=location)
+    check_image(project, container["image"])
     if project.container is None:
         digest = hashlib.sha256(name_of(project, inputs).encode()).hexdigest()[:10]
         uri = f"https://{name}-{digest}-uc.a.run.app"

@@ -174,7 +174,8 @@ class Database(Component):
                 ),
             ),
             # With `protect`, Pulumi refuses before it has deleted anything else.
-            opts=self.child(protect=deletion_protection),
+            # Another key replaces the instance under the same name.
+            opts=self.child(protect=deletion_protection, delete_before_replace=True),
         )
 
     def _disk_gb(

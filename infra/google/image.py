@@ -151,7 +151,8 @@ class Image(Component):
                     ),
                 ),
             ],
-            opts=self.child(),
+            # Another key replaces the repository under the same name.
+            opts=self.child(delete_before_replace=True),
         )
         self.repository = repository.repository_id
         host = f"{scope.region}-docker.pkg.dev"
@@ -161,10 +162,16 @@ class Image(Component):
         if builder == "cloud-build":
             self.reference = self._build_in_cloud(scope, repository=repository, image=image)
         else:
-            self.reference = self._build_here(host=host, image=image)
+            self.reference = self._build_here(repository, host=host, image=image)
         self.register_outputs({"reference": self.reference})
 
-    def _build_here(self, *, host: str, image: pulumi.Output[str]) -> pulumi.Output[str]:
+    def _build_here(
+        self,
+        repository: gcp.artifactregistry.Repository,
+        *,
+        host: str,
+        image: pulumi.Output[str],
+    ) -> pulumi.Output[str]:
         # Each run has a new token, but the provider compares only the server:
         # `diffUpdates` in pulumi-docker's provider/provider.go.
         token = gcp.organizations.get_client_config_output(
@@ -181,7 +188,8 @@ class Image(Component):
                 username="oauth2accesstoken",
                 password=pulumi.Output.secret(token),
             ),
-            opts=self.child(),
+            # Images are deleted with their repository.
+            opts=self.child(replace_with=[repository]),
         ).repo_digest
 
     def _build_in_cloud(
@@ -270,7 +278,7 @@ class Image(Component):
             },
             triggers=[source],
             opts=pulumi.ResourceOptions.merge(
-                self.child(), pulumi.ResourceOptions(depends_on=grants)
+                self.child(replace_with=[repository]), pulumi.ResourceOptions(depends_on=grants)
             ),
         )
         return build.stdout.apply(str.strip)

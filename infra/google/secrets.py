@@ -128,7 +128,8 @@ class Secrets(Component):
             self.named(key),
             secret_id=secret_id(self._prefix, key),
             replication=self._replication,
-            opts=self.child(),
+            # Another key replaces the secret under the same name.
+            opts=self.child(delete_before_replace=True),
         )
         secret_data: pulumi.Output[str] = pulumi.Output.secret(value)
         version = gcp.secretmanager.SecretVersion(

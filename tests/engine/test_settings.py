@@ -127,7 +127,7 @@ MOVING: dict[str, Any] = {"gcp:region": "europe-west1", "name": "another"}
 ELSEWHERE = {
     "invokers",  # with an access that asks for them: below
     "databaseEdition",  # must be the tier's: below
-    "kmsKey",  # makes the database anew: below
+    "kmsKey",  # replaces the database: below, and test_replacements
     "trackingPassword",  # test_life
     # With a version of the password: tests/infra
     "previousTrackingPassword",
@@ -255,16 +255,6 @@ def test_a_key_comes_with_the_database_or_not_at_all(shared: Deployment) -> None
     refused = ahead(shared, {"kmsKey": KEY}, fails=True)
     assert refused.errors.count("marked for protection") == 1
     assert f"{INSTANCE}::instance" in refused.errors
-
-
-def test_a_key_that_comes_later_brings_an_empty_database(fresh: Deployment) -> None:
-    """Where nothing is protected. Google gives a deleted instance's name away at once."""
-    fresh.init(deletionProtection=False)
-    fresh.up()
-    fresh.configure(kmsKey=KEY)
-    assert kinds(fresh.up().touched)[INSTANCE] == REPLACED
-    assert fresh.up().touched == set()
-    assert fresh.cloud.one(INSTANCE)["encryptionKeyName"] == KEY
 
 
 def test_a_database_in_a_network(fresh: Deployment) -> None:

@@ -244,13 +244,14 @@ def test_an_api_goes_off_unless_it_is_kept(google: StandIns, kept: bool) -> None
     ("token", "inputs", "path", "value", "replaces", "delete_first"),
     [
         ("gcp:sql/databaseInstance:DatabaseInstance", INSTANCE, "settings.tier", "t", "", False),
-        ("gcp:sql/databaseInstance:DatabaseInstance", INSTANCE, "name", "n", "name", False),
+        ("gcp:sql/databaseInstance:DatabaseInstance", INSTANCE, "name", "n", "name", True),
         ("gcp:sql/databaseInstance:DatabaseInstance", INSTANCE, "region", "r", "region", True),
         ("gcp:cloudrunv2/service:Service", SERVICE, "template.timeout", "9s", "", False),
-        ("gcp:cloudrunv2/service:Service", SERVICE, "location", "l", "location", False),
+        ("gcp:cloudrunv2/service:Service", SERVICE, "location", "l", "location", True),
         ("gcp:secretmanager/secret:Secret", SECRET, "labels", {"a": "b"}, "", False),
-        ("gcp:secretmanager/secret:Secret", SECRET, "replication", {}, "replication", True),
+        ("gcp:secretmanager/secret:Secret", SECRET, "replication", {}, "replication", False),
         ("gcp:secretmanager/secretIamMember:SecretIamMember", MEMBER, "role", "r", "role", False),
+        ("gcp:projects/iAMMember:IAMMember", MEMBER, "role", "r", "role", True),
         ("docker:index/image:Image", IMAGE, "imageName", "other:1", "", False),
     ],
 )

@@ -1,0 +1,91 @@
+"""Changes that replace resources, as runs of `up`, with Google's rules for names and for use.
+
+Google refuses a name that is taken, and refuses to delete what something else uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.engine.deployment import INSTANCE, SERVICE, Deployment, kinds
+from tests.engine.test_settings import IMAGE, KEY, PROJECT_MEMBER, REPLACED, SECRET, UPDATED
+
+REPOSITORY = "gcp:artifactregistry/repository:Repository"
+BUILD = "command:local:Command"
+OTHER_KEY = f"{KEY}-2"
+# Cloud Run's agent keeps its role, which other services of the project need.
+KEPT = {PROJECT_MEMBER: 1}
+DOMAINS = {"loadBalancer": True, "customDomains": ["ml.example.com"]}
+IAM = {"access": "iam", "invokers": ["user:ada@example.com"]}
+IAP = {"access": "iap", "invokers": ["user:ada@example.com"]}
+
+# Each sequence starts from an unprotected stack with its first settings.
+SEQUENCES: dict[str, list[dict[str, Any]]] = {
+    "name": [
+        {"network": "private", "rateLimit": 600, "alertEmail": "a@example.com", **DOMAINS},
+        {"name": "second"},
+        {"name": "mlflow"},
+    ],
+    "region": [
+        {"network": "private", "rateLimit": 600, **DOMAINS},
+        {"gcp:region": "europe-west1", "bucketLocation": "EU"},
+        {"gcp:region": "us-central1", "name": "second"},
+    ],
+    "domains": [
+        {**DOMAINS, "rateLimit": 600},
+        {"customDomains": ["ml.example.com", "ml.example.org"]},
+        {"customDomains": ["ml.example.org", "ml.example.com"]},
+        {"customDomains": ["ml.example.net", "ml.example.com"], "rateLimit": None},
+        {"customDomains": ["ml.example.net"], "rateLimit": 900},
+        {"loadBalancer": None, "rateLimit": None},
+        {"loadBalancer": True},
+    ],
+    "builder and access": [
+        {**IAM},
+        {"builder": "cloud-build"},
+        {**IAP},
+        {"access": "public", "invokers": None},
+        {"builder": "docker", "access": "internal"},
+        {"builder": "cloud-build", **IAM},
+        {"builder": None, "access": None, "invokers": None},
+    ],
+}
+
+
+def change(stack: Deployment, settings: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Changes settings and runs `up`, after which another one has nothing to do."""
+    stack.configure(**settings)
+    touched = kinds(stack.up().touched)
+    assert stack.preview().touched == set()
+    return dict(touched)
+
+
+@pytest.mark.parametrize("changed", SEQUENCES)
+def test_settings_change_one_after_the_other(fresh: Deployment, changed: str) -> None:
+    first, *rest = SEQUENCES[changed]
+    fresh.init(deletionProtection=False, bucketForceDestroy=True, **first)
+    fresh.up()
+    for settings in rest:
+        change(fresh, settings)
+    fresh.destroy()
+    assert not fresh.cloud.project.live
+
+
+@pytest.mark.parametrize(("builder", "image"), [("docker", IMAGE), ("cloud-build", BUILD)])
+def test_key_can_be_added_exchanged_and_removed(
+    fresh: Deployment, builder: str, image: str
+) -> None:
+    fresh.init(deletionProtection=False, builder=builder)
+    fresh.up()
+    for key in (KEY, OTHER_KEY, None):
+        touched = change(fresh, {"kmsKey": key})
+        for token in (INSTANCE, SECRET, REPOSITORY, image):
+            assert touched[token] == REPLACED
+        assert fresh.cloud.one(INSTANCE).get("encryptionKeyName") == key
+        # The image was pushed to the new repository, so another revision can start.
+        assert change(fresh, {"requestTimeout": 60 + len(key or "")}) == {SERVICE: UPDATED}
+    fresh.destroy()
+    assert fresh.cloud.counts() == KEPT
