@@ -239,8 +239,13 @@ NEEDED: dict[str, tuple[str, ...]] = {
         f"artifactregistry.repositories.{what}Artifacts" for what in ("download", "upload")
     ),
     "server": ("iam.serviceAccounts.actAs",),
-    # Of the project's number, and how far a change has come.
-    "project": ("resourcemanager.projects.get", "run.operations.get", "cloudsql.instances.get"),
+    # For the project's number, the progress of a change and the size of the database's disk.
+    "project": (
+        "resourcemanager.projects.get",
+        "run.operations.get",
+        "cloudsql.instances.get",
+        "cloudsql.instances.list",
+    ),
 }
 ALSO: dict[str, dict[str, tuple[str, ...]]] = {
     "watched": {
