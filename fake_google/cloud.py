@@ -148,6 +148,8 @@ class Cloud:
                 inputs, {**inputs, **refused.outputs}
             )
             raise
+        if found:
+            outputs |= {key: self.project.live[token, found].outputs[key] for key in kind.assigned}
         resource_id, outputs = found or made, {**inputs, **outputs}
         if not kind.kept:
             self.project.live[token, resource_id] = Live(inputs, outputs)

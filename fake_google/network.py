@@ -53,8 +53,11 @@ def make_subnetwork(project: Project, _name: str, inputs: Inputs) -> tuple[str, 
 
 def delete_subnetwork(project: Project, _olds: Inputs, inputs: Inputs) -> None:
     """Deletes a subnetwork. A deleted service's addresses are free at once; Google needs hours."""
+    region = inputs.get("region") or project.region
     for (token, made), live in project.live.items():
-        if token == SERVICE and inputs["name"] in {last(sub) for _, sub in ways(live.inputs)}:
+        if token != SERVICE or (live.inputs.get("location") or project.region) != region:
+            continue
+        if inputs["name"] in {last(subnetwork) for _, subnetwork in ways(live.inputs)}:
             _in_use("subnetwork", subnetwork_id(project, inputs), f"{made}/addresses/serverless")
 
 

@@ -50,6 +50,8 @@ class Kind:
     # Converts the name given to `pulumi import` into the id; inputs that Google doesn't return.
     imported: Callable[[str], str] = lambda given: given
     untold: frozenset[str] = frozenset()
+    # Outputs that Google sets when it creates the resource, and keeps when it changes.
+    assigned: frozenset[str] = frozenset()
     # Outputs that every change renews.
     renewed: frozenset[str] = frozenset()
     # Returns what the provider sends for a change, from the caller's state and the new inputs.

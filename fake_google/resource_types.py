@@ -394,16 +394,23 @@ KINDS: dict[str, Kind] = {
         api="logging",
     ),
     monitoring.CHANNEL: Kind(
-        monitoring.make_channel, delete=monitoring.delete_channel, api="monitoring"
+        monitoring.make_channel,
+        delete=monitoring.delete_channel,
+        assigned=frozenset({"name"}),
+        api="monitoring",
     ),
-    monitoring.POLICY: Kind(monitoring.make_policy, api="monitoring"),
+    monitoring.POLICY: Kind(monitoring.make_policy, assigned=frozenset({"name"}), api="monitoring"),
     "gcp:monitoring/uptimeCheckConfig:UptimeCheckConfig": Kind(
         monitoring.make_uptime_check,
         immutable=frozenset({"project", "monitoredResource"}),
+        assigned=frozenset({"name", "uptimeCheckId"}),
         api="monitoring",
     ),
     "gcp:billing/budget:Budget": Kind(
-        monitoring.make_budget, immutable=frozenset({"billingAccount"}), api="billingbudgets"
+        monitoring.make_budget,
+        immutable=frozenset({"billingAccount"}),
+        assigned=frozenset({"name"}),
+        api="billingbudgets",
     ),
     **load_balancing.KINDS,
     "docker:index/image:Image": Kind(
