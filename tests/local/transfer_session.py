@@ -34,7 +34,6 @@ def send(self: requests.Session, request: requests.PreparedRequest, **options: A
             "to": "server" if address.netloc == SERVER else "bucket",
             "path": address.path,
             "size": len(request.body) if isinstance(request.body, bytes) else None,
-            "range": request.headers.get("Range"),
             "timeout": options.get("timeout"),
         }
     )
@@ -76,13 +75,14 @@ def downloaded(name: str) -> bytes:
         return Path(client.download_artifacts(run_id, name, copy)).read_bytes()
 
 
-# Through the bucket, in parts as large as the client's settings say.
+# Uploaded to the bucket, in parts as large as the client's settings say. The server decides what is
+# downloaded from the bucket; this file isn't large enough.
 uploading = during(lambda: client.log_artifact(run_id, str(large)))
 parts = sorted(one["size"] for one in uploading if one["to"] == "bucket")
 done["parts"] = parts
 done["timeouts"] = {one["timeout"] for one in uploading if "/mpu/" in one["path"]} == {77}
 downloading = during(lambda: done.update({"content": downloaded("large.bin") == CONTENT}))
-done["ranges"] = sorted(one["range"] for one in downloading if one["to"] == "bucket")
+done["downloaded from"] = sorted({one["to"] for one in downloading})
 
 # A part once more, and the object only when all are there.
 create = repository.create_multipart_upload("again.bin", 2)
@@ -111,10 +111,6 @@ done["strangers"] = {
 }
 repository.abort_multipart_upload("other.bin", other.upload_id)
 done["no part after it is given up"] = ask("PUT", url).status_code
-address = repository._get_presigned_download_url("large.bin").url
-done["lifetime of a download"] = parse_qs(urlsplit(address).query)["X-Goog-Expires"]
-done["a download of another"] = ask("GET", address.replace("large.bin", "again.bin")).status_code
-done["an upload by a download's"] = ask("PUT", address).status_code
 
 # A part that can't be sent: the client gives the upload up, and nothing of it stays.
 lost.add("partNumber=2")

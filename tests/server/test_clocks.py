@@ -14,6 +14,8 @@ from tests.server.conftest import made_database
 from tests.server.parity.servers import environment_of, ours
 
 _ARTIFACTS = "/api/2.0/mlflow-artifacts"
+SIGNED = {"MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": "1"}
+"""Makes the server sign addresses of files that it would otherwise send itself."""
 
 
 @dataclass
@@ -42,7 +44,7 @@ def served(
     url = made_database(postgres, "clocks")
     with (
         project(folder / "google") as made,
-        ours(environment_of(made, folder, url, cloudsql_root), folder) as server,
+        ours(environment_of(made, folder, url, cloudsql_root) | SIGNED, folder) as server,
         server.ready().client() as client,
     ):
         assert client.put(f"{_ARTIFACTS}/artifacts/x.txt", content=b"x").status_code == 200

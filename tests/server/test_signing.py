@@ -16,6 +16,8 @@ from tests.server.parity.servers import environment_of, ours
 from tests.server.process import Server
 
 _ARTIFACTS = "/api/2.0/mlflow-artifacts"
+SIGNED = {"MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": "1"}
+"""Makes the server sign addresses of files that it would otherwise send itself."""
 
 
 @dataclass
@@ -38,7 +40,7 @@ def served(tmp_path: Path, postgres: Postgres, cloudsql_root: Path) -> Iterator[
     url = made_database(postgres, f"signing_{tmp_path.name}")
     with (
         project(tmp_path / "google") as made,
-        ours(environment_of(made, tmp_path, url, cloudsql_root), tmp_path) as server,
+        ours(environment_of(made, tmp_path, url, cloudsql_root) | SIGNED, tmp_path) as server,
         server.ready().client() as client,
     ):
         assert client.put(f"{_ARTIFACTS}/artifacts/x.txt", content=b"x").status_code == 200

@@ -17,6 +17,7 @@ from datetime import timedelta
 from functools import cache
 from urllib.parse import quote
 
+from flask import has_request_context, request
 from google.api_core.exceptions import NotFound
 from google.auth import compute_engine
 from google.auth.credentials import Signing
@@ -32,6 +33,7 @@ from mlflow.entities.multipart_upload import (
 )
 from mlflow.entities.presigned_download import PresignedDownloadUrlResponse
 from mlflow.entities.presigned_upload import CreatePresignedUploadResponse
+from mlflow.environment_variables import MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
     INVALID_PARAMETER_VALUE,
@@ -46,8 +48,17 @@ from tracking_server.client_disconnect import has_left
 from tracking_server.database.result_limits import ANSWER, Full, TooLarge
 from tracking_server.outgoing.google_api import own_session, server_credentials
 
-PART_LIFETIME = timedelta(hours=1)
-"""How long a client may send the parts of a large file, as in MLflow's own repository."""
+LONGEST = 12 * 3600
+"""Seconds for which Google verifies signatures of signBlob:
+https://cloud.google.com/storage/docs/authentication/creating-signatures
+The client gets all addresses of an upload's parts at its start, so this is the most time for it."""
+
+SLOWEST = 10_000_000 // 8
+"""Bytes per second of the slowest client whose download doesn't outlive its address: 10 Mbit/s.
+MLflow's client asks for another address if parts fail, so slower downloads take longer."""
+
+PRESIGNED, PROXIED = "/mlflow-artifacts/presigned/", "/mlflow-artifacts/artifacts/"
+"""Parts of the paths at which MLflow's client asks for a file's address, and gets the file."""
 
 MAX_LISTED = 100_000
 """Files and folders that are listed for one folder; the list takes some 50 MB."""
@@ -221,7 +232,17 @@ class KeylessGCSArtifactRepository(
     def get_download_presigned_url(
         self, artifact_path: str, expiration: int = 300
     ) -> PresignedDownloadUrlResponse:
+        """Returns a signed URL; for a small file that a client asks for, the server's own.
+
+        MLflow's client asks before every download. Without a size in the response it downloads
+        through the server, as it uploads small files.
+        """
         blob = self.existing(artifact_path)
+        if has_request_context() and PRESIGNED in request.path:
+            if blob.size < MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE.get():
+                path = quote(request.path.replace(PRESIGNED, PROXIED, 1))
+                return PresignedDownloadUrlResponse(url=path, headers={})
+            expiration = download_lifetime(blob.size, at_least=expiration)
         # The page opens this URL. A file that the browser can show would replace the page.
         name = quote(posixpath.basename(artifact_path), safe="")
         url = blob.generate_signed_url(
@@ -260,7 +281,7 @@ class KeylessGCSArtifactRepository(
                 version="v4",
                 credentials=signing,
                 method="PUT",
-                expiration=PART_LIFETIME,
+                expiration=timedelta(seconds=LONGEST),
                 query_parameters={"partNumber": number, "uploadId": upload.upload_id},
             )
             return MultipartUploadCredential(url=url, part_number=number, headers={})
@@ -298,6 +319,11 @@ class KeylessGCSArtifactRepository(
         return arguments._replace(
             url=arguments.url.removesuffix(blob.name) + quote(blob.name, safe="/~")
         )
+
+
+def download_lifetime(size: int, *, at_least: int) -> int:
+    """Returns the seconds for which the address of a file of that size is valid."""
+    return max(at_least, min(size // SLOWEST, LONGEST))
 
 
 def _count(size: int, rows: int) -> None:
