@@ -54,23 +54,31 @@ def _config(file: Path) -> dict[str, Any]:
         )
 
 
-def rows(settings: Settings, *, runs_a_day: float) -> list[tuple[str, str, str]]:
-    """Returns a heading, the lines and their sum; columns: what, idle and in use."""
-    idle = prices.estimate(settings)
-    used = prices.estimate(settings, runs_a_day=runs_a_day)
-    found = [("", "idle", f"{runs_a_day:g} runs a day")]
-    found += [
-        (line.what, f"{before.dollars:,.2f}", f"{line.dollars:,.2f}")
-        for before, line in zip(idle, used, strict=True)
+def rows(settings: Settings, *, runs_a_day: float) -> list[tuple[str, ...]]:
+    """Returns a heading, the lines and their sum; columns: what, idle, in use, and in month 12."""
+    columns = [
+        prices.estimate(settings),
+        prices.estimate(settings, runs_a_day=runs_a_day),
+        prices.estimate(settings, runs_a_day=runs_a_day, months=12),
     ]
-    found.append(("USD a month", f"{prices.total(idle):,.2f}", f"{prices.total(used):,.2f}"))
+    found: list[tuple[str, ...]] = [("", "idle", f"{runs_a_day:g} runs a day", "in month 12")]
+    found += [
+        # The second column's texts have the numbers of use.
+        (lines[1].what, *(f"{line.dollars:,.2f}" for line in lines))
+        for lines in zip(*columns, strict=True)
+    ]
+    found.append(("USD a month", *(f"{prices.total(lines):,.2f}" for lines in columns)))
     return found
 
 
-def table(lines: list[tuple[str, str, str]]) -> str:
-    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+def table(lines: list[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        f"{what:<{widths[0]}}  {a:>{widths[1]}}  {b:>{widths[2]}}".rstrip() for what, a, b in lines
+        "  ".join(
+            [f"{what:<{widths[0]}}"]
+            + [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
+        ).rstrip()
+        for what, *cells in lines
     )
 
 
@@ -95,13 +103,15 @@ def main() -> int:
     said = [
         table(rows(settings, runs_a_day=runs)),
         "",
-        f"A run: {run.requests} requests of {run.seconds} s, {run.artifacts_gb} GB of artifacts.",
+        f"A run: {run.requests} requests of {run.seconds} s, {run.artifacts_gb} GB of artifacts, "
+        f"{run.downloaded_gb} GB of them downloaded.",
         f"Google's list prices of {prices.AS_OF} in {prices.REGION}, less what a billing account",
-        "has free, without what leaves Google's network. Sources: infra/facts/prices.py.",
+        "has free. Sources: infra/facts/prices.py.",
     ]
     if settings.region != prices.REGION:
         said.append(
-            f"In {settings.region}, where the stack is, most cost up to half as much again."
+            f"The stack is in {settings.region}, whose prices aren't here: most cost up to half as "
+            "much again. https://cloud.google.com/products/calculator has them."
         )
     sys.stdout.write("\n".join(said) + "\n")
     return 0

@@ -136,9 +136,12 @@ def costs() -> str:
     tables = []
     for path in sorted(ROOT.glob("Pulumi.*.yaml")):
         _, stack, _ = path.name.split(".")
-        (_, idle, used), *lines, last = rows(stack_settings(stack), runs_a_day=RUNS_A_DAY)
-        table = [f"| `{path.name}` | {idle} | {used} |", "| --- | ---: | ---: |"]
-        table += [f"| {what} | {before} | {after} |" for what, before, after in lines]
+        (_, *columns), *lines, last = rows(stack_settings(stack), runs_a_day=RUNS_A_DAY)
+        table = [
+            f"| `{path.name}` | {' | '.join(columns)} |",
+            f"| --- |{' ---: |' * len(columns)}",
+        ]
+        table += [f"| {' | '.join(line)} |" for line in lines]
         table.append("| " + " | ".join(f"**{cell}**" for cell in last) + " |")
         tables.append("\n".join(table))
     return "\n\n".join(tables) + "\n"

@@ -1,7 +1,7 @@
 """Estimates a stack's monthly cost from its settings and Google's list prices.
 
 In US dollars, for us-central1, without tax and discounts; other regions cost up to half as much
-again. Traffic out of Google's network isn't included: it depends on where the clients are.
+again.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ IMAGE_GB, FREE_IMAGE_GB = 0.10, 0.5
 # https://cloud.google.com/storage/pricing, Standard storage in a region
 ARTIFACT_GB = 0.020
 
+# https://cloud.google.com/vpc/network-pricing: to the internet, Premium Tier, the first TiB. For
+# clients in the stack's own region it's free.
+EGRESS_GB = 0.12
+
 # https://cloud.google.com/products/observability/pricing: each condition of an alert policy, and
 # each value that it evaluates.
 ALERT, ALERT_VALUE = 0.10, 0.35 / 1_000_000
@@ -53,7 +57,7 @@ FORWARDING_HOUR = 0.025
 POLICY, RULE, RULES, POLICY_REQUEST = 5.0, 1.0, 2, 0.75 / 1_000_000
 
 # Our assumptions where no setting says more.
-BACKED_UP_GB = 1  # a database with about 100,000 runs
+RUNS_PER_GB = 100_000  # in the database
 STORED_IMAGES_GB = 1  # ten of them, which share most layers
 SERVICE_ALERTS, DATABASE_ALERTS = 3, 2
 EVALUATIONS = 60 * HOURS  # one a minute
@@ -72,6 +76,8 @@ class Run:
     seconds: float = 0.1
     # Checkpoints, plots and a model.
     artifacts_gb: float = 0.1
+    # What clients outside Google Cloud download of them.
+    downloaded_gb: float = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +86,8 @@ class Line:
     dollars: float
 
 
-def database(settings: Settings) -> list[Line]:
-    """Returns the cost of the instance, its initial disk and its backups.
+def database(settings: Settings, *, runs: float) -> list[Line]:
+    """Returns the cost of the instance, its disk and its backups after so many runs.
 
     An existing instance costs nothing extra.
     """
@@ -95,12 +101,12 @@ def database(settings: Settings) -> list[Line]:
         hour = tier.cpus * VCPU_HOUR[tier.edition] + tier.gigabytes * GB_HOUR[tier.edition]
     machines = 2 if wanted.availability == "REGIONAL" else 1
     twice = ", with its standby" if machines == 2 else ""
+    stored = max(1.0, runs / RUNS_PER_GB)
+    disk = max(wanted.disk_gb, stored)
     return [
         Line(what=f"Cloud SQL {wanted.tier}{twice}", dollars=machines * hour * HOURS),
-        Line(
-            what=f"{wanted.disk_gb} GB of SSD{twice}", dollars=machines * wanted.disk_gb * DISK_GB
-        ),
-        Line(what=f"backups, {BACKED_UP_GB} GB", dollars=BACKED_UP_GB * BACKUP_GB),
+        Line(what=f"SSD, {wanted.disk_gb} GB at first{twice}", dollars=machines * disk * DISK_GB),
+        Line(what="backups", dollars=stored * BACKUP_GB),
     ]
 
 
@@ -139,8 +145,8 @@ def server(settings: Settings, *, runs_a_day: float, run: Run) -> list[Line]:
     return lines
 
 
-def rest(settings: Settings, *, runs_a_day: float, run: Run) -> list[Line]:
-    """Returns the cost of secrets, images, alerts and the artifacts of a month's runs."""
+def rest(settings: Settings, *, runs_a_day: float, run: Run, months: int) -> list[Line]:
+    """Returns the cost of secrets, images, alerts, artifacts and downloads."""
     logins = settings.logins.values()
     # Artifact address, database and key; for each login a name and, unless the password is in an
     # existing secret, a password.
@@ -162,20 +168,29 @@ def rest(settings: Settings, *, runs_a_day: float, run: Run) -> list[Line]:
         lines.append(
             Line(what=f"{alerts} alerts", dollars=alerts * (ALERT + EVALUATIONS * ALERT_VALUE))
         )
-    stored = runs_a_day * DAYS * run.artifacts_gb
-    lines.append(
-        Line(what=f"{stored:,.0f} GB of artifacts, a month's", dollars=stored * ARTIFACT_GB)
-    )
+    monthly = runs_a_day * DAYS
+    lines += [
+        Line(
+            what=f"artifacts, {monthly * run.artifacts_gb:,.0f} GB more each month",
+            dollars=months * monthly * run.artifacts_gb * ARTIFACT_GB,
+        ),
+        Line(
+            what=f"{monthly * run.downloaded_gb:,.0f} GB downloaded to the internet",
+            dollars=monthly * run.downloaded_gb * EGRESS_GB,
+        ),
+    ]
     return lines
 
 
-def estimate(settings: Settings, *, runs_a_day: float = 0, run: Run | None = None) -> list[Line]:
-    """Returns the stack's monthly cost, line by line."""
+def estimate(
+    settings: Settings, *, runs_a_day: float = 0, run: Run | None = None, months: int = 1
+) -> list[Line]:
+    """Returns the stack's cost in a month, line by line, after it has been used for `months`."""
     run = run or Run()
     return [
-        *database(settings),
+        *database(settings, runs=months * DAYS * runs_a_day),
         *server(settings, runs_a_day=runs_a_day, run=run),
-        *rest(settings, runs_a_day=runs_a_day, run=run),
+        *rest(settings, runs_a_day=runs_a_day, run=run, months=months),
     ]
 
 

@@ -446,7 +446,7 @@ def test_outputs() -> None:
         "service_account_email": SERVER.removeprefix("serviceAccount:"),
         "database_connection_name": CONNECTION,
         "image": READY_IMAGE,
-        "monthly_cost_estimate": "9.50 USD idle, 15.58 with 100 runs a day, "
+        "monthly_cost_estimate": "9.50 USD idle, 19.23 with 100 runs a day, "
         "at us-central1's prices",
     }
     assert set(links) == {"service", "logs", "database", "artifacts", "secrets"}

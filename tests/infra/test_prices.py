@@ -60,7 +60,7 @@ def test_the_databases_machine(config: dict[str, Any], expected: float) -> None:
     ],
 )
 def test_the_databases_disk(config: dict[str, Any], expected: float) -> None:
-    assert dollars("GB of SSD", settings(**config)) == pytest.approx(expected)
+    assert dollars("SSD", settings(**config)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,20 @@ def test_secrets_images_and_artifacts() -> None:
     assert dollars("artifacts", settings(), runs_a_day=100) == pytest.approx(6.08, abs=0.01)
     smaller = Run(artifacts_gb=0)
     assert dollars("artifacts", settings(), runs_a_day=100, run=smaller) == 0
+    # 100 x 30.4167 x 0.01 = 30.42 GB x 0.12
+    assert dollars("downloaded", settings(), runs_a_day=100) == pytest.approx(3.65, abs=0.01)
+
+
+def test_a_year_of_runs() -> None:
+    # 304.17 GB x 12 x 0.02
+    year = {"runs_a_day": 100, "months": 12}
+    assert dollars("artifacts", settings(), **year) == pytest.approx(73.00, abs=0.01)
+    assert dollars("downloaded", settings(), **year) == pytest.approx(3.65, abs=0.01)
+    # 36,500 runs fit on the first disk and in the smallest backup; 3,650,000 are 36.5 GB.
+    assert dollars("SSD", settings(), **year) == pytest.approx(1.70)
+    much = {"runs_a_day": 10_000, "months": 12}
+    assert dollars("SSD", settings(), **much) == pytest.approx(36.5 * 0.17)
+    assert dollars("backups", settings(), **much) == pytest.approx(36.5 * 0.08)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ OUTPUTS = {
     "tracking_password": "[secret]",
     "artifact_bucket": "my-project-mlflow-artifacts-1a2b3c",
     "database_connection_name": INSTANCE,
-    "monthly_cost_estimate": "9.50 USD idle, 15.58 with 100 runs a day",
+    "monthly_cost_estimate": "9.50 USD idle, 19.23 with 100 runs a day",
 }
 SETTINGS = {
     "gcp:project": "my-project",
