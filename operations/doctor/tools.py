@@ -95,19 +95,30 @@ class Docker:
     platform: str | None = None
     # The platforms that it builds for, from `docker buildx`; None: unknown.
     builds_for: str | None = None
+    # Whether it keeps images in containerd's store, the default since Docker 29.
+    in_containerd: bool = False
 
 
 def look_for_docker(config: Mapping[str, Any]) -> Docker:
     named = config.get("docker:host")
     tried = [str(named)] if named else docker_daemon.hosts()
     host = next((host for host in tried if docker_daemon.answers(host)), None)
-    platform = _platform(host) if host else None
+    version = _ask(host, "/version") if host else {}
+    system, machine = version.get("Os"), version.get("Arch")
+    platform = f"{system}/{machine}" if system and machine else None
+    store = str(_ask(host, "/info").get("DriverStatus") if host else "")
     builds_for = None
     if platform and not platform.endswith("/amd64"):
         done = run("docker", "buildx", "inspect")
         found = re.search(r"^Platforms:(.*)$", done.stdout, re.MULTILINE)
         builds_for = found[1].strip() if found and not done.returncode else None
-    return Docker(tried=tuple(tried), host=host, platform=platform, builds_for=builds_for)
+    return Docker(
+        tried=tuple(tried),
+        host=host,
+        platform=platform,
+        builds_for=builds_for,
+        in_containerd="io.containerd.snapshotter" in store,
+    )
 
 
 class _Socket(http.client.HTTPConnection):
@@ -121,8 +132,11 @@ class _Socket(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def _platform(host: str) -> str | None:
-    """https://docs.docker.com/reference/api/engine/#tag/System/operation/SystemVersion"""
+def _ask(host: str, path: str) -> dict[str, Any]:
+    """Returns a response of the daemon's, empty if there is none.
+
+    https://docs.docker.com/reference/api/engine/#tag/System
+    """
     url = urlsplit(host)
     connection: http.client.HTTPConnection
     if url.scheme == "unix":
@@ -133,13 +147,13 @@ def _platform(host: str) -> str | None:
             address, url.port or 2375, timeout=docker_daemon.TIMEOUT
         )
     else:
-        return None
+        return {}
     try:
-        connection.request("GET", "/version")
-        version = json.loads(connection.getresponse().read(1_000_000))
-        return f"{version['Os']}/{version['Arch']}"
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        return None
+        connection.request("GET", path)
+        found = json.loads(connection.getresponse().read(1_000_000))
+        return found if isinstance(found, dict) else {}
+    except (OSError, http.client.HTTPException, ValueError):
+        return {}
     finally:
         connection.close()
 
@@ -151,7 +165,7 @@ def check_docker(docker: Docker, *, needed: bool) -> Finding:
         return fix(
             "docker",
             f"no daemon answers at {' or '.join(docker.tried)}, and builder docker requires one",
-            f"start Docker, {CLOUD_BUILD}",
+            f"{docker_daemon.start()}, {CLOUD_BUILD}",
         )
     if docker.platform is None:
         return not_checked(
@@ -163,6 +177,15 @@ def check_docker(docker: Docker, *, needed: bool) -> Finding:
             "docker",
             f"the daemon makes {system} images, and Cloud Run runs linux/amd64",
             "switch Docker to Linux containers",
+        )
+    if docker.in_containerd:
+        # https://github.com/pulumi/pulumi-docker/issues/967
+        return warning(
+            "docker",
+            f"the daemon at {docker.host} keeps images in containerd's store, with which Pulumi's "
+            "Docker provider may fail to build or push",
+            'if it does, set {"features": {"containerd-snapshotter": false}} in the daemon\'s '
+            f"configuration (daemon.json) and restart it, {CLOUD_BUILD}",
         )
     if docker.platform == "linux/amd64":
         return ok("docker", f"linux/amd64 at {docker.host}")

@@ -89,3 +89,21 @@ def test_what_is_known_of_other_hosts(host: str, expected: bool) -> None:
 def test_any_of_several_is_enough(monkeypatch: pytest.MonkeyPatch, docker: str) -> None:
     monkeypatch.setattr(docker_daemon, "hosts", lambda: ["unix:///no/such/docker.sock", docker])
     docker_daemon.require()
+
+
+@pytest.mark.parametrize("own", [*docker_daemon.ELSEWHERE, "run/podman/podman.sock"])
+def test_another_products_daemon_is_named(
+    nowhere: str, monkeypatch: pytest.MonkeyPatch, own: str
+) -> None:
+    with TemporaryDirectory() as home:
+        monkeypatch.setenv("HOME", home)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", f"{home}/run")
+        with pytest.raises(NoDocker, match="Start Docker"):
+            docker_daemon.require()
+        path = Path(home, own)
+        path.parent.mkdir(parents=True)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            with pytest.raises(NoDocker, match=f"export DOCKER_HOST=unix://{path}"):
+                docker_daemon.require()

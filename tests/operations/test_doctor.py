@@ -540,6 +540,11 @@ def _no_docker(computer: Computer) -> None:
     computer.environment.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
 
 
+def _docker_in_containerd(computer: Computer) -> None:
+    status = [["driver-type", "io.containerd.snapshotter.v1"]]
+    computer.docker.replies[("info", "")] = (200, {"Driver": "overlayfs", "DriverStatus": status})
+
+
 def _docker_of_windows(computer: Computer) -> None:
     computer.docker.replies[("version", "")] = (200, {"Os": "windows", "Arch": "amd64"})
 
@@ -578,6 +583,7 @@ LOCAL: list[tuple[Callable[[Computer], None], Verdict, str, str, str]] = [
     (_old_pulumi, WARNING, "pulumi", "v3.1.0; the oldest version that this program", "update it"),
     (_logged_out_of_pulumi, FIX, "pulumi login", "nobody is logged in", "pulumi login"),
     (_no_docker, FIX, "docker", "no daemon answers at unix:///nowhere", "builder cloud-build"),
+    (_docker_in_containerd, WARNING, "docker", "containerd's store", "containerd-snapshotter"),
     (_docker_of_windows, FIX, "docker", "makes windows images", "Linux containers"),
     (_docker_of_arm, FIX, "docker", "linux/arm64 and builds for", "tonistiigi/binfmt"),
     (_old_python, FIX, "python", "is 3.9; wanted 3.11 to 3.14", "PULUMI_PYTHON_CMD"),
