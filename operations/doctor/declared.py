@@ -37,20 +37,26 @@ class _Preview(Mocks):
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         if args.custom:
-            known = {key: value for key, value in args.inputs.items() if _known(value)}
-            self.resources.append(Resource(type=args.typ, name=args.name, inputs=known))
+            self.resources.append(
+                Resource(type=args.typ, name=args.name, inputs=_known(args.inputs))
+            )
         return None, dict(args.inputs)
 
     def call(self, args: MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         return {}, []
 
 
-def _known(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(map(_known, value.values()))
+def _known(value: Any) -> Any:
+    """Returns the value without the parts that aren't known yet."""
+    if isinstance(value, Mapping):
+        return {key: _known(item) for key, item in value.items() if not _is_unknown(item)}
     if isinstance(value, list):
-        return all(map(_known, value))
-    return not (isinstance(value, pulumi.output.Unknown) or value == rpc.UNKNOWN)
+        return [_known(item) for item in value if not _is_unknown(item)]
+    return value
+
+
+def _is_unknown(value: Any) -> bool:
+    return isinstance(value, pulumi.output.Unknown) or value == rpc.UNKNOWN
 
 
 def resources(settings: Settings) -> tuple[Resource, ...]:

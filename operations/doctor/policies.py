@@ -132,10 +132,7 @@ def looked_at(resources: Sequence[Resource]) -> Declared:
 
 
 def _has_public_address(instance: Mapping[str, Any]) -> bool:
-    """Returns whether an instance is known to have a public address.
-
-    An instance in a network that doesn't exist yet has settings that aren't known yet.
-    """
+    """Returns whether an instance has a public address."""
     address = (instance.get("settings") or {}).get("ipConfiguration") or {}
     return address.get("ipv4Enabled") is True
 

@@ -655,8 +655,8 @@ def test_all_that_is_wrong_with_the_settings_is_said_and_the_rest_looked_at(
     findings = look()
     settings = [each for each in findings if each.what == "settings"]
     assert [each.found.split(":")[1] for each in settings] == [
-        "trackingPassword",
         "access",
+        "trackingPassword",
         "databaseConnections",
     ]
     assert {each.verdict for each in settings} == {FIX}
