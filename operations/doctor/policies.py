@@ -24,6 +24,13 @@ INGRESS = {
     "INGRESS_TRAFFIC_INTERNAL_ONLY": "internal",
     "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER": "internal-and-cloud-load-balancing",
 }
+# The same for the traffic that Cloud Run sends through a network.
+EGRESS = {"ALL_TRAFFIC": "all-traffic", "PRIVATE_RANGES_ONLY": "private-ranges-only"}
+# The value for the stack's load balancer:
+# https://cloud.google.com/load-balancing/docs/org-policy-constraints
+BALANCER = "GLOBAL_EXTERNAL_MANAGED_HTTP_HTTPS"
+# Services whose resources have a key with kmsKey.
+ENCRYPTED = ("artifactregistry", "run", "secretmanager", "sqladmin", "storage")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +106,19 @@ class Declared:
     locations: frozenset[str]
     public_database: bool
     accounts: bool
+    # The services that the stack uses, such as `run.googleapis.com`.
+    services: frozenset[str] = frozenset()
+    # Whether the stack's data has a key in Cloud KMS.
+    own_key: bool = False
+    # The issuer of tokens for GitHub's workflow; None: none.
+    issuer: str | None = None
+    # Whether a network is peered with Google's services.
+    peering: bool = False
+    # What Cloud Run sends through a network; None: nothing.
+    vpc_egress: str | None = None
+    load_balancer: bool = False
+    # How many seconds the bucket keeps deleted objects; None: there is no new bucket.
+    soft_delete: str | None = None
 
 
 def looked_at(resources: Sequence[Resource]) -> Declared:
@@ -128,6 +148,35 @@ def looked_at(resources: Sequence[Resource]) -> Declared:
         locations=frozenset(places),
         public_database=any(_has_public_address(instance) for instance in instances),
         accounts=bool(by_type.get("gcp:serviceaccount/account:Account")),
+        services=frozenset(str(each["service"]) for each in inputs("gcp:projects/service:Service")),
+        own_key=any("encryptionKeyName" in instance for instance in instances),
+        issuer=next(
+            (
+                str(provider["oidc"]["issuerUri"])
+                for provider in inputs(
+                    "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider"
+                )
+            ),
+            None,
+        ),
+        peering=bool(by_type.get("gcp:servicenetworking/connection:Connection")),
+        vpc_egress=next(
+            (
+                EGRESS[str(access["egress"])]
+                for service in services
+                if (access := (service.get("template") or {}).get("vpcAccess"))
+            ),
+            None,
+        ),
+        load_balancer=bool(by_type.get("gcp:compute/globalForwardingRule:GlobalForwardingRule")),
+        soft_delete=next(
+            (
+                f"{bucket['softDeletePolicy']['retentionDurationSeconds']:.0f}"
+                for bucket in inputs("gcp:storage/bucket:Bucket")
+                if bucket.get("softDeletePolicy")
+            ),
+            None,
+        ),
     )
 
 
@@ -264,6 +313,62 @@ def _accounts(rules: Rules, declared: Declared) -> Iterator[Refusal]:
         yield Refusal(why="forbids new service accounts, and the server runs as one", how=ASK[3:])
 
 
+def _issuers(rules: Rules, declared: Declared) -> Iterator[Refusal]:
+    if declared.issuer and not rules.allows(declared.issuer):
+        yield Refusal(
+            why=f"forbids tokens of {declared.issuer}",
+            how=f"pulumi config rm githubRepository, {ASK}",
+        )
+
+
+def _keys(rules: Rules, declared: Declared) -> Iterator[Refusal]:
+    demanded = [name for name in ENCRYPTED if f"{name}.googleapis.com" in rules.denied]
+    if demanded and not declared.own_key:
+        yield Refusal(
+            why=f"requires a key of Cloud KMS for {', '.join(demanded)}",
+            how="pulumi config set kmsKey with a key in the stack's region",
+        )
+
+
+def _peering(rules: Rules, declared: Declared) -> Iterator[Refusal]:
+    # The values are networks and folders, and the other side is a project of Google's.
+    if declared.peering and (rules.allowed is not None or rules.denied):
+        yield Refusal(
+            why="limits which networks may be peered, which network private needs",
+            how="pulumi config set network public, or existingNetwork with a peered network, "
+            f"{ASK}",
+            sure=False,
+        )
+
+
+def _vpc_egress(rules: Rules, declared: Declared) -> Iterator[Refusal]:
+    if declared.vpc_egress and not rules.allows(declared.vpc_egress):
+        yield Refusal(why=f"forbids the egress {declared.vpc_egress}", how=ASK[3:])
+
+
+def _balancers(rules: Rules, declared: Declared) -> Iterator[Refusal]:
+    allowed = rules.allowed is None or {BALANCER, "in:EXTERNAL"} & rules.allowed
+    if declared.load_balancer and (not allowed or {BALANCER, "in:EXTERNAL"} & rules.denied):
+        yield Refusal(
+            why="forbids global external load balancers",
+            how=f"pulumi config set loadBalancer false, {ASK}",
+        )
+
+
+def _soft_delete(rules: Rules, declared: Declared) -> Iterator[Refusal]:
+    if declared.soft_delete and not rules.allows(declared.soft_delete):
+        yield Refusal(
+            why=f"forbids to keep deleted objects for {declared.soft_delete} seconds",
+            how=f"pulumi config set existingBucket with a bucket of yours, {ASK}",
+        )
+
+
+def _services(rules: Rules, declared: Declared) -> Iterator[Refusal]:
+    forbidden = sorted(name for name in declared.services if not rules.allows(name))
+    if forbidden:
+        yield Refusal(why=f"forbids {', '.join(forbidden)}", how=ASK[3:])
+
+
 CONSTRAINTS = {
     "iam.allowedPolicyMemberDomains": _domains,
     "iam.managed.allowedPolicyMembers": _members,
@@ -272,6 +377,13 @@ CONSTRAINTS = {
     "gcp.resourceLocations": _locations,
     "sql.restrictPublicIp": _public_database,
     "iam.disableServiceAccountCreation": _accounts,
+    "iam.workloadIdentityPoolProviders": _issuers,
+    "gcp.restrictNonCmekServices": _keys,
+    "gcp.restrictServiceUsage": _services,
+    "compute.restrictVpcPeering": _peering,
+    "run.allowedVPCEgress": _vpc_egress,
+    "compute.restrictLoadBalancerCreationForTypes": _balancers,
+    "storage.softDeletePolicySeconds": _soft_delete,
 }
 
 

@@ -17,7 +17,7 @@ from operations.doctor import names, permissions, quota, stack, tools
 from operations.doctor.declared import resources
 from operations.doctor.findings import Finding, Verdict, fix, ok, printed, summary, warning
 from operations.doctor.google import Answer, read
-from operations.doctor.policies import CONSTRAINTS, Declared, check_policies, looked_at
+from operations.doctor.policies import CONSTRAINTS, ENCRYPTED, Declared, check_policies, looked_at
 from operations.doctor.stack import State, settings_of
 from tests.engine.engine import VERSION
 from tests.operations.google_apis import PROJECT, REGION
@@ -49,12 +49,27 @@ MADE = Declared(
     public_database=False,
     accounts=False,
 )
+EVERYTHING = replace(
+    PUBLIC,
+    services=frozenset({"run.googleapis.com", "sqladmin.googleapis.com"}),
+    issuer="https://token.actions.githubusercontent.com",
+    peering=True,
+    vpc_egress="private-ranges-only",
+    load_balancer=True,
+    soft_delete="604800",
+)
+BALANCERS = "compute.restrictLoadBalancerCreationForTypes"
+KEYED = replace(EVERYTHING, own_key=True)
 TAGGED = {"condition": {"expression": "resource.matchTag('1/env', 'dev')"}}
 ORGANISATION = {"parameters": {"allowedPrincipalSets": ["//…/organizations/1"]}}
 
 
 def values(*allowed: str) -> dict[str, Any]:
     return {"values": {"allowedValues": [*allowed]}}
+
+
+def without(*denied: str) -> dict[str, Any]:
+    return {"values": {"deniedValues": [*denied]}}
 
 
 FIX, WARNING = Verdict.FIX, Verdict.WARNING
@@ -94,6 +109,31 @@ FIX, WARNING = Verdict.FIX, Verdict.WARNING
         ("sql.restrictPublicIp", [{"enforce": True}], CHECK_OFF, []),
         ("iam.disableServiceAccountCreation", [{"enforce": True}], PUBLIC, [FIX]),
         ("iam.disableServiceAccountCreation", [{"enforce": True}], MADE, []),
+        ("iam.workloadIdentityPoolProviders", [values("https://gitlab.com")], EVERYTHING, [FIX]),
+        ("iam.workloadIdentityPoolProviders", [values("https://gitlab.com")], PUBLIC, []),
+        ("iam.workloadIdentityPoolProviders", [values(EVERYTHING.issuer or "")], EVERYTHING, []),
+        ("gcp.restrictNonCmekServices", [without("sqladmin.googleapis.com")], EVERYTHING, [FIX]),
+        ("gcp.restrictNonCmekServices", [without("bigquery.googleapis.com")], EVERYTHING, []),
+        ("gcp.restrictNonCmekServices", [without("sqladmin.googleapis.com")], KEYED, []),
+        ("gcp.restrictServiceUsage", [without("run.googleapis.com")], EVERYTHING, [FIX]),
+        ("gcp.restrictServiceUsage", [values(*EVERYTHING.services)], EVERYTHING, []),
+        ("compute.restrictVpcPeering", [values("under:folders/1")], EVERYTHING, [WARNING]),
+        ("compute.restrictVpcPeering", [values("under:folders/1")], PUBLIC, []),
+        ("compute.restrictVpcPeering", [{"allowAll": True}], EVERYTHING, []),
+        ("run.allowedVPCEgress", [values("all-traffic")], EVERYTHING, [FIX]),
+        ("run.allowedVPCEgress", [values("private-ranges-only")], EVERYTHING, []),
+        ("run.allowedVPCEgress", [values("all-traffic")], PUBLIC, []),
+        (BALANCERS, [values("in:INTERNAL")], EVERYTHING, [FIX]),
+        (BALANCERS, [values("in:EXTERNAL")], EVERYTHING, []),
+        (BALANCERS, [without("in:EXTERNAL")], PUBLIC, []),
+        (
+            BALANCERS,
+            [without("GLOBAL_EXTERNAL_MANAGED_HTTP_HTTPS")],
+            EVERYTHING,
+            [FIX],
+        ),
+        ("storage.softDeletePolicySeconds", [values("0")], EVERYTHING, [FIX]),
+        ("storage.softDeletePolicySeconds", [values("0", "604800")], EVERYTHING, []),
         # A tag may make it otherwise, one way or the other.
         ("sql.restrictPublicIp", [{"enforce": True}, {**TAGGED}], PUBLIC, [WARNING]),
         ("sql.restrictPublicIp", [{"enforce": True, **TAGGED}], PUBLIC, [Verdict.NOT_CHECKED]),
@@ -113,7 +153,20 @@ def test_policies(
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ({}, PUBLIC),
+        ({}, replace(PUBLIC, soft_delete="604800")),
+        (
+            {"githubRepository": "my-org/mlflow-gcp", "githubRepositoryId": 74},
+            replace(PUBLIC, soft_delete="604800", issuer=EVERYTHING.issuer),
+        ),
+        (
+            {"loadBalancer": True, "customDomains": ["mlflow.example.com"]},
+            replace(
+                PUBLIC,
+                soft_delete="604800",
+                load_balancer=True,
+                ingress="internal-and-cloud-load-balancing",
+            ),
+        ),
         (
             {"access": "internal", "kmsKey": True, "network": "private"},
             Declared(
@@ -124,11 +177,20 @@ def test_policies(
                 locations=frozenset({REGION}),
                 public_database=False,
                 accounts=True,
+                own_key=True,
+                peering=True,
+                vpc_egress="private-ranges-only",
+                soft_delete="604800",
             ),
         ),
         (
             {"network": "private", "existingNetwork": "my-network"},
-            replace(PUBLIC, public_database=False),
+            replace(
+                PUBLIC,
+                public_database=False,
+                vpc_egress="private-ranges-only",
+                soft_delete="604800",
+            ),
         ),
     ],
 )
@@ -139,7 +201,9 @@ def test_what_policies_look_at_is_what_is_declared(
     named = {f"mlflow-gcp:{name}": value for name, value in config.items()}
     if "mlflow-gcp:kmsKey" in named:
         named["mlflow-gcp:kmsKey"] = key
-    assert looked_at(resources(load({"gcp:project": PROJECT, **named}))) == expected
+    found = looked_at(resources(load({"gcp:project": PROJECT, **named})))
+    assert {"run.googleapis.com", "sqladmin.googleapis.com"} < found.services
+    assert replace(found, services=frozenset()) == expected
 
 
 def test_every_type_that_can_be_declared_has_its_permissions() -> None:
@@ -339,11 +403,13 @@ def test_the_end_says_what_there_is() -> None:
 
 def test_every_constraint_is_looked_at() -> None:
     """Each refuses something, or it would be asked for nothing."""
-    strict = Answer(status=200, body={"spec": {"rules": [{"enforce": True, "denyAll": True}]}})
+    every = [f"{name}.googleapis.com" for name in ENCRYPTED]
+    rules = [{"enforce": True, "denyAll": True}, without(*every)]
+    strict = Answer(status=200, body={"spec": {"rules": rules}})
     for constraint in CONSTRAINTS:
         both = [
             each.verdict
-            for declared in (PUBLIC, CHECK_OFF)
+            for declared in (PUBLIC, CHECK_OFF, EVERYTHING)
             for each in check_policies({constraint: strict}, declared)
         ]
-        assert FIX in both, constraint
+        assert {FIX, WARNING} & {*both}, constraint
