@@ -63,6 +63,7 @@ class Cloud:
 
     def diff(self, token: str, olds: Inputs, news: Inputs) -> Difference:
         kind = KINDS.get(token, _RECORDED)
+        olds, news = {**kind.defaults, **olds}, {**kind.defaults, **news}
         changed = {
             key
             for key in olds.keys() | news.keys()

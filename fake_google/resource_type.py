@@ -52,6 +52,8 @@ class Kind:
     untold: frozenset[str] = frozenset()
     # Outputs that Google sets when it creates the resource, and keeps when it changes.
     assigned: frozenset[str] = frozenset()
+    # Inputs that Google sets if they aren't given.
+    defaults: Mapping[str, str] = field(default_factory=dict)
     # Outputs that every change renews.
     renewed: frozenset[str] = frozenset()
     # Returns what the provider sends for a change, from the caller's state and the new inputs.

@@ -313,6 +313,7 @@ KINDS: dict[str, Kind] = {
         instances.make_database,
         delete=instances.delete_database,
         taken=instances.name_of("databases"),
+        defaults=instances.DATABASE_DEFAULTS,
         immutable=_NAMED | {"instance"},
         api="sqladmin",
     ),

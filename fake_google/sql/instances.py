@@ -22,6 +22,9 @@ INSTANCE = "gcp:sql/databaseInstance:DatabaseInstance"
 _DISK_GB = 10
 
 
+DATABASE_DEFAULTS = {"charset": "UTF8", "collation": "en_US.UTF8"}
+
+
 def make_instance(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     instance = inputs["name"]
     declared = inputs.get("settings") or {}
@@ -180,7 +183,7 @@ def name_of(what: str) -> Callable[[Project, Inputs], str]:
 
 def make_database(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     instance_of(project, inputs["instance"]).create_database(inputs["name"])
-    return name_of("databases")(project, inputs), {}
+    return name_of("databases")(project, inputs), dict(DATABASE_DEFAULTS)
 
 
 def delete_database(project: Project, olds: Inputs, inputs: Inputs) -> None:

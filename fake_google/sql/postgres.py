@@ -35,6 +35,9 @@ from infra.facts.connection_name import ConnectionName
 
 ADMIN = "cloudsqladmin"
 OWNER = "cloudsqlsuperuser"
+_LOCALES = ("en_US.UTF-8", "C.UTF-8", "C")
+"""Cloud SQL's locale; the second one sorts by code points, and the third one also knows only the
+upper and lower case of ASCII."""
 _OLDEST = 14
 _START_SECONDS = 60
 _STOP_SECONDS = 20
@@ -294,17 +297,21 @@ class Postgres:
         password.write_text(self._password)
         password.chmod(0o600)
         self._own(password)
-        answer = subprocess.run(
-            [
-                *(programs / "initdb", "-D", self._data, "-U", ADMIN, "--pwfile", password),
-                *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C", "--no-sync"),
-            ],
-            check=False,
-            capture_output=True,
-            text=True,
-            env={"PATH": os.defpath, "LC_ALL": "C"},
-            **_as(self._user),
-        )
+        for locale in _LOCALES:
+            answer = subprocess.run(
+                [
+                    *(programs / "initdb", "-D", self._data, "-U", ADMIN, "--pwfile", password),
+                    *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", locale),
+                    "--no-sync",
+                ],
+                check=False,
+                capture_output=True,
+                text=True,
+                env={"PATH": os.defpath, "LC_ALL": "C"},
+                **_as(self._user),
+            )
+            if "invalid locale name" not in answer.stderr:
+                break
         password.unlink()
         if answer.returncode:
             shutil.rmtree(self._data, ignore_errors=True)

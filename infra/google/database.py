@@ -104,6 +104,9 @@ class Database(Component):
             self.named("database"),
             name=self._database,
             instance=instance,
+            # Cloud SQL's defaults, so that declaring them doesn't change an existing database.
+            charset="UTF8",
+            collation="en_US.UTF8",
             deletion_policy=self._deletion_policy,
             opts=self._owned_by([user for user, _ in users], protect=deletion_protection)
             if self._existing
