@@ -131,6 +131,7 @@ class ProxiedTransfers:
             answer = _refusal(error)
         answer.headers["X-Content-Type-Options"] = "nosniff"
         answer.headers["X-Frame-Options"] = "SAMEORIGIN"
+        answer.headers["Vary"] = "Origin"
         await answer(scope, receive, send)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -24,6 +24,7 @@ _LOOPBACK = re.compile(rb"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?", re.I)
 _SCRIPT_LIKE = frozenset(
     {b"script", b"worker", b"sharedworker", b"serviceworker", b"audioworklet", b"paintworklet"}
 )
+_CORS = b"access-control-"
 _SHARED = re.compile(r"(public|private|s-maxage)(=.*)?", re.I)
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -48,11 +49,15 @@ class ResponseHeaders:
             await self.app(scope, receive, send)
             return
         added = self._headers(scope)
+        cors = any(name == b"origin" for name, _ in scope["headers"])
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 # Copy: the application may send the same message again.
-                message = {**message, "headers": _merged(message.get("headers", ()), added)}
+                headers = message.get("headers", ())
+                if not cors:
+                    headers = _without_cors(headers)
+                message = {**message, "headers": _merged(headers, added)}
             await send(message)
 
         await self.app(scope, receive, with_headers)
@@ -111,6 +116,11 @@ def page_policy(html: str) -> str:
         "form-action": ["'self'"],
     }
     return "; ".join(f"{name} {' '.join(sources)}" for name, sources in directives.items())
+
+
+def _without_cors(headers: Headers) -> Headers:
+    """Returns the headers without those that Flask-CORS adds even if no other site asks."""
+    return [(name, value) for name, value in headers if not name.lower().startswith(_CORS)]
 
 
 def _merged(given: Headers, added: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:

@@ -21,6 +21,11 @@ _HEADERS = (
     "cross-origin-resource-policy",
     "referrer-policy",
     "strict-transport-security",
+    "vary",
+    "access-control-allow-origin",
+    "access-control-allow-credentials",
+    "access-control-allow-methods",
+    "access-control-allow-headers",
 )
 
 # The order matters: the longer ones contain text that the shorter ones match.
