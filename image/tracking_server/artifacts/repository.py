@@ -143,7 +143,7 @@ class KeylessGCSArtifactRepository(
 
     def blob(self, path: str) -> storage.Blob:
         bucket, root = self.parse_gcs_uri(self.artifact_uri)
-        return self._get_bucket(bucket).blob(posixpath.join(root, path))
+        return self._get_bucket(bucket).blob(posixpath.join(root, _inside(path)))
 
     def existing(self, path: str) -> storage.Blob:
         """Returns the object with its current size and generation.
@@ -176,7 +176,7 @@ class KeylessGCSArtifactRepository(
         """
         bucket, root = self.parse_gcs_uri(self.artifact_uri)
         above = _folder(root)
-        prefix = _folder(posixpath.join(root, path or ""))
+        prefix = _folder(posixpath.join(root, _inside(path or "")))
         listed = self._get_bucket(bucket).list_blobs(
             prefix=prefix, delimiter="/", timeout=self._GCS_DEFAULT_TIMEOUT
         )
@@ -204,7 +204,9 @@ class KeylessGCSArtifactRepository(
         https://cloud.google.com/storage/docs/json_api/v1/objects/delete
         """
         bucket_name, root = self.parse_gcs_uri(self.artifact_uri)
-        name = posixpath.join(root, artifact_path) if artifact_path else root
+        if artifact_path and not _inside(artifact_path):
+            raise MlflowException(f"{artifact_path!r} names no artifact", INVALID_PARAMETER_VALUE)
+        name = posixpath.join(root, _inside(artifact_path)) if artifact_path else root
         bucket = self._get_bucket(bucket_name)
         for blob in bucket.list_blobs(prefix=name, timeout=self._GCS_DEFAULT_TIMEOUT):
             if blob.name == name or blob.name.startswith(_folder(name)):
@@ -371,6 +373,11 @@ def _refused_upload() -> Iterator[None]:
 def _folder(path: str) -> str:
     """Returns the prefix of a folder's objects, or an empty string for the whole bucket."""
     return f"{path.rstrip('/')}/" if path else ""
+
+
+def _inside(path: str) -> str:
+    """Returns the path without the parts `.`, which mean nothing in the names of objects."""
+    return "/".join(part for part in path.split("/") if part != ".")
 
 
 def _path(file_name: str, folder: str | None) -> str:

@@ -85,6 +85,10 @@ CALLS: list[Call] = [
     ),
     post(f"{_PROXY}/mpu/abort/{_ROOT}", {"path": "big.bin", "upload_id": "u"}, 501),
     get(f"{_PROXY}/presigned/{_ROOT}/a.txt", 501),
+    get("/api/2.0/mlflow/artifacts/list", run_id="$run", path="."),
+    get("/api/2.0/mlflow/artifacts/list", run_id="$run", path="./sub"),
+    get("/get-artifact", run_id="$run", path="./sub/./MLmodel"),
+    get(f"{_PROXY}/artifacts/{_ROOT}/%2E/sub/MLmodel"),
     post(
         "/api/2.0/mlflow/artifacts/presigned-upload-url",
         {"run_id": "$run", "path": "x"},
