@@ -32,29 +32,6 @@ def connection_url(user: str, password: str, database: str, connection_name: str
     )
 
 
-def _explain_existing(failure: pulumi.ErrorHookArgs, *, project: str) -> bool:
-    """Explains what to do about an instance that exists but isn't in Pulumi's state.
-
-    The provider forgets an instance whose creation it couldn't follow to the end: `SetId("")` in
-    https://github.com/hashicorp/terraform-provider-google/blob/main/google/services/sql/resource_sql_database_instance.go
-
-    Returns False, so that the creation isn't tried again.
-    """
-    if failure.failed_operation == "create" and any(
-        "Error 409" in error and "already exists" in error for error in failure.errors
-    ):
-        name = (failure.new_inputs or {}).get("name")
-        pulumi.log.error(
-            f"The instance {name} exists, but Pulumi's state doesn't have it: an earlier `pulumi "
-            "up` stopped while Google created it. If it has no database named mlflow, it is empty. "
-            "Then delete it, and run `pulumi up` again:\n"
-            f"  gcloud sql databases list --instance {name} --project {project}\n"
-            f"  gcloud sql instances patch {name} --no-deletion-protection --project {project}\n"
-            f"  gcloud sql instances delete {name} --project {project}"
-        )
-    return False
-
-
 class Database(Component):
     APIS = ("sqladmin",)  # also called by Cloud Run's /cloudsql socket
 
@@ -201,18 +178,7 @@ class Database(Component):
             ),
             # With `protect`, Pulumi refuses before it has deleted anything else.
             # Another key replaces the instance under the same name.
-            opts=self.child(
-                protect=deletion_protection,
-                delete_before_replace=True,
-                hooks=pulumi.ResourceHookBinding(
-                    on_error=[
-                        pulumi.ErrorHook(
-                            self.named("instance-exists"),
-                            lambda failure: _explain_existing(failure, project=scope.project),
-                        )
-                    ]
-                ),
-            ),
+            opts=self.child(protect=deletion_protection, delete_before_replace=True),
         )
 
     def _disk_gb(

@@ -63,8 +63,8 @@ class TroubledCloud(Cloud):
     def __init__(self, project: SlowProject) -> None:
         super().__init__(project)
         self.faults: dict[str, str] = {}
-        # A type whose creation hangs, and one whose creation Google finishes unnoticed.
-        self.held, self.unnoticed = "", ""
+        # A type whose creation hangs.
+        self.held = ""
         self.reached, self.released = threading.Event(), threading.Event()
         # What is secret of what it gave out.
         self.given: list[str] = []
@@ -79,8 +79,6 @@ class TroubledCloud(Cloud):
             self.released.wait(60)
             raise Refused("the caller is gone")
         made, outputs = super().create(token, name, inputs)
-        if token == self.unnoticed:
-            raise Refused("timeout while waiting for state to become 'DONE' (timeout: 90m0s)")
         if token == PASSWORD:
             self.given.append(outputs["result"])
         return made, outputs

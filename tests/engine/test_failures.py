@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.engine.deployment import INSTANCE, SERVICE, Deployment
+from tests.engine.deployment import SERVICE, Deployment
 
 MEMBER = "gcp:secretmanager/secretIamMember:SecretIamMember"
 FAULTS = (
@@ -45,24 +45,6 @@ def test_each_failure_is_gone_on_from(fresh: Deployment) -> None:
     fresh.up()
     assert fresh.cloud.counts() == EVERYTHING
     assert fresh.up().touched == set()
-
-
-def test_unfinished_instance_is_named_with_the_commands_to_delete_it(fresh: Deployment) -> None:
-    """The provider leaves it out of the state, and Google refuses to create it again."""
-    fresh.init()
-    fresh.cloud.unnoticed = INSTANCE
-    assert "timeout while waiting" in fresh.up(fails=True).errors
-    fresh.cloud.unnoticed = ""
-    [instance] = fresh.cloud.project.databases
-    refused = fresh.up(fails=True).errors
-    assert "Error 409" in refused
-    assert f"gcloud sql instances delete {instance} --project my-project" in refused
-    unprotected = {**fresh.cloud.one(INSTANCE), "deletionProtection": False}
-    settings = {**unprotected["settings"], "deletionProtectionEnabled": False}
-    fresh.cloud.project.live[INSTANCE, instance].inputs = {**unprotected, "settings": settings}
-    fresh.cloud.delete(INSTANCE, instance, unprotected)
-    fresh.up()
-    assert fresh.cloud.counts() == EVERYTHING
 
 
 def test_a_grant_that_is_not_seen_yet_stops_the_boot_until_there_is_a_new_revision(
