@@ -38,6 +38,10 @@ runtime:
 # Passwords have no `secret: true`: Pulumi would require the default to be encrypted too, and refuse
 # every stack. The program itself refuses a password that is set in plain text.
 config:
+  # The program checks the region. The provider would ask the Compute API, which isn't enabled, and
+  # warn: https://github.com/pulumi/pulumi-gcp/issues/2121
+  gcp:skipRegionValidation:
+    value: true
 """
 
 ARGUMENTS = """\
