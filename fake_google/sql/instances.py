@@ -134,8 +134,10 @@ def sent_instance(olds: Inputs, news: Inputs) -> Inputs:
 def same_instance(key: str, old: Any, new: Any) -> bool:
     """Ignores a disk that is larger than declared, because it has grown automatically."""
     if key == "settings" and new.get("diskAutoresize") is not False:
-        sizes = [int(each["diskSize"]) for each in (old, new) if each.get("diskSize")]
-        return bool(old == ({**new, "diskSize": max(sizes)} if sizes else new))
+        sizes = [each["diskSize"] for each in (old, new) if each.get("diskSize")]
+        # In a preview, the size of an instance that is replaced is an unknown value.
+        known = bool(sizes) and all(isinstance(size, int) for size in sizes)
+        return bool(old == ({**new, "diskSize": max(sizes)} if known else new))
     return bool(old == new)
 
 
