@@ -494,7 +494,9 @@ def test_a_second_rotation_names_the_clients_that_would_be_refused(machine: Mach
 
 
 @pytest.mark.parametrize(
-    "previous", ["1 until 2020-01-01T00:00:00Z", f"7 until {LATER}", ""], ids=str
+    "previous",
+    ["1 until 2020-01-01T00:00:00Z", f"7 until {LATER}", ""],
+    ids=["expired", "of another version", "none"],
 )
 def test_there_may_be_no_previous_password_to_end(machine: Machine, previous: str) -> None:
     machine.stands(previousTrackingPassword=previous, trackingPasswordVersion="2")
