@@ -21,7 +21,7 @@ from operations.stack import find
 
 
 def _yes(name: str) -> Callable[[str], bool]:
-    """Returns a parser of 1 or empty, as make passes a value on that may not be given."""
+    """Returns a parser of a flag: 1 for yes, or empty, which make passes on by default."""
 
     def read(given: str) -> bool:
         if given not in ("", "1"):
@@ -46,7 +46,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     command = commands.add_parser("logs", help="show the server's log")
     command.add_argument("--since", default="", help="how far back, such as 30m")
     command.add_argument(
-        "--follow", type=_yes("FOLLOW"), default=False, help="1: go on until Ctrl-C"
+        "--follow", type=_yes("FOLLOW"), default=False, help="1: continue until Ctrl-C"
     )
     commands.add_parser("status", help="show what is deployed, and its state")
     command = commands.add_parser("rotate", help="replace a password or key")

@@ -19,7 +19,7 @@ def open_page(stack: Stack) -> None:
     elif _opened(address):
         print(f"{address} is open in the browser.")
     else:
-        print(f"There is no browser on this machine. The address: {address}")
+        print(f"No browser was found on this machine. The address: {address}")
     where = stack.name if isinstance(stack, CloudStack) else "local"
     print(f"Log in as {username}; `make env STACK={where}` shows the password.")
 

@@ -97,7 +97,7 @@ def program(name: str, stack: LocalStack) -> str:
     major = int(version) // 10000
     found = choose(installations(), wanted=major, data=major).bin / name
     if not found.exists():
-        raise OperationError(f"{name} isn't next to PostgreSQL {major} in {found.parent}.")
+        raise OperationError(f"PostgreSQL {major} has no {name} in {found.parent}.")
     return str(found)
 
 

@@ -38,7 +38,7 @@ class Monitoring:
         self._project, self._token = project, token
 
     def newest(self, metric: str, **labels: str) -> float | None:
-        """Returns the sum of all series' newest points, or None if there is no measurement."""
+        """Returns the sum of all series' newest points, or None without a measurement."""
         now = datetime.now(UTC)
         chosen = [f'metric.type="{metric}"']
         chosen += [f'resource.labels.{name}="{value}"' for name, value in labels.items()]

@@ -46,7 +46,7 @@ SECRETS = {
     ),
     "database": Secret(
         setting="databasePasswordVersion",
-        consequence="Clients notice nothing. The previous password stays valid until the next "
+        consequence="Clients aren't affected. The previous password stays valid until the next "
         "change, for rolling back; change a leaked password twice.",
     ),
     "encryption": Secret(
@@ -100,7 +100,7 @@ def _rotate(stack: Stack, what: str, *, accepted_for: int, end: bool) -> None:
                 "`make local-down`, then `.venvs/program/bin/python -m local up --config "
                 "viewerUsername=viewer`,"
             )
-        raise OperationError(f"There is no viewer. {how} makes one.")
+        raise OperationError(f"The stack has no viewer. {how} creates one.")
     if secret.own and stack.setting(secret.own):
         raise OperationError(
             f"{secret.own} is your own, so the stack doesn't generate it. Set another: "
@@ -182,8 +182,8 @@ def deployed_version(updates: list[Mapping[str, Any]], setting: str) -> int:
             break
         return int(update["config"].get(f"{NAMESPACE}:{setting}", {}).get("value") or 1)
     raise OperationError(
-        "The last `pulumi up` did not end well, and one change at a time is what is safe: "
-        "run `pulumi up` until it does, then this again."
+        "The last `pulumi up` did not succeed, and changes are only safe one at a time: "
+        "run `pulumi up` until it succeeds, then this again."
     )
 
 
@@ -200,8 +200,8 @@ def _cloud(
             ["pulumi", "config", "set", secret.setting, str(before), "--stack", stack.name]
         )
         raise OperationError(
-            "`pulumi up` did not end well, or was declined. `make rotate` goes on with the same "
-            f"change; where nothing was changed yet, `{took}` takes it back."
+            "`pulumi up` did not succeed, or was declined. `make rotate` continues with the same "
+            f"change; if nothing was changed yet, `{took}` undoes it."
         )
     print(f"Done. Keep {stack.file} as it is now: commit it where others deploy.")
 
@@ -227,4 +227,4 @@ def _local(stack: LocalStack, changes: Mapping[str, str | None]) -> None:
                 "The stack on this computer did not start again. `make local-up` starts it; its "
                 f"log is in {stack.state.path('log')}.\n{done.stdout}{done.stderr}".rstrip()
             )
-    print("Done: the server runs with it.")
+    print("Done: the server uses it.")

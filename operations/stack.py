@@ -66,7 +66,7 @@ class CloudStack:
         outputs: dict[str, Any] = json.loads(self.pulumi("stack", "output", "--json"))
         if "tracking_uri" not in outputs:
             raise OperationError(
-                f"The stack {self.name!r} isn't up yet, so there is nothing to ask: "
+                f"The stack {self.name!r} isn't up yet, so it has no outputs: "
                 f"`pulumi up --stack {self.name}`."
             )
         return outputs

@@ -81,10 +81,10 @@ def answers(stack: Stack) -> str:
     if health == 200 and code == 200:
         return f"yes, in {seconds:.1f} s; MLflow {version[:40]} with the password"
     if health == 200 and code == 401:
-        return "yes, but it refuses the password: `pulumi up` sets what the outputs say"
+        return "yes, but it refuses the password: `pulumi up` sets the password of the outputs"
     access = stack.setting("access") or "public"
     front = "" if access == "public" else f"; with access {access}, Google's front decides first"
-    return f"not as it should: /health {health}, /version with the password {code}{front}"
+    return f"not as expected: /health {health}, /version with the password {code}{front}"
 
 
 def _get(
@@ -166,7 +166,7 @@ def revision_line(service: Mapping[str, Any]) -> str:
         if target.get("percent")
     ]
     created, ready = told.get("latestCreatedRevisionName"), told.get("latestReadyRevisionName")
-    line = ", ".join(traffic) or "no traffic goes to any"
+    line = ", ".join(traffic) or "none has traffic"
     if created == ready:
         return line
     why = next(
@@ -223,5 +223,5 @@ def _resident(pid: int) -> float:
         ["ps", "-o", "rss=", "-p", str(pid)], check=False, capture_output=True, text=True
     ).stdout
     if not told.strip():
-        raise OperationError(f"process {pid} is gone")
+        raise OperationError(f"process {pid} has ended")
     return int(told) * 1024

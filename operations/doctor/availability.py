@@ -69,8 +69,8 @@ def check_instance(answer: Answer, settings: Settings) -> Finding:
     if answer.missing:
         return fix(
             what,
-            f"{named} is not there",
-            "gcloud sql instances list --format 'value(connectionName)' shows what is",
+            f"{named} does not exist",
+            "gcloud sql instances list --format 'value(connectionName)' lists the existing ones",
         )
     if not answer.ok:
         return not_checked(what, answer.trouble)
@@ -78,7 +78,7 @@ def check_instance(answer: Answer, settings: Settings) -> Finding:
     if str(answer.body.get("connectionName")) != named:
         return fix(
             what,
-            f"{named} is given, and the instance is {answer.body.get('connectionName')}",
+            f"{named} is set, but the instance is {answer.body.get('connectionName')}",
             f"pulumi config set existingDatabaseInstance {answer.body.get('connectionName')}",
         )
     if not version.startswith("POSTGRES_"):

@@ -76,12 +76,11 @@ def printed(findings: Sequence[Finding], *, coloured: bool) -> list[str]:
 
 def summary(findings: Sequence[Finding]) -> str:
     found = Counter(finding.verdict for finding in findings)
-    warnings = "warning" if found[Verdict.WARNING] == 1 else "warnings"
     counts = [
         f"{found[verdict]} {text}"
         for verdict, text in (
             (Verdict.FIX, "to fix"),
-            (Verdict.WARNING, warnings),
+            (Verdict.WARNING, "to note"),
             (Verdict.NOT_CHECKED, "not checked"),
         )
         if found[verdict]

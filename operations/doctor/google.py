@@ -48,7 +48,7 @@ class Credentials:
 
 @dataclass(frozen=True, kw_only=True)
 class NoCredentials:
-    """`missing`: there is no login; otherwise there is one that couldn't be tried, and `why`."""
+    """`missing` is false if there is a login that couldn't be tried; `why` has the reason."""
 
     why: str
     how: str
@@ -181,7 +181,7 @@ def read(api: str, *, status: int, body: Any) -> Answer:
     if status == HTTPStatus.OK:
         if isinstance(body, dict):
             return Answer(status=status, body=body)
-        return Answer(status=status, trouble=f"{host} answered something else than JSON")
+        return Answer(status=status, trouble=f"{host} did not respond with JSON")
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
         error = {}
@@ -190,12 +190,12 @@ def read(api: str, *, status: int, body: Any) -> Answer:
             status=status, trouble=f"the API {off or host} is off in the project", off=off or host
         )
     trouble = {
-        400: f"{host} did not understand the question: {_said(error)}",
+        400: f"{host} rejected the request: {_said(error)}",
         401: "Google does not accept the login",
-        403: f"not allowed to look: {_said(error)}",
-        404: "it is not there",
-        429: f"{host} had too many questions; try again in a minute",
-    }.get(status, f"{host} answered {status}; try again in a minute")
+        403: f"not allowed to read it: {_said(error)}",
+        404: "it does not exist",
+        429: f"{host} refuses more requests; try again in a minute",
+    }.get(status, f"{host} responded with {status}; try again in a minute")
     return Answer(status=status, trouble=trouble)
 
 

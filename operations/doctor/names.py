@@ -140,7 +140,7 @@ def check_names(
         found.append(
             not_checked(
                 "names",
-                f"{_kinds(taken)} of its names are there; whether they are this stack's, Pulumi "
+                f"{_kinds(taken)} with its names exist; whether they are this stack's, Pulumi "
                 "does not say",
             )
         )
@@ -157,7 +157,7 @@ def check_names(
         )
     for trouble, kinds in unknown.items():
         found.append(not_checked("names", f"{', '.join(dict.fromkeys(kinds))}: {trouble}"))
-    return found or [ok("names", "all are the stack's own already")]
+    return found or [ok("names", "all belong to the stack already")]
 
 
 def _kinds(of: Sequence[Lookup]) -> str:

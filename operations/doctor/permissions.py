@@ -197,19 +197,19 @@ def check_permissions(
 ) -> list[Finding]:
     has = granted(answer)
     if has is None:
-        return [not_checked("permissions", answer.trouble or "Google's answer names none")]
+        return [not_checked("permissions", answer.trouble or "Google's response names none")]
     if not needed:
-        return [ok("permissions", "nothing is left to make")]
+        return [ok("permissions", "everything exists already")]
     lacking: dict[str, list[str]] = {}
     for permission, role in sorted(needed.items()):
         if permission not in has:
             lacking.setdefault(role, []).append(permission)
     if not lacking:
-        return [ok("permissions", f"all {len(needed)} that making it takes")]
+        return [ok("permissions", f"all {len(needed)} required ones")]
     return [
         fix(
             "permissions",
-            f"you may not: {', '.join(permissions)}",
+            f"you lack: {', '.join(permissions)}",
             f"have an owner run: gcloud projects add-iam-policy-binding {project} "
             f"--member {member(account)} --role {role} --condition None",
         )
@@ -290,7 +290,7 @@ def check_elsewhere(answer: Answer, thing: Elsewhere, *, account: str) -> Findin
     if answer.missing:
         return fix(
             "permissions",
-            f"{thing.what} is not there",
+            f"{thing.what} does not exist",
             "check its spelling in the stack's settings: pulumi config",
         )
     has = granted(answer)
@@ -300,6 +300,6 @@ def check_elsewhere(answer: Answer, thing: Elsewhere, *, account: str) -> Findin
         return ok("permissions", f"{thing.permission} on {thing.what}")
     return fix(
         "permissions",
-        f"you may not: {thing.permission} on {thing.what}",
+        f"you lack: {thing.permission} on {thing.what}",
         thing.how.format(member=member(account)),
     )

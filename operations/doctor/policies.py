@@ -190,7 +190,9 @@ EVERYONE = (
     "pulumi config set publicThrough invokerIamDisabled (the server still asks for the password)"
 )
 AGENTS = "may forbid what kmsKey and access iap grant to Google's own service agents"
-TELLS = "`pulumi up` tells; if so, ask the organisation's policy administrator for an exception"
+TELLS = (
+    "`pulumi up` will show it; if so, ask the organisation's policy administrator for an exception"
+)
 
 
 def _domains(rules: Rules, declared: Declared) -> Iterator[Refusal]:
@@ -213,7 +215,7 @@ def _members(rules: Rules, declared: Declared) -> Iterator[Refusal]:
         yield Refusal(why=AGENTS, how=TELLS, sure=False)
     if not rules.principal_sets:
         yield Refusal(
-            why="lists single accounts alone, which the server's is hardly one of",
+            why="lists single accounts, probably not the server's",
             how=TELLS,
             sure=False,
         )
@@ -222,8 +224,8 @@ def _members(rules: Rules, declared: Declared) -> Iterator[Refusal]:
 def _invoker_check(rules: Rules, declared: Declared) -> Iterator[Refusal]:
     if rules.enforced and declared.invoker_check_off:
         yield Refusal(
-            why="forbids that Cloud Run's check of callers is off, as publicThrough "
-            "invokerIamDisabled and access internal have it",
+            why="forbids Cloud Run's invoker check to be off, which publicThrough "
+            "invokerIamDisabled and access internal require",
             how="pulumi config set access iam, with invokers, or publicThrough allUsers where that "
             f"is allowed, {ASK}",
         )
@@ -262,8 +264,8 @@ def _locations(rules: Rules, declared: Declared) -> Iterator[Refusal]:
             yield Refusal(why=f"forbids {what}", how=how)
         else:
             yield Refusal(
-                why=f"names groups of locations, which may not have {what}",
-                how=f"pulumi up tells; if they have not, {how}",
+                why=f"names groups of locations, which may exclude {what}",
+                how=f"`pulumi up` will show it; if so, {how}",
                 sure=False,
             )
 
@@ -410,7 +412,7 @@ def check_policies(answers: Mapping[str, Answer], declared: Declared) -> list[Fi
             verdict = fix if refusal.sure and not rules.conditional else warning
             found.append(verdict("policies", f"{constraint} {refusal.why}{lifted}", refusal.how))
     if fine:
-        found.insert(0, ok("policies", f"{fine} of {len(answers)} forbid none of it"))
+        found.insert(0, ok("policies", f"{fine} of {len(answers)} policies forbid none of it"))
     off = {answer.trouble: answer.off for answer in answers.values() if answer.off}
     for trouble, constraints in unknown.items():
         how = f"gcloud services enable {off[trouble]}" if trouble in off else ""

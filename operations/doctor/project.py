@@ -90,7 +90,7 @@ def check_apis(
     """`granted` are the caller's permissions on the project; None: unknown."""
     off = apis_off(answer, apis)
     if off is None:
-        return not_checked("APIs", answer.trouble or "Google's answer names no services")
+        return not_checked("APIs", answer.trouble or "Google's response names no services")
     if not off:
         return ok("APIs", f"all {len(apis)} are on")
     listed = ", ".join(api.removesuffix(".googleapis.com") for api in off)

@@ -69,7 +69,7 @@ def check_run_quota(
     for quota, answer in answers.items():
         limit = limit_in(answer.body, region) if answer.ok else None
         if limit is None:
-            why = answer.trouble or "Google's answer names no limit"
+            why = answer.trouble or "Google's response names no limit"
             how = f"gcloud services enable {answer.off}" if answer.off else ""
             found.append(not_checked("quota", f"Cloud Run's {quota}: {why}", how))
         elif 0 <= limit < each[quota] * service.max_instances:
@@ -101,19 +101,19 @@ def check_compute_quota(
 ) -> list[Finding]:
     quotas = answer.body.get("quotas")
     if not answer.ok or not isinstance(quotas, list):
-        why = answer.trouble or "Google's answer names none"
+        why = answer.trouble or "Google's response names none"
         return [not_checked("quota", f"Compute Engine's: {why}")]
     full = [
         fix(
             "quota",
-            f"{wanted[metric]} more of Compute Engine's {metric} are wanted, and {used:g} of "
+            f"{wanted[metric]} more of Compute Engine's {metric} are needed, and {used:g} of "
             f"{limit:g} are used",
             f"ask for more: {MORE.format(project=project)}",
         )
         for metric, limit, used in _usage(quotas)
         if used + wanted.get(metric, 0) > limit and wanted.get(metric)
     ]
-    return full or [ok("quota", "Compute Engine's have room")]
+    return full or [ok("quota", "Compute Engine's quotas are large enough")]
 
 
 def _usage(quotas: Sequence[Any]) -> list[tuple[str, float, float]]:

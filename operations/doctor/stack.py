@@ -125,7 +125,7 @@ def choose(named: str | None, *, selected: str, folder: Path) -> Stack:
                 name=name,
                 why=why,
                 config={},
-                trouble="is the stack on this computer: `make local` says itself what it lacks",
+                trouble="is the stack on this computer: `make local` checks it itself",
             )
         return Stack(
             name=name,
@@ -184,7 +184,7 @@ def check_settings(settings: Settings | SettingsError) -> list[Finding]:
 def check_pulumi(pulumi: Pulumi) -> list[Finding]:
     if not pulumi.version:
         return [
-            fix("pulumi", "no Pulumi on the PATH that answers", f"install it: {INSTALL}"),
+            fix("pulumi", "no working Pulumi on the PATH", f"install it: {INSTALL}"),
             not_checked("pulumi login", "there is no Pulumi"),
         ]
     oldest = ".".join(map(str, OLDEST_PULUMI))
@@ -217,4 +217,4 @@ def check_state(stack: Stack, state: State) -> Finding:
             "state", f"Pulumi has no stack {stack.name} yet", f"pulumi stack init {stack.name}"
         )
     count = len([kind for kind, _ in state.made if kind.startswith("gcp:")])
-    return ok("state", f"things made already: {count}" if count else "nothing made yet")
+    return ok("state", f"resources created already: {count}" if count else "nothing made yet")

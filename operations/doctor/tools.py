@@ -245,4 +245,4 @@ def check_gcloud(gcloud: Gcloud, *, needed: bool) -> Finding:
             "nobody is logged in, and builder cloud-build uploads the source with it",
             "gcloud auth login",
         )
-    return ok("gcloud", "there; nobody is logged in, and nobody needs to be")
+    return ok("gcloud", "installed; a login is not needed")

@@ -7,12 +7,12 @@ from tests.operations.machine import Machine
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """With nothing but a shell."""
+    """A machine with nothing but a shell."""
     return Machine(tmp_path)
 
 
 @pytest.fixture
 def deployed(machine: Machine) -> Machine:
-    """With Pulumi and gcloud, logged in, and a stack `dev` that is up."""
+    """A machine with Pulumi and gcloud, both logged in, and a running stack `dev`."""
     machine.stands()
     return machine

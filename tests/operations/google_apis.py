@@ -1,6 +1,6 @@
-"""Stands for Google's APIs as `make doctor` asks them: reads only, and only with the login's token.
+"""A stand-in for Google's APIs as `make doctor` uses them: reads with the login's token only.
 
-Answers and refusals as documented: https://cloud.google.com/apis/design/errors
+Its responses and refusals are as documented: https://cloud.google.com/apis/design/errors
 """
 
 from __future__ import annotations
@@ -72,25 +72,25 @@ class Asked:
     method: str
     api: str
     path: str
-    # Of the query, or of what was posted.
+    # The values of the query or of the posted body.
     values: Mapping[str, list[str]]
     quota_project: str | None
 
 
 @dataclass
 class Google:
-    """`replies` by API and the start of the path; without one, as in a project that is ready."""
+    """`replies` by API and start of the path; by default, a project that is ready."""
 
     replies: dict[tuple[str, str], Reply] = field(default_factory=dict)
-    # Of the permissions that were asked for; None: all.
+    # The requested permissions that the caller lacks.
     lacking: frozenset[str] = frozenset()
     off: frozenset[str] = frozenset()
-    # Answers a call only where it counts for this project.
+    # Replies to calls that name no quota project, for APIs that require one.
     counted: dict[str, Reply] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
-    # Set when nobody waits any more for what is slow.
+    # Set when no request waits any more for a slow reply.
     over: Event = field(default_factory=Event)
-    # Whether it asks who calls.
+    # Whether the stand-in requires a token.
     guarded: bool = True
 
     def reply(self, asked: Asked) -> Reply:
@@ -107,7 +107,7 @@ class Google:
                 return 200, {"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer"}
             case _, [*_, last] if last.endswith((":testIamPermissions", "testPermissions")):
                 has = [each for each in asked.values["permissions"] if each not in self.lacking]
-                # Google leaves out a list that is empty.
+                # Google omits an empty list.
                 return 200, {"permissions": has} if has else {}
             case "cloudresourcemanager", ["v3", "projects", project]:
                 return 200, {"name": "projects/1", "projectId": project, "state": "ACTIVE"}
@@ -144,12 +144,12 @@ class Google:
 
 
 class _Server(ThreadingHTTPServer):
-    # More than are asked at a time: one that finds the queue full tries again after a second.
+    # More than are sent at once: a client that finds the queue full retries after a second.
     request_queue_size = 64
 
 
 def serve(google: Google) -> ThreadingHTTPServer:
-    """On a free port, as `http://127.0.0.1:PORT/API/PATH`."""
+    """Serve on a free port, as `http://127.0.0.1:PORT/API/PATH`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

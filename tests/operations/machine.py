@@ -1,6 +1,6 @@
-"""A user's machine: `pulumi`, `gcloud` and their like on PATH, which answer what they are told to.
+"""A user's machine with `pulumi`, `gcloud` and others on PATH, which print what a test chooses.
 
-A call that no test foresees is refused, so that every argument is looked at.
+A call that no test expects is refused, so that every argument is checked.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ for arguments, stdout, stderr, code in json.loads((here / "answers").read_text()
         sys.stdout.write(stdout)
         sys.stderr.write(stderr)
         sys.exit(code)
-sys.exit("nobody expects " + " ".join(called))
+sys.exit("unexpected: " + " ".join(called))
 """
 
 
@@ -70,7 +70,7 @@ class Machine:
     def tell(
         self, command: list[str], stdout: str = "", *, stderr: str = "", code: int = 0
     ) -> None:
-        """What is told last counts."""
+        """Set the program's output for these arguments; the latest call wins."""
         self.answers.insert(0, (command, stdout, stderr, code))
         (self.bin / "answers").write_text(json.dumps(self.answers))
 
@@ -82,7 +82,7 @@ class Machine:
         self.tell(["gcloud", *arguments, "--quiet"], **told)
 
     def stands(self, *, outputs: dict[str, str] | None = None, **settings: str) -> None:
-        """A stack `dev` of Pulumi's that is up."""
+        """Simulate a running Pulumi stack `dev`."""
         self.has("pulumi", "gcloud")
         config = {**SETTINGS, **{f"mlflow-gcp:{key}": value for key, value in settings.items()}}
         entries = {key: {"value": value, "secret": False} for key, value in config.items()}

@@ -1,4 +1,4 @@
-"""What is made of the answers of Google and Pulumi, as tables."""
+"""Converting responses of Google and Pulumi to tables."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def series(*values: tuple[str, float]) -> list[dict[str, Any]]:
         ([{"points": []}], None),
         (series(("18:00:00", 1.5)), 1.5),
         (series(("18:00:00", 1), ("17:59:00", 2)), 3),
-        # A revision that is gone.
+        # A revision that no longer exists.
         (series(("18:00:00", 1), ("17:55:00", 2)), 1),
     ],
     ids=["none", "empty", "one", "two", "one that ended"],
@@ -95,7 +95,7 @@ def service(*traffic: tuple[str, int], ready: str, created: str, why: str = "") 
             service(("m-1", 100), ready="m-1", created="m-2", why="did not listen"),
             "100 % m-1; the newest, m-2, isn't ready. did not listen",
         ),
-        ({}, "no traffic goes to any"),
+        ({}, "none has traffic"),
     ],
     ids=["one", "two", "a failed one", "none"],
 )
@@ -103,7 +103,7 @@ def test_revisions(told: dict[str, Any], wanted: str) -> None:
     assert revision_line(told) == wanted
 
 
-def test_an_instance_that_is_stopped() -> None:
+def test_a_stopped_instance() -> None:
     told = {
         "name": "m-1",
         "state": "PENDING_CREATE",
@@ -127,7 +127,7 @@ def test_sizes() -> None:
     ]
 
 
-def test_an_address_that_is_none_is_not_shown() -> None:
+def test_an_invalid_address_is_refused() -> None:
     with pytest.raises(OperationError, match="`pulumi up` writes it again") as refused:
         DatabaseLogin.of("postgresql://canary-password@host/db")
     assert "canary" not in str(refused.value)
@@ -138,7 +138,7 @@ def test_the_file_of_a_stack(name: str) -> None:
     assert CloudStack(name).file == "Pulumi.dev.yaml"
 
 
-def test_a_database_that_was_not_measured_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_without_measurements_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli_tools, "gcloud", lambda *_: "token")
     monkeypatch.setattr(Monitoring, "newest", lambda *_, **__: None)
     stack = CloudStack("dev")

@@ -1,4 +1,4 @@
-"""Every command on a stack of Pulumi's: what it asks of whom, and what it makes of the answers."""
+"""Every command on a Pulumi stack: the programs that it calls, and what it prints."""
 
 from __future__ import annotations
 
@@ -63,15 +63,18 @@ def test_the_page_is_opened_without_the_password(deployed: Machine) -> None:
     )
 
 
-def test_without_a_browser_there_is_the_address(deployed: Machine) -> None:
-    # Not this machine's own browsers.
+def test_without_a_browser_the_address_is_printed(deployed: Machine) -> None:
+    # Hide this machine's own browsers.
     deployed.environment["PATH"] = str(deployed.bin)
     done = deployed.run("--stack", "dev", "open")
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"no browser on this machine. The address: {OUTPUTS['tracking_uri']}" in done.stdout
+    assert (
+        f"No browser was found on this machine. The address: {OUTPUTS['tracking_uri']}"
+        in done.stdout
+    )
 
 
-def test_with_iam_a_browser_comes_through_gcloud(machine: Machine) -> None:
+def test_with_iam_the_browser_needs_gclouds_proxy(machine: Machine) -> None:
     machine.stands(access="iam")
     machine.environment["PATH"] = str(machine.bin)
     done = machine.run("--stack", "dev", "open")
@@ -109,7 +112,7 @@ ENTRIES = [
 ]
 
 
-def test_logs_are_read_in_their_order(deployed: Machine) -> None:
+def test_logs_are_printed_in_order(deployed: Machine) -> None:
     deployed.gcloud(*READ_HOUR, JSON, stdout=json.dumps(ENTRIES))
     done = deployed.run("--stack", "dev", "logs")
     assert (done.returncode, done.stderr) == (0, "")
@@ -125,7 +128,7 @@ def poll(begin: str) -> tuple[str, ...]:
     return ("logging", "read", found, "--order=asc", "--project=my-project", JSON)
 
 
-def test_logs_are_followed_each_entry_once_and_in_order(
+def test_followed_logs_are_printed_once_and_in_order(
     deployed: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     newer = {"timestamp": "2026-11-23T18:01:00.123456789Z", "insertId": "d", "textPayload": "new"}
@@ -153,7 +156,7 @@ def test_logs_are_followed_each_entry_once_and_in_order(
     assert asked == [[*forever, JSON], [*first], [*second], [*second]]
 
 
-def test_what_is_followed_is_no_older_than_was_asked_for() -> None:
+def test_followed_logs_are_not_older_than_requested() -> None:
     start = datetime(2026, 11, 23, 18, tzinfo=UTC)
     begun = []
 
@@ -172,7 +175,7 @@ def test_following_ends_quietly_with_ctrl_c(deployed: Machine) -> None:
     with subprocess.Popen(
         command, env=deployed.environment, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
-        # Whatever runs the tests may be in the background, where it is ignored.
+        # A test runner in the background ignores the signal otherwise.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     ) as running:  # fmt: skip
         assert running.stderr is not None
@@ -182,7 +185,7 @@ def test_following_ends_quietly_with_ctrl_c(deployed: Machine) -> None:
         assert running.stderr.read() == ""
 
 
-def test_who_has_read_enough_is_no_error(deployed: Machine) -> None:
+def test_a_closed_output_pipe_is_not_an_error(deployed: Machine) -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
@@ -296,7 +299,7 @@ def lines(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
     return {name: text.strip() for name, text in rows}
 
 
-def test_status_of_all_that_stands(machine: Machine) -> None:
+def test_status_of_a_complete_stack(machine: Machine) -> None:
     with answering(machine) as address:
         machine.stands(outputs={"tracking_uri": address})
         described(machine)
@@ -316,7 +319,7 @@ def test_status_of_all_that_stands(machine: Machine) -> None:
     assert machine.calls("gcloud").count(["auth", "print-access-token", "--quiet"]) == 1
 
 
-def test_what_can_not_be_had_says_why_and_the_rest_is_shown(machine: Machine) -> None:
+def test_missing_facts_are_explained_and_the_rest_is_shown(machine: Machine) -> None:
     machine.stands(outputs={"tracking_uri": "http://127.0.0.1:9"})
     denied = "ERROR: (gcloud.run.services.describe) PERMISSION_DENIED: you may not\nmore\n"
     machine.gcloud(*SERVICE, JSON, stderr=denied, code=1)
@@ -333,18 +336,18 @@ def test_what_can_not_be_had_says_why_and_the_rest_is_shown(machine: Machine) ->
     assert told["cost a month"] == OUTPUTS["monthly_cost_estimate"]
 
 
-def test_the_password_stays_where_a_front_sends_one_elsewhere(machine: Machine) -> None:
+def test_the_password_does_not_follow_a_redirect(machine: Machine) -> None:
     with answering(machine, front=302) as address:
         machine.stands(outputs={"tracking_uri": address}, access="iap")
         described(machine)
         told = lines(machine.run("--stack", "dev", "status"))
     assert told["answers"] == (
-        "not as it should: /health 302, /version with the password 302; "
+        "not as expected: /health 302, /version with the password 302; "
         "with access iap, Google's front decides first"
     )
 
 
-def test_a_password_that_is_refused_is_said(machine: Machine) -> None:
+def test_a_refused_password_is_reported(machine: Machine) -> None:
     with answering(machine) as address:
         machine.stands(outputs={"tracking_uri": address, "tracking_username": "another"})
         described(machine)
@@ -382,7 +385,7 @@ def history(*updates: tuple[str, str, str | None]) -> str:
     ],
     ids=["the default", "the first", "the fourth"],
 )
-def test_rotating_is_one_more_than_what_runs(
+def test_rotating_increments_the_running_version(
     deployed: Machine, updates: list[tuple[str, str, str | None]], wanted: str
 ) -> None:
     deployed.pulumi(*HISTORY, stdout=history(*updates))
@@ -391,17 +394,17 @@ def test_rotating_is_one_more_than_what_runs(
     done = deployed.run("--stack", "dev", "rotate", "--what", "database")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"databasePasswordVersion is {wanted} now, in Pulumi.dev.yaml." in done.stdout
-    assert "Clients notice nothing." in done.stdout
+    assert "Clients aren't affected." in done.stdout
     assert "asks\nDone." in done.stdout
 
 
-def test_a_rotation_that_is_declined_says_how_to_take_it_back(deployed: Machine) -> None:
+def test_a_declined_rotation_shows_how_to_undo_it(deployed: Machine) -> None:
     deployed.pulumi(*HISTORY, stdout=history(("update", "succeeded", "3")))
     deployed.pulumi("config", "set", "mlflow-gcp:databasePasswordVersion", "4")
     deployed.tell(["pulumi", "up", "--stack", "dev"], code=255)
     done = deployed.run("--stack", "dev", "rotate", "--what", "database")
     assert done.returncode == 1
-    assert "`pulumi config set databasePasswordVersion 3 --stack dev` takes it back" in done.stderr
+    assert "`pulumi config set databasePasswordVersion 3 --stack dev` undoes it" in done.stderr
     assert "Done" not in done.stdout
 
 
@@ -410,13 +413,13 @@ def test_a_rotation_that_is_declined_says_how_to_take_it_back(deployed: Machine)
     [[("update", "failed", "2"), ("update", "succeeded", "1")], [("destroy", "succeeded", "1")]],
     ids=["stopped halfway", "never up"],
 )
-def test_nothing_is_rotated_before_the_last_change_is_done(
+def test_rotation_waits_for_the_last_change(
     deployed: Machine, updates: list[tuple[str, str, str | None]]
 ) -> None:
     deployed.pulumi(*HISTORY, stdout=history(*updates))
     done = deployed.run("--stack", "dev", "rotate", "--what", "database")
     assert done.returncode == 1
-    assert "run `pulumi up` until it does, then this again" in done.stderr
+    assert "run `pulumi up` until it succeeds" in done.stderr
     assert "config set" not in str(deployed.calls("pulumi"))
 
 
@@ -509,7 +512,7 @@ def test_there_may_be_no_previous_password_to_end(machine: Machine, previous: st
 # backup
 
 
-def test_a_backup_is_taken_and_says_how_to_restore(deployed: Machine) -> None:
+def test_a_backup_shows_the_command_that_restores_it(deployed: Machine) -> None:
     deployed.gcloud(*BACKUP)
     done = deployed.run("--stack", "dev", "backup")
     assert done.returncode == 0, done.stderr
@@ -518,7 +521,7 @@ def test_a_backup_is_taken_and_says_how_to_restore(deployed: Machine) -> None:
     assert f"{restore}--project my-project" in done.stdout
 
 
-def test_a_backup_of_somebody_elses_instance_says_so(machine: Machine) -> None:
+def test_a_backup_of_an_existing_instance_has_a_warning(machine: Machine) -> None:
     machine.stands(existingDatabaseInstance=INSTANCE)
     machine.gcloud(*BACKUP)
     done = machine.run("--stack", "dev", "backup")
@@ -568,13 +571,13 @@ def prompt(deployed: Machine) -> Machine:
     stand_in(deployed.bin, "cloud-sql-proxy", PROXY)
     stand_in(deployed.bin, "psql", PSQL)
     deployed.gcloud(*SECRET, stdout=DATABASE_URL)
-    # Of another database of the user's.
+    # The user's variable for another database.
     deployed.environment |= {"PGHOSTADDR": "10.0.0.1", "PGSERVICE": "other", "PGUSER": "me"}
     return deployed
 
 
 def ended(machine: Machine) -> bool:
-    """Asked to by SIGTERM, not by the Ctrl-C that was psql's."""
+    """Returns whether the proxy ended by SIGTERM, not by the Ctrl-C meant for psql."""
     pid = int((machine.bin / "proxy.pid").read_text())
     try:
         os.kill(pid, 0)
@@ -584,7 +587,7 @@ def ended(machine: Machine) -> bool:
 
 
 @pytest.mark.parametrize("write", [False, True], ids=["only reads", "writes"])
-def test_psql_comes_through_the_proxy(prompt: Machine, write: bool) -> None:
+def test_psql_connects_through_the_proxy(prompt: Machine, write: bool) -> None:
     done = prompt.run(
         *("--stack", "dev", "psql", *(["--write=1"] if write else [])), stdin="select 1"
     )
@@ -610,7 +613,7 @@ def test_psql_comes_through_the_proxy(prompt: Machine, write: bool) -> None:
     assert not os.path.exists(sockets)
 
 
-def test_a_private_database_is_reached_privately(machine: Machine) -> None:
+def test_a_private_database_is_reached_at_its_private_address(machine: Machine) -> None:
     machine.stands(network="private")
     stand_in(machine.bin, "cloud-sql-proxy", PROXY)
     stand_in(machine.bin, "psql", PSQL)
@@ -620,7 +623,7 @@ def test_a_private_database_is_reached_privately(machine: Machine) -> None:
     assert "--private-ip" in arguments
 
 
-def test_a_proxy_that_does_not_start_says_why(prompt: Machine) -> None:
+def test_the_reason_why_the_proxy_failed_is_shown(prompt: Machine) -> None:
     (prompt.bin / "trouble").write_text("error: could not find default credentials. See x")
     done = prompt.run("--stack", "dev", "psql")
     assert done.returncode == 1
@@ -629,7 +632,7 @@ def test_a_proxy_that_does_not_start_says_why(prompt: Machine) -> None:
     assert "`gcloud auth application-default login` makes them" in done.stderr
 
 
-def test_a_connection_that_fails_has_the_proxys_reason(prompt: Machine) -> None:
+def test_a_failed_connection_has_the_proxys_reason(prompt: Machine) -> None:
     (prompt.bin / "later").write_text("2026/11/23 18:00:00 failed to connect: NOT_AUTHORIZED")
     (prompt.bin / "code").write_text("2")
     done = prompt.run("--stack", "dev", "psql")
@@ -639,7 +642,7 @@ def test_a_connection_that_fails_has_the_proxys_reason(prompt: Machine) -> None:
     assert ended(prompt)
 
 
-def test_an_error_of_psqls_own_is_its_exit_code(prompt: Machine) -> None:
+def test_psqls_own_error_is_its_exit_code(prompt: Machine) -> None:
     (prompt.bin / "code").write_text("3")
     assert prompt.run("--stack", "dev", "psql").returncode == 3
 
@@ -671,13 +674,13 @@ time.sleep(60)
         assert running.stdout.readline() == "on\n"
         send(running.pid, signum)
         assert running.wait(20) == code
-        # psql has it open too.
+        # psql has the pipe open too.
         assert running.stdout.read() == ""
     assert ended(prompt)
 
 
-def test_gcloud_itself_understands_every_command(tmp_path: object) -> None:
-    """Its parser refuses what it doesn't know with 2, before it asks who is logged in."""
+def test_gclouds_own_parser_accepts_every_command(tmp_path: object) -> None:
+    """gcloud exits with 2 for unknown arguments, before it needs a login."""
     gcloud = shutil.which("gcloud")
     if gcloud is None:
         pytest.skip("needs gcloud, which isn't on this machine")

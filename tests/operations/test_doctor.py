@@ -1,4 +1,4 @@
-"""`make doctor` as it is run, against stand-ins for Google, Docker, Pulumi and gcloud."""
+"""`make doctor` end to end, against stand-ins for Google, Docker, Pulumi and gcloud."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ KEY = f"projects/keys-of-all/locations/{REGION}/keyRings/ring/cryptoKeys/mlflow"
 
 @dataclass
 class Computer:
-    """What the doctor finds: a folder of stacks, programs on the PATH, Google."""
+    """The doctor's surroundings: a folder of stacks, programs on PATH, Google."""
 
     folder: Path
     programs: Path
@@ -67,7 +67,7 @@ class Computer:
         selected: str = "dev",
         state: str | None = '{"deployment": {}}',
     ) -> None:
-        """`state`: what is exported; None: there is no such stack."""
+        """`state` is the exported state; None if the stack doesn't exist."""
         (self.folder / "state.json").write_text(state or "")
         no_stack = "echo \"error: no stack named 'dev' found\" >&2; exit 255"
         logged_out = "echo 'error: PULUMI_ACCESS_TOKEN must be set for login' >&2; exit 255"
@@ -97,7 +97,7 @@ echo {account}
         )
 
     def python(self, version: str) -> None:
-        """One that can make environments."""
+        """Write a Python that can create environments."""
         stand_in(
             self.programs,
             "python3",
@@ -115,7 +115,7 @@ esac
 
 @cache
 def _declared(settings: Any) -> Any:
-    """Takes some tenths of a second for each of so many."""
+    """Cache the declared resources: each run takes some tenths of a second."""
     return _really_declared(settings)
 
 
@@ -124,7 +124,7 @@ _really_declared = doctor.resources
 
 @pytest.fixture(scope="session")
 def key_of_google() -> Callable[[str], str]:
-    """A service account's key, which says where its tokens come from."""
+    """Returns a service account's key, which contains the address of the token endpoint."""
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = private.private_bytes(
         serialization.Encoding.PEM,
@@ -165,7 +165,7 @@ def computer(
     key_of_google: Callable[[str], str],
     serving: Callable[[Google], str],
 ) -> Computer:
-    """All well, and nobody's own login, Docker or Pulumi in sight."""
+    """A computer without problems, isolated from this machine's login, Docker and Pulumi."""
     programs = tmp_path / "bin"
     programs.mkdir()
     google = Google()
@@ -207,7 +207,7 @@ def only(findings: list[Finding], what: str) -> Finding:
     return found
 
 
-def test_where_all_is_well_nothing_is_to_mend(
+def test_nothing_is_found_on_a_ready_computer(
     computer: Computer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert doctor.main(["--stack", "dev"]) == 0
@@ -221,7 +221,7 @@ def test_where_all_is_well_nothing_is_to_mend(
     assert len(columns) == 1, subjects
 
 
-def test_nothing_is_written_anywhere(computer: Computer) -> None:
+def test_the_doctor_writes_no_files(computer: Computer) -> None:
     look()
     assert computer.google.asked
     for asked in computer.google.asked:
@@ -229,19 +229,19 @@ def test_nothing_is_written_anywhere(computer: Computer) -> None:
         assert reads or asked.api == "token", asked
 
 
-# Of Google's: what is answered otherwise, and what is found then.
+# Google's replies that differ, and the finding that results.
 API = "googleapis.com"
 QUOTAS = f"v1/projects/{PROJECT}/locations/global/services/run.googleapis.com/quotaInfos"
 FORBIDS = {"values": {"allowedValues": ["is:C03g5e3bc"]}}
 TROUBLES: list[tuple[str, dict[tuple[str, str], Reply], Verdict, str, str, str]] = [
     (
-        "a project of somebody else, or none",
+        "a project that is missing or someone else's",
         {("cloudresourcemanager", "v3"): denied("resourcemanager.projects.get")},
         FIX, "project", "my-project does not exist, or the logged-in user may not see it",
         "pulumi config set gcp:project",
     ),
     (
-        "a project that is going",
+        "a project that is being deleted",
         {("cloudresourcemanager", "v3/projects/my-project"): (200, {"state": "DELETE_REQUESTED"})},
         FIX, "project", "my-project is DELETE_REQUESTED", "gcloud projects undelete my-project",
     ),
@@ -257,33 +257,33 @@ TROUBLES: list[tuple[str, dict[tuple[str, str], Reply], Verdict, str, str, str]]
         FIX, "billing", "no open billing account pays", "gcloud billing projects link my-project",
     ),
     (
-        "who pays may not be seen",
+        "billing information that the user may not read",
         {("cloudbilling", "v1"): denied("resourcemanager.projects.get")},
-        UNSEEN, "billing", "not allowed to look", "https://console.cloud.google.com/billing",
+        UNSEEN, "billing", "not allowed to read it", "https://console.cloud.google.com/billing",
     ),
     (
-        "what asks too often",
+        "too many requests",
         {("serviceusage", "v1"): refusal(429, "Quota exceeded")},
-        UNSEEN, "APIs", "had too many questions; try again", "",
+        UNSEEN, "APIs", "refuses more requests; try again", "",
     ),
     (
-        "a proxy's page for an answer",
+        "a proxy's page as the response",
         {("serviceusage", "v1"): NOT_JSON},
-        UNSEEN, "APIs", "answered something else than JSON", "",
+        UNSEEN, "APIs", "did not respond with JSON", "",
     ),
     (
         "permissions that Google does not know",
         {("cloudresourcemanager", "v3/projects/my-project:test"): refusal(400, "x is not valid")},
-        UNSEEN, "permissions", "did not understand the question: x is not valid", "",
+        UNSEEN, "permissions", "rejected the request: x is not valid", "",
     ),
     (
-        "an organisation without strangers",
+        "an organisation that forbids external members",
         {("orgpolicy", f"v2/projects/{PROJECT}/policies/iam.allowed"): policy(FORBIDS)},
         FIX, "policies", "iam.allowedPolicyMemberDomains forbids the grant to allUsers",
         "pulumi config set publicThrough invokerIamDisabled",
     ),
     (
-        "an organisation without strangers, by the newer constraint",
+        "an organisation that forbids external members, by the newer constraint",
         {
             ("orgpolicy", f"v2/projects/{PROJECT}/policies/iam.managed"): policy(
                 {"enforce": True, "parameters": {"allowedPrincipalSets": ["//org"]}}
@@ -293,15 +293,15 @@ TROUBLES: list[tuple[str, dict[tuple[str, str], Reply], Verdict, str, str, str]]
         "pulumi config set publicThrough invokerIamDisabled",
     ),
     (
-        "an organisation without public databases",
+        "an organisation that forbids public databases",
         {("orgpolicy", f"v2/projects/{PROJECT}/policies/sql"): policy({"enforce": True})},
         FIX, "policies", "sql.restrictPublicIp forbids databases with a public address",
         "pulumi config set network private",
     ),
     (
-        "policies that may not be seen",
+        "policies that the user may not read",
         {("orgpolicy", f"v2/projects/{PROJECT}/policies/sql"): denied("orgpolicy.policy.get")},
-        UNSEEN, "policies", "sql.restrictPublicIp: not allowed to look: Permission", "",
+        UNSEEN, "policies", "sql.restrictPublicIp: not allowed to read it: Permission", "",
     ),
     (
         "policies whose API is off",
@@ -322,15 +322,15 @@ TROUBLES: list[tuple[str, dict[tuple[str, str], Reply], Verdict, str, str, str]]
         FIX, "quota", "maxInstances 2 with 1Gi each", "ask for more",
     ),
     (
-        "somebody else's service of that name",
+        "someone else's service of that name",
         {("run", "v2"): (200, {"name": "…"})},
         FIX, "names", "taken, and not by this stack: projects/my-project/locations/us-central1/"
         "services/mlflow", "pulumi config set name mlflow-2",
     ),
     (
-        "services that may not be seen",
+        "services that the user may not read",
         {("run", "v2"): denied("run.services.get")},
-        UNSEEN, "names", "Cloud Run services: not allowed to look", "",
+        UNSEEN, "names", "Cloud Run services: not allowed to read it", "",
     ),
     (
         "a new project",
@@ -339,13 +339,13 @@ TROUBLES: list[tuple[str, dict[tuple[str, str], Reply], Verdict, str, str, str]]
         "gcloud services enable iam.googleapis.com run.googleapis.com",
     ),
     (
-        "a region that the project does not get",
+        "a region that the project may not use",
         {("run", "v1"): (200, {"locations": [{"locationId": "us-east1"}]})},
         FIX, "region", "Cloud Run is not offered to the project in us-central1",
         "pulumi config set gcp:region",
     ),
     (
-        "a machine type that the region has not",
+        "a machine type that the region does not have",
         {("sqladmin", "v1"): (200, {"items": [{"tier": "db-f1-micro", "region": ["us-east1"]}]})},
         FIX, "region", "Cloud SQL does not offer db-f1-micro in us-central1",
         "pulumi config set databaseTier",
@@ -358,7 +358,7 @@ TROUBLES: list[tuple[str, dict[tuple[str, str], Reply], Verdict, str, str, str]]
     [case[1:] for case in TROUBLES],
     ids=[case[0] for case in TROUBLES],
 )
-def test_each_trouble_at_google_is_the_one_finding(
+def test_each_problem_at_google_is_the_only_finding(
     computer: Computer,
     replies: dict[tuple[str, str], Reply],
     verdict: Verdict,
@@ -368,7 +368,7 @@ def test_each_trouble_at_google_is_the_one_finding(
 ) -> None:
     computer.google.replies = replies
     findings = troubles(look())
-    # Without the project the rest isn't looked at.
+    # The other checks need the project.
     if what == "project":
         assert findings.pop().found.endswith("region: that requires the project")
     [finding] = findings
@@ -378,7 +378,7 @@ def test_each_trouble_at_google_is_the_one_finding(
     assert bool(how) is bool(finding.how)
 
 
-def test_nobody_may_do_it_who_only_looks(computer: Computer) -> None:
+def test_missing_permissions_are_listed_with_their_roles(computer: Computer) -> None:
     everything = {each.values["permissions"][0] for each in ()} | {
         "resourcemanager.projects.setIamPolicy",
         "secretmanager.secrets.create",
@@ -387,10 +387,10 @@ def test_nobody_may_do_it_who_only_looks(computer: Computer) -> None:
     computer.google.lacking = frozenset(everything)
     found = troubles(look())
     assert [(each.what, each.found) for each in found] == [
-        ("permissions", "you may not: resourcemanager.projects.setIamPolicy"),
+        ("permissions", "you lack: resourcemanager.projects.setIamPolicy"),
         (
             "permissions",
-            "you may not: secretmanager.secrets.create, secretmanager.secrets.setIamPolicy",
+            "you lack: secretmanager.secrets.create, secretmanager.secrets.setIamPolicy",
         ),
     ]
     assert found[0].how == (
@@ -400,7 +400,7 @@ def test_nobody_may_do_it_who_only_looks(computer: Computer) -> None:
     assert found[1].how.endswith("--role roles/secretmanager.admin --condition None")
 
 
-def test_an_api_that_is_off_is_switched_on_by_who_may(computer: Computer) -> None:
+def test_a_disabled_api_matters_only_without_permission_to_enable_it(computer: Computer) -> None:
     computer.google.off = frozenset({"run.googleapis.com", "sqladmin.googleapis.com"})
     findings = look()
     assert troubles(findings) == []
@@ -411,38 +411,38 @@ def test_an_api_that_is_off_is_switched_on_by_who_may(computer: Computer) -> Non
     assert "gcloud services enable run.googleapis.com sqladmin.googleapis.com" in finding.how
 
 
-def test_calls_count_for_the_project_where_google_asks_for_one(computer: Computer) -> None:
+def test_calls_name_a_quota_project_only_where_google_requires_one(computer: Computer) -> None:
     computer.google.counted = {"orgpolicy": NO_QUOTA_PROJECT, "compute": disabled("compute")}
     assert troubles(look()) == []
     counted = {each.api for each in computer.google.asked if each.quota_project}
     assert counted == {"orgpolicy"}
 
 
-def test_what_the_stack_has_made_is_its_own(computer: Computer) -> None:
+def test_resources_of_the_stack_itself_are_not_conflicts(computer: Computer) -> None:
     service = "mlflow-gcp:infra:Service$gcp:cloudrunv2/service:Service::server"
     urn = f"urn:pulumi:dev::mlflow-gcp::{service}"
     computer.google.replies = {("run", "v2"): (200, {"name": "…"})}
     computer.google.lacking = frozenset({"run.services.create"})
     computer.pulumi(state=json.dumps({"deployment": {"resources": [{"urn": urn}]}}))
     assert troubles(look()) == []
-    # Without the state nobody can tell.
+    # Without the state, the doctor can't know.
     computer.pulumi(state="not JSON")
     state, *_, names = troubles(look())
     assert (state.verdict, state.what) == (UNSEEN, "state")
     assert (names.verdict, names.what) == (UNSEEN, "names")
-    assert names.found.startswith("Cloud Run services of its names are there")
+    assert names.found.startswith("Cloud Run services with its names exist")
 
 
-def test_a_stack_that_pulumi_does_not_have_yet(computer: Computer) -> None:
+def test_a_stack_that_does_not_exist_yet(computer: Computer) -> None:
     computer.pulumi(state=None)
     [finding] = troubles(look())
     assert (finding.verdict, finding.how) == (WARNING, "pulumi stack init dev")
 
 
-# ---- settings of others' things ----
+# ---- existing resources ----
 
 
-def test_a_key_a_budget_and_a_bucket_of_others(computer: Computer) -> None:
+def test_permissions_on_an_existing_key_budget_and_bucket(computer: Computer) -> None:
     computer.settings(
         kmsKey=KEY,
         existingBucket="my-artifacts",
@@ -469,7 +469,7 @@ def test_a_key_a_budget_and_a_bucket_of_others(computer: Computer) -> None:
 @pytest.mark.parametrize(
     ("reply", "found", "how"),
     [
-        (refusal(404, "no"), "is not there", "gcloud sql instances list"),
+        (refusal(404, "no"), "does not exist", "gcloud sql instances list"),
         (
             (200, {"connectionName": f"{PROJECT}:{REGION}:shared", "databaseVersion": "MYSQL_8_4"}),
             "is MYSQL_8_4; wanted PostgreSQL",
@@ -494,7 +494,7 @@ def test_a_key_a_budget_and_a_bucket_of_others(computer: Computer) -> None:
         ),
     ],
 )
-def test_an_instance_of_others_is_looked_at(
+def test_an_existing_instance_is_checked(
     computer: Computer, reply: Reply, found: str, how: str
 ) -> None:
     computer.settings(existingDatabaseInstance=f"{PROJECT}:{REGION}:shared")
@@ -509,15 +509,15 @@ def test_an_instance_of_others_is_looked_at(
     assert how in finding.how
 
 
-def test_a_network_takes_room_for_it(computer: Computer) -> None:
+def test_a_network_needs_quota(computer: Computer) -> None:
     computer.settings(network="private")
     assert troubles(look()) == []
     full = {"quotas": [{"metric": "NETWORKS", "limit": 5, "usage": 5}]}
     computer.google.replies = {("compute", f"compute/v1/projects/{PROJECT}"): (200, full)}
     quota, *names = troubles(look())
     assert (quota.verdict, quota.what) == (FIX, "quota")
-    assert quota.found == "1 more of Compute Engine's NETWORKS are wanted, and 5 of 5 are used"
-    # The stand-in answered the names with the same.
+    assert quota.found == "1 more of Compute Engine's NETWORKS are needed, and 5 of 5 are used"
+    # The stand-in gave the check of names the same reply.
     assert {each.what for each in names} == {"names"}
 
 
@@ -579,7 +579,13 @@ def _logged_out_of_gcloud(computer: Computer) -> None:
 
 
 LOCAL: list[tuple[Callable[[Computer], None], Verdict, str, str, str]] = [
-    (_no_pulumi, FIX, "pulumi", "no Pulumi on the PATH", "https://www.pulumi.com/docs/install/"),
+    (
+        _no_pulumi,
+        FIX,
+        "pulumi",
+        "no working Pulumi on the PATH",
+        "https://www.pulumi.com/docs/install/",
+    ),
     (_old_pulumi, WARNING, "pulumi", "v3.1.0; the oldest version that this program", "update it"),
     (_logged_out_of_pulumi, FIX, "pulumi login", "nobody is logged in", "pulumi login"),
     (_no_docker, FIX, "docker", "no daemon answers at unix:///nowhere", "builder cloud-build"),
@@ -596,7 +602,7 @@ LOCAL: list[tuple[Callable[[Computer], None], Verdict, str, str, str]] = [
 @pytest.mark.parametrize(
     ("happened", "verdict", "what", "found", "how"), LOCAL, ids=[case[0].__name__ for case in LOCAL]
 )
-def test_each_trouble_on_this_computer_is_said(
+def test_each_problem_on_this_computer_is_reported(
     computer: Computer,
     happened: Callable[[Computer], None],
     verdict: Verdict,
@@ -606,7 +612,7 @@ def test_each_trouble_on_this_computer_is_said(
 ) -> None:
     happened(computer)
     findings = troubles(look())
-    # What takes Pulumi isn't looked at, and nothing else is amiss.
+    # Checks that need Pulumi are skipped, and nothing else is wrong.
     assert {each.what for each in findings if each.verdict is UNSEEN} <= {"pulumi login", "state"}
     [finding] = [each for each in findings if each.verdict is not UNSEEN]
     assert (finding.verdict, finding.what) == (verdict, what)
@@ -614,7 +620,7 @@ def test_each_trouble_on_this_computer_is_said(
     assert how in finding.how
 
 
-def test_a_daemon_that_also_builds_for_cloud_run_will_do(computer: Computer) -> None:
+def test_a_daemon_that_also_builds_for_amd64_is_enough(computer: Computer) -> None:
     _docker_of_arm(computer)
     _buildx(computer, "linux/arm64*, linux/amd64, linux/386")
     assert troubles(look()) == []
@@ -626,7 +632,7 @@ def test_a_daemon_that_also_builds_for_cloud_run_will_do(computer: Computer) -> 
 
 
 def _python_here(computer: Computer) -> None:
-    """What the stand-ins themselves run with."""
+    """Link the programs that the stand-ins themselves need."""
     for program in ("cat", "sh"):
         (computer.programs / program).symlink_to(f"/bin/{program}")
 
@@ -635,9 +641,7 @@ def _python_here(computer: Computer) -> None:
     "settings",
     [{"builder": "cloud-build"}, {"image": "docker.io/my/server:1.2"}],
 )
-def test_docker_is_not_asked_for_where_it_builds_nothing(
-    computer: Computer, settings: Mapping[str, str]
-) -> None:
+def test_other_builders_need_no_docker(computer: Computer, settings: Mapping[str, str]) -> None:
     _no_docker(computer)
     computer.settings(**settings)
     findings = look()
@@ -648,7 +652,7 @@ def test_docker_is_not_asked_for_where_it_builds_nothing(
 # ---- settings and stacks ----
 
 
-def test_all_that_is_wrong_with_the_settings_is_said_and_the_rest_looked_at(
+def test_all_invalid_settings_are_reported_and_the_rest_is_checked(
     computer: Computer,
 ) -> None:
     computer.settings(maxInstances=900, access="everyone", trackingPassword=PASSWORD)
@@ -666,7 +670,7 @@ def test_all_that_is_wrong_with_the_settings_is_said_and_the_rest_looked_at(
     assert "requires valid settings" in only(findings, "Google Cloud").found
 
 
-def test_an_encrypted_password_is_as_good_as_any(computer: Computer) -> None:
+def test_an_encrypted_password_is_accepted(computer: Computer) -> None:
     computer.settings(trackingPassword={"secure": "v1:abc"})
     assert troubles(look()) == []
 
@@ -695,7 +699,7 @@ def test_the_stack_is_the_named_or_the_selected_or_the_first(
         ("de v", "de v isn't a stack's name"),
     ],
 )
-def test_a_stack_that_is_not_there(computer: Computer, named: str, found: str) -> None:
+def test_a_missing_stack_is_reported(computer: Computer, named: str, found: str) -> None:
     stack, rest = troubles(look(named))
     assert stack.found.startswith(found)
     assert "pulumi stack init" in stack.how
@@ -740,7 +744,7 @@ def _otherwise(computer: Computer) -> None:
         (_otherwise, UNSEEN, "by GOOGLE_CREDENTIALS, which isn't checked", "unset it"),
     ],
 )
-def test_without_a_login_the_rest_still_is_looked_at(
+def test_without_a_login_the_rest_is_still_checked(
     computer: Computer,
     capsys: pytest.CaptureFixture[str],
     happened: Callable[[Computer], None],
@@ -763,8 +767,8 @@ def test_without_a_login_the_rest_still_is_looked_at(
     assert capsys.readouterr() == ("", "")
 
 
-def test_who_does_not_answer_is_not_waited_for(computer: Computer) -> None:
-    # Time enough for those that answer, on a busy computer too.
+def test_an_api_that_does_not_respond_is_skipped(computer: Computer) -> None:
+    # Enough time for the other APIs, even on a busy computer.
     computer.environment.setattr(google_client, "READ_SECONDS", 2)
     computer.google.replies = {("orgpolicy", ""): SLOW, ("cloudbilling", ""): SLOW}
     billing, policies = troubles(look())
@@ -773,16 +777,16 @@ def test_who_does_not_answer_is_not_waited_for(computer: Computer) -> None:
     assert policies.found.endswith("orgpolicy.googleapis.com did not answer in time")
 
 
-def test_what_is_to_mend_ends_with_1_and_what_is_to_know_with_0(
+def test_only_findings_to_fix_end_with_exit_code_1(
     computer: Computer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     computer.pulumi(version="v3.1.0")
     assert doctor.main([]) == 0
     assert capsys.readouterr().out.endswith(
-        "1 warning: nothing found that would stop `pulumi up`.\n"
+        "1 to note: nothing found that would stop `pulumi up`.\n"
     )
     computer.google.replies = {("cloudbilling", "v1"): (200, {})}
     assert doctor.main([]) == 1
     said = capsys.readouterr().out
-    assert said.endswith("1 to fix, 1 warning: `pulumi up` would fail.\n")
+    assert said.endswith("1 to fix, 1 to note: `pulumi up` would fail.\n")
     assert "\x1b" not in said

@@ -1,4 +1,4 @@
-"""What the doctor makes of single facts: policies, quotas, permissions, and how it prints."""
+"""The doctor's single checks: policies, quotas, permissions; and its output."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ FIX, WARNING = Verdict.FIX, Verdict.WARNING
         ),
         ("storage.softDeletePolicySeconds", [values("0")], EVERYTHING, [FIX]),
         ("storage.softDeletePolicySeconds", [values("0", "604800")], EVERYTHING, []),
-        # A tag may make it otherwise, one way or the other.
+        # A tag may lift or impose the constraint.
         ("sql.restrictPublicIp", [{"enforce": True}, {**TAGGED}], PUBLIC, [WARNING]),
         ("sql.restrictPublicIp", [{"enforce": True, **TAGGED}], PUBLIC, [Verdict.NOT_CHECKED]),
     ],
@@ -194,7 +194,7 @@ def test_policies(
         ),
     ],
 )
-def test_what_policies_look_at_is_what_is_declared(
+def test_policies_are_checked_against_the_declared_resources(
     config: Mapping[str, Any], expected: Declared
 ) -> None:
     key = f"projects/{PROJECT}/locations/{REGION}/keyRings/r/cryptoKeys/k"
@@ -206,20 +206,20 @@ def test_what_policies_look_at_is_what_is_declared(
     assert replace(found, services=frozenset()) == expected
 
 
-def test_every_type_that_can_be_declared_has_its_permissions() -> None:
+def test_every_declarable_type_has_its_permissions() -> None:
     asks = {each for each in KINDS if not each.startswith(permissions.ASKS_NOBODY)}
     assert set(permissions.NEEDED) - {"pulumi:providers:gcp"} == asks
     assert set(names.LOOKUPS) < set(KINDS)
     assert set(quota.COMPUTE) < set(KINDS)
 
 
-def test_everything_at_once_is_one_question() -> None:
-    """Of permissions Google answers for a hundred at a time."""
+def test_all_permissions_fit_into_one_request() -> None:
+    """Google checks at most a hundred permissions in one request."""
     asked = {each for type_ in permissions.NEEDED.values() for _, of in type_ for each in of}
     assert len(asked) < permissions.BATCH
 
 
-def test_the_pulumi_that_is_asked_for_is_the_one_that_is_tested() -> None:
+def test_the_oldest_accepted_pulumi_is_the_tested_one() -> None:
     assert "v" + ".".join(map(str, stack.OLDEST_PULUMI)) == VERSION
 
 
@@ -260,17 +260,17 @@ def dimensions(*infos: Mapping[str, Any]) -> Answer:
         ),
         (dimensions({"details": None}, {"details": {"value": "x"}}), Verdict.NOT_CHECKED),
         (Answer(status=200, body={"dimensionsInfos": 7}), Verdict.NOT_CHECKED),
-        (Answer(status=403, trouble="not allowed to look"), Verdict.NOT_CHECKED),
+        (Answer(status=403, trouble="not allowed to read it"), Verdict.NOT_CHECKED),
     ],
 )
-def test_the_limit_is_the_regions_own_or_the_general_one(answer: Answer, verdict: Verdict) -> None:
+def test_the_regions_own_limit_or_the_general_one_applies(answer: Answer, verdict: Verdict) -> None:
     [found] = quota.check_run_quota(
         {quota.CPU: answer}, project=PROJECT, region=REGION, service=service()
     )
     assert found.verdict is verdict
 
 
-def test_half_an_instance_is_none() -> None:
+def test_a_quota_below_one_instance_suggests_no_number() -> None:
     answer = dimensions({"details": {"value": "500"}})
     [found] = quota.check_run_quota(
         {quota.CPU: answer}, project=PROJECT, region=REGION, service=service()
@@ -284,17 +284,19 @@ def test_half_an_instance_is_none() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "trouble"),
     [
-        (200, None, "something else than JSON"),
-        (200, [], "something else than JSON"),
-        (403, None, "not allowed to look: no reason given"),
-        (403, {"error": "text"}, "not allowed to look: no reason given"),
+        (200, None, "did not respond with JSON"),
+        (200, [], "did not respond with JSON"),
+        (403, None, "not allowed to read it: no reason given"),
+        (403, {"error": "text"}, "not allowed to read it: no reason given"),
         (403, {"error": {"message": "m" * 500, "details": "x"}}, "m" * 200 + "…"),
         (403, {"error": {"details": [7, {"reason": "SERVICE_DISABLED"}]}}, "is off"),
-        (418, {}, "answered 418; try again"),
-        (503, None, "answered 503; try again"),
+        (418, {}, "responded with 418; try again"),
+        (503, None, "responded with 503; try again"),
     ],
 )
-def test_whatever_is_answered_is_one_line(status: int, body: Any, trouble: str) -> None:
+def test_every_failed_response_is_described_in_one_line(
+    status: int, body: Any, trouble: str
+) -> None:
     answer = read("run", status=status, body=body)
     assert not answer.ok
     assert answer.trouble.endswith(trouble) or trouble in answer.trouble
@@ -303,7 +305,7 @@ def test_whatever_is_answered_is_one_line(status: int, body: Any, trouble: str) 
 # ---- stacks ----
 
 
-def test_a_secret_setting_is_checked_without_being_known(tmp_path: Path) -> None:
+def test_settings_with_an_encrypted_value_are_checked(tmp_path: Path) -> None:
     (tmp_path / "Pulumi.dev.yaml").write_text(
         f"config:\n  gcp:project: {PROJECT}\n  mlflow-gcp:trackingPassword:\n    secure: v1:abc\n"
     )
@@ -313,33 +315,33 @@ def test_a_secret_setting_is_checked_without_being_known(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("content", ["", "config:", "config: 7", "- a", "config: {", "\x00"])
-def test_a_file_that_says_nothing_is_no_traceback(tmp_path: Path, content: str) -> None:
+def test_an_empty_or_invalid_file_does_not_raise(tmp_path: Path, content: str) -> None:
     (tmp_path / "Pulumi.dev.yaml").write_text(content)
     chosen = stack.choose("dev", selected="", folder=tmp_path)
     assert chosen.config == {}
     assert bool(chosen.trouble) is (content in {"config: {", "\x00"})
 
 
-def test_the_stack_on_this_computer_is_none_of_pulumis(tmp_path: Path) -> None:
+def test_the_name_local_is_the_stack_on_this_computer(tmp_path: Path) -> None:
     chosen = stack.choose("local", selected="", folder=tmp_path)
     assert chosen.trouble.startswith("is the stack on this computer: `make local`")
     (tmp_path / "Pulumi.local.yaml").write_text("config: {}")
     assert not stack.choose("local", selected="", folder=tmp_path).trouble
 
 
-def test_no_stack_is_looked_for_outside_the_folder(tmp_path: Path) -> None:
+def test_a_stack_outside_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "Pulumi.other.yaml").write_text("config: {}")
     (tmp_path / "inside").mkdir()
     chosen = stack.choose("../other", selected="", folder=tmp_path / "inside")
     assert chosen.trouble
 
 
-def test_a_state_that_is_not_known_is_not_looked_at() -> None:
+def test_an_unknown_state_is_not_checked() -> None:
     chosen = stack.Stack(name="dev", why="", config={})
     assert stack.check_state(chosen, State(known=False)).verdict is Verdict.NOT_CHECKED
     made = frozenset({("gcp:run:Service", "a"), ("pulumi:pulumi:Stack", "b")})
     found = stack.check_state(chosen, State(known=True, exists=True, made=made))
-    assert found.found == "things made already: 1"
+    assert found.found == "resources created already: 1"
 
 
 # ---- Python ----
@@ -354,7 +356,7 @@ def test_python(version: str, verdict: Verdict) -> None:
     assert found.verdict is verdict
 
 
-def test_the_python_of_an_environment_that_is_there_is_the_one_that_counts(tmp_path: Path) -> None:
+def test_an_existing_environments_python_is_the_one_checked(tmp_path: Path) -> None:
     python = tmp_path / ".venv/bin/python"
     python.parent.mkdir(parents=True)
     python.write_text("#!/bin/sh\necho 3.9\n")
@@ -372,7 +374,7 @@ FOUND = [
 ]
 
 
-def test_each_finding_is_a_line_in_columns_and_how_to_fix_it_another() -> None:
+def test_a_finding_is_a_line_in_columns_and_its_fix_another_line() -> None:
     assert printed(FOUND, coloured=False) == [
         "ok           stack         dev",
         "warning      pulumi login  an [31m old one",
@@ -382,7 +384,7 @@ def test_each_finding_is_a_line_in_columns_and_how_to_fix_it_another() -> None:
     ]
 
 
-def test_colours_change_no_column() -> None:
+def test_colours_do_not_change_the_columns() -> None:
     coloured = printed(FOUND, coloured=True)
     assert "\x1b[1;31mfix" in coloured[3]
     plain = [re.sub(r"\x1b\[[\d;]*m", "", line) for line in coloured]
@@ -390,19 +392,19 @@ def test_colours_change_no_column() -> None:
 
 
 @pytest.mark.parametrize("verdict", [FIX, WARNING])
-def test_a_finding_to_fix_says_how(verdict: Verdict) -> None:
+def test_a_finding_to_fix_must_say_how(verdict: Verdict) -> None:
     with pytest.raises(ValueError, match="how to fix it is missing"):
         Finding(what="docker", verdict=verdict, found="none")
 
 
-def test_the_end_says_what_there_is() -> None:
-    assert summary(FOUND) == "1 to fix, 1 warning: `pulumi up` would fail."
-    assert summary(FOUND[:2]) == "1 warning: nothing found that would stop `pulumi up`."
+def test_the_summary_counts_the_findings() -> None:
+    assert summary(FOUND) == "1 to fix, 1 to note: `pulumi up` would fail."
+    assert summary(FOUND[:2]) == "1 to note: nothing found that would stop `pulumi up`."
     assert summary(FOUND[:1]) == "Nothing found that would stop `pulumi up`."
 
 
-def test_every_constraint_is_looked_at() -> None:
-    """Each refuses something, or it would be asked for nothing."""
+def test_every_constraint_can_forbid_something() -> None:
+    """A constraint that forbids nothing of ours would be read in vain."""
     every = [f"{name}.googleapis.com" for name in ENCRYPTED]
     rules = [{"enforce": True, "denyAll": True}, without(*every)]
     strict = Answer(status=200, body={"spec": {"rules": rules}})

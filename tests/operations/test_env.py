@@ -1,4 +1,4 @@
-"""Each format is evaluated by what it is for, with passwords that are hard to quote."""
+"""Each format, evaluated by its own program, with passwords that are hard to quote."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PASSWORDS = [
 
 
 class Deployed(CloudStack):
-    """A stack whose answers are known."""
+    """A stack with fixed outputs."""
 
     outputs: Mapping[str, Any] = OUTPUTS
 
@@ -74,7 +74,7 @@ def wanted(password: str) -> dict[str, str]:
 
 
 def evaluated(script: str, *, by: str, path: str = os.defpath) -> dict[str, str]:
-    """What a shell has in its environment after it."""
+    """Returns the variables that a shell has after it ran the script."""
     done = subprocess.run(
         [by, "-euc", f"{script}\nenv -0"],
         check=True, env={"PATH": path, "HOME": "/"}, capture_output=True, text=True,
@@ -86,7 +86,7 @@ def evaluated(script: str, *, by: str, path: str = os.defpath) -> dict[str, str]
 
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 @pytest.mark.parametrize("password", PASSWORDS)
-def test_a_shell_evaluates_it(password: str, shell: str) -> None:
+def test_a_shell_evaluates_its_format(password: str, shell: str) -> None:
     assert evaluated(env.shell(Deployed(password)), by=shell) == wanted(password)
 
 
@@ -98,19 +98,19 @@ print(json.dumps([dict(dotenv_values(stream=io.StringIO(file))) for file in file
 """
 
 
-def test_python_dotenv_reads_it() -> None:
+def test_python_dotenv_reads_its_format() -> None:
     files = [env.dotenv(Deployed(password)) for password in PASSWORDS]
     done = subprocess.run(
         [CLIENT, "-c", READ],
         check=True, env={"HOME": "/home"}, input=json.dumps(files), capture_output=True, text=True,
     )  # fmt: skip
     assert json.loads(done.stdout) == [wanted(password) for password in PASSWORDS]
-    # What the stack generates is for every other reader as well.
+    # A generated password needs no quotes, so that simpler readers can read it.
     assert "PASSWORD=OnlyLettersAndDigits123" in files[0]
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["in the kernel", "asked for"])
-def test_a_notebook_runs_it(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_runs_its_format(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = env.notebook(Deployed(PASSWORD))
     assert PASSWORD not in cell
     for name in wanted(""):
@@ -137,7 +137,7 @@ def knowing_ada(machine: Machine) -> Machine:
 
 
 def asking(machine: Machine) -> None:
-    """Pulumi as the user has it, who asks from another folder."""
+    """Expect the calls of Pulumi that direnv makes from another folder."""
     for output in ("tracking_uri", "tracking_username", "tracking_password"):
         secret = output == "tracking_password"
         machine.tell(
@@ -149,7 +149,7 @@ def asking(machine: Machine) -> None:
         )
 
 
-def test_direnv_asks_for_the_password(deployed: Machine) -> None:
+def test_direnv_reads_the_password_from_pulumi(deployed: Machine) -> None:
     done = knowing_ada(deployed).run("--stack", "dev", "env", "--format", "direnv")
     assert done.returncode == 0, done.stderr
     assert PASSWORD not in done.stdout
@@ -159,7 +159,7 @@ def test_direnv_asks_for_the_password(deployed: Machine) -> None:
     assert evaluated(done.stdout, by="bash", path=path) == wanted(PASSWORD)
 
 
-def test_a_password_of_ones_own_secret_is_asked_of_google(machine: Machine) -> None:
+def test_a_password_in_an_existing_secret_is_read_from_google(machine: Machine) -> None:
     version = "projects/my-project/secrets/my-password/versions/3"
     machine.stands(outputs={"tracking_password_secret": version})
     read = ("secrets", "versions", "access", version)
@@ -183,7 +183,7 @@ with (Path(__file__).parent / "calls").open("a") as calls:
 """
 
 
-def test_github_is_given_the_password_on_stdin(deployed: Machine) -> None:
+def test_gh_gets_the_password_on_stdin(deployed: Machine) -> None:
     done = deployed.run("--stack", "dev", "env", "--format", "ci")
     assert done.returncode == 0, done.stderr
     assert PASSWORD not in done.stdout
@@ -209,14 +209,16 @@ def test_github_is_given_the_password_on_stdin(deployed: Machine) -> None:
 
 @pytest.mark.parametrize(("access", "plug_in"), [("iam", "google-iam"), ("iap", "google-iap")])
 @pytest.mark.parametrize("format", env.FORMATS)
-def test_who_must_log_in_with_google_too_is_told(format: str, access: str, plug_in: str) -> None:
+def test_every_format_names_the_google_login_where_needed(
+    format: str, access: str, plug_in: str
+) -> None:
     written = env.FORMATS[format](Deployed("x" * 20, access))
     assert "MLFLOW_TRACKING_AUTH" in written
     assert plug_in in written
     assert "MLFLOW_TRACKING_AUTH" not in env.FORMATS[format](Deployed("x" * 20))
 
 
-def test_what_local_writes_is_read_as_a_shell_reads_it(tmp_path: Path) -> None:
+def test_the_file_of_the_local_stack_is_parsed_as_by_a_shell(tmp_path: Path) -> None:
     text = "unset A B\nexport ONE='it'\"'\"'s $1'\nexport TWO=2=2\nexport NONE=''\n"
     found = env.sourced(text)
     assert found.environment == {"ONE": "it's $1", "TWO": "2=2", "NONE": ""}

@@ -1,4 +1,4 @@
-"""Every command on the stack that runs on this computer, with its real server and database."""
+"""Every command on the local stack, with its real server and database."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def stack() -> Iterator[Stack]:
 
 
 def operate(stack: Stack, *arguments: str, stdin: str = "", **changed: str) -> str:
-    """What it prints. Pulumi is not on PATH, so that no name is the one that runs here."""
+    """Returns the command's output. Pulumi is not on PATH, so the local stack is the default."""
     environment = {"PATH": os.defpath, "HOME": str(stack.folder / "home"), **changed}
     done = subprocess.run(
         [sys.executable, "-m", "operations", "--state", str(stack.folder), *arguments],
@@ -69,7 +69,7 @@ def password_of(stack: Stack) -> str:
 
 
 @pytest.mark.parametrize("format", ["shell", "direnv"])
-def test_env_is_what_local_wrote(stack: Stack, format: str) -> None:
+def test_env_prints_what_the_local_stack_wrote(stack: Stack, format: str) -> None:
     wanted = {k: v for k, v in stack.environment().items() if k.startswith("MLFLOW_")}
     assert evaluated(operate(stack, "env", "--format", format), by="bash") == wanted
 
@@ -77,7 +77,7 @@ def test_env_is_what_local_wrote(stack: Stack, format: str) -> None:
 def test_open_and_status(stack: Stack) -> None:
     address = f"http://127.0.0.1:{stack.port}"
     assert f"{address} is open in the browser." in operate(stack, "open", BROWSER="/bin/true")
-    # A proxy of the user's has nothing to do with this computer.
+    # The user's own proxy must not be used for local addresses.
     told = operate(stack, "status", http_proxy="http://127.0.0.1:9")
     for row in (
         r"answers +yes, in \d+\.\d s; MLflow \d[\d.]+ with the password",
@@ -89,7 +89,7 @@ def test_open_and_status(stack: Stack) -> None:
         assert re.search(f"^{row}$", told, re.MULTILINE), told
 
 
-def test_logs_have_the_time_and_go_on(stack: Stack) -> None:
+def test_logs_have_times_and_can_be_followed(stack: Stack) -> None:
     assert ask(stack, "/no-such-page", password="wrong") == 401
     told = operate(stack, "logs", "--since", "5m")
     assert re.search(r"^20\S+ [\d:]{8}Z  INFO      GET /no-such-page 401 ", told, re.MULTILINE)
@@ -107,7 +107,7 @@ def test_logs_have_the_time_and_go_on(stack: Stack) -> None:
             following.terminate()
 
 
-def test_a_time_in_which_nothing_was_logged_is_said(
+def test_a_period_without_logs_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = LocalStack(State(tmp_path))
@@ -120,8 +120,8 @@ def test_a_time_in_which_nothing_was_logged_is_said(
     assert "SINCE=1d" in said
 
 
-def test_psql_only_reads_unless_it_is_told_to_write(stack: Stack) -> None:
-    # The one beside the server, for who has none.
+def test_psql_is_read_only_without_the_write_option(stack: Stack) -> None:
+    # psql isn't on PATH: the command uses the one that came with the server.
     path = str(stack.folder)
     count = "select 'experiments: ' || count(*) from experiments;"
     assert "experiments: " in operate(stack, "psql", stdin=count, PATH=path)
@@ -131,7 +131,7 @@ def test_psql_only_reads_unless_it_is_told_to_write(stack: Stack) -> None:
     assert "DROP TABLE" in operate(stack, "psql", "--write=1", stdin=script, PATH=path)
 
 
-def test_a_backup_brings_back_what_was_there(stack: Stack) -> None:
+def test_a_backup_can_be_restored(stack: Stack) -> None:
     create, password = "/api/2.0/mlflow/experiments/create", password_of(stack)
     assert ask(stack, create, password=password, body={"name": "before"}) == 200
     said = operate(stack, "backup")
@@ -143,7 +143,7 @@ def test_a_backup_brings_back_what_was_there(stack: Stack) -> None:
     get = "/api/2.0/mlflow/experiments/get-by-name?experiment_name="
     assert ask(stack, f"{get}before", password=password) == 200
     assert ask(stack, f"{get}after", password=password) == 404
-    # The server goes on with what is there now.
+    # The server continues with the restored data.
     assert ask(stack, create, password=password, body={"name": "after"}) == 200
 
 
@@ -154,7 +154,7 @@ def test_a_backup_brings_back_what_was_there(stack: Stack) -> None:
         ("no-such-program", FileNotFoundError, "no-such-program"),
     ],
 )
-def test_a_backup_that_fails_leaves_nothing_that_looks_like_one(
+def test_a_failed_backup_leaves_no_file(
     stack: Stack,
     monkeypatch: pytest.MonkeyPatch,
     pg_dump: str,
@@ -168,7 +168,7 @@ def test_a_backup_that_fails_leaves_nothing_that_looks_like_one(
     assert {*stack.folder.glob("backups/*")} == before
 
 
-def test_the_command_that_restores_fits_a_folder_with_a_blank(
+def test_the_restore_command_quotes_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here = LocalStack(State(tmp_path / "it's a folder"))
@@ -181,13 +181,15 @@ def test_the_command_that_restores_fits_a_folder_with_a_blank(
     assert shlex.split(command) == ["make", "psql", "STACK=local", "WRITE=1", "<", file]
 
 
-def test_rotating_a_viewer_that_this_computer_has_not(stack: Stack) -> None:
-    with pytest.raises(AssertionError, match="local up --config viewerUsername=viewer`, makes one"):
+def test_rotating_a_missing_viewer_is_refused(stack: Stack) -> None:
+    with pytest.raises(
+        AssertionError, match="local up --config viewerUsername=viewer`, creates one"
+    ):
         operate(stack, "rotate", "--what", "viewer")
 
 
-def test_rotating_starts_the_server_with_another_password(stack: Stack) -> None:
-    """The last one here: the stack is another afterwards."""
+def test_rotating_restarts_the_server_with_another_password(stack: Stack) -> None:
+    """The last test on this stack, because it changes the stack."""
     before = password_of(stack)
     assert "Done" in operate(stack, "rotate")
     after = password_of(stack)
@@ -197,14 +199,14 @@ def test_rotating_starts_the_server_with_another_password(stack: Stack) -> None:
     assert "1 address has used" in operate(stack, "rotate", "--end", "1")
     assert ask(stack, "/version", password=before) == 401
     assert ask(stack, "/version", password=after) == 200
-    # The change before is remembered, as Pulumi.<stack>.yaml would.
+    # The first rotation is remembered, as in Pulumi.<stack>.yaml.
     operate(stack, "rotate", "--what", "database")
     assert password_of(stack) == after
     users = "select 'as ' || current_user;"
     assert "as mlflow-alternate" in operate(stack, "psql", stdin=users)
 
 
-def test_a_second_change_at_the_same_time_is_refused(stack: Stack) -> None:
+def test_two_rotations_at_once_are_refused(stack: Stack) -> None:
     local = LocalStack(State(stack.folder))
     before = local.state.load(SETTINGS)
     with (
@@ -215,7 +217,7 @@ def test_a_second_change_at_the_same_time_is_refused(stack: Stack) -> None:
     assert local.state.load(SETTINGS) == before
 
 
-def test_a_server_that_does_not_start_again_has_a_log(
+def test_the_log_is_named_if_the_server_does_not_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = LocalStack(State(tmp_path))
@@ -231,7 +233,7 @@ def test_a_server_that_does_not_start_again_has_a_log(
     assert str(tmp_path / "log") in str(refused.value)
 
 
-def test_what_runs_in_the_foreground_is_left_to_its_terminal(
+def test_a_foreground_server_must_be_restarted_by_hand(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     running = LocalStack(State(tmp_path))
@@ -241,14 +243,14 @@ def test_what_runs_in_the_foreground_is_left_to_its_terminal(
     assert running.state.load(SETTINGS) == {"mlflow-gcp:trackingPasswordVersion": "2"}
 
 
-def test_a_server_between_two_processes_is_no_failure(tmp_path: Path) -> None:
+def test_a_restarting_server_is_not_a_failure(tmp_path: Path) -> None:
     between = LocalStack(State(tmp_path))
     between.entry = {"outputs": {}, "config": {}}
     rows = [part for part in status.local_parts(between) if part[0] == "server"]
     assert status.table(rows) == "server  not known: it is being started again"
 
 
-def test_a_database_that_is_away_is_said_in_its_row(tmp_path: Path) -> None:
+def test_an_unreachable_database_is_reported_in_its_row(tmp_path: Path) -> None:
     alone = LocalStack(State(tmp_path))
     alone.entry = {"outputs": {"database_connection_name": "my-project:here:mlflow"}, "config": {}}
     alone.database_url = lambda: "postgresql+pg8000://mlflow:word@/mlflow"  # type: ignore[method-assign]
@@ -256,6 +258,6 @@ def test_a_database_that_is_away_is_said_in_its_row(tmp_path: Path) -> None:
     assert status.table(rows).startswith("database  not known: the database doesn't answer (")
 
 
-def test_a_program_that_postgres_came_without_is_named(stack: Stack) -> None:
-    with pytest.raises(OperationError, match="pg_none isn't next to PostgreSQL 1"):
+def test_a_program_missing_from_postgresql_is_named(stack: Stack) -> None:
+    with pytest.raises(OperationError, match="has no pg_none in"):
         program("pg_none", LocalStack(State(stack.folder)))

@@ -1,4 +1,4 @@
-"""What is given to make comes to a command as it is, and what is wrong with it is one line."""
+"""Make passes values on to commands unchanged, and an invalid value is reported in one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from tests.page_commands import ROOT, stand_in
 
 ECHO = f"#!{sys.executable} -IS\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
-# What the environments are made from; older than they are.
+# The files that the environments depend on; they are older than the environments.
 LOCKS = ("requirements-dev.txt", "image/requirements.txt", "image/pyproject.toml")
 STAMPS = ("uv.done", "program.done", "server.done")
 ODD = ("it's", "dev'; echo INJECTED; '", 'a"b`id`', "-x", "47 101", "a\nb", "a\\b;c|d&e", "")
@@ -75,7 +75,7 @@ def echo(clone: Path) -> Path:
 
 
 @pytest.mark.parametrize(("target", "name"), OPTIONS)
-def test_a_value_is_one_argument_whatever_is_in_it(echo: Path, target: str, name: str) -> None:
+def test_a_value_is_one_argument_whatever_it_contains(echo: Path, target: str, name: str) -> None:
     option = OPTIONS[target, name]
     default = "8080" if name == "PORT" else ""
     for value in ODD:
@@ -111,13 +111,13 @@ def test_a_release_is_one_argument_or_none(echo: Path) -> None:
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else "refused",
 )
-def test_what_is_wrong_is_said_in_one_line(clone: Path, words: list[str], said: str) -> None:
+def test_an_invalid_value_is_reported_in_one_line(clone: Path, words: list[str], said: str) -> None:
     (clone / ".venvs/program").symlink_to(Path(sys.prefix))
-    # Only whether it is there is looked at before the port is.
+    # Before the port, make only checks that the environment exists.
     (clone / ".venvs/server").symlink_to(Path(sys.prefix))
     done = make(clone, *words)
     assert done.returncode == 2
-    # The other is make's own, which says that a recipe failed.
+    # The next line is make's own, which says that a recipe failed.
     [line, *_] = (done.stdout + done.stderr).splitlines()
     assert line.startswith(said)
     assert "usage:" not in done.stderr
@@ -125,7 +125,7 @@ def test_what_is_wrong_is_said_in_one_line(clone: Path, words: list[str], said: 
         assert repr(words[-1].partition("=")[2]) in line
 
 
-def test_the_doctor_says_what_is_no_name(clone: Path) -> None:
+def test_the_doctor_shows_an_invalid_name(clone: Path) -> None:
     (clone / ".venvs/program").symlink_to(Path(sys.prefix))
     told = make(clone, "doctor", "STACK=-x'; echo INJECTED; '").stdout
     assert "-x'; echo INJECTED; '" in told

@@ -1,4 +1,4 @@
-"""Whatever is missing or wrong is one line that says what to do, and exit code 1."""
+"""Everything missing or wrong is reported in one line with a next step, and exit code 1."""
 
 from __future__ import annotations
 
@@ -81,13 +81,13 @@ REFUSALS = {
         "No stack was named",
         "none selected",
     ),
-    "no pulumi, no stack": (
+    "Pulumi and a local stack are missing": (
         nothing,
         ["rotate"],
         "No stack was named",
         "Pulumi isn't installed",
     ),
-    "no name of a stack": (
+    "an invalid name of a stack": (
         standing(),
         ["--stack=dev'; echo INJECTED; '\n", "env"],
         "STACK=\"dev'; echo INJECTED; '\\n\"",
@@ -117,7 +117,7 @@ REFUSALS = {
         "'dev'",
         "`pulumi up --stack dev`",
     ),
-    "local is not up": (
+    "the local stack is not up": (
         nothing,
         ["--stack", "local", "env"],
         "`make local-up`",
@@ -166,13 +166,13 @@ REFUSALS = {
         "WHAT='all'",
         "tracking, viewer, database, encryption",
     ),
-    "a password of one's own": (
+    "a password that the user set": (
         standing(trackingPassword="set"),
         ["--stack", "dev", "rotate"],
         "`pulumi config set --secret trackingPassword`",
         "`pulumi up`",
     ),
-    "a secret of one's own": (
+    "a secret that the user named": (
         standing(viewerUsername="viewer", viewerPasswordSecret="projects/p/secrets/s/versions/1"),
         ["--stack", "dev", "rotate", "--what", "viewer"],
         "`pulumi config set viewerPasswordSecret projects/…/versions/2`",
@@ -190,7 +190,7 @@ REFUSALS = {
         "gcloud",
         "https://cloud.google.com/sdk/docs/install",
     ),
-    "no gcloud to follow": (
+    "no gcloud to follow logs with": (
         without("gcloud"),
         ["--stack", "dev", "logs", "--follow=1"],
         *("gcloud", "https://cloud.google.com/sdk/docs/install"),
@@ -230,7 +230,7 @@ def test_a_refusal_is_one_line(
     *before, line = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert not [fact for fact in facts if fact not in line], line
-    # What takes long says what it does first.
+    # Commands that take long print a line before they start.
     assert not [other for other in before if not other.startswith(("database", "backing"))]
     assert PASSWORD not in done.stderr
 
@@ -240,7 +240,7 @@ FAILURES = {
         "error: PULUMI_ACCESS_TOKEN must be set for login during non-interactive CLI sessions\n",
         "`pulumi login`",
     ),
-    "no way to the state": (
+    "an unreachable state": (
         'error: unable to open state directory "file:///gone": stat /gone: no such file\n',
         'unable to open state directory "file:///gone": stat /gone: no such file',
     ),
@@ -249,7 +249,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(("stderr", "said"), FAILURES.values(), ids=FAILURES)
-def test_a_failure_of_pulumis_is_no_choice_of_the_local_stack(
+def test_an_error_of_pulumi_does_not_choose_the_local_stack(
     machine: Machine, command: str, stderr: str, said: str
 ) -> None:
     pulumi_says(stderr)(machine)
@@ -275,7 +275,7 @@ def test_a_failure_of_pulumis_is_no_choice_of_the_local_stack(
     ],
     ids=["no Pulumi", "none selected"],
 )
-def test_the_local_stack_is_taken_where_there_is_no_other(
+def test_the_local_stack_is_the_default_without_a_pulumi_stack(
     machine: Machine, prepare: Prepare, why: str
 ) -> None:
     prepare(machine)
@@ -290,7 +290,7 @@ def test_the_local_stack_is_taken_where_there_is_no_other(
     assert "`make local-up`" in error
 
 
-def test_without_a_name_it_is_pulumis_selected_one(deployed: Machine) -> None:
+def test_pulumis_selected_stack_is_the_default(deployed: Machine) -> None:
     done = deployed.run("env", "--format", "notebook")
     assert done.returncode == 0
     [line] = done.stderr.splitlines()
@@ -299,7 +299,7 @@ def test_without_a_name_it_is_pulumis_selected_one(deployed: Machine) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_says_that_nothing_stands(machine: Machine, command: str) -> None:
+def test_every_command_reports_a_stack_that_is_not_up(machine: Machine, command: str) -> None:
     no_outputs(machine)
     done = machine.run("--stack", "dev", command)
     missing = "cloud-sql-proxy" in done.stderr
