@@ -4,7 +4,7 @@
 class BootError(Exception):
     """The server can't start.
 
-    Its text is one line for the person who reads the log: what is wrong and how to fix it,
+    Its text is one line for readers of the log: what is wrong and how to fix it,
     never a secret's value.
     """
 

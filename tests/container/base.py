@@ -1,4 +1,4 @@
-"""The context of `base/Dockerfile`, from Debian's mirror and this machine's Python."""
+"""The build context of `base/Dockerfile`, from Debian's mirror and this machine's Python."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.container.tools import missing, run
 
 DOCKERFILE = Path(__file__).parent / "base" / "Dockerfile"
-# Those of the official image, and what its Python is linked to.
+# The libraries of the official image, and those that its Python is linked to.
 PACKAGES = (
     *("ca-certificates", "netbase", "tzdata", "libbz2-1.0", "libffi8", "liblzma5"),
     *("libncursesw6", "libreadline8", "libsqlite3-0", "libssl3", "libuuid1", "zlib1g"),
@@ -22,17 +22,17 @@ APT_SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
 
 
 def check(name: str) -> None:
-    """This machine's Python has to run on the Debian that the image's name says."""
+    """Check that this machine's Python runs on the Debian that the image's name says."""
     release, stdlib = platform.freedesktop_os_release(), Path(sysconfig.get_path("stdlib"))
     _, _, tag = name.partition(":")
     version, _, suite = tag.partition("-slim-")
     if (release.get("VERSION_CODENAME"), platform.machine()) != (suite, "x86_64"):
-        missing(f"standing in for {name} takes Debian {suite} on x86-64: run Docker instead")
+        missing(f"standing in for {name} requires Debian {suite} on x86-64: run Docker instead")
     if version.split(".")[:2] != platform.python_version().split(".")[:2]:
-        missing(f"standing in for {name} takes Python {version}: make PYTHON=… of that version")
-    # Debian's own is spread over /usr and keeps packages elsewhere.
+        missing(f"standing in for {name} requires Python {version}: make PYTHON=… of that version")
+    # Debian's own Python is spread over /usr and keeps its packages elsewhere.
     if not stdlib.is_relative_to(sys.base_prefix) or (stdlib / "_distutils_system_mod.py").exists():
-        missing(f"standing in for {name} takes a Python that isn't Debian's own, as pyenv's is")
+        missing(f"standing in for {name} requires a Python other than Debian's, such as pyenv's")
 
 
 def write_context(folder: Path, *, name: str) -> None:
@@ -40,7 +40,7 @@ def write_context(folder: Path, *, name: str) -> None:
     run(
         *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
-        # mmdebstrap takes these from the machine, Docker from the run.
+        # mmdebstrap reads these from the machine, Docker reads them from the run.
         '--customize-hook=rm "$1/etc/resolv.conf" "$1/etc/hostname"',
         *(suite, str(folder / "debian.tar")),
         *(str(source) for source in (APT_SOURCES,) if source.exists()),

@@ -1,4 +1,4 @@
-"""What builds the image: Docker where it runs, else buildah, with a stand-in for its base."""
+"""Builds the image: with Docker where it runs, otherwise with buildah and a stand-in base."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PIP = ROOT / ".venvs" / "uv" / "bin" / "pip"
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """Its configuration and what a registry would hold of it."""
+    """The image's configuration, and what a registry would store of it."""
 
     user: str
     entrypoint: list[str]
@@ -43,18 +43,18 @@ class Image:
 
 @contextmanager
 def build() -> Iterator[tuple[Image, Docker | Runc]]:
-    """The unmodified Dockerfile, built."""
+    """Build the unmodified Dockerfile."""
     if sys.platform != "linux":
-        missing("containers that share this machine's network take Linux")
+        missing("containers that share this machine's network require Linux")
     if shutil.which("docker") and _succeeds("docker", "info"):
         yield _build_with_docker(), Docker()
         return
     tools = ("buildah", "runc", "mmdebstrap")
     absent = [tool for tool in tools if not shutil.which(tool)]
     if absent:
-        missing(f"no Docker daemon runs, and without one {' and '.join(absent)} are needed too")
+        missing(f"no Docker daemon runs, and without one {' and '.join(absent)} are needed")
     if os.geteuid() != 0:
-        missing("no Docker daemon runs, and buildah and runc are used as root only")
+        missing("no Docker daemon runs, and buildah and runc are only used as root")
     with _build_with_buildah() as image_and_runner:
         yield image_and_runner
 
@@ -85,16 +85,16 @@ def _image(config: Mapping[str, Any], architecture: str, compressed_bytes: int) 
 
 @contextmanager
 def _build_with_buildah() -> Iterator[tuple[Image, Runc]]:
-    # Without its digest, which only the real one has.
+    # Without its digest, which only the real image has.
     found = re.search(r"^ARG PYTHON_IMAGE=([^@\s]+)", (IMAGE / "Dockerfile").read_text(), re.M)
-    assert found, "the Dockerfile does not say its base"
+    assert found, "the Dockerfile does not name its base"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mlflow-gcp")
     cache.mkdir(parents=True, exist_ok=True)
     storage, in_use = cache / "containers", cache / "containers.in-use"
     with (cache / "containers.lock").open("w") as lock, TemporaryDirectory() as settings:
         fcntl.flock(lock, fcntl.LOCK_EX)
         buildah = _Buildah(storage=storage, pip_settings=Path(settings))
-        if in_use.exists():  # by a run that was killed: what it has left belongs to nothing
+        if in_use.exists():  # left by a run that was killed
             buildah.forget()
         in_use.touch()
         try:
@@ -102,7 +102,7 @@ def _build_with_buildah() -> Iterator[tuple[Image, Runc]]:
             try:
                 buildah.ensure(base_name)
             except AssertionError as failure:
-                # What is kept may be what is wrong, and a registry may fail once.
+                # The cached layers may be damaged, and a registry may fail once.
                 print(f"making the container's base anew: {failure}")
                 buildah.forget()
                 buildah.ensure(base_name)
@@ -123,19 +123,19 @@ def _build_with_buildah() -> Iterator[tuple[Image, Runc]]:
 
 
 class _Buildah:
-    """A storage of its own, which keeps the base from one run to the next."""
+    """Buildah with a separate storage, which keeps the base from one run to the next."""
 
     def __init__(self, *, storage: Path, pip_settings: Path) -> None:
         self._storage, self._pip_settings = storage, pip_settings
 
     def __call__(self, *arguments: str, seconds: float = 300) -> str:
-        # Its state of mounts has to go when the machine does.
+        # Its list of mounts must not outlive a restart of the machine.
         storage = ("--root", str(self._storage), "--runroot", "/run/mlflow-gcp-containers")
         return run("buildah", *storage, *arguments, seconds=seconds)
 
     def forget(self) -> None:
-        """Make it as if nothing had ever been built."""
-        with suppress(AssertionError):  # what is broken can't be ended in order
+        """Remove everything that was ever built."""
+        with suppress(AssertionError):  # damaged storage can't be cleaned up in order
             self("rm", "--all")
         mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         for point in sorted(mounted, reverse=True):
@@ -145,7 +145,7 @@ class _Buildah:
             shutil.rmtree(self._storage)
 
     def ensure(self, base_name: str) -> None:
-        """Build what isn't there from these very files, and forget all else."""
+        """Build the base from these exact files unless it exists, and remove all older ones."""
         base.check(base_name)
         files = (base.DOCKERFILE, Path(base.__file__))
         base_label = _label(base_name, sys.version, *(file.read_text() for file in files))
@@ -171,16 +171,16 @@ class _Buildah:
         if not any(self._pip_settings.iterdir()):
             pip_settings.write(self._pip_settings, pip=PIP)
         self(
-            # Without a daemon there is no other isolation that works within another container.
+            # Without a daemon no other isolation works inside another container.
             *("bud", "--isolation", "chroot", "--pull-never", "--file", str(dockerfile)),
-            # The network's ways are this machine's, and a mount leaves nothing in the image.
+            # The network settings are this machine's, and a mount leaves nothing in the image.
             *("--volume", f"{self._pip_settings}:{pip_settings.MOUNTED_AT}:ro"),
             *("--platform", PLATFORM, "--tag", name, "--label", label, *options, str(context)),
             seconds=600,
         )
 
     def compressed_bytes(self, name: str) -> int:
-        """The layers as they would be pushed."""
+        """Returns the size of the layers as they would be pushed."""
         with TemporaryDirectory(dir=self._storage.parent) as folder:
             self("push", name, f"dir:{folder}")
             manifest = json.loads(Path(folder, "manifest.json").read_text())

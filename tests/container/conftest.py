@@ -35,7 +35,7 @@ def built() -> Iterator[Built]:
 
 @pytest.fixture(scope="session")
 def inside(built: Built, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `inside.py` sees in a container."""
+    """The report of `inside.py`, run in a container."""
     script = Path(__file__).with_name("inside.py").read_text()
     command = built.runner.command(
         name="mlflow-gcp-test-inside",
@@ -47,7 +47,7 @@ def inside(built: Built, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     seen: dict[str, Any] = json.loads(run(*command, seconds=60))
     megabytes = {name: size / 1e6 for name, size in seen["sizes"].items()}
     _sizes.append(
-        f"the image: {megabytes['all']:.0f} MB installed, of which the server "
+        f"the image: {megabytes['all']:.0f} MB installed; of these, the server "
         f"{megabytes['server']:.0f} MB; {built.image.compressed_bytes / 1e6:.0f} MB compressed"
     )
     return seen
@@ -76,7 +76,7 @@ class ContainerStack(Stack):
         return int((self.folder.parent / "exit-code").read_text())
 
     def server(self) -> Path:
-        """The container's process, in /proc."""
+        """Returns the container's process in /proc."""
         (process,) = (
             path
             for path in Path("/proc").glob("[0-9]*")
@@ -89,7 +89,7 @@ class ContainerStack(Stack):
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError:  # gone, or another user's
+    except OSError:  # the process is gone, or another user's
         return b""
 
 

@@ -1,4 +1,4 @@
-"""Run by the image's Python in a container of it: prints what the tests want to know as JSON."""
+"""Run by the image's Python in a container: prints what the tests need to know as JSON."""
 
 import importlib.util
 import json
@@ -22,7 +22,7 @@ def folders() -> Iterator[tuple[str, list[str]]]:
 
 
 def without_pyc(root: Path) -> list[str]:
-    """Modules without a .pyc of exactly this source that Python takes whatever the times are."""
+    """Returns modules without a .pyc of exactly this source that Python uses whatever the times."""
     stale = []
     for source in root.rglob("*.py"):
         cached = Path(importlib.util.cache_from_source(str(source)))

@@ -1,4 +1,4 @@
-"""Stands where `local/` starts the server's process, and starts the image's container instead.
+"""Starts a container of the image where `local/` would start the server's process.
 
 `local/` gives a process what Cloud Run gives a container, and passes SIGTERM to it.
 """
@@ -13,7 +13,7 @@ from types import FrameType
 
 from tests.container.runners import load
 
-# What the image sets itself, and what stands for the mount that a container has.
+# The variables that the image sets, and the one that stands for a container's mount.
 NOT_THE_CONTAINERS = ("PATH", "HOME", "LANG", "PYTHONPATH", "PWD", "CLOUDSQL_ROOT")
 
 
@@ -27,7 +27,7 @@ def main(folder: Path) -> int:
     runner = load((folder / "runner.json").read_text())
     name = f"mlflow-gcp-test-{os.getpid()}"
     command = runner.command(name=name, env=env, sockets=sockets, folder=folder)
-    # The tool itself needs this machine's: where it lies, where its daemon listens.
+    # The tool itself needs this machine's variables, such as the address of its daemon.
     machine = json.loads((folder / "environment.json").read_text())
     container = subprocess.Popen(command, env=machine)
 

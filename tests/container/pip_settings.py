@@ -1,4 +1,4 @@
-"""How pip reaches its registry on this machine, for pip in a build and for no longer."""
+"""Makes this machine's pip settings available to a build, and to nothing after it."""
 
 import ast
 import os
@@ -8,15 +8,15 @@ from pathlib import Path
 from tests.container.tools import run
 
 PASSED_ON = ("index-url", "extra-index-url", "trusted-host", "proxy")
-# Where pip looks by itself, as root.
+# pip's default location, as root.
 MOUNTED_AT = Path("/root/.config/pip")
 
 
 def write(folder: Path, *, pip: Path) -> None:
-    """A directory to be mounted at MOUNTED_AT while the image is built."""
+    """Write a folder to be mounted at MOUNTED_AT while the image is built."""
     settings: dict[str, str] = {}
     listed = run(str(pip), "config", "list").splitlines()
-    # A variable wins over a file.
+    # An environment variable overrides a file.
     for line in sorted(listed, key=lambda line: line.startswith(":env:")):
         name, _, value = line.partition("=")
         settings[name.rpartition(".")[2]] = str(ast.literal_eval(value))

@@ -1,8 +1,8 @@
-"""How a container of the image is run: by Docker, or by runc alone.
+"""Runs a container of the image: with Docker, or with runc alone.
 
-Both do it as Cloud Run does, or stricter: the image's own user and entry point, no capability,
-a root that can't be written, `/tmp` in memory, the connector's sockets under `/cloudsql`. Only
-the network is this machine's, where Google's stand-ins listen.
+Both run it as Cloud Run does, or with less: the image's own user and entry point, no capabilities,
+a read-only root, `/tmp` in memory, the connector's sockets under `/cloudsql`. Only the network is
+this machine's, where Google's stand-ins listen.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Protocol
 NAME = "mlflow-gcp-test"
 
 MEMORY = 1 << 30
-"""The setting `memory`'s default. What lies in /tmp counts, as on Cloud Run."""
+"""The default of the setting `memory`. Files in /tmp count, as on Cloud Run."""
 
 
 class Runner(Protocol):
-    """Can be written to a file for `launch.py`, so only plain fields."""
+    """Has plain fields only, so that it can be written to a file for `launch.py`."""
 
     def command(
         self,
@@ -31,7 +31,10 @@ class Runner(Protocol):
         arguments: Sequence[str] | None = None,
         folder: Path,
     ) -> list[str]:
-        """Runs a container in the foreground; `arguments` instead of the entry point's."""
+        """Returns the command that runs a container in the foreground.
+
+        `arguments` replace those of the entry point.
+        """
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The container as the server of the whole stack, with the environment that is declared."""
+"""The container as the server of the whole stack, with the declared environment."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ def status(stack: ContainerStack, path: str, *, password: str | None = None) -> 
     "path",
     ["/", "/version", "/api/2.0/mlflow/experiments/search?max_results=1", "/api/2.0/mlflow/x"],
 )
-def test_every_path_but_health_wants_the_password(stack: ContainerStack, path: str) -> None:
+def test_every_path_but_health_requires_the_password(stack: ContainerStack, path: str) -> None:
     password = stack.environment()["MLFLOW_TRACKING_PASSWORD"]
     assert status(stack, "/health") == 200
     assert status(stack, path) == 401
@@ -37,12 +37,12 @@ def test_every_path_but_health_wants_the_password(stack: ContainerStack, path: s
     assert status(stack, path, password=password) == (404 if path.endswith("/x") else 200)
 
 
-def test_the_sample_client_works_with_it(stack: ContainerStack) -> None:
+def test_the_sample_client_works_with_the_container(stack: ContainerStack) -> None:
     ran = stack.client(str(ROOT / "sample_client" / "check_tracking.py"))
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_its_process_has_no_right_that_it_does_not_need(stack: ContainerStack) -> None:
+def test_the_process_has_no_unneeded_privileges(stack: ContainerStack) -> None:
     rows = (stack.server() / "status").read_text().splitlines()
     fields = {name: value.split() for name, _, value in (row.partition(":") for row in rows)}
     assert fields["Uid"] == ["65532"] * 4
@@ -52,18 +52,18 @@ def test_its_process_has_no_right_that_it_does_not_need(stack: ContainerStack) -
         assert int(fields[capabilities][0], 16) == 0
 
 
-def test_its_environment_is_the_declared_one_and_the_images(stack: ContainerStack) -> None:
+def test_the_environment_is_the_declared_one_plus_the_images(stack: ContainerStack) -> None:
     entries = (stack.server() / "environ").read_text().strip("\0").split("\0")
     env = dict(entry.split("=", 1) for entry in entries)
     assert env.keys() >= {"GCP_PROJECT", "DATABASE_URL_SECRET", "MLFLOW_SERVER_ALLOWED_HOSTS"}
     assert (env["HOME"], env["PYTHONDONTWRITEBYTECODE"]) == ("/tmp", "1")
-    # Unset, so the database has been found where Cloud Run mounts it.
+    # The variable is unset, so the server found the database where Cloud Run mounts it.
     assert "CLOUDSQL_ROOT" not in env
     told = stack.environment()
     assert told["MLFLOW_TRACKING_PASSWORD"] not in "".join(entries)
 
 
-def test_it_leaves_nothing_in_tmp_which_is_memory(stack: ContainerStack) -> None:
+def test_the_server_leaves_no_files_in_tmp(stack: ContainerStack) -> None:
     assert status(stack, "/health") == 200
     root = stack.server() / "root"
     mounts = [row.split() for row in (stack.server() / "mounts").read_text().splitlines()]
@@ -73,13 +73,13 @@ def test_it_leaves_nothing_in_tmp_which_is_memory(stack: ContainerStack) -> None
     assert list(Path(root, "tmp").rglob("*")) == []
 
 
-def test_sigterm_ends_it_with_exit_code_0(stack: ContainerStack) -> None:
+def test_sigterm_ends_the_container_with_exit_code_0(stack: ContainerStack) -> None:
     process = stack.server()
     stack.down()
     assert not process.exists()
     assert stack.exit_code() == 0
     last = (stack.folder / "log" / "server.log").read_text().splitlines()[-1]
     assert json.loads(last)["message"] == "stopped"
-    # The others find it running, in whatever order they come.
+    # The other tests need it running, in whatever order they run.
     stack.up()
     assert status(stack, "/health") == 200

@@ -1,4 +1,4 @@
-"""Running the tools that build and run containers, and saying which one is missing."""
+"""Runs the tools that build and run containers, and reports the ones that are missing."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 
 def run(*command: str, seconds: float = 300, env: dict[str, str] | None = None) -> str:
-    """What it prints; if it fails, the end of what it said is the error."""
+    """Returns what the command prints. If it fails, the error has the end of its output."""
     ran = subprocess.run(
         command,
         check=False,
@@ -25,7 +25,7 @@ def run(*command: str, seconds: float = 300, env: dict[str, str] | None = None) 
 
 
 def missing(what: str) -> NoReturn:
-    """A user's machine does without these tests. CI installs all that they need, or is broken."""
+    """Skip the tests on a user's machine; fail in CI, which installs all that they need."""
     if os.environ.get("CI"):
         pytest.fail(what, pytrace=False)
     pytest.skip(what)

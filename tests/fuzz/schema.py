@@ -1,6 +1,6 @@
-"""MLflow's whole API as one OpenAPI document: FastAPI's own, and Flask's from its messages.
+"""MLflow's whole API as one OpenAPI document: FastAPI's own, and Flask's routes from protobuf.
 
-Flask has none. What its routes take is in the protobuf messages that MLflow reads them with.
+Flask has no schema, but its routes parse their arguments with protobuf messages.
 """
 
 import re
@@ -16,9 +16,9 @@ from tests.server.parity.routes import flask_routes
 Schema = dict[str, Any]
 
 DEEPEST = 3
-"""Messages within messages; some of them hold themselves."""
+"""The depth of nested messages; some messages contain themselves."""
 
-# It fills the database with examples for most of a minute, each time.
+# Parsing it fills the database with examples, which takes most of a minute each time.
 LEFT_OUT = {"/ajax-api/3.0/mlflow/demo/generate", "/ajax-api/3.0/mlflow/demo/delete"}
 
 _KINDS = {
@@ -42,13 +42,13 @@ def whole_api() -> Schema:
 
 
 def _flask_operations() -> dict[str, dict[str, Schema]]:
-    """By template and method in lower case; a route without a message takes anything."""
+    """Returns operations by template and lower-case method; without a message, any body will do."""
     operations: dict[str, dict[str, Schema]] = {}
     for route in flask_routes():
         if route.method not in {"HEAD", "OPTIONS"}:
             operation = _operation(route.template, route.method, {"type": "object"})
             operations.setdefault(route.template, {})[route.method.lower()] = operation
-    # In the place of its handler each comes with the message that it reads.
+    # MLflow returns the message's class in place of the route's handler.
     for template, message, methods in handlers.get_endpoints(get_handler=lambda kind: kind):
         if not (isinstance(message, type) and issubclass(message, Message)):
             continue

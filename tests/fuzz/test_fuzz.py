@@ -1,7 +1,7 @@
-"""Made-up requests by the ten thousand: a stranger's, and the user's own.
+"""Tens of thousands of generated requests, without credentials and with them.
 
-Run by `make fuzz`, as they take minutes. FUZZ_REQUESTS says how many a stranger sends, FUZZ_PASSES
-how often the user sends a right and a wrong one to each operation.
+`make fuzz` runs them, because they take minutes. FUZZ_REQUESTS sets how many are sent without
+credentials, FUZZ_PASSES how many valid and invalid ones a user sends to each operation.
 """
 
 import os
@@ -37,7 +37,7 @@ PASSES = int(os.environ.get("FUZZ_PASSES", "4"))
 HOST = "127.0.0.1"
 PATIENCE = 60.0
 GROWTH = 1.10
-"""Of memory, once everything has been imported that these requests need."""
+"""The allowed growth of memory, once every module that these requests need has been imported."""
 
 
 def bounded(count: int) -> settings:
@@ -80,7 +80,7 @@ def stock(folder: Path, postgres: Postgres, cloudsql_root: Path) -> Iterator[Sto
 
 
 class Watch:
-    """What came of it, and whether the server's memory grew meanwhile."""
+    """Counts statuses, keeps the longest time, and checks that the server's memory doesn't grow."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -107,21 +107,21 @@ class Watch:
 
 
 def memory_of(server: Server) -> int:
-    """Bytes; 0 where the system doesn't tell."""
+    """Returns bytes, or 0 where the system doesn't report them."""
     with suppress(FileNotFoundError):
         return proportional_memory(server.process.pid)
     return 0
 
 
 class Wire:
-    """One connection at a time, kept for as long as the server keeps it."""
+    """One connection at a time, reused as long as the server keeps it open."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self._connection: socket.socket | None = None
 
     def send(self, request: bytes) -> int:
-        """The answer's status; 0 where the server hangs up without one."""
+        """Returns the response's status, or 0 if the server closes the connection without one."""
         if self._connection is None:
             self._connection = socket.create_connection((HOST, self._server.port))
             self._connection.settimeout(PATIENCE)
@@ -208,7 +208,7 @@ methods = st.one_of(
 REFUSED = {0, 400, 401, 403, 408, 414, 429, 431}
 
 
-def test_a_stranger_gets_in_by_nothing(server: Server) -> None:
+def test_no_request_without_credentials_is_admitted(server: Server) -> None:
     wire, watch = Wire(server), Watch(server)
 
     def send(
@@ -231,8 +231,10 @@ def test_a_stranger_gets_in_by_nothing(server: Server) -> None:
     watch.report("a stranger's")
 
 
-def test_the_users_own_are_answered_as_stock_answers_them(server: Server, stock: Stock) -> None:
-    """By MLflow's schema and against it. Where stock fails too, the failure is MLflow's."""
+def test_a_users_requests_get_the_same_statuses_as_from_stock_mlflow(
+    server: Server, stock: Stock
+) -> None:
+    """Valid and invalid by MLflow's schema. A failure that stock has too is MLflow's own."""
     operations = [
         found.ok() for found in schemathesis.openapi.from_dict(whole_api()).get_all_operations()
     ]
@@ -246,7 +248,7 @@ def test_the_users_own_are_answered_as_stock_answers_them(server: Server, stock:
             @bounded(1)
             @given(operation.as_strategy(generation_mode=mode))
             def send(case: schemathesis.Case) -> None:
-                with suppress(httpx.InvalidURL, TypeError, ValueError):  # what httpx can't send
+                with suppress(httpx.InvalidURL, TypeError, ValueError):  # httpx can't send it
                     request = _request(client, case)
                     started = time.monotonic()
                     answer = client.send(request)
@@ -260,7 +262,7 @@ def test_the_users_own_are_answered_as_stock_answers_them(server: Server, stock:
                             f"{theirs.status_code}: {request.content!r:.300}"
                         )
 
-            # Of some operations no case can be wrong, or none differ.
+            # For some operations, no invalid case or no second case exists.
             with suppress(Unsatisfiable):
                 send()
     assert not ours_alone, "\n".join(ours_alone)

@@ -1,4 +1,4 @@
-"""A real browser in front of the real stack, under the names that it has on Google Cloud."""
+"""A real browser in front of the real stack, under hostnames like those on Google Cloud."""
 
 import json
 import os
@@ -27,13 +27,13 @@ from tests.page.front import Front
 # Playwright's own 5 s are short on two cores that are busy.
 expect.set_options(timeout=15_000)
 
-# What __main__.py makes of the local project, as Cloud Run would name it.
+# The service as Cloud Run would name it, from the project that __main__.py declares locally.
 EXPORTED = "mlflow-100000000001.us-central1.run.app"
 HASHED = "mlflow-x7ab3c9deq-uc.a.run.app"
 CUSTOM = "mlflow.example.com"
 
 ELSEWHERE = "elsewhere.example"
-# Somebody else's service in the same region, and another host of the custom domain's site.
+# Another customer's service in the same region, and another host of the custom domain's site.
 NEIGHBOUR = "theirs-200000000002.us-central1.run.app"
 SIBLING = "wiki.example.com"
 
@@ -49,13 +49,13 @@ FLAGS = [
     "--ignore-certificate-errors",
 ]
 
-# What each of stock MLflow's pages logs as an error too, seen on `mlflow server` with SQLite.
+# Errors that stock MLflow's pages log too, as seen on `mlflow server` with SQLite.
 STOCK_ERRORS = (
-    # The page asks whether the Assistant is there, and the gate refuses it elsewhere.
+    # The page checks whether the Assistant exists; the gate only allows it on localhost.
     "/mlflow/assistant/providers>",
-    # Asks who is logged in; only the app of MLflow's own basic-auth has the route.
+    # The page asks for the current user; only MLflow's own basic-auth app has the route.
     "/ajax-api/2.0/mlflow/users/current",
-    # The browser's note that a layout took two rounds: panels that slide in, charts that are drawn.
+    # The browser's note that a layout took two rounds: sliding panels, charts.
     "ResizeObserver loop completed with undelivered notifications",
 )
 
@@ -64,11 +64,13 @@ VIEWPORT = {"width": 1400, "height": 850}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "stock_error(text): in the console, on stock's page too")
+    config.addinivalue_line(
+        "markers", "stock_error(text): an error that stock MLflow's page has too"
+    )
 
 
 class PageStack(Stack):
-    """Its command runs in the program's environment; these tests have one of their own."""
+    """A stack whose commands run in the program's environment instead of these tests' own."""
 
     def command(self, *arguments: str) -> list[str]:
         return [str(ROOT / ".venvs/program/bin/python"), *super().command(*arguments)[1:]]
@@ -76,7 +78,7 @@ class PageStack(Stack):
 
 @dataclass(frozen=True)
 class Seeded:
-    """What seed.py has logged."""
+    """The ids of what seed.py has logged."""
 
     experiment: str
     best: str
@@ -104,7 +106,7 @@ def seeded(stack: Stack) -> Seeded:
 
 @pytest.fixture(scope="session")
 def everything(stack: Stack) -> dict[str, str]:
-    """What seed_everything.py has logged: ids by name."""
+    """Returns the ids of what seed_everything.py has logged, by name."""
     ran = stack.client(
         str(Path(__file__).with_name("seed_everything.py")),
         MODEL=str(ROOT / "sample_client" / "doubler.py"),
@@ -130,7 +132,7 @@ def viewer(stack: Stack) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Web:
-    """Every address that the browser can reach."""
+    """The addresses that the browser can reach."""
 
     flags: tuple[str, ...]
     local: str
@@ -146,7 +148,7 @@ def web(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]
         *(f"MAP {host}:443 127.0.0.1:{server}" for host in (EXPORTED, HASHED, CUSTOM)),
         *(f"MAP {host}:443 127.0.0.1:{safe}" for host in (ELSEWHERE, NEIGHBOUR, SIBLING)),
         f"MAP {ELSEWHERE}:80 127.0.0.1:{plain}",
-        # Nothing outside of this computer is reached.
+        # No request leaves this computer.
         "MAP * ~NOTFOUND",
         "EXCLUDE 127.0.0.1",
     ]
@@ -160,7 +162,7 @@ def web(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Where it is. Missing, the tests are skipped, except in CI."""
+    """Returns the browser's path. If it is missing, the tests are skipped; in CI, they fail."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if path := shutil.which(name):
             return path
@@ -185,7 +187,7 @@ def browser(playwright: Playwright, chromium: str, web: Web) -> Iterator[Browser
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A browser that knows no password yet."""
+    """A browser without saved credentials."""
     with browser.new_context(
         ignore_https_errors=True, viewport=VIEWPORT, accept_downloads=True
     ) as context:
@@ -195,9 +197,9 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @contextmanager
 def watched_page(context: BrowserContext, *expected: str) -> Iterator[Page]:
-    """A page without MLflow's first-visit hints, and with nothing in its console at the end.
+    """Yield a page without MLflow's first-visit hints; fail if its console has errors at the end.
 
-    `expected`: what else is part of an error that may be there.
+    `expected`: texts that mark an error as allowed.
     """
     errors: list[str] = []
 
@@ -217,7 +219,7 @@ def watched_page(context: BrowserContext, *expected: str) -> Iterator[Page]:
 
 
 def log_in(page: Page, address: str, *answers: tuple[str, str]) -> Response:
-    """Open a page and fill the browser's own prompt each time that it comes; cancel it then."""
+    """Open a page, fill in each of the browser's prompts in turn, and cancel any further prompt."""
     left = list(answers)
     session = page.context.new_cdp_session(page)
 
@@ -245,14 +247,14 @@ def log_in(page: Page, address: str, *answers: tuple[str, str]) -> Response:
     session.send("Fetch.enable", {"handleAuthRequests": True, "patterns": [only]})
     response = page.goto(address)
     assert response is not None
-    # From here on the browser is on its own, with what it has been told.
+    # From here on the browser has to use the credentials that it was given.
     session.detach()
     return response
 
 
 @pytest.fixture(scope="session")
 def keep(tmp_path_factory: pytest.TempPathFactory) -> Picture:
-    """Keeps a picture of the page, in the folder PAGE_SCREENSHOTS or in pytest's."""
+    """Save a picture of the page in the folder PAGE_SCREENSHOTS or in pytest's."""
     named = os.environ.get("PAGE_SCREENSHOTS")
     folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""TLS in front of the stack, as Cloud Run's front end has it, and other people's sites.
+"""TLS in front of the stack, as Cloud Run's front end provides it, and other sites.
 
-A browser treats 127.0.0.1 and localhost unlike every other name, and so does MLflow. Under names
-that only the browser resolves, both do what they will do on Google Cloud.
+Browsers and MLflow treat 127.0.0.1 and localhost differently from every other name. Under names
+that only the test's browser resolves, both behave as on Google Cloud.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _HEAD = (
 
 
 class Front:
-    """Listens on 127.0.0.1 until it is closed, in a thread of its own."""
+    """Listens on 127.0.0.1 until it is closed, in a separate thread."""
 
     def __init__(self, folder: Path) -> None:
         self._certificate = _self_signed(folder / "certificate.pem")
@@ -32,17 +32,17 @@ class Front:
         self._thread.start()
 
     def serve(self, backend: int) -> int:
-        """The port of TLS that ends here and goes on to a port of this machine."""
+        """Returns a port that terminates TLS and forwards to a local port."""
 
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", backend)
             await asyncio.gather(_pipe(reader, inner_writer), _pipe(inner_reader, writer))
 
-        # As on Cloud Run. The server speaks h2c, so the bytes go on as they are.
+        # As on Cloud Run. The server speaks h2c, so the bytes are forwarded unchanged.
         return self._listen(handle, self._tls("h2", "http/1.1"))
 
     def serve_blank_pages(self, *, tls: bool) -> int:
-        """The port of a site that answers every path with an empty page."""
+        """Returns the port of a site that responds to every path with an empty page."""
 
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with closing(writer), suppress(asyncio.IncompleteReadError, OSError):
@@ -77,7 +77,7 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def _self_signed(path: Path) -> Path:
-    """A key and a certificate for nobody: the browser is told to take any."""
+    """Write a key and a self-signed certificate: the browser is told to accept any."""
     key = ec.generate_private_key(ec.SECP256R1())
     name, now = x509.Name([]), datetime.datetime.now(datetime.UTC)
     builder = x509.CertificateBuilder(

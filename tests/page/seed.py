@@ -1,4 +1,4 @@
-"""What the page shows in the tests: run by conftest.py with stock MLflow's own client."""
+"""Logs the data that most page tests show: run by conftest.py with stock MLflow's own client."""
 
 import json
 import math
@@ -17,7 +17,7 @@ EXPERIMENT = "churn-forecast"
 STEPS = 60
 client = mlflow.MlflowClient()
 experiment = mlflow.set_experiment(EXPERIMENT)
-# Others, so that the list of experiments is one.
+# More experiments, so that the page has a list.
 for name in ("demand-by-store", "image-quality", "support-answers"):
     client.create_experiment(name)
 

@@ -1,4 +1,4 @@
-"""What a user does in the page, on each of the addresses that a service has."""
+"""A user's actions in the page, on each address that a service has."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.page.conftest import CUSTOM, EXPORTED, HASHED, Picture, Seeded, log_i
 BASE = f"https://{EXPORTED}/#"
 
 
-# Of stock MLflow too, where runs are compared: the section of their artifacts.
+# Stock MLflow logs it too, in the artifacts section of a comparison of runs.
 COMPARING = "Cannot read properties of undefined (reading 'includes')"
 
 
@@ -20,17 +20,17 @@ COMPARING = "Cannot read properties of undefined (reading 'includes')"
 def page(
     request: pytest.FixtureRequest, context: BrowserContext, credentials: tuple[str, str]
 ) -> Iterator[Page]:
-    """Logged in; what the console has said is looked at afterwards."""
+    """A page with a logged-in user; its console is checked at the end."""
     marks = request.node.iter_markers("stock_error")
     with watched_page(context, *(mark.args[0] for mark in marks)) as page:
         assert log_in(page, f"https://{EXPORTED}/", credentials).status == 200
         yield page
 
 
-def test_an_error_in_the_console_is_seen(
+def test_an_error_in_the_console_fails_the_test(
     context: BrowserContext, credentials: tuple[str, str]
 ) -> None:
-    """One of stock's too, where it isn't stock's."""
+    """Even an error that stock MLflow logs too, if it appears on another page."""
 
     def visit() -> None:
         with watched_page(context) as page:
@@ -45,7 +45,7 @@ def test_wrong_password_cancel_and_the_right_one(
     context: BrowserContext, credentials: tuple[str, str]
 ) -> None:
     user, password = credentials
-    # The browser's own, of what is refused: nothing else may be.
+    # The browser logs its own error for each refused request; no other error is allowed.
     said = "Failed to load resource: the server responded with a status of 401 ()"
     refused = [f"{said} <https://{EXPORTED}/{path}>" for path in ("", "favicon.ico")]
     with watched_page(context, *refused) as page:
@@ -55,7 +55,7 @@ def test_wrong_password_cancel_and_the_right_one(
             expect(page.locator("#root")).to_have_count(0)
         assert log_in(page, f"https://{EXPORTED}/", (user, "wrong"), credentials).status == 200
         expect(page.get_by_role("link", name="Experiments", exact=True)).to_be_visible()
-        # No prompt from now on.
+        # No more prompts: the browser has the credentials.
         assert log_in(page, f"https://{EXPORTED}/").status == 200
 
 
@@ -67,7 +67,7 @@ def test_experiments_and_the_charts_of_their_traces(
         expect(page.get_by_role("link", name=name)).to_be_visible()
     keep(page, "experiments")
     page.get_by_role("link", name="churn-forecast").click()
-    # Drawn from grouped queries, which Postgres takes only from a driver set up for them.
+    # The charts use grouped queries, which PostgreSQL only accepts from a configured driver.
     expect(page.get_by_text(re.compile(r"AVG \([0-9.]+ms\)"))).to_be_visible()
     expect(page.get_by_text("Overall error rate: 0.0%")).to_be_visible()
     keep(page, "overview")
@@ -157,7 +157,7 @@ def test_traces_shown(page: Page, seeded: Seeded, keep: Picture) -> None:
 def test_a_note_edited(
     context: BrowserContext, credentials: tuple[str, str], seeded: Seeded, host: str
 ) -> None:
-    """The page's own writes, which carry an Origin, on each of the addresses."""
+    """The page's own writes have an Origin header, on each of the addresses."""
     address = f"https://{host}/#/experiments/{seeded.experiment}/runs/{seeded.best}"
     with watched_page(context) as page:
         log_in(page, f"https://{host}/", credentials)
@@ -186,10 +186,10 @@ def test_a_run_deleted_and_restored(page: Page, seeded: Seeded) -> None:
     expect(page.get_by_role("link", name=name)).to_be_visible()
 
 
-def test_the_viewer_sees_everything_and_is_told_what_it_may_not(
+def test_the_viewer_sees_everything_and_cannot_write(
     context: BrowserContext, viewer: tuple[str, str], seeded: Seeded
 ) -> None:
-    """No error in the console either, up to the first attempt to change something."""
+    """The console has no error either, until the viewer tries to write."""
     run = f"{BASE}/experiments/{seeded.experiment}/runs/{seeded.best}"
     with watched_page(context) as page:
         assert log_in(page, f"https://{EXPORTED}/", viewer).status == 200
@@ -220,7 +220,7 @@ def row_of(page: Page, run: str) -> Locator:
 
 
 def wait_for_lines(page: Page, *, charts: int, lines: int) -> None:
-    """Until each chart has this many runs' lines with all 60 steps: they come one by one."""
+    """Wait until each chart has the lines of this many runs with all 60 steps."""
     page.wait_for_function(
         """([charts, lines]) => {
             const drawn = [...document.querySelectorAll('.js-plotly-plot')].map(

@@ -1,9 +1,9 @@
-"""Other sites' pages, in a browser that holds the credentials: they change and see nothing.
+"""Other sites' pages in a browser with saved credentials: they can change and read nothing.
 
-Chromium of today attaches credentials only to requests inside the site that they were given to.
-Other browsers, and Chromium by its administrators' choice, attach them everywhere: so does this
-one, or what is refused would be refused for want of a password. Each request is made from our own
-page too, where it works.
+Today's Chromium attaches credentials only to requests within the site that got them. Other
+browsers, and Chromium with an administrator's setting, attach them everywhere. The browser here
+does too, or the requests would be refused only because they lack a password. Each request is also
+made from the server's own page, where it must work.
 """
 
 import base64
@@ -33,12 +33,12 @@ from tests.page.conftest import (
 )
 
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
-# A page of ours that does nothing by itself, with the rights of MLflow's own.
+# A page of the server that makes no requests itself, with the permissions of MLflow's page.
 OWN_PAGE = "/static-files/manifest.json"
 
 LOCAL, OTHER_PORT = "{local}", "{other_port}"
 SITES = [
-    # whose page, and what it attacks
+    # the page's site, and the address that it attacks
     (f"https://{ELSEWHERE}", f"https://{EXPORTED}"),
     (f"http://{ELSEWHERE}", f"https://{EXPORTED}"),
     (f"https://{NEIGHBOUR}", f"https://{EXPORTED}"),
@@ -47,7 +47,7 @@ SITES = [
     (OTHER_PORT, LOCAL),
 ]
 
-# How a page sends a request. Each comes back at once or when the browser has had its say.
+# Ways for a page to send a request. Each script returns at once or after the browser's checks.
 MEANS = {
     "form": """({url, body}) => {
         const form = document.createElement('form');
@@ -74,7 +74,7 @@ MEANS = {
     }""",
 }
 
-# How a page shows what is elsewhere: whether it could.
+# Ways for a page to embed a file of another site. Returns whether it could.
 SHOWING = """([tag, url]) => new Promise(resolve => {
     const element = document.createElement(tag);
     element.onload = () => resolve(true);
@@ -88,7 +88,7 @@ fresh = count()
 
 @dataclass(frozen=True)
 class Attempt:
-    """A request that changes something, and what the server is asked and answers elsewhere."""
+    """A request that changes something, with the method and status that other sites must get."""
 
     means: str
     path: str
@@ -96,25 +96,25 @@ class Attempt:
     refused: tuple[str, int] = ("POST", 403)
 
     def make(self, page: Page, origin: str, seeded: Seeded) -> str:
-        """Send it; answers the path without the query."""
+        """Send the request. Returns its path without the query."""
         values = {"RUN": seeded.best, "EXPERIMENT": seeded.experiment, "NEW": f"x{next(fresh)}"}
         path, body = self.path, self.body
         for name, value in values.items():
             path, body = path.replace(name, value), body.replace(name, value)
         argument = {"url": origin + path, "body": body}
-        # A form takes the page along, and a tab that is on its way can't be closed in peace.
+        # A form navigates, and closing a tab during a navigation fails.
         with page.expect_navigation() if self.means == "form" else nullcontext():
             page.evaluate(MEANS[self.means], argument)
         return path.partition("?")[0]
 
 
-# By the gate: MLflow's own guard, which looks at some paths alone, would say it otherwise.
+# The gate's message. MLflow's own guard only checks some paths, and has another message.
 CROSS_SITE = (
     "This request comes from another site's page and is refused. Open this server's own address "
     "in the browser, and do it there.\n"
 )
 UPLOAD = "/ajax-api/2.0/mlflow/upload-artifact?run_uuid=RUN&path=NEW"
-# Asked before what needs CORS; a browser sends no credentials with the question.
+# The browser sends a preflight request before requests that need CORS, without credentials.
 PREFLIGHT = ("OPTIONS", 401)
 TAG = '{"run_id": "RUN", "key": "NEW", "value": "x"}'
 ATTEMPTS = [
@@ -137,7 +137,7 @@ WITHOUT = Attempt("fetch without credentials", UPLOAD, refused=("POST", 401))
 def careless(
     playwright: Playwright, chromium: str, web: Web, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BrowserContext]:
-    """A browser that attaches the credentials it knows to every request there."""
+    """A browser that attaches saved credentials to every request, whichever site makes it."""
     profile = tmp_path_factory.mktemp("profile")
     (profile / "Default").mkdir()
     (profile / "Default" / "Preferences").write_text(
@@ -163,7 +163,7 @@ def visitor(careless: BrowserContext) -> Iterator[Page]:
 
 @dataclass(frozen=True)
 class Server:
-    """What is on the server and what it was asked, seen without a browser."""
+    """The server's data and its log of requests, read without a browser."""
 
     stack: Stack
     authorization: str
@@ -196,14 +196,14 @@ class Server:
         return len(self._lines())
 
     def _lines(self) -> bytes:
-        """The log up to its last whole line."""
+        """Returns the log up to its last complete line."""
         log = self.log.read_bytes()
         return log[: log.rfind(b"\n") + 1]
 
     def answers(self, path: str, *, since: int) -> list[tuple[str, int]]:
-        """Method and status of each request for the path; waits for the first.
+        """Returns method and status of each request for the path; waits for the first request.
 
-        A 403 is one of the gate's, or it is answered with 0 here.
+        A 403 that doesn't come from the gate counts as 0.
         """
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
@@ -216,7 +216,7 @@ class Server:
             ]:
                 return found
             time.sleep(0.02)
-        raise AssertionError(f"{path} was not asked for")
+        raise AssertionError(f"{path} was not requested")
 
 
 def _is_foreign(request: dict[str, Any]) -> bool:
@@ -247,7 +247,7 @@ def test_another_sites_page_changes_nothing(
     assert log_in(visitor, f"{origin}/version", credentials).status == 200
     before = server.everything(seeded)
     for attempt in (*ATTEMPTS, WITHOUT):
-        # Each in a tab of its own.
+        # Each attempt in a separate tab.
         with visitor.context.new_page() as page:
             page.goto(address(web, site))
             start = server.logged()
@@ -258,7 +258,7 @@ def test_another_sites_page_changes_nothing(
 
 @pytest.mark.parametrize("target", [f"https://{EXPORTED}", f"https://{CUSTOM}", LOCAL])
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda it: f"{it.means} {it.path[:30]}")
-def test_the_same_from_our_own_page_works(
+def test_the_same_requests_from_the_servers_page_work(
     visitor: Page,
     web: Web,
     server: Server,
@@ -277,7 +277,7 @@ def test_the_same_from_our_own_page_works(
 
 
 @pytest.mark.parametrize(("site", "target"), SITES)
-def test_another_sites_page_shows_nothing_but_may_link(
+def test_another_sites_page_can_embed_nothing_but_may_link(
     visitor: Page,
     web: Web,
     server: Server,
@@ -292,7 +292,7 @@ def test_another_sites_page_shows_nothing_but_may_link(
     assert script is not None
     shown = {
         "img": f"/get-artifact?run_uuid={seeded.best}&path=plots/confusion.png",
-        # Never one that the browser still has from before.
+        # A new address each time, so that the browser doesn't use its cache.
         "script": f"/{script.removeprefix('./').removeprefix('/')}?{next(fresh)}",
     }
     visitor.goto(address(web, site))
@@ -311,10 +311,10 @@ def test_another_sites_page_shows_nothing_but_may_link(
 
 
 def framed(page: Page, url: str) -> str:
-    """What the page shows in a frame that it sends there."""
+    """Returns the address of a frame after the page has loaded the URL into it."""
     page.evaluate(SHOWING, ["iframe", url])
     frame, deadline = page.frames[-1], time.monotonic() + 10
-    # Playwright hears of it a little later.
+    # Playwright learns the address with a delay.
     while frame.url in ("", "about:blank") and time.monotonic() < deadline:
         page.wait_for_timeout(20)
     return frame.url

@@ -1,6 +1,6 @@
-"""MLflow's pages work with what the server's headers allow, and reach no other server.
+"""MLflow's pages work under the server's response headers, and reach no other server.
 
-Each page is opened until it shows what is named here. The browser reports what it blocks.
+Each page is opened until it shows the given text. The browser reports everything that it blocks.
 """
 
 import re
@@ -20,9 +20,9 @@ BASE = f"https://{EXPORTED}"
 WATCH = """addEventListener('securitypolicyviolation', event =>
     console.warn('Blocked:', event.effectiveDirective, event.blockedURI))"""
 
-# Requests of MLflow's own pages to third parties, which are blocked on purpose.
+# Requests of MLflow's pages to third parties, which are blocked on purpose.
 THIRD_PARTIES = (
-    # The map under the shapes of a GeoJSON file.
+    # The map below the shapes of a GeoJSON file.
     r"img-src https://[abc]\.tile\.openstreetmap\.org/",
     # A video on the page of an experiment without traces.
     r"media-src https://mlflow\.org/docs/",
@@ -36,7 +36,7 @@ E, D, RUN = (
 BOTH = 'runs=["{run}","{other}"]&experiments=["{experiment}"]'
 PLOT = ".js-plotly-plot .plotly"
 
-# A page, and what it shows as soon as it is complete.
+# Each page, and what it shows when it is complete.
 PAGES = {
     "/": "text=Getting Started",
     "/experiments": "role=link[name='everything']",
@@ -85,7 +85,7 @@ PAGES = {
     "/settings/webhooks": "text=/webhook/i",
     "/nowhere": "text=/not found/i",
 }
-# An artifact, and what shows it.
+# Each artifact, and the element that shows it.
 FILES = {
     "picture.png": "img[src^=blob]",
     "picture.jpg": "img[src^=blob]",
@@ -114,12 +114,12 @@ class Watched:
         text = message.text
         if text.startswith("Blocked: "):
             self.blocked.append(text.removeprefix("Blocked: "))
-        # In a worker no script of this test listens.
+        # No script of this test can listen inside a worker.
         elif "Content Security Policy" in text and not message.page:
             self.blocked.append(text)
 
     def unexpected(self) -> list[str]:
-        """Returns what was blocked since the last call, on the previous page too."""
+        """Returns what was blocked since the last call, including on the previous page."""
         blocked, self.blocked = self.blocked, []
         return [text for text in blocked if not any(re.match(it, text) for it in THIRD_PARTIES)]
 
@@ -150,7 +150,7 @@ def open_artifact(watched: Watched, everything: dict[str, str], name: str) -> No
     artifacts = f"{RUN}/artifacts".format(**everything)
     if artifacts not in watched.page.url:
         watched.page.goto(f"{BASE}/#{artifacts}")
-    # Not by the mouse: a hint of MLflow's may be in front of it.
+    # Without the mouse: one of MLflow's hints may cover it.
     watched.page.get_by_text(name, exact=True).first.dispatch_event("click")
 
 
@@ -161,10 +161,10 @@ def test_an_artifact_is_shown(watched: Watched, everything: dict[str, str], name
     assert watched.unexpected() == []
 
 
-def test_a_reports_own_style_is_applied_and_its_scripts_do_not_run(
+def test_an_html_artifacts_style_is_applied_and_its_scripts_do_not_run(
     watched: Watched, everything: dict[str, str]
 ) -> None:
-    """A frame of the page's has the page's policy, which allows no script that isn't MLflow's."""
+    """A frame inherits the page's policy, which allows MLflow's own scripts only."""
     frame = watched.page.frame_locator("iframe[src^=blob]")
     open_artifact(watched, everything, "report.html")
     expect(frame.get_by_role("heading", name="A report")).to_have_css("color", "rgb(0, 128, 128)")
@@ -192,8 +192,10 @@ SENT = {
 }
 
 
-def test_an_artifact_is_no_script_of_the_page(watched: Watched, everything: dict[str, str]) -> None:
-    """The policy allows this server's files, and artifacts are among them."""
+def test_an_artifact_is_not_loaded_as_a_script(
+    watched: Watched, everything: dict[str, str]
+) -> None:
+    """The policy allows files of this server, and artifacts are among them."""
     page = watched.page
     path = f"get-artifact?run_uuid={everything['run']}&path=script.js"
     assert "marked" in page.evaluate("path => fetch(path).then(answer => answer.text())", path)
@@ -204,9 +206,9 @@ def test_an_artifact_is_no_script_of_the_page(watched: Watched, everything: dict
 
 
 @pytest.mark.parametrize("means", SENT)
-def test_the_page_sends_nothing_to_others(watched: Watched, means: str) -> None:
+def test_the_page_sends_nothing_to_other_servers(watched: Watched, means: str) -> None:
     url = f"https://{ELSEWHERE}/{means}"
-    with suppress(Error):  # fetch says so itself
+    with suppress(Error):  # fetch raises by itself
         watched.page.evaluate(SENT[means], url)
     deadline = time.monotonic() + 10
     while not watched.blocked and time.monotonic() < deadline:

@@ -85,7 +85,7 @@ _databases = (f"mlflow_{number}" for number in count())
 
 
 def made_database(postgres: Postgres, name: str, *, password: str = DATABASE_PASSWORD) -> str:
-    """The address of an empty database, as in the secret."""
+    """Create an empty database. Returns its address, as in the secret."""
     postgres.create_database(name)
     user = f"{DATABASE_USER}:{quote(password, safe='')}"
     socket = f"/cloudsql/{CONNECTION_NAME}/.s.PGSQL.5432"
@@ -93,7 +93,7 @@ def made_database(postgres: Postgres, name: str, *, password: str = DATABASE_PAS
 
 
 def made_for_stock(postgres: Postgres, name: str, cloudsql_root: Path) -> str:
-    """The address of an empty database, with the driver that MLflow's users have."""
+    """Create an empty database. Returns its address with the driver that MLflow's users have."""
     postgres.create_database(name)
     user = f"{DATABASE_USER}:{quote(DATABASE_PASSWORD, safe='')}"
     return f"postgresql+psycopg2://{user}@/{name}?host={cloudsql_root / CONNECTION_NAME}"
@@ -106,7 +106,7 @@ def database_url(postgres: Postgres) -> str:
 
 @pytest.fixture(scope="module")
 def shared_environment(postgres: Postgres, cloudsql_root: Path) -> dict[str, str]:
-    """The same, for servers that a file's tests share."""
+    """Returns the container's environment, for servers that a file's tests share."""
     return container_environment(_google, made_database(postgres, next(_databases)), cloudsql_root)
 
 
@@ -138,7 +138,7 @@ StartServer = Callable[[dict[str, str]], Server]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[StartServer]:
-    """Starts servers, and ends those that are still running."""
+    """Start servers, and end those that still run after the test."""
     servers: list[Server] = []
 
     def start_one(env: dict[str, str]) -> Server:

@@ -11,7 +11,7 @@ PATIENCE = 20
 
 
 class Exchange:
-    """Starts at once. `feed` sends a piece of the body; unread pieces wait here."""
+    """Starts at once. `feed` sends a piece of the body; pieces that aren't read yet wait here."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Exchange:
         self._incoming.put_nowait({"type": "http.disconnect"})
 
     def stop_taking(self, *, after: int) -> None:
-        """Act like a client that reads so many more pieces and then none for a while."""
+        """Act like a client that reads `after` more pieces and then none for a while."""
         self._taking = after
 
     def take_again(self) -> None:

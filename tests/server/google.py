@@ -28,7 +28,7 @@ Fault = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 class Google:
     """A metadata server, a Secret Manager and a bucket.
 
-    Every secret that is stored is granted at once, and so is the bucket.
+    The server is granted every stored secret at once, and the bucket too.
     """
 
     account = "mlflow-server@my-project.iam.gserviceaccount.com"

@@ -1,7 +1,7 @@
-"""What Cloud Logging makes of a line of ours, and which of its filters that matches.
+"""Converts a log line as Cloud Logging does, and matches it against filters.
 
-Only as much of the query language as infra/google/log_metrics.py uses; the rest is refused, so that
-a filter that isn't understood here is no filter that matches nothing. The line:
+Only the parts of the query language that infra/google/log_metrics.py uses are known. Any other part
+raises, so that an unknown filter isn't mistaken for one without matches. The line:
 https://cloud.google.com/logging/docs/structured-logging#structured_logging_special_fields
 The language: https://cloud.google.com/logging/docs/view/logging-query-language
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 Entry = dict[str, Any]
 
-# Fields of the line that become fields of the entry; all others are its payload.
+# Fields of the line that become fields of the entry; all others are the payload.
 SPECIAL = {"severity": "severity", "httpRequest": "httpRequest"}
 SPECIAL["logging.googleapis.com/trace"] = "trace"
 
@@ -46,14 +46,14 @@ def number(entry: Entry, path: str) -> float:
     if isinstance(found, str) and re.fullmatch(r"[0-9]+\.[0-9]+s", found):
         return float(found[:-1])
     if type(found) not in (int, float):
-        raise ValueError(f"{path} is no number: {found!r}")
+        raise ValueError(f"{path} is not a number: {found!r}")
     return float(found)
 
 
 def _holds(comparison: str, entry: Entry) -> bool:
     parsed = COMPARISON.fullmatch(comparison)
     if not parsed:
-        raise ValueError(f"not a comparison that is known here: {comparison}")
+        raise ValueError(f"unknown comparison: {comparison}")
     path, operator, text = parsed.groups()
     found, wanted = value(entry, path), json.loads(text)
     if found is None:

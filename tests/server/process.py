@@ -70,7 +70,7 @@ class Server:
         return (process / "environ").read_text() + (process / "cmdline").read_text()
 
     def accepts(self) -> bool:
-        """Whether it accepts connections."""
+        """Returns whether it accepts connections."""
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
@@ -110,7 +110,7 @@ class Server:
 
 
 def eventually(holds: Callable[[], bool], *, seconds: float = 60.0) -> bool:
-    """Whether a condition becomes true within so many seconds."""
+    """Returns whether the condition becomes true within so many seconds."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if holds():

@@ -188,7 +188,7 @@ def test_the_pass_of_a_call_back_is_not_logged(lines: list[dict[str, Any]]) -> N
         ([(b"x-mlflow-authorization", b"Basic canary")], True),
     ],
 )
-def test_a_guess_is_told_from_a_browsers_first_request(
+def test_a_failed_login_differs_from_a_browsers_first_request(
     headers: list[tuple[bytes, bytes]], wrong: bool, lines: list[dict[str, Any]]
 ) -> None:
     handled(responding(401), headers=headers)

@@ -66,7 +66,7 @@ async def refused(admission: Admission) -> bool:
     return done and exchange.status == 503
 
 
-def test_one_too_many_is_refused_before_its_body_is_read() -> None:
+def test_a_request_over_the_limit_is_refused_before_its_body_is_read() -> None:
     async def play(application: Application, admission: Admission) -> None:
         running = await filled(admission)
         large = {"Content-Length": str(SWALLOWED + 1)}
@@ -88,7 +88,9 @@ def test_one_too_many_is_refused_before_its_body_is_read() -> None:
     scenario(play)
 
 
-def test_a_small_body_is_swallowed_but_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_small_body_is_discarded_without_waiting_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(admission_module, "SWALLOWING", 0.1)
 
     async def play(application: Application, admission: Admission) -> None:
@@ -105,7 +107,7 @@ def test_a_small_body_is_swallowed_but_not_waited_for(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("path", ["/", "/broken", "/goes-on"])
-def test_whoever_has_its_answer_makes_room(path: str) -> None:
+def test_a_finished_response_frees_its_place(path: str) -> None:
     async def play(application: Application, admission: Admission) -> None:
         running = await filled(admission, path)
         assert await refused(admission)
@@ -120,7 +122,7 @@ def test_whoever_has_its_answer_makes_room(path: str) -> None:
     scenario(play)
 
 
-def test_a_request_that_is_given_up_makes_room() -> None:
+def test_an_abandoned_request_frees_its_place() -> None:
     async def play(application: Application, admission: Admission) -> None:
         for exchange in await filled(admission):
             exchange.task.cancel()
@@ -187,7 +189,7 @@ def test_a_call_back_belongs_to_a_request_that_has_a_place() -> None:
     scenario(play)
 
 
-def test_those_who_are_refused_together_do_not_come_back_together() -> None:
+def test_requests_refused_together_are_not_retried_together() -> None:
     async def play(application: Application, admission: Admission) -> None:
         running = await filled(admission)
         beyond = [await Exchange(admission, "GET", "/").done() for _ in range(100)]
@@ -198,7 +200,9 @@ def test_those_who_are_refused_together_do_not_come_back_together() -> None:
     scenario(play)
 
 
-def test_strangers_take_nobodys_place(start: StartServer, environment: dict[str, str]) -> None:
+def test_requests_without_credentials_take_no_place(
+    start: StartServer, environment: dict[str, str]
+) -> None:
     server = start(environment | {"MAX_CONCURRENCY": "1"}).ready()
     path, body = "/api/2.0/mlflow/experiments/create", b'{"name": "first"}'
     head = (

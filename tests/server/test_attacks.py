@@ -1,6 +1,6 @@
 """Malformed requests, sent byte by byte to a running server.
 
-Cloud Run's front end would refuse or straighten out most of it; the server doesn't count on that.
+Cloud Run's front end would refuse or normalize most of them; the server doesn't rely on that.
 """
 
 import base64
@@ -86,7 +86,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("sent", MALFORMED.values(), ids=MALFORMED)
-def test_what_is_no_http_is_refused_at_once(server: Server, sent: bytes) -> None:
+def test_malformed_http_is_refused_at_once(server: Server, sent: bytes) -> None:
     assert answers(server, sent + SMUGGLED) in ([400], [414], [431])
 
 
@@ -107,7 +107,7 @@ AMBIGUOUS = {
     "a chunk of negative size": (b"Transfer-Encoding: chunked\r\n", b"-5\r\nabcde\r\n0\r\n\r\n"),
     "a chunk of 2^64": (b"Transfer-Encoding: chunked\r\n", b"10000000000000000\r\nabcde"),
     "a chunk longer than it says": (b"Transfer-Encoding: chunked\r\n", b"1\r\nabc\r\n0\r\n\r\n"),
-    "100 KB beside a chunk": (
+    "100 KB of chunk extension": (
         b"Transfer-Encoding: chunked\r\n",
         b"5;" + b"a" * 100_000 + b"\r\nabcde\r\n0\r\n\r\n",
     ),
@@ -116,10 +116,10 @@ AMBIGUOUS = {
 
 @pytest.mark.parametrize("login", [RIGHT, b""], ids=["logged in", "not logged in"])
 @pytest.mark.parametrize(("framing", "body"), AMBIGUOUS.values(), ids=AMBIGUOUS)
-def test_nothing_is_smuggled_behind_an_ambiguous_body(
+def test_no_request_is_smuggled_behind_an_ambiguous_body(
     server: Server, framing: bytes, body: bytes, login: bytes
 ) -> None:
-    """A proxy may see another end of the body; the server handles nothing after it."""
+    """A proxy may disagree about the body's end, so the server handles nothing after it."""
     found = answers(server, request(HOST_LINE, login, framing, first=POST, body=body) + SMUGGLED)
     assert len(found) <= 1
     assert not [status for status in found if status >= 500]
@@ -146,7 +146,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("sent", ELSEWHERE.values(), ids=ELSEWHERE)
-def test_what_is_for_another_host_is_refused(server: Server, sent: bytes) -> None:
+def test_a_request_for_another_host_is_refused(server: Server, sent: bytes) -> None:
     assert answers(server, sent[:-2] + CLOSE + b"\r\n") == [403]
 
 
@@ -179,8 +179,8 @@ def test_a_websocket_is_never_opened(server: Server) -> None:
             assert further == [200]
 
 
-def test_a_header_that_is_to_be_dropped_on_the_way_still_counts(server: Server) -> None:
-    """`Connection: authorization` would have a proxy drop it; here it neither helps nor hurts."""
+def test_a_header_listed_in_connection_still_counts(server: Server) -> None:
+    """`Connection: authorization` makes a proxy drop the header; the server ignores it."""
     drop = b"Connection: authorization, host, close\r\n"
     assert answers(server, request(HOST_LINE, RIGHT, drop)) == [200]
     assert answers(server, request(HOST_LINE, drop)) == [401]
@@ -220,9 +220,12 @@ LOGIN = ("authorization", AUTHORIZATION)
 STRANGE_HTTP2: dict[str, tuple[Pairs, set[int]]] = {
     "as it should be": ([*pseudo(), LOGIN], {200}),
     "a stranger's authority": ([*pseudo(authority="evil.example"), LOGIN], {403}),
-    # granian tells of the header alone then. No browser sends both, so no page of a stranger's can.
+    # granian then passes the header only. No browser sends both, so no other site's page can.
     "and our host": ([*pseudo(authority="evil.example"), ("host", HOST), LOGIN], {200}),
-    "ours, and a stranger's host": ([*pseudo(), ("host", "evil.example"), LOGIN], {0, 400, 403}),
+    "our authority, and another host": (
+        [*pseudo(), ("host", "evil.example"), LOGIN],
+        {0, 400, 403},
+    ),
     "no authority": ([*pseudo(authority=None), LOGIN], {0, 400, 403}),
     "a user in the authority": ([*pseudo(authority=f"u@{HOST}"), LOGIN], {0, 400, 403}),
     "no path": ([*pseudo(path=None), LOGIN], {0, 400}),
@@ -250,7 +253,7 @@ STRANGE_HTTP2: dict[str, tuple[Pairs, set[int]]] = {
     ),
     "headers of the connection": ([*pseudo(), ("connection", "close"), LOGIN], {0, 400}),
     "chunked": ([*pseudo(), ("transfer-encoding", "chunked"), LOGIN], {0, 400}),
-    "a body that isn't there": ([*pseudo(), ("content-length", "5"), LOGIN], {0, 400}),
+    "a missing body": ([*pseudo(), ("content-length", "5"), LOGIN], {0, 400}),
     "two credentials": ([*pseudo(), LOGIN, LOGIN], {401}),
     "60 KB of credentials": ([*pseudo(), ("authorization", "Basic " + "A" * 60_000)], {401}),
     "100 KB of headers": (
@@ -284,7 +287,7 @@ CREDENTIALS = {
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 
 
-def test_every_route_with_every_method_and_no_credentials_that_are_right(server: Server) -> None:
+def test_every_route_refuses_every_method_without_the_right_credentials(server: Server) -> None:
     """Sends up to 25,000 requests over the network; each is refused in one of two ways."""
     paths = sorted({route.path for route in every_route()} | {"/nowhere", "/api/2.0/mlflow/x"})
     wanted = [
@@ -301,7 +304,7 @@ def test_every_route_with_every_method_and_no_credentials_that_are_right(server:
             connection.sendall(b"".join(batch))
             while received.count(b"HTTP/1.1 ") < len(batch) or not received.endswith(b"\n"):
                 chunk = connection.recv(1 << 16)
-                assert chunk, f"the server hung up on one of {batch}"
+                assert chunk, f"the server closed the connection at one of {batch}"
                 received += chunk
         statuses.update(re.findall(rb"HTTP/1\.1 (\d{3}) ", received))
     assert set(statuses) == {b"401", b"429"}

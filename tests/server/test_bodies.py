@@ -40,7 +40,7 @@ class Waiting:
     ("body", "fit"), [(b"", 200), (b"x" * 1000, 200), (b"x" * UNTOLD, 3), (b"x" * 2 * UNTOLD, 1)]
 )
 @pytest.mark.parametrize("told", [True, False])
-async def test_a_body_takes_its_own_size(body: bytes, fit: int, told: bool) -> None:
+async def test_a_body_reserves_its_own_size(body: bytes, fit: int, told: bool) -> None:
     """Over HTTP/2 a request may omit the length, and most of those without a body do."""
     app = Waiting()
     bodies = Bodies(app, user=LIMITS)

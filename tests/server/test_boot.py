@@ -46,7 +46,7 @@ def test_a_boot_serves_http_1_and_h2c_and_ends_cleanly(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process has loaded is read in /proc")
-def test_what_is_rarely_used_is_loaded_when_it_is(
+def test_rarely_used_modules_are_loaded_on_first_use(
     start: StartServer, environment: dict[str, str]
 ) -> None:
     server = start(environment).ready()
@@ -57,7 +57,7 @@ def test_what_is_rarely_used_is_loaded_when_it_is(
         assert "site-packages/numpy" in loaded.read_text()
         for package in ("aiohttp", "pandas"):
             assert f"site-packages/{package}" not in loaded.read_text()
-        # The first of the half that it is for, and pandas not even then.
+        # The first request to FastAPI's half loads it, and even that one doesn't load pandas.
         assert client.get("/ajax-api/3.0/mlflow/assistant/config").status_code in (200, 403)
         assert "site-packages/aiohttp" in loaded.read_text()
         assert "site-packages/pandas" not in loaded.read_text()
@@ -117,7 +117,7 @@ def half_a_request(server: Server, body: bytes) -> http.client.HTTPConnection:
     return connection
 
 
-def test_what_runs_at_sigterm_is_finished_or_cut_in_time(
+def test_requests_finish_or_end_in_time_after_sigterm(
     start: StartServer, environment: dict[str, str]
 ) -> None:
     server = start(environment).ready()
@@ -175,10 +175,10 @@ def test_an_instance_never_holds_more_connections_than_it_is_allowed(
     assert statuses == {200, 404}
 
 
-def test_what_is_stored_encrypted_outlives_the_process_and_a_changed_passphrase(
+def test_encrypted_values_outlive_the_process_and_a_changed_passphrase(
     start: StartServer, environment: dict[str, str], google: Google
 ) -> None:
-    """By default MLflow makes a new key for the webhooks' secrets in each process."""
+    """By default, MLflow generates a new key for the webhooks' secrets in each process."""
     hooks = "/api/2.0/mlflow/webhooks"
     server = start(environment).ready()
     with server.client() as client:

@@ -41,7 +41,7 @@ def offered(callbacks: Callbacks, **more: Any) -> str:
     return url.path.rstrip("/") + "/gateway/mlflow/v1/chat/completions"
 
 
-def test_a_call_back_arrives_as_the_gateways() -> None:
+def test_a_call_back_is_admitted_as_the_gateways() -> None:
     callbacks = Callbacks(port=PORT)
     accepted = callbacks.accepted(scope(offered(callbacks)))
     assert accepted is not None
@@ -49,7 +49,7 @@ def test_a_call_back_arrives_as_the_gateways() -> None:
     assert accepted["raw_path"] == b"/gateway/mlflow/v1/chat/completions"
 
 
-def test_all_processes_of_a_container_take_each_others() -> None:
+def test_all_processes_of_a_container_accept_each_others_passes() -> None:
     one, other = Callbacks(key=b"k", port=PORT), Callbacks(key=b"k", port=PORT)
     assert other.accepted(scope(offered(one))) is not None
     assert Callbacks(port=PORT).accepted(scope(offered(one))) is None
@@ -68,7 +68,7 @@ def test_all_processes_of_a_container_take_each_others() -> None:
     ],
     ids=str,
 )
-def test_only_this_computer_calls_back(change: dict[str, Any]) -> None:
+def test_only_the_same_machine_can_call_back(change: dict[str, Any]) -> None:
     callbacks = Callbacks(port=PORT)
     assert callbacks.accepted(scope(offered(callbacks), **change)) is None
 
@@ -87,11 +87,11 @@ def test_only_this_computer_calls_back(change: dict[str, Any]) -> None:
         "/callback/é.1.é/gateway/x",
     ],
 )
-def test_a_pass_cannot_be_made_up(path: str) -> None:
+def test_a_pass_cannot_be_forged(path: str) -> None:
     assert Callbacks(port=PORT).accepted(scope(path)) is None
 
 
-def test_a_pass_opens_nothing_but_the_gateway() -> None:
+def test_a_pass_is_only_valid_for_the_gateway() -> None:
     callbacks = Callbacks(port=PORT)
     path = offered(callbacks)
     start = path.removesuffix("/gateway/mlflow/v1/chat/completions")
@@ -100,7 +100,7 @@ def test_a_pass_opens_nothing_but_the_gateway() -> None:
     assert callbacks.accepted(scope(path.replace(".1.", ".2."))) is None
 
 
-def test_a_pass_is_over_after_a_while() -> None:
+def test_a_pass_expires() -> None:
     clock = Clock()
     callbacks = Callbacks(port=PORT, clock=clock)
     path = offered(callbacks)
@@ -110,7 +110,7 @@ def test_a_pass_is_over_after_a_while() -> None:
     assert callbacks.accepted(scope(path)) is None
 
 
-def test_calls_back_end() -> None:
+def test_calls_back_have_a_maximum_depth() -> None:
     callbacks = Callbacks(port=PORT)
     depth: dict[str, Any] = {}
     for level in range(1, DEEPEST + 1):

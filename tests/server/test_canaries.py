@@ -1,6 +1,6 @@
 """No secret appears anywhere, whatever fails, with every logger at DEBUG.
 
-Each secret is a value that would be recognised; everything that leaves the server is searched.
+Each secret is a recognizable value, and everything that leaves the server is searched for it.
 """
 
 import base64
@@ -56,7 +56,7 @@ CANARIES = [
 ]
 
 
-def test_the_search_finds_what_it_is_for() -> None:
+def test_the_search_finds_every_spelling() -> None:
     for canary in CANARIES:
         for text in (
             f"password={canary}",
@@ -88,7 +88,7 @@ def loud_server(
             yield server
 
 
-def test_no_secret_is_seen_anywhere(
+def test_no_secret_leaves_the_server(
     tmp_path: Path, postgres: Postgres, cloudsql_root: Path
 ) -> None:
     bodies: list[str] = []
@@ -135,7 +135,7 @@ def test_no_secret_is_seen_anywhere(
         ),
     ],
 )
-def test_no_secret_is_seen_when_the_boot_fails(
+def test_no_secret_is_shown_when_the_boot_fails(
     tmp_path: Path,
     postgres: Postgres,
     cloudsql_root: Path,

@@ -52,7 +52,9 @@ def served(
 
 
 @pytest.mark.parametrize("minutes", [-14, -4, 0, 4])
-def test_addresses_hold_while_the_clocks_are_minutes_apart(served: Served, minutes: int) -> None:
+def test_addresses_are_valid_while_the_clocks_differ_by_minutes(
+    served: Served, minutes: int
+) -> None:
     served.project.cloud.project.storage.ahead = timedelta(minutes=minutes)
     assert served.download().content == b"x"
     assert served.upload_a_part().status_code == 200

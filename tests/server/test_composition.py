@@ -1,4 +1,4 @@
-"""Our composition responds as MLflow's stock app does: both side by side."""
+"""Our composition responds like MLflow's stock app, tested next to each other."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ def anyio_backend() -> str:
 async def both(
     database_url: str, cloudsql_root: object, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
-    """Clients of stock's app and of the composition, on one database."""
+    """Yield clients of stock's app and of the composition, on one database."""
     engines.connect_with(make_url(database_url), pool_size=4, cloudsql_root=str(cloudsql_root))
     schema.ensure(engines.single_connection_engine(), deadline=5)
     internals.configure_stores(
@@ -78,7 +78,7 @@ async def both(
 
 
 def shape(value: Any) -> Any:
-    """Returns JSON without its values, which depend on time and chance."""
+    """Returns JSON without its values, which vary with time and random ids."""
     if isinstance(value, dict):
         return {key: shape(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -119,11 +119,11 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-# Takes most of a minute to fill the database with examples.
+# Filling the database with examples takes most of a minute.
 DEMO = "/ajax-api/3.0/mlflow/demo/generate"
 
 
-async def test_every_route_answers_as_stock_does(
+async def test_every_route_responds_like_stock(
     both: tuple[httpx.AsyncClient, httpx.AsyncClient],
 ) -> None:
     stock, ours = both
@@ -137,9 +137,9 @@ async def test_every_route_answers_as_stock_does(
     assert {(method, path) for method, path, *_ in different} <= NOT_THE_SAME, different
 
 
-# Routes that both halves have. Stock uses FastAPI's; Flask's have the same function, except for the
-# content type of /health, and are for MLflow without FastAPI. `transfers` handles artifacts before
-# either half does.
+# Routes that both halves have. Stock uses FastAPI's. Flask's, for MLflow without FastAPI, have the
+# same function, except for the content type of /health. `transfers` handles artifacts before either
+# half does.
 TWICE = {
     ("GET", "/health"),
     ("GET", "/api/3.0/mlflow/server-info"),
@@ -154,8 +154,8 @@ TWICE = {
 NOT_THE_SAME = {route for route in TWICE if not route[1].endswith("server-info")}
 
 
-async def test_a_request_is_flasks_exactly_where_the_mount_takes_it() -> None:
-    """Checks every route against the routing of stock's app."""
+async def test_a_request_goes_to_flask_exactly_where_stock_mounts_it() -> None:
+    """Compares every route with the routing of stock's app."""
     fastapi, flask = internals.import_fastapi(), import_flask()
     composed, reached = halves(fastapi, flask.url_map.bind("").test)
     twice = set()
@@ -170,7 +170,7 @@ async def test_a_request_is_flasks_exactly_where_the_mount_takes_it() -> None:
     assert twice == TWICE
 
 
-async def test_what_flask_has_is_answered_without_importing_fastapi() -> None:
+async def test_flask_routes_respond_without_importing_fastapi() -> None:
     imported: list[str] = []
 
     def import_native() -> Any:
@@ -189,7 +189,7 @@ async def test_what_flask_has_is_answered_without_importing_fastapi() -> None:
     assert (reached[-20:], imported) == (["native"] * 20, ["native"])
 
 
-async def test_the_lifespan_of_fastapi_begins_when_it_is_imported() -> None:
+async def test_the_lifespan_of_fastapi_begins_at_its_import() -> None:
     states: list[str] = []
 
     @asynccontextmanager
@@ -231,7 +231,7 @@ def request(method: str, path: str) -> dict[str, Any]:
 
 
 def halves(native: Any, has_flask_route: Any) -> tuple[Composition, list[str]]:
-    """A composition without responses, and the list of the halves that it called."""
+    """Returns a composition without responses, and the list of the halves that it called."""
     reached: list[str] = []
 
     class Native(Starlette):
@@ -255,7 +255,7 @@ def halves(native: Any, has_flask_route: Any) -> tuple[Composition, list[str]]:
 
 
 @pytest.mark.parametrize("chunks", [[], [b""], [b"one"], [b"one", b"two"], [b"x"] * 100])
-async def test_a_wsgi_answer_of_any_number_of_chunks(chunks: list[bytes]) -> None:
+async def test_a_wsgi_response_can_have_any_number_of_chunks(chunks: list[bytes]) -> None:
     closed: list[bool] = []
 
     class Chunks:
@@ -295,7 +295,7 @@ async def test_a_wsgi_answer_of_any_number_of_chunks(chunks: list[bytes]) -> Non
 
 
 async def test_the_native_half_has_limits() -> None:
-    """Limits for queries, and for the viewer's requests in its threads."""
+    """They apply to queries, and to the viewer's requests in its threads."""
     arrived, go_on, at_work = asyncio.Semaphore(0), asyncio.Event(), 0
 
     async def work(_: Request) -> Response:

@@ -21,7 +21,7 @@ POOL_SIZE = 6
 def engine(
     database_url: str, cloudsql_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Engine]:
-    """Returns an engine as MLflow creates it."""
+    """Returns an engine, created as MLflow does."""
     monkeypatch.setattr(engines, "_shared_pool", None)
     engines.connect_with(
         make_url(database_url), pool_size=POOL_SIZE, cloudsql_root=str(cloudsql_root)
@@ -70,9 +70,7 @@ def test_a_transaction_costs_two_round_trips(engine: Engine) -> None:
     assert waits(driver_connection, transaction) == 2
 
 
-def test_sessions_that_were_ended_while_idle_are_renewed_unseen(
-    engine: Engine, postgres: Postgres
-) -> None:
+def test_sessions_that_ended_while_idle_are_replaced(engine: Engine, postgres: Postgres) -> None:
     before = sessions(engine)
     with postgres.connection() as admin:
         for number in before:
@@ -89,7 +87,7 @@ def test_a_restart_of_the_database_is_not_noticed(
     assert not caplog.records
 
 
-def test_a_session_that_ends_in_a_transaction_fails_that_one_alone(
+def test_a_session_that_ends_in_a_transaction_fails_only_that_transaction(
     engine: Engine, postgres: Postgres
 ) -> None:
     before = sessions(engine)
@@ -103,7 +101,7 @@ def test_a_session_that_ends_in_a_transaction_fails_that_one_alone(
     assert found not in sessions(engine)
 
 
-def test_an_expression_that_comes_twice_has_its_values_once(engine: Engine) -> None:
+def test_a_repeated_expression_uses_the_same_parameters(engine: Engine) -> None:
     """Otherwise Postgres doesn't see that the selected and the grouped expressions are equal."""
     bucket = func.floor(column("n") / 5)
     statement = (

@@ -31,7 +31,7 @@ def stored(google: Google, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str
         (ROOT, "run/no", set()),
     ],
 )
-def test_what_is_deleted_is_kept_as_a_version(
+def test_deleted_artifacts_are_kept_as_versions(
     google: Google, stored: list[str], root: str, path: str | None, gone: set[str]
 ) -> None:
     KeylessGCSArtifactRepository(root).delete_artifacts(path)

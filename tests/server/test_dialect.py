@@ -52,7 +52,7 @@ def test_an_integer_is_compared_with_a_string(
         if accepted:
             assert connection.scalars(numbered).all() == ["zwei ü"]
         else:
-            # If this is accepted, the dialect isn't needed any more.
+            # If Postgres accepts this, the dialect isn't needed any more.
             with pytest.raises(ProgrammingError, match="integer <> character varying"):
                 connection.scalars(numbered)
 

@@ -23,11 +23,11 @@ STOOD_IN_FOR = {
     legacy.Cursor: "b7bb080da51c3f84",
     converters.make_params: "d164156f5ba5b850",
 }
-"""The code that driver.py overrides or reads, with the digest of the source it was written for."""
+"""The code that driver.py overrides or reads, with a digest of the source it was written for."""
 
 
 @pytest.mark.parametrize("known", STOOD_IN_FOR, ids=lambda known: known.__name__)
-def test_pg8000_is_what_the_driver_was_written_against(known: Any) -> None:
+def test_pg8000_is_the_version_that_the_driver_was_written_for(known: Any) -> None:
     digest = hashlib.sha256(inspect.getsource(known).encode()).hexdigest()[:16]
     assert digest == STOOD_IN_FOR[known], (
         f"pg8000 has changed {known.__name__}: compare driver.py with it, then note {digest}"
@@ -36,7 +36,7 @@ def test_pg8000_is_what_the_driver_was_written_against(known: Any) -> None:
 
 @pytest.fixture(scope="module")
 def connect(postgres: Postgres) -> Callable[[Any], Any]:
-    """Opens connections to a database of this module's, with either driver."""
+    """Returns a function that opens connections to this module's database, with either driver."""
     postgres.create_database("driver")
 
     def open_one(with_driver: Any) -> Any:
@@ -123,7 +123,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "varchar": text,
     "bytea": st.binary(max_size=40),
     "timestamp": st.datetimes(),
-    # pg8000 converts them to UTC, which may be outside of Python's years at both ends.
+    # pg8000 converts them to UTC, which may be outside Python's range of years at both ends.
     "timestamptz": st.datetimes(
         datetime(2, 1, 1),  # noqa: DTZ001
         datetime(9998, 12, 31),  # noqa: DTZ001
@@ -148,7 +148,7 @@ columns = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(columns)
-def test_values_come_back_as_from_plain_pg8000(pair: Pair, columns: list[tuple[str, Any]]) -> None:
+def test_values_are_returned_as_by_plain_pg8000(pair: Pair, columns: list[tuple[str, Any]]) -> None:
     listed = ", ".join(f"${n}::{kind} AS c{n}" for n, (kind, _) in enumerate(columns, start=1))
     values = [value for _, value in columns]
     plain, ours = (outcome(one, "execute", f"SELECT {listed}", values) for one in pair)
@@ -204,7 +204,7 @@ steps = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(steps=steps, autocommit=st.booleans())
-def test_statements_end_as_with_plain_pg8000(
+def test_statements_have_the_same_outcome_as_with_plain_pg8000(
     pair: Pair, steps: list[tuple[str, str, Any]], autocommit: bool
 ) -> None:
     for connection in emptied(pair):
@@ -243,7 +243,7 @@ def inserts(count: int) -> Callable[[Any], Any]:
     )
 
 
-def test_the_driver_waits_once_for_what_plain_pg8000_waits_for_often(empty: Pair) -> None:
+def test_the_driver_needs_fewer_round_trips_than_plain_pg8000(empty: Pair) -> None:
     def select(connection: Any) -> None:
         connection.cursor().execute("SELECT v FROM t WHERE k = $1", (1,))
 
@@ -258,7 +258,7 @@ def test_the_driver_waits_once_for_what_plain_pg8000_waits_for_often(empty: Pair
     assert waited(lambda connection: connection.rollback()) == (3, 1)
 
 
-def test_many_rows_go_in_parts_that_the_answers_of_fit_in_a_socket(empty: Pair) -> None:
+def test_many_rows_are_sent_in_parts_whose_responses_fit_in_a_socket(empty: Pair) -> None:
     empty.ours.notices.clear()
     assert waits(empty.ours, inserts(2 * driver.PIPELINED_ROWS + 1)) == 3
     assert not empty.ours.notices  # "there is already a transaction in progress"
@@ -282,13 +282,13 @@ def connection(connect: Callable[[Any], Any]) -> Iterator[Any]:
 
 def test_a_value_of_any_size_arrives(connection: Any) -> None:
     cursor = connection.cursor()
-    # Around the size of one read, and far above it.
+    # Sizes around that of one read, and far above it.
     for size in (0, 1, *range(32_700, 32_780), 1_000_000, 20_000_000):
         cursor.execute("SELECT repeat('ü', $1::integer / 2), 7, $2::text", (size, "x" * size))
         assert cursor.fetchall() == (["ü" * (size // 2), 7, "x" * size],)
 
 
-def test_what_is_missing_of_a_long_value_is_read_at_once(connection: Any) -> None:
+def test_the_rest_of_a_long_value_is_read_at_once(connection: Any) -> None:
     receive, count = connection._receive, 0
 
     def counted(missing: int) -> bytes:
@@ -302,14 +302,14 @@ def test_what_is_missing_of_a_long_value_is_read_at_once(connection: Any) -> Non
     assert count < 10
 
 
-def test_rows_are_those_of_the_last_of_many(empty: Pair) -> None:
+def test_executemany_keeps_the_rows_of_the_last_values(empty: Pair) -> None:
     statement = "INSERT INTO t VALUES ($1, $2) RETURNING k"
     seen = [outcome(one, "executemany", statement, [(1, "a"), (2, "b")]) for one in empty]
     assert seen[0] == seen[1]
     assert seen[0][0] == "[[2]]"
 
 
-def test_an_answer_may_arrive_byte_by_byte(connection: Any) -> None:
+def test_a_response_may_arrive_byte_by_byte(connection: Any) -> None:
     class Dripping:
         def __init__(self, file: Any) -> None:
             self.file = file
@@ -326,7 +326,7 @@ def test_an_answer_may_arrive_byte_by_byte(connection: Any) -> None:
     assert cursor.fetchall() == tuple([k, "x" * k] for k in range(1, 41))
 
 
-def test_what_comes_after_an_answer_is_kept_for_the_next(connection: Any) -> None:
+def test_data_after_a_response_is_kept_for_the_next_one(connection: Any) -> None:
     ready = b"Z\0\0\0\5I"
     notification = b"A\0\0\0\x13\0\0\0\7news\0hello\0"
 
@@ -355,7 +355,7 @@ def test_the_encoding_is_the_sessions(pair: Pair) -> None:
         assert found[0][0] == "[['ü']]"
 
 
-def test_the_types_of_values_may_be_said_for_one_statement(empty: Pair) -> None:
+def test_types_of_values_can_be_set_for_one_statement(empty: Pair) -> None:
     seen = []
     for connection in empty:
         cursor = connection.cursor()
@@ -381,7 +381,7 @@ def test_values_that_cannot_be_sent_leave_the_connection_as_it_was(connection: A
     assert cursor.fetchall() == (["fine"],)
 
 
-def test_an_answer_that_cannot_be_read_is_not_taken_for_the_next_ones(
+def test_an_unreadable_response_is_not_mistaken_for_the_next_one(
     connect: Callable[[Any], Any], connection: Any
 ) -> None:
     def refuse(_: str) -> int:
@@ -398,7 +398,7 @@ def test_an_answer_that_cannot_be_read_is_not_taken_for_the_next_ones(
     assert not connection.is_alive()
 
 
-def test_a_closed_cursor_and_a_closed_connection_say_so(connect: Callable[[Any], Any]) -> None:
+def test_a_closed_cursor_and_a_closed_connection_raise(connect: Callable[[Any], Any]) -> None:
     connection = connect(driver)
     cursor = connection.cursor()
     cursor.close()
@@ -422,7 +422,7 @@ def test_a_change_of_the_schema_is_seen_at_once(connection: Any) -> None:
     connection.rollback()
 
 
-def test_a_value_that_comes_twice_is_one_parameter(connection: Any) -> None:
+def test_a_repeated_value_is_one_parameter(connection: Any) -> None:
     cursor = connection.cursor()
     cursor.execute(
         "SELECT k / $1, count(*) FROM generate_series(1, 9) AS k GROUP BY k / $1 ORDER BY 1", (5,)
@@ -442,7 +442,7 @@ def end_session(postgres: Postgres, connection: Any) -> None:
         admin.run("SELECT pg_terminate_backend(:number, 5000)", number=number)
 
 
-def test_a_connection_in_use_is_not_asked_whether_it_lives(connection: Any) -> None:
+def test_a_connection_in_use_is_not_pinged(connection: Any) -> None:
     connection.cursor().execute("SELECT 1")
     connection.rollback()
 
@@ -455,7 +455,7 @@ def test_a_connection_in_use_is_not_asked_whether_it_lives(connection: Any) -> N
     assert waits(connection, ask) == 0
 
 
-def test_a_session_that_the_server_has_ended_is_known_to_be_dead(
+def test_a_session_that_the_server_has_ended_is_recognized(
     postgres: Postgres, connection: Any
 ) -> None:
     end_session(postgres, connection)
@@ -466,7 +466,7 @@ def test_a_session_that_the_server_has_ended_is_known_to_be_dead(
 def test_a_statement_on_a_dead_connection_is_a_network_error(
     postgres: Postgres, connect: Callable[[Any], Any], connection: Any
 ) -> None:
-    """The words that tell SQLAlchemy's dialect to replace all connections."""
+    """The message makes SQLAlchemy's dialect replace all connections."""
     with pytest.raises(driver.InterfaceError, match="network error"):
         connect(driver).cursor().execute("SELECT pg_terminate_backend(pg_backend_pid(), $1)", (0,))
     end_session(postgres, connection)
@@ -474,7 +474,7 @@ def test_a_statement_on_a_dead_connection_is_a_network_error(
         connection.cursor().execute("SELECT $1::text", ("x",))
 
 
-def test_news_from_the_server_is_not_taken_for_its_end(
+def test_a_notice_from_the_server_is_not_mistaken_for_its_end(
     connect: Callable[[Any], Any], connection: Any
 ) -> None:
     cursor = connection.cursor()

@@ -1,4 +1,4 @@
-"""For its callers the server connects only to the internet, whichever library connects."""
+"""Code that runs for callers can connect to the internet only, whichever library it uses."""
 
 import json
 import subprocess
@@ -53,7 +53,7 @@ def test_the_internet_is_reachable(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", CLOSED)
-def test_nothing_inside_is_reachable(address: str) -> None:
+def test_internal_addresses_are_not_reachable(address: str) -> None:
     assert not is_reachable(ip_address(address))
 
 
@@ -127,7 +127,7 @@ def hits() -> list[str]:
 
 @pytest.fixture(scope="module")
 def port(hits: list[str]) -> Iterator[int]:
-    """A server at two local addresses; `/away` redirects from one to the other."""
+    """Serve at two local addresses; `/away` redirects from one to the other."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -151,7 +151,7 @@ def port(hits: list[str]) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_no_library_connects_inside(way: str, port: int, hits: list[str]) -> None:
+def test_no_library_connects_to_an_internal_address(way: str, port: int, hits: list[str]) -> None:
     hits.clear()
     for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]"):
         assert run(way, url=f"http://{host}:{port}/")
@@ -162,7 +162,9 @@ def test_no_library_connects_inside(way: str, port: int, hits: list[str]) -> Non
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback has one address")
 @pytest.mark.parametrize("way", [name for name in WAYS if name != "urllib3"])
-def test_a_redirect_does_not_lead_inside(way: str, port: int, hits: list[str]) -> None:
+def test_no_library_follows_a_redirect_to_an_internal_address(
+    way: str, port: int, hits: list[str]
+) -> None:
     hits.clear()
     assert run(WAYS[way], url=f"http://127.0.0.2:{port}/away", opened=("127.0.0.2/32",))
     assert hits == ["/away"]
@@ -190,7 +192,7 @@ def test_no_program_is_started_and_no_device_opened(code: str) -> None:
     assert "EgressRefused" in run(code)
 
 
-def test_our_own_connections_go_anywhere(port: int, hits: list[str]) -> None:
+def test_the_servers_own_connections_are_unrestricted(port: int, hits: list[str]) -> None:
     hits.clear()
     ours = """
 from google.auth.credentials import AnonymousCredentials

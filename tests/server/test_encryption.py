@@ -1,4 +1,4 @@
-"""Encrypted values become readable with the server's passphrase, whichever encrypted them."""
+"""At boot, values encrypted with any known passphrase are encrypted with the current one."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,7 +32,7 @@ def engine(database_url: str, cloudsql_root: Path) -> Iterator[Engine]:
 def store(
     engine: Engine, version: int, passphrase: str, *, keys: int = KEYS, hooks: int = HOOKS
 ) -> None:
-    """Stores secrets as MLflow does, with encrypted values."""
+    """Store secrets as MLflow does, with encrypted values."""
     from mlflow.utils.crypto import KEKManager, _encrypt_secret
 
     kek = KEKManager(passphrase=passphrase, kek_version=version)
@@ -99,7 +99,7 @@ def renew(engine: Engine, version: int, known: Mapping[int, str] = KNOWN) -> Non
     encryption.renew(engine, version=version, passphrase=KNOWN[version], known=lambda: known)
 
 
-def test_a_newer_passphrase_and_the_one_before_again(engine: Engine) -> None:
+def test_values_follow_a_newer_passphrase_and_a_rollback(engine: Engine) -> None:
     store(engine, 1, KNOWN[1])
     for version in (2, 1):
         renew(engine, version)
@@ -132,7 +132,7 @@ def test_the_passphrase_in_use_needs_no_version_in_the_list(engine: Engine) -> N
     assert read(engine, 2, KNOWN[2]) == EVERYTHING
 
 
-def test_nothing_is_asked_for_where_nothing_is_to_be_done(engine: Engine) -> None:
+def test_old_passphrases_are_only_read_if_needed(engine: Engine) -> None:
     def never() -> Mapping[int, str]:
         raise AssertionError
 
@@ -143,10 +143,8 @@ def test_nothing_is_asked_for_where_nothing_is_to_be_done(engine: Engine) -> Non
         encryption.renew(engine, version=2, passphrase=KNOWN[2], known=never)
 
 
-def test_nobody_stores_another_value_meanwhile(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Otherwise the old key, wrapped again, would be stored with a value of another key."""
+def test_a_concurrent_write_waits(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the old data key, encrypted again, would be stored with a value of another key."""
     store(engine, 1, KNOWN[1])
     rewrapped, refused = internals.rewrapped, 0
 
@@ -166,7 +164,7 @@ def test_nobody_stores_another_value_meanwhile(
     assert read(engine, 2, KNOWN[2]) == EVERYTHING
 
 
-def test_what_nobody_can_read_is_told_and_left(
+def test_unreadable_values_are_reported_and_kept(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     store(engine, 1, "forgotten")
@@ -180,7 +178,7 @@ def test_what_nobody_can_read_is_told_and_left(
     assert read(engine, 1, "forgotten") == EVERYTHING
 
 
-def test_every_version_of_the_passphrase_is_known_that_is_enabled(google: Google) -> None:
+def test_every_enabled_version_of_the_passphrase_is_read(google: Google) -> None:
     settings = stored(google)
     first = settings.secrets.kek_passphrase
     second = google.store_further(first, "second")

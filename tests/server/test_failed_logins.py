@@ -20,7 +20,7 @@ from tests.server.process import USER
 READ = "/api/2.0/mlflow/experiments/get?experiment_id=0"
 
 
-def test_memory_is_bounded_and_the_latest_are_known() -> None:
+def test_memory_is_bounded_and_the_latest_clients_are_kept() -> None:
     failed = FailedLogins()
     for number in range(3 * MAX_CLIENTS):
         failed.add(f"client {number}", 0.0)
@@ -31,7 +31,7 @@ def test_memory_is_bounded_and_the_latest_are_known() -> None:
 
 
 @given(st.lists(st.floats(0, 30), max_size=100))
-def test_nobody_waits_longer_than_the_longest_time(
+def test_no_wait_is_longer_than_the_maximum(
     pauses: list[float],
 ) -> None:
     failed, now = FailedLogins(), 0.0
@@ -43,7 +43,7 @@ def test_nobody_waits_longer_than_the_longest_time(
 
 
 @given(st.lists(st.floats(INTERVAL, 100), max_size=100))
-def test_who_fails_rarely_never_waits(pauses: list[float]) -> None:
+def test_rare_failures_never_cause_a_wait(pauses: list[float]) -> None:
     failed, now = FailedLogins(), 0.0
     for pause in pauses:
         now += pause
@@ -51,7 +51,7 @@ def test_who_fails_rarely_never_waits(pauses: list[float]) -> None:
 
 
 @given(st.binary(max_size=100), st.integers(0, 3))
-def test_any_header_names_somebody(header: bytes, proxies: int) -> None:
+def test_any_header_gives_a_client(header: bytes, proxies: int) -> None:
     client = network_of(address_of("peer", [header], trusted_proxies=proxies))
     assert 0 < len(client) <= len(header) + 64
 
@@ -81,13 +81,13 @@ def test_the_server_counts_as_its_environment_says(
         (1, [b"198.51.100.1, 203.0.113.7, 192.0.2.80"], "203.0.113.7"),
         (1, [b"198.51.100.1", b"203.0.113.7,192.0.2.80"], "203.0.113.7"),
         (1, [b"203.0.113.7", b"192.0.2.80"], "203.0.113.7"),
-        # Without going through the load balancer.
+        # A request that bypasses the load balancer.
         (1, [b"203.0.113.7"], "203.0.113.7"),
         (1, [b"nonsense, 192.0.2.80"], "unknown"),
         (1, [], "peer"),
     ],
 )
-def test_the_client_is_before_the_proxies(
+def test_the_client_is_the_address_before_the_trusted_proxies(
     proxies: int, forwarded_for: list[bytes], client: str
 ) -> None:
     assert network_of(address_of("peer", forwarded_for, trusted_proxies=proxies)) == client

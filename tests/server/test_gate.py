@@ -1,4 +1,4 @@
-"""Which requests the gate admits: credentials × path × method × scope."""
+"""The requests that the gate admits: credentials × path × method × scope."""
 
 import asyncio
 import base64
@@ -68,7 +68,7 @@ def call(
         sent.append(message)
 
     async def receive() -> Any:
-        raise AssertionError("the gate reads no body")
+        raise AssertionError("the gate must not read a body")
 
     scope = {
         "type": kind,
@@ -84,7 +84,7 @@ def call(
     except StopIteration:
         pass
     else:
-        raise AssertionError("the gate waited for something")
+        raise AssertionError("the gate must not wait")
     start = next((m for m in sent if m["type"] == "http.response.start"), None)
     found = dict(start["headers"]) if start else {}
     return (start["status"] if start else None), found, bool(application.reached)
@@ -168,7 +168,7 @@ def test_the_right_credentials_pass(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_health_is_open_to_get_and_head_alone(method: str) -> None:
+def test_health_is_open_to_get_and_head_only(method: str) -> None:
     reached = call(method=method, path=b"/health", host="10.0.0.1")[2]
     assert reached is (method in {"GET", "HEAD"})
 
@@ -250,7 +250,7 @@ FOREIGN_ORIGINS = [
     (HOST, f"https://{HOST}:8443"),
     (HOST, f"https://evil.example/https://{HOST}"),
     (HOST, f"https://{HASHED}"),
-    # The host pattern alone would accept the same service name in someone else's project.
+    # The host pattern alone would accept a service of the same name in another project.
     (HASHED, "https://mlflow-z9y8x7w6v5-uc.a.run.app"),
     (HOST, "http://localhost:3000"),
     (HOST, "http://127.0.0.1"),
@@ -262,7 +262,7 @@ FOREIGN_ORIGINS = [
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("host", "origin"), OWN_ORIGINS)
-def test_our_own_pages_may_do_everything(method: str, host: str, origin: str) -> None:
+def test_the_servers_own_pages_may_do_everything(method: str, host: str, origin: str) -> None:
     own = ((b"origin", origin.encode()), (b"sec-fetch-site", b"same-origin"))
     assert call(RIGHT, *own, method=method, host=host)[0] == 204
     assert call(RIGHT, own[0], method=method, host=host)[0] == 204
@@ -270,13 +270,13 @@ def test_our_own_pages_may_do_everything(method: str, host: str, origin: str) ->
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("host", "origin"), FOREIGN_ORIGINS)
-def test_other_pages_may_do_nothing(method: str, host: str, origin: str) -> None:
+def test_other_sites_pages_may_do_nothing(method: str, host: str, origin: str) -> None:
     foreign = (b"origin", origin.encode())
     assert call(RIGHT, foreign, method=method, host=host)[::2] == (403, False)
     for site in (b"cross-site", b"same-site", b"none"):
         told = (b"sec-fetch-site", site)
         assert call(RIGHT, foreign, told, method=method, host=host)[::2] == (403, False)
-    # A page can't forge it, and it only allows origins on this computer.
+    # A page can't forge this header, and the exception only allows origins on the same computer.
     forged = (b"sec-fetch-site", b"same-origin")
     is_here = re.fullmatch(r"http://(localhost|127\.0\.0\.1)(:\d+)?", origin)
     assert is_here or call(RIGHT, foreign, forged, method=method, host=host)[0] == 403
@@ -303,9 +303,7 @@ def test_two_origins_are_refused() -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("site", [b"cross-site", b"same-site", b"", b"unheard-of"])
 @pytest.mark.parametrize("mode", [b"navigate", b"no-cors", b"cors", b"websocket", None])
-def test_a_link_from_elsewhere_may_be_followed_and_nothing_else(
-    method: str, site: bytes, mode: bytes | None
-) -> None:
+def test_another_site_may_only_link_here(method: str, site: bytes, mode: bytes | None) -> None:
     headers = [(b"sec-fetch-site", site)]
     if mode is not None:
         headers.append((b"sec-fetch-mode", mode))
@@ -313,7 +311,7 @@ def test_a_link_from_elsewhere_may_be_followed_and_nothing_else(
     assert call(RIGHT, *headers, method=method)[0] == (204 if followed else 403)
 
 
-def test_typed_into_the_address_bar() -> None:
+def test_an_address_typed_into_the_browser_is_admitted() -> None:
     assert call(RIGHT, (b"sec-fetch-site", b"none"), (b"sec-fetch-mode", b"navigate"))[0] == 204
 
 
@@ -323,7 +321,7 @@ def test_typed_into_the_address_bar() -> None:
     path=st.binary(max_size=40).map(lambda tail: b"/" + tail),
     method=st.sampled_from(METHODS),
 )
-def test_nothing_that_is_made_up_gets_in(
+def test_no_generated_credentials_are_admitted(
     value: bytes, scheme: bytes, path: bytes, method: str
 ) -> None:
     for header in (scheme + value, scheme + base64.b64encode(value)):
@@ -348,7 +346,7 @@ def came_from(address: str) -> tuple[bytes, bytes]:
     return (b"x-forwarded-for", address.encode())
 
 
-def test_who_fails_too_often_is_told_to_wait_and_the_right_credentials_pass_all_the_same() -> None:
+def test_frequent_failures_must_wait_but_the_right_credentials_always_pass() -> None:
     clock = Clock()
     gate = new_gate(clock=clock)
     failures = [call(WRONG, came_from("203.0.113.7"), gate=gate) for _ in range(200)]
@@ -364,7 +362,7 @@ def test_who_fails_too_often_is_told_to_wait_and_the_right_credentials_pass_all_
     assert call(WRONG, came_from("203.0.113.7"), gate=gate)[0] == 401
 
 
-def test_who_heeds_what_it_is_told_is_judged_again() -> None:
+def test_a_client_that_waits_as_told_is_checked_again() -> None:
     clock = Clock()
     gate = new_gate(clock=clock)
     for _ in range(100):
@@ -374,7 +372,7 @@ def test_who_heeds_what_it_is_told_is_judged_again() -> None:
             assert call(WRONG, gate=gate)[0] == 401
 
 
-def test_nobody_is_told_to_wait_who_gives_no_credentials_or_the_right_ones() -> None:
+def test_missing_or_right_credentials_never_cause_a_wait() -> None:
     gate = new_gate(clock=Clock())
     assert {call(gate=gate)[0] for _ in range(100)} == {401}
     assert {call(RIGHT, gate=gate)[0] for _ in range(100)} == {204}
@@ -390,7 +388,7 @@ def test_nobody_is_told_to_wait_who_gives_no_credentials_or_the_right_ones() -> 
     ],
     ids=["forged before the last", "one customer's network", "no address: the peer"],
 )
-def test_nobody_gets_out_of_it_by_another_name(given: list[str]) -> None:
+def test_a_wait_cannot_be_avoided_with_a_forged_address(given: list[str]) -> None:
     gate = new_gate(clock=Clock())
     for turn in range(PATIENCE):
         assert call(WRONG, came_from(given[turn % len(given)]), gate=gate)[0] == 401
@@ -406,13 +404,13 @@ def test_behind_a_load_balancer_the_client_is_counted() -> None:
     assert call(WRONG, came_from("198.51.100.1, 203.0.113.7,192.0.2.80"), gate=gate)[0] == 429
 
 
-def test_the_log_has_few_lines_for_many_of_them(caplog: pytest.LogCaptureFixture) -> None:
+def test_many_failed_logins_have_few_log_lines(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     gate = new_gate(clock=clock)
     for _ in range(1000):
         call(WRONG, came_from("203.0.113.7"), gate=gate)
         clock.now += 0.02
-    # The rest is logged at the next probe.
+    # The remaining failures are logged at the next probe.
     clock.now += 30
     call(path=b"/health", gate=gate)
     told = [record.__dict__["fields"] for record in caplog.records]
@@ -495,14 +493,14 @@ def test_the_log_names_the_client_of_a_previous_password(login: bytes, user: str
         ("post", b"/graphql", 403),
     ],
 )
-def test_the_viewer_may_look(method: str, path: bytes, status: int) -> None:
+def test_the_viewer_may_only_read(method: str, path: bytes, status: int) -> None:
     gate = new_gate(viewer=VIEWER)
     found, _, reached = call(LOOKING, method=method, path=path, gate=gate)
     assert (found, reached) == (status, status == 204)
     assert call(RIGHT, method=method, path=path, gate=gate)[0] == 204
 
 
-def test_the_viewer_is_refused_like_anyone_else() -> None:
+def test_a_viewer_with_a_wrong_password_is_refused() -> None:
     gate = new_gate(viewer=VIEWER)
     foreign = (b"origin", b"https://evil.example")
     assert call(LOOKING, foreign, gate=gate)[0] == 403
@@ -512,13 +510,13 @@ def test_the_viewer_is_refused_like_anyone_else() -> None:
     assert call((b"authorization", basic(VIEWER.username, PASSWORD)), gate=gate)[0] == 401
 
 
-def test_without_a_viewer_there_is_none() -> None:
+def test_without_a_viewer_its_credentials_are_wrong() -> None:
     for nobody in ("", ":", "None:None", "viewer:"):
         header = (b"authorization", b"Basic " + base64.b64encode(nobody.encode()))
         assert call(header)[0] == 401
 
 
-# ---- what the code behind the gate sees ------------------------------------------------------
+# ---- the request that the code behind the gate gets ------------------------------------------
 
 
 class Seen:
@@ -565,7 +563,7 @@ def behind(*headers: tuple[bytes, bytes], peer: str = "169.254.1.1", **more: Any
         ([(b"x-forwarded-for", b"10.0.0.1, 203.0.113.7")], "127.0.0.1", 0, "203.0.113.7"),
         ([(b"x-forwarded-for", b"203.0.113.7, 192.0.2.1")], "169.254.1.1", 1, "203.0.113.7"),
         ([(b"x-forwarded-for", b"2001:db8::1")], "169.254.1.1", 0, "2001:db8::1"),
-        # A client on this computer doesn't come through a proxy.
+        # A client on this computer doesn't use a proxy.
         ([(b"x-forwarded-for", b"127.0.0.1")], "169.254.1.1", 0, "unknown"),
         ([(b"x-forwarded-for", b"::1")], "127.0.0.1", 0, "unknown"),
         ([(b"x-forwarded-for", b"::ffff:127.0.0.1")], "127.0.0.1", 0, "unknown"),
@@ -573,7 +571,7 @@ def behind(*headers: tuple[bytes, bytes], peer: str = "169.254.1.1", **more: Any
         ([(b"x-forwarded-for", b"")], "127.0.0.1", 0, "unknown"),
     ],
 )
-def test_the_address_is_the_clients(
+def test_the_address_is_that_of_the_client(
     headers: list[tuple[bytes, bytes]], peer: str, proxies: int, client: str
 ) -> None:
     scope = behind(RIGHT, *headers, peer=peer, proxies=proxies)
@@ -589,11 +587,11 @@ def test_the_address_is_the_clients(
         ("127.0.0.1", "http"),
     ],
 )
-def test_the_scheme_is_the_hosts(host: str, scheme: str) -> None:
+def test_the_scheme_follows_from_the_host(host: str, scheme: str) -> None:
     assert behind(RIGHT, host=host)["scheme"] == scheme
 
 
-def test_credentials_and_what_proxies_say_stay_in_the_gate() -> None:
+def test_credentials_and_proxy_headers_are_removed() -> None:
     ours = [
         (b"cookie", b"a=b"),
         (b"proxy-authorization", b"Bearer x"),
@@ -625,7 +623,7 @@ def test_credentials_and_what_proxies_say_stay_in_the_gate() -> None:
         ([(b"x_mlflow_authorization", RIGHT[1])], False),
     ],
 )
-def test_the_gateways_own_header_for_the_login(
+def test_tools_of_the_gateway_log_in_with_a_separate_header(
     headers: list[tuple[bytes, bytes]], reached: bool
 ) -> None:
     assert call(*headers, method="POST", path=b"/gateway/x/mlflow/invocations")[2] is reached
@@ -633,7 +631,7 @@ def test_the_gateways_own_header_for_the_login(
     assert call(*headers, method="POST", path=b"/version")[2] is elsewhere
 
 
-def test_only_the_gateway_is_told_how_to_call_back() -> None:
+def test_only_requests_to_the_gateway_get_a_pass() -> None:
     assert "app_root_path" not in behind(RIGHT)
     assert "app_root_path" not in behind(RIGHT, path=b"/gateway/x")
     called = behind(RIGHT, path=b"/gateway/x", method="POST")
@@ -641,7 +639,7 @@ def test_only_the_gateway_is_told_how_to_call_back() -> None:
     assert (b"host", b"127.0.0.1:8080") in called["headers"]
 
 
-def test_a_probe_has_an_empty_body_and_then_nothing() -> None:
+def test_a_probe_has_an_empty_body() -> None:
     taken: list[Any] = []
 
     async def reader(_: Any, receive: Any, send: Any) -> None:
@@ -651,7 +649,7 @@ def test_a_probe_has_an_empty_body_and_then_nothing() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async def unread() -> Any:
-        raise AssertionError("nobody's body is read without a login")
+        raise AssertionError("a body must not be read without a login")
 
     async def send(_: Any) -> None:
         pass

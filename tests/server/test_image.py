@@ -1,4 +1,4 @@
-"""The image's files agree with each other and with what the tests run on."""
+"""The image's files agree with each other and with the tests' environment."""
 
 import re
 import sys
@@ -20,7 +20,7 @@ def test_the_image_has_the_python_that_the_tests_run_on() -> None:
         r'requires-python = ">=(\d+)\.(\d+)"', (IMAGE / "pyproject.toml").read_text()
     )
     assert oldest
-    # CI runs the oldest Python that is supported, which is the image's; others run theirs.
+    # CI runs the oldest supported Python, which is the image's; other machines run their own.
     assert found.groups() == oldest.groups()
     assert sys.version_info[:2] >= (int(found[1]), int(found[2]))
 
@@ -32,7 +32,7 @@ def test_the_image_runs_unprivileged_without_a_shell() -> None:
     assert "CMD" not in DOCKERFILE
 
 
-def test_what_the_server_never_imports_is_not_in_the_lock() -> None:
+def test_unused_packages_are_not_in_the_lock() -> None:
     excluded = [
         line.split(";")[0].strip()
         for line in (IMAGE / "requirements.excluded").read_text().splitlines()
@@ -42,7 +42,7 @@ def test_what_the_server_never_imports_is_not_in_the_lock() -> None:
     installed = {distribution.name.lower() for distribution in distributions()}
     for name in excluded:
         assert not re.search(rf"^{name}==", LOCK, re.M)
-        # If it were installed here, the other server tests wouldn't notice that it's missing.
+        # If the package were installed here, the other tests wouldn't notice that it's missing.
         assert name not in installed
 
 
@@ -51,7 +51,7 @@ def test_sqlalchemy_finds_the_plug_in() -> None:
     assert found.load() is SharedPool
 
 
-def test_the_build_context_is_only_what_the_dockerfile_copies() -> None:
+def test_the_build_context_has_only_files_that_the_dockerfile_copies() -> None:
     copied = set(re.findall(r"^COPY (?!--from)(\S+)", DOCKERFILE, re.M))
     allowed = {
         line.removeprefix("!").split("/")[0]

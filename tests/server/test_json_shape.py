@@ -62,10 +62,10 @@ def problem(text: str | bytes) -> str:
 
 
 @pytest.mark.parametrize("text", TOO_MUCH.values(), ids=TOO_MUCH)
-def test_what_is_too_much_is_found(text: str | bytes) -> None:
+def test_json_with_too_many_values_is_detected(text: str | bytes) -> None:
     assert problem(text)
 
 
 @pytest.mark.parametrize("text", TAKEN.values(), ids=TAKEN)
-def test_what_is_little_is_taken(text: str | bytes) -> None:
+def test_json_with_few_values_is_accepted(text: str | bytes) -> None:
     assert not problem(text)

@@ -1,4 +1,4 @@
-"""pandas works completely when it is used, and isn't imported before."""
+"""pandas is complete when it is used, and isn't imported before that."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ USES = [
 ]
 
 
-# Each use in a forked process, which inherits the imports.
+# Each use runs in a forked process, which inherits the imports.
 FORKS = """
 import os, sys, traceback
 for number, use in enumerate(USES):
@@ -66,7 +66,7 @@ for number, use in enumerate(USES):
 """
 
 
-def test_it_is_whole_at_its_first_use() -> None:
+def test_pandas_is_complete_at_its_first_use() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", f"{IMPORT}\nUSES = {USES!r}\n{FORKS}"],
         capture_output=True, text=True, timeout=60, check=False,

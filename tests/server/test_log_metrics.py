@@ -67,7 +67,7 @@ def test_metrics_of_a_real_server(
             connection.execute(text(f"ALTER DATABASE {url.database} CONNECTION LIMIT 0"))
         failed = client.post(SEARCH, json={"max_results": 10}).status_code
         assert failed >= 500
-    # A line is written once its answer has gone out.
+    # A line is written once its response has been sent.
     until = time.monotonic() + 10
     while f"{SEARCH} {failed}" not in server.log() and time.monotonic() < until:
         time.sleep(0.05)
@@ -76,7 +76,7 @@ def test_metrics_of_a_real_server(
     entries = [entry_of(line, service="mlflow") for line in lines]
 
     assert len(counted(FAILED_LOGINS, entries)) == PATIENCE
-    # One line tells of the first at once; the others' comes ten seconds later, if at all.
+    # The first failure has a line at once; the others share one ten seconds later, if at all.
     assert values(REFUSED_LOGINS, entries)[0] == 1
     assert urls(counted(SERVER_ERRORS, entries)) == [f"{SEARCH} {failed}"]
     timed = counted(LATENCY, entries)
@@ -87,15 +87,15 @@ def test_metrics_of_a_real_server(
     used = values(POOL_IN_USE, entries)
     assert len(used) == sum("httpRequest" in line for line in lines)
     assert 1 < max(used) <= POOL
-    # More at a time than the pool has connections for.
+    # More requests at a time than the pool has connections.
     assert max(entry["jsonPayload"]["pool"]["waiting"] for entry in timed) > 0
-    # The service of another name has metrics of its own.
+    # A service with another name has separate metrics.
     others = [entry_of(line, service="mlflow-2") for line in lines]
     assert [counted(metric, others) for metric in LOG_METRICS] == [[]] * len(LOG_METRICS)
 
 
 @pytest.mark.parametrize("metric", LOG_METRICS, ids=lambda metric: metric.name)
-def test_cloud_runs_own_lines_are_not_counted_again(metric: LogMetric) -> None:
+def test_cloud_runs_own_request_logs_are_not_counted_too(metric: LogMetric) -> None:
     for status in (200, 401, 429, 503):
         theirs = {
             "resource": {"type": "cloud_run_revision", "labels": {"service_name": "mlflow"}},
@@ -111,6 +111,6 @@ def test_cloud_runs_own_lines_are_not_counted_again(metric: LogMetric) -> None:
 @pytest.mark.parametrize(
     "unknown", ["a:b", 'a="b" OR a="c"', "NOT a=1", "a=b", "(a=1)", 'a=~"b"', ""]
 )
-def test_a_filter_that_is_not_understood_is_refused(unknown: str) -> None:
-    with pytest.raises(ValueError, match="not a comparison"):
+def test_an_unknown_filter_is_refused(unknown: str) -> None:
+    with pytest.raises(ValueError, match="unknown comparison"):
         matches(unknown, {"a": "b"})

@@ -1,6 +1,6 @@
-"""What callers with the right password can't do to the server, and what they still can.
+"""Callers with the right password have no control of the server, and can still use MLflow.
 
-One server as it runs in the cloud: nothing of this computer is open to it but what is ours.
+One server that runs as in the cloud: it can only reach its own services on this computer.
 """
 
 import json
@@ -24,7 +24,7 @@ from tests.server.process import PASSWORD, USER, Server, eventually
 
 VIEWER = ("viewer", "canary-viewer-password")
 REMOTE = {"X-Forwarded-For": "203.0.113.7"}
-"""As Cloud Run's front end tells of a client."""
+"""The address of a client, as Cloud Run's front end passes it on."""
 
 GATEWAY = "/api/3.0/mlflow/gateway"
 SEARCH = "/api/2.0/mlflow/runs/search"
@@ -33,7 +33,7 @@ KEY = "sk-canary-provider-key"
 
 @dataclass
 class Receiver:
-    """A server of somebody's, who keeps what it is sent."""
+    """A server that a caller controls, which records the requests it gets."""
 
     server: ThreadingHTTPServer
     received: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
@@ -114,7 +114,7 @@ def server(
 def open_server(
     tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, cloudsql_root: Path
 ) -> Iterator[Server]:
-    """The same, whose team opens this computer to its users, so that a provider can be here."""
+    """A server whose team allows connections to this computer, so that a provider can be here."""
     folder = tmp_path_factory.mktemp("open")
     with running(folder, postgres, cloudsql_root, INTERNAL_NETWORKS="127.0.0.0/8") as started:
         yield started
@@ -165,20 +165,20 @@ ASSISTANT = "/ajax-api/3.0/mlflow/assistant"
     ],
     ids=str,
 )
-def test_the_assistant_answers_nobody_elsewhere(
+def test_the_assistant_refuses_other_computers(
     server: Server, method: str, path: str, told: dict[str, str]
 ) -> None:
     with server.client(headers=told) as client:
         assert client.request(method, path, json={}).status_code == 403
 
 
-def test_the_assistants_page_is_told_that_it_is_elsewhere(user: httpx.Client) -> None:
+def test_the_assistants_page_learns_that_it_is_not_available(user: httpx.Client) -> None:
     answer = user.get(f"{ASSISTANT}/config")
     assert answer.status_code == 200
     assert answer.json()["remote_access_allowed"] is False
 
 
-def test_the_assistant_answers_on_this_computer(server: Server) -> None:
+def test_the_assistant_is_available_on_the_same_computer(server: Server) -> None:
     with server.client() as client:
         assert client.get(f"{ASSISTANT}/providers").status_code == 200
 
@@ -197,7 +197,7 @@ def made_secret(client: httpx.Client, name: str, **more: Any) -> httpx.Response:
 
 
 def made_endpoint(client: httpx.Client, name: str, base: str, **more: Any) -> dict[str, str]:
-    """A gateway's endpoint with that name whose provider is at that address."""
+    """Create a gateway endpoint with that name, whose provider is at that address."""
     auth_config = {"api_base": base} if base else {}
     secret = made_secret(client, name, **{"auth_config": auth_config, **more})
     assert secret.status_code == 200, secret.text
@@ -253,7 +253,7 @@ def made_endpoint(client: httpx.Client, name: str, base: str, **more: Any) -> di
     ],
     ids=str,
 )
-def test_a_secret_that_leads_elsewhere_is_refused(
+def test_a_secret_with_another_address_is_refused(
     user: httpx.Client, wrong: dict[str, Any]
 ) -> None:
     answer = made_secret(user, "elsewhere", **{"provider": "vertex_ai", **wrong})
@@ -262,7 +262,7 @@ def test_a_secret_that_leads_elsewhere_is_refused(
     assert "elsewhere" not in json.dumps(listed)
 
 
-def test_a_stored_key_stays_where_it_was_meant_for(open_server: Server) -> None:
+def test_a_stored_key_is_only_sent_to_its_provider(open_server: Server) -> None:
     with receiver() as theirs, receiver() as evil, open_server.client() as client:
         ids = made_endpoint(client, "meant", f"{theirs.url}/v1")
 
@@ -318,7 +318,7 @@ AGENTS = ["curl/8", "claude-cli/1.0.0 (external, cli)", "codex_cli_rs/0.1", "Gem
 @pytest.mark.parametrize(
     "path", ["/gateway/proxy/keeps/v1/chat/completions", "/gateway/openai/v1/chat/completions"]
 )
-def test_no_login_reaches_a_provider(
+def test_no_login_is_passed_on_to_a_provider(
     open_server: Server, provider: Receiver, agent: str, path: str
 ) -> None:
     ours_alone = {
@@ -356,7 +356,7 @@ def test_no_login_reaches_a_provider(
     ],
     ids=str,
 )
-def test_a_tool_with_its_own_key_logs_in_beside_it(
+def test_a_tool_with_its_own_key_logs_in_with_another_header(
     open_server: Server,
     provider: Receiver,
     login: dict[str, str],
@@ -369,13 +369,13 @@ def test_a_tool_with_its_own_key_logs_in_beside_it(
     with httpx.Client(base_url=open_server.url, timeout=30) as tool:
         answer = tool.post("/gateway/openai/v1/chat/completions", json=message, headers=headers)
         assert answer.status_code == status, answer.text
-        # Elsewhere this header is not a login.
+        # On other routes this header is not a login.
         assert tool.get("/version", headers=headers).status_code == 401
     sent = [headers.get("authorization", "") for _, headers, _ in provider.received]
     assert sent == ([provider_gets] if provider_gets else [])
 
 
-# ---- what the server connects to -------------------------------------------------------------
+# ---- outgoing connections --------------------------------------------------------------------
 
 
 def test_a_webhook_to_this_computer_is_refused(user: httpx.Client) -> None:
@@ -396,7 +396,7 @@ def test_a_webhook_to_this_computer_is_refused(user: httpx.Client) -> None:
         assert answer.status_code == 400, (url, answer.text)
 
 
-def test_the_servers_own_identity_is_not_found(open_server: Server) -> None:
+def test_the_servers_own_credentials_are_not_found(open_server: Server) -> None:
     """Vertex AI without a key would be called with the server's own token."""
     with open_server.client() as client:
         made_endpoint(
@@ -412,12 +412,12 @@ def test_the_servers_own_identity_is_not_found(open_server: Server) -> None:
             json={"model": "ambient", "messages": [{"role": "user", "content": "2+2?"}]},
         )
         assert answer.status_code == 500
-    # The search for credentials has failed, before anything was sent.
+    # The search for credentials failed before any request was sent.
     assert eventually(lambda: "DefaultCredentialsError" in open_server.log())
 
 
-def test_the_bucket_is_reached_all_the_same(user: httpx.Client) -> None:
-    """By the server's own connections: streamed, listed, and signed in parts."""
+def test_the_bucket_is_still_reachable(user: httpx.Client) -> None:
+    """The server's own connections stream, list and sign uploads in parts."""
     path = "/api/2.0/mlflow-artifacts/artifacts/logged-in.txt"
     assert user.put(path, content=b"text").status_code == 200
     assert user.get(path).content == b"text"
@@ -429,7 +429,7 @@ def test_the_bucket_is_reached_all_the_same(user: httpx.Client) -> None:
 
 
 def test_a_provider_cannot_be_this_server_itself(open_server: Server) -> None:
-    """Though all of this computer is open, with a second copy of the login too."""
+    """Even though this computer is allowed, and the request has a second copy of the login."""
     path = "/gateway/proxy/itself/api/2.0/mlflow/experiments/search"
     login = basic(USER, PASSWORD)
     with open_server.client() as client:
@@ -559,7 +559,7 @@ def gzipped(size: int) -> bytes:
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_a_viewer_asks_for_no_more_than_is_sensible(
+def test_excessive_queries_of_the_viewer_are_refused(
     viewer: httpx.Client, method: str, path: str, body: Any, status: int
 ) -> None:
     answer = viewer.request(method, path, json=body)
@@ -599,12 +599,12 @@ def test_a_viewer_asks_for_no_more_than_is_sensible(
     ],
     ids=str,
 )
-def test_the_user_asks_for_no_more_than_is_sensible(
+def test_excessive_requests_of_the_user_are_refused(
     user: httpx.Client, path: str, fields: dict[str, Any]
 ) -> None:
     answer = user.post(path, json=fields)
     assert answer.status_code == 400, answer.text[:300]
-    # Older clients encode it twice.
+    # Older clients encode the JSON twice.
     twice = user.post(path, content=json.dumps(json.dumps(fields)), headers=JSON)
     assert twice.status_code == 400, twice.text[:300]
 
@@ -641,7 +641,7 @@ def test_a_compressed_body_has_the_same_limit(user: httpx.Client, encoding: str)
 @pytest.mark.parametrize(
     ("encoding", "status"), [("br", 415), ("zstd", 415), ("gzip, gzip", 415), ("gzip", 400)]
 )
-def test_what_cannot_be_decompressed_is_refused(
+def test_a_body_that_cannot_be_decompressed_is_refused(
     user: httpx.Client, encoding: str, status: int
 ) -> None:
     headers = GZIP | {"Content-Encoding": encoding}
@@ -650,10 +650,10 @@ def test_what_cannot_be_decompressed_is_refused(
     assert answer.json()["message"]
 
 
-def test_json_is_neither_deep_nor_of_countless_values(user: httpx.Client) -> None:
+def test_deep_json_and_json_with_countless_values_are_refused(user: httpx.Client) -> None:
     protobuf = {"Content-Type": "application/x-protobuf"}
     for body in (b"[" * 100_000, b'{"a":' * 5000, b"[" + b"{}," * 300_000 + b"{}]"):
-        # Also where another type is claimed, and where it is encoded twice.
+        # Also with another content type, and encoded twice.
         for content, headers in (
             (body, JSON),
             (body, protobuf),
@@ -674,7 +674,7 @@ def test_empty_spans_are_counted(user: httpx.Client) -> None:
         return bytes([number << 3 | 2]) + length + bytes([size]) + content
 
     spans = field(1, field(2, field(2, b"") * (MAX_SPANS + 1)))
-    # Strings in a list, of what a resource is about.
+    # Strings in the list of a resource's attributes.
     strings = field(1, field(1, field(3, field(3, b"") * MAX_PARTS)))
     headers = {"Content-Type": "application/x-protobuf", "X-MLflow-Experiment-Id": "0"}
     for many in (spans, strings):
@@ -701,8 +701,8 @@ def test_a_long_history_is_read_in_pages(user: httpx.Client) -> None:
     assert page.json()["next_page_token"]
 
 
-def test_a_probes_body_takes_nobodys_room(server: Server, user: httpx.Client) -> None:
-    """/health needs no login, so a body that is announced there counts nowhere."""
+def test_a_probes_body_reserves_no_memory(server: Server, user: httpx.Client) -> None:
+    """/health needs no login, so a body that it announces doesn't count."""
     announced = "GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: 33554432\r\n\r\n"
     chunked = "GET /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     with ExitStack() as stack:
@@ -713,10 +713,10 @@ def test_a_probes_body_takes_nobodys_room(server: Server, user: httpx.Client) ->
 
 
 @pytest.mark.parametrize("place", ["file://{}", "{}", "FILE:{}", "C:{}"])
-def test_a_stored_local_location_is_not_read(
+def test_a_local_location_in_the_database_is_not_read(
     user: httpx.Client, tmp_path: Path, place: str
 ) -> None:
-    """Tags of a trace say where its spans are, and callers set them."""
+    """A trace's tags contain the location of its spans, and callers can set them."""
     (tmp_path / "traces.json").write_text("canary-file")
     located = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}}
     trace_id = f"tr-{tmp_path.name}-{len(place)}{place[0]}"
@@ -736,7 +736,7 @@ def test_a_stored_local_location_is_not_read(
 
 
 def test_a_body_needs_no_length(user: httpx.Client) -> None:
-    """Over HTTP/2 none has to say it, and over HTTP/1.1 it may come in chunks."""
+    """Over HTTP/2 the length is optional, and over HTTP/1.1 the body may come in chunks."""
     fields = json.dumps({"name": "without a length"}).encode()
     created = user.post(
         "/api/2.0/mlflow/experiments/create",
@@ -747,7 +747,7 @@ def test_a_body_needs_no_length(user: httpx.Client) -> None:
 
 
 def test_a_small_file_may_hold_anything(user: httpx.Client) -> None:
-    """The page uploads it as it is; elsewhere so many brackets would be too much."""
+    """The page uploads a file as it is; in other bodies so many brackets would be refused."""
     made = user.post("/api/2.0/mlflow/runs/create", json={"experiment_id": "0"})
     run = made.json()["run"]["info"]["run_id"]
     content = b"[{," * 500_000
@@ -761,8 +761,8 @@ def test_a_small_file_may_hold_anything(user: httpx.Client) -> None:
     assert found.content == content
 
 
-def test_an_answer_has_a_limit(user: httpx.Client, viewer: httpx.Client) -> None:
-    """Of bytes from the database, for the viewer a smaller one."""
+def test_a_query_result_has_a_limit(user: httpx.Client, viewer: httpx.Client) -> None:
+    """The limit counts bytes from the database, and is lower for the viewer."""
     tags = [{"key": f"t{number}", "value": "x" * 5000} for number in range(800)]
     created = user.post("/api/2.0/mlflow/experiments/create", json={"name": "large answers"})
     experiment = created.json()["experiment_id"]

@@ -1,4 +1,4 @@
-"""One JSON object a line, with what Cloud Logging reads and without what it must not see."""
+"""One JSON object per line, with the fields of Cloud Logging and without private data."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ def test_a_record_is_one_line() -> None:
     assert line(record(logging.WARNING, "x"))["severity"] == "WARNING"
 
 
-def test_only_the_lookup_that_nothing_waits_for_is_left_out() -> None:
+def test_only_the_unneeded_lookup_is_not_logged() -> None:
     script = (
         "import logging; from tracking_server import logs; logs.configure('my-project')\n"
         "for path in ('/v1/projects/-/serviceAccounts/a@b.c/allowedLocations', '/b/my-bucket/o'):\n"

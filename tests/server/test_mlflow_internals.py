@@ -1,4 +1,4 @@
-"""Each private name of MLflow's does what the server expects, or an upgrade fails here."""
+"""Each private name of MLflow's behaves as the server expects, or an upgrade fails here."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def test_the_names_of_the_launch_settings() -> None:
 
 
 def test_the_constants_are_found_without_importing_the_server() -> None:
-    # In a process of its own: this one has imported the server long ago.
+    # In a separate process: this one imported the server long ago.
     subprocess.run(
         [
             sys.executable,
@@ -61,7 +61,7 @@ def test_the_public_settings_are_known_to_mlflow() -> None:
         assert getattr(environment_variables, name).name == name
 
 
-def test_the_passphrase_is_the_one_that_mlflow_encrypts_with(
+def test_mlflow_encrypts_with_the_given_passphrase(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from mlflow.utils.crypto import KEKManager
@@ -82,9 +82,9 @@ def test_the_passphrase_is_the_one_that_mlflow_encrypts_with(
     assert KEKManager().get_kek() != KEKManager(passphrase="other", kek_version=3).get_kek()
 
 
-def test_a_search_for_runs_does_not_execute_the_login_app_that_it_can_do_without() -> None:
+def test_a_search_for_runs_does_not_import_mlflows_login_app() -> None:
     import_flask()
-    assert find_spec("flask_wtf") is None  # what MLflow's own error is about
+    assert find_spec("flask_wtf") is None  # the import that makes MLflow's module fail
     for _ in range(2):
         with pytest.raises(ModuleNotFoundError, match=r"^mlflow.server.auth needs Flask-WTF$"):
             import_module("mlflow.server.auth")
@@ -102,7 +102,7 @@ def test_a_search_for_runs_does_not_execute_the_login_app_that_it_can_do_without
         ("model.unheard-of", "application/octet-stream"),
     ],
 )
-def test_what_a_file_is_taken_for(name: str, kind: str) -> None:
+def test_the_content_type_of_a_file(name: str, kind: str) -> None:
     assert internals.mime_type(name) == kind
 
 

@@ -1,4 +1,4 @@
-"""Calls back end, however many requests wait for theirs at a time."""
+"""Calls back finish, however many requests wait for theirs at the same time."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from tracking_server.serve.nested_threads import THREADS, NestedThreads
 
 
 async def request(depth: int) -> int:
-    """A request whose guardrail calls back, which has a guardrail too, and so on."""
+    """A request whose guardrail calls back, whose call has a guardrail too, and so on."""
     CALL_DEPTH.set(depth)
     loop = asyncio.get_running_loop()
 
@@ -19,7 +19,7 @@ async def request(depth: int) -> int:
     return await asyncio.to_thread(guardrail)
 
 
-def test_no_call_back_waits_for_those_that_wait_for_it() -> None:
+def test_calls_back_do_not_wait_for_the_requests_that_made_them() -> None:
     async def many() -> list[int]:
         asyncio.get_running_loop().set_default_executor(NestedThreads())
         async with asyncio.timeout(20):

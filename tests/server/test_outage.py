@@ -1,4 +1,4 @@
-"""What the database can't do now is 503, which MLflow's client tries again, and not 400."""
+"""Temporary errors of the database are 503, which MLflow's client retries, instead of 400."""
 
 import socket
 import threading
@@ -52,7 +52,7 @@ def open_engine(
         ("42P01", False),  # undefined_table
     ],
 )
-def test_what_passes_is_an_operational_error(
+def test_a_temporary_error_is_an_operational_error(
     open_engine: Callable[[Path], Engine], cloudsql_root: Path, state: str, passes: bool
 ) -> None:
     engine = open_engine(cloudsql_root)
@@ -67,15 +67,13 @@ def test_what_passes_is_an_operational_error(
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
 
 
-def test_a_database_that_is_not_there(
-    open_engine: Callable[[Path], Engine], tmp_path: Path
-) -> None:
+def test_a_missing_database(open_engine: Callable[[Path], Engine], tmp_path: Path) -> None:
     engine = open_engine(tmp_path)
     with pytest.raises(DatabaseUnavailable, match="communication error"), engine.connect():
         pass
 
 
-def test_a_session_that_is_ended(
+def test_a_session_that_the_server_ends(
     open_engine: Callable[[Path], Engine], cloudsql_root: Path, postgres: Postgres
 ) -> None:
     engine = open_engine(cloudsql_root)
@@ -88,10 +86,10 @@ def test_a_session_that_is_ended(
         assert raised.value.connection_invalidated
 
 
-def test_sessions_within_sessions_that_are_ended(
+def test_nested_sessions_that_the_server_ends(
     open_engine: Callable[[Path], Engine], cloudsql_root: Path, postgres: Postgres
 ) -> None:
-    """The outer one's rollback, which has happened already, doesn't hide what happened."""
+    """The rollbacks on the ended sessions don't hide the error in the block."""
     engine = open_engine(cloudsql_root)
 
     def nested() -> None:
@@ -111,13 +109,13 @@ def test_sessions_within_sessions_that_are_ended(
 def test_a_session_that_ends_while_it_begins(
     open_engine: Callable[[Path], Engine], monkeypatch: pytest.MonkeyPatch, resets: bool
 ) -> None:
-    """As while the database shuts down, or of a machine that goes away just then."""
+    """It does while the database shuts down, or if its machine fails at that moment."""
     monkeypatch.setattr(engines, "CONNECT_TIMEOUT", 0.5)
 
     def accept(listener: socket.socket) -> None:
         session, _ = listener.accept()
         with session:
-            # What is closed with something unread is reset, what isn't answered times out.
+            # A connection closed with unread data is reset; one without a response times out.
             session.recv(1) if resets else session.recv(1 << 16)
             done.wait(0 if resets else 20)
 
@@ -141,7 +139,7 @@ def test_a_session_that_ends_while_it_begins(
 
 
 class Wire:
-    """Between the pool and Postgres: can be cut without either side being told."""
+    """A connection between the pool and Postgres that can be cut without notice to either side."""
 
     def __init__(self, postgres: Path, listening: Path) -> None:
         self._postgres = postgres
@@ -180,10 +178,10 @@ class Wire:
             pass
 
     def cut(self) -> None:
-        """For the connections that are open now; what is opened later comes through again."""
+        """Cut the connections that are open now; later ones work."""
         self._passes.clear()
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         self._passes.set()
 
     def close(self) -> None:
@@ -203,7 +201,7 @@ def wire(postgres: Postgres) -> Iterator[tuple[Wire, Path]]:
             wire.close()
 
 
-def test_a_connection_whose_other_end_is_silent_is_replaced(
+def test_a_connection_without_responses_is_replaced(
     open_engine: Callable[[Path], Engine], postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "SURELY_ALIVE", 0)
@@ -212,16 +210,16 @@ def test_a_connection_whose_other_end_is_silent_is_replaced(
         engine = open_engine(root)
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
-        # Only what comes while it is cut is swallowed, and with it all that follows.
+        # Only data sent while the connection is cut is lost, and with it everything that follows.
         between.cut()
-        threading.Timer(0.2, between.mend).start()
+        threading.Timer(0.2, between.repair).start()
         started = time.monotonic()
         with engine.connect() as connection:
             assert connection.execute(text("SELECT 1")).scalar_one() == 1
         assert 0.4 < time.monotonic() - started < 5
 
 
-def test_a_statement_that_is_never_answered_is_given_up(
+def test_a_statement_without_a_response_is_abandoned(
     open_engine: Callable[[Path], Engine], postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "ANSWER_TIMEOUT", 0.5)
@@ -234,12 +232,12 @@ def test_a_statement_that_is_never_answered_is_given_up(
             with pytest.raises(DatabaseUnavailable):
                 connection.execute(text("SELECT :n"), {"n": 1})
             assert time.monotonic() - started < 5
-        between.mend()
+        between.repair()
         with engine.connect() as connection:
             assert connection.execute(text("SELECT 1")).scalar_one() == 1
 
 
-def test_the_server_answers_503_while_its_database_is_away(
+def test_the_server_responds_with_503_while_its_database_is_down(
     start: StartServer, environment: dict[str, str], postgres: Postgres, cloudsql_root: Path
 ) -> None:
     server = start(environment).ready()
@@ -264,7 +262,7 @@ def test_the_server_answers_503_while_its_database_is_away(
             link.symlink_to(postgres.socket())
         assert {answer.status_code for answer in refused} == {503}
         assert refused[0].status_code in _TRANSIENT_FAILURE_RESPONSE_CODES
-        # It would cut short for how long MLflow's client goes on trying.
+        # A Retry-After header would shorten the time for which MLflow's client retries.
         assert "retry-after" not in refused[0].headers
         assert "SELECT" not in refused[0].text
         assert [search() for _ in range(10)] == [200] * 10

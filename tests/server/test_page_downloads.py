@@ -32,7 +32,7 @@ CHANGING = {"date", "etag", "last-modified"}
 
 @dataclass
 class Both:
-    """The whole server, and MLflow's handlers without us on the same database and bucket."""
+    """The whole server, and MLflow's handlers without our streaming, on one database and bucket."""
 
     ours: httpx.Client
     mlflows: httpx.Client
@@ -94,7 +94,7 @@ def both(shared_environment: dict[str, str], folder: Path) -> Iterator[Both]:
 
 @dataclass(frozen=True)
 class Made:
-    """A run with every file, a version 1 of the model `m` in its folder `sub`, and so on."""
+    """A run with every file, version 1 of the model `m` in its folder `sub`, and so on."""
 
     run: str
     logged_model: str
@@ -130,9 +130,7 @@ def made(both: Both) -> Made:
     )
 
 
-def test_downloads_are_answered_as_mlflow_answers_them(
-    both: Both, made: Made, folder: Path
-) -> None:
+def test_downloads_have_the_same_response_as_mlflows(both: Both, made: Made, folder: Path) -> None:
     untouched = (folder / "tmp").stat().st_mtime_ns
     of_model = f"/ajax-api/2.0/mlflow/logged-models/{made.logged_model}/artifacts/files"
     of_large = {"run_id": made.run, "path": "large.bin"}
@@ -167,11 +165,11 @@ def test_downloads_are_answered_as_mlflow_answers_them(
             first, last = wanted.removeprefix("bytes=").split("-")
             start = int(first) if first else -int(last)
             assert part.content == LARGE[start : int(last) + 1 if first and last else None]
-    # Nothing was written to the directory for temporary files.
+    # No file was written to the directory for temporary files.
     assert (folder / "tmp").stat().st_mtime_ns == untouched
 
 
-def test_refusals_are_mlflows(both: Both, made: Made) -> None:
+def test_refusals_are_the_same_as_mlflows(both: Both, made: Made) -> None:
     of_run, of_version = "/get-artifact", "/model-versions/get-artifact"
     of_model = "/ajax-api/2.0/mlflow/logged-models/{}/artifacts/files"
     of_trace = "/ajax-api/3.0/mlflow/get-trace-artifact"
@@ -198,12 +196,12 @@ def test_refusals_are_mlflows(both: Both, made: Made) -> None:
         (of_version, {"name": "m", "version": "1"}),
     ):
         answer = both.ours.get(path, params=params | {"path": "missing"})
-        # MLflow's words with a folder; with a bucket it adds those of its own copying.
+        # MLflow's message for a folder; for a bucket it adds details about its own copying.
         assert (answer.status_code, answer.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
         assert answer.json()["message"].startswith("No such artifact: ")
 
 
-def test_an_answer_can_be_kept_until_the_object_changes(both: Both, made: Made) -> None:
+def test_a_response_can_be_cached_until_the_object_changes(both: Both, made: Made) -> None:
     of_notes = {"run_id": made.run, "path": "kept.txt"}
     both.put(f"mlflow-artifacts:/1/{made.run}/artifacts/kept.txt", b"first")
     first = both.ours.get("/get-artifact", params=of_notes)
@@ -219,7 +217,7 @@ def test_a_bucket_that_fails_between_the_headers_and_the_bytes(
     both: Both, made: Made, google: Google
 ) -> None:
     async def refuse(request: web.Request) -> web.Response | None:
-        # Not where the object is described.
+        # Only the object's content fails, not its description.
         return web.Response(status=403) if request.path.startswith(f"/{BUCKET}/") else None
 
     google.fault = refuse

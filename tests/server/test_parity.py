@@ -1,7 +1,7 @@
 """Every route of MLflow responds as stock MLflow does to the same request.
 
-Stock is `mlflow server` of the same lock, with the driver that MLflow's users have. What differs
-on purpose is listed in parity/differences.py; the calls are in parity/calls.
+Stock is `mlflow server` of the same lock, with the driver that MLflow's users have. Intended
+differences are listed in parity/differences.py; the calls are in parity/calls.
 """
 
 import sys
@@ -27,9 +27,9 @@ from tests.server.parity.walk import Step, walk
 from tests.server.process import BOOT_SECONDS, Server
 
 PREFIXES = {"/api/": "0a01", "/ajax-api/": "0a02"}
-"""Most routes are under both; each has its own mark, in the names of what is made."""
+"""Most routes are under both prefixes; each has a separate mark, used in the names of objects."""
 
-# Without a body it fills the database with examples for most of a minute.
+# Without a body, it fills the database with examples for most of a minute.
 DEMO = "/ajax-api/3.0/mlflow/demo/generate"
 IMPORTED_LATE = ("aiohttp", "pandas")
 """Objects that only some of the first calls need: the gateway, and a run of the prompt lab."""
@@ -72,7 +72,7 @@ def test_every_route_has_a_call() -> None:
         and route.method not in ON_ITS_OWN
         and router.route(route.method, route.path) == route
     ]
-    assert forgotten == [], "add a call of each to tests/server/parity/calls"
+    assert forgotten == [], "add a call for each to tests/server/parity/calls"
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def whole_walk(client: httpx.Client, home: str, upstream_url: str) -> list[Step]
         return steps + walk(client, bare_calls(), {"home": home})
 
 
-def test_every_answer_is_stocks(
+def test_every_response_equals_stocks(
     folder: Path, postgres: Postgres, cloudsql_root: Path, environment: dict[str, str]
 ) -> None:
     made = folder / "stock"
@@ -131,7 +131,7 @@ def test_every_answer_is_stocks(
         for step in theirs[: len(PREFIXES) * len(SEQUENCE)]
         if step.answer.status != step.call.expected
     ]
-    assert not surprises, "not what the calls are meant to be:\n" + "\n".join(surprises)
+    assert not surprises, "stock's status is not the expected one:\n" + "\n".join(surprises)
 
 
 def listening(server: Server) -> Server:
@@ -145,7 +145,7 @@ def listening(server: Server) -> Server:
 
 
 def has_loaded(server: Server, package: str) -> bool:
-    """Whether a compiled part of a library is loaded in the process, according to Linux."""
+    """Returns whether a compiled module of the library is loaded in the process, on Linux."""
     maps = Path(f"/proc/{server.process.pid}/maps").read_text()
     return f"/site-packages/{package}/" in maps
 
@@ -159,7 +159,7 @@ def shapes(steps: list[Step]) -> list[Answer]:
 def test_any_request_may_be_the_first(
     folder: Path, environment: dict[str, str], first: Call
 ) -> None:
-    """FastAPI's half and Flask's, in either order."""
+    """The first request may be to FastAPI's half or to Flask's."""
     calls = [first, *(call for call in reversed(cold.CALLS) if call is not first)]
     with ours(environment, folder) as server, listening(server).client() as client:
         answers = walk(client, calls, {"mark": "0b01"})

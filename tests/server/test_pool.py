@@ -1,4 +1,4 @@
-"""Threads that need more connections while they hold one."""
+"""The pool of connections, for threads that need more of them while they hold one."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ def make_pool(size: int, *, creator: Callable[[], Connection] = opened) -> Nesti
 @pytest.mark.parametrize(
     ("size", "depth"), [(1, 1), (2, 2), (3, 3), (4, DEEPEST), (5, DEEPEST), (8, DEEPEST), (8, 2)]
 )
-def test_nobody_waits_for_those_who_wait(size: int, depth: int) -> None:
+def test_nested_connections_do_not_deadlock(size: int, depth: int) -> None:
     pool = make_pool(size)
     threads = 3 * size
 
@@ -53,7 +53,7 @@ def test_nobody_waits_for_those_who_wait(size: int, depth: int) -> None:
 
 @pytest.mark.parametrize("looking", [True, False])
 def test_the_event_loop_does_not_wait_for_threads(looking: bool) -> None:
-    """Some of MLflow's own routes use the database on the event loop, and block all requests."""
+    """Some of MLflow's own routes use the database on the event loop, which blocks all requests."""
     pool = make_pool(4)
 
     async def connect() -> None:
@@ -62,7 +62,7 @@ def test_the_event_loop_does_not_wait_for_threads(looking: bool) -> None:
 
     with ThreadPoolExecutor(1) as executor:
         held = [executor.submit(pool.connect).result() for _ in range(3)]
-        # Threads would leave this one for the thread that holds the others.
+        # Other threads would leave this connection to the thread that holds the others.
         asyncio.run(connect())
         held.append(executor.submit(pool.connect).result())
         with pytest.raises(DatabaseUnavailable, match=" within 0 s" if looking else " within 1 s"):
@@ -72,7 +72,7 @@ def test_the_event_loop_does_not_wait_for_threads(looking: bool) -> None:
     asyncio.run(connect())
 
 
-def test_the_most_that_were_in_use_and_waited_since_it_was_last_asked() -> None:
+def test_use_reports_the_maximum_since_the_last_report() -> None:
     pool = make_pool(2)
     assert pool.use() == {"in_use": 0, "waiting": 0}
     with ExitStack() as stack, ThreadPoolExecutor(2) as executor:
@@ -86,7 +86,7 @@ def test_the_most_that_were_in_use_and_waited_since_it_was_last_asked() -> None:
         outer.close()
         for turn in waiting:
             turn.result()
-    # Connections and waits that continue during a call count for the next one too.
+    # Connections in use and waits that continue count for the next report too.
     assert pool.use() == {"in_use": 2, "waiting": 2}
     assert pool.use() == {"in_use": 0, "waiting": 0}
     with pytest.raises(ZeroDivisionError), closing(pool.connect()):
@@ -94,7 +94,7 @@ def test_the_most_that_were_in_use_and_waited_since_it_was_last_asked() -> None:
     assert pool.use() == {"in_use": 1, "waiting": 0}
 
 
-def test_all_but_what_one_thread_needs_further_is_for_first_connections() -> None:
+def test_first_connections_leave_enough_for_one_thread_to_nest() -> None:
     pool = make_pool(8)
     outermost = 8 - (DEEPEST - 1)
     barrier = Barrier(outermost)
@@ -219,7 +219,7 @@ def test_only_the_thread_that_waits_for_the_database_is_cut() -> None:
     assert len(cut) == 1
 
 
-def test_a_connection_that_does_not_become_free_is_an_error_that_says_so() -> None:
+def test_waiting_too_long_for_a_connection_is_an_error() -> None:
     pool = NestingPool(opened, pool_size=1, max_overflow=0, timeout=0.1)
     message = "no connection of 1 became free within"
     pool_holder = get_ident()
@@ -231,7 +231,7 @@ def test_a_connection_that_does_not_become_free_is_an_error_that_says_so() -> No
     pool.connect().close()
 
 
-def test_those_who_wait_are_served_in_turn() -> None:
+def test_waiting_threads_are_served_in_order() -> None:
     pool = make_pool(1)
     served: list[int] = []
 
@@ -245,13 +245,13 @@ def test_those_who_wait_are_served_in_turn() -> None:
             executor.submit(take, number)
             while len(pool._queue) <= number:
                 time.sleep(0.001)
-        # The thread that returns the connection takes it again, and would otherwise be first.
+        # The thread that returns the connection requests it again, and would otherwise be first.
         held.close()
         take(8)
     assert served == list(range(9))
 
 
-def test_what_fails_or_ends_otherwise_takes_no_place() -> None:
+def test_failed_and_lost_connections_take_no_place() -> None:
     failing = True
 
     def sometimes() -> Connection:
@@ -270,11 +270,11 @@ def test_what_fails_or_ends_otherwise_takes_no_place() -> None:
     with ThreadPoolExecutor(1) as executor:
         executor.submit(connection.close).result()
     connection = pool.connect()
-    del connection  # the garbage collector gives it back
+    del connection  # the garbage collector returns it
     pool.connect().close()
 
 
-def test_as_many_log_batches_at_a_time_as_there_are_threads(
+def test_every_thread_can_run_log_batch_at_the_same_time(
     start: StartServer, environment: dict[str, str]
 ) -> None:
     server = start(environment).ready()
@@ -289,7 +289,7 @@ def test_as_many_log_batches_at_a_time_as_there_are_threads(
         ]
 
         def log(run: str) -> int:
-            # The tag renames the run, for which MLflow uses the most nested sessions.
+            # The tag renames the run, for which MLflow nests the most sessions.
             body = {
                 "run_id": run,
                 "metrics": [{"key": "loss", "value": 1, "timestamp": 1}],

@@ -1,4 +1,4 @@
-"""No caller can use up the server's memory, time, places or database."""
+"""No caller can use up the server's memory, time, places or database connections."""
 
 import json
 import socket
@@ -61,7 +61,7 @@ def raw(login: str, method: str, path: str, body: str = "") -> bytes:
 
 
 def memory(server: Server, field: str) -> int:
-    """Bytes of a field of the kernel's status: VmRSS is resident now, VmHWM was at most."""
+    """Returns a field of the kernel's status in bytes: VmRSS is resident memory, VmHWM its peak."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     [line] = [line for line in status.splitlines() if line.startswith(f"{field}:")]
     return int(line.split()[1]) * 1024
@@ -111,7 +111,7 @@ def test_the_session_has_its_limits(server: Server, postgres: Postgres) -> None:
     assert asked[0].result(PATIENCE).status_code == 200
 
 
-def test_who_leaves_takes_the_statement_along(server: Server, postgres: Postgres) -> None:
+def test_a_disconnected_clients_statement_is_cancelled(server: Server, postgres: Postgres) -> None:
     request = raw(AUTHORIZATION, "POST", SEARCH, json.dumps({"experiment_ids": ["0"]}))
     with locked(postgres) as waiting:
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
@@ -142,14 +142,14 @@ def test_a_viewers_searches_leave_the_user_connections(server: Server, postgres:
 
 @pytest.fixture(scope="module")
 def large(server: Server) -> int:
-    """Bytes of an artifact in the bucket."""
+    """Returns the size of an artifact in the bucket, in bytes."""
     with server.client() as client:
         answer = client.put(ARTIFACT, content=iter([bytes(MIB)] * 24))
         assert answer.status_code == 200, answer.text
     return 24 * MIB
 
 
-def test_downloads_that_nobody_reads_leave_the_user_places(server: Server, large: int) -> None:
+def test_unread_downloads_of_the_viewer_leave_the_user_places(server: Server, large: int) -> None:
     request = raw(VIEWERS_LOGIN, "GET", ARTIFACT)
     with ExitStack() as stack, server.client() as user, viewer_of(server) as viewer:
         for _ in range(100):
@@ -185,7 +185,7 @@ def many_runs(postgres: Postgres, server: Server) -> Iterator[None]:
         database.run("DELETE FROM runs")
 
 
-def test_a_page_that_would_take_the_memory_is_refused(server: Server, many_runs: None) -> None:
+def test_a_result_page_that_is_too_large_is_refused(server: Server, many_runs: None) -> None:
     """Query results are limited for one request, whatever `max_results` allows."""
     with server.client() as user, viewer_of(server) as viewer:
         for client, fits in ((user, 500), (viewer, 200)):
@@ -193,13 +193,13 @@ def test_a_page_that_would_take_the_memory_is_refused(server: Server, many_runs:
             refused = client.post(SEARCH, json=search)
             assert refused.status_code == 400
             assert "max_results" in refused.json()["message"]
-            # The memory is freed, so that the next request is handled, repeatedly.
+            # The memory is freed, so that further requests succeed.
             for _ in range(3):
                 answer = client.post(SEARCH, json=search | {"max_results": fits})
                 assert answer.status_code == 200, answer.text
 
 
-def test_an_answer_that_nobody_reads_counts(server: Server) -> None:
+def test_an_unread_response_counts(server: Server) -> None:
     """A response stays in memory until it is read, so further ones have to wait."""
     # More than the kernel keeps for a connection.
     tags = [{"key": f"t{number}", "value": "x" * 8000} for number in range(200)]
@@ -212,7 +212,7 @@ def test_an_answer_that_nobody_reads_counts(server: Server) -> None:
         unread = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
         unread.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         unread.sendall(raw(VIEWERS_LOGIN, "POST", SEARCH, json.dumps(search)))
-        # The viewer's share of the memory holds one such answer.
+        # The viewer's share of the memory holds one such response.
         assert eventually(lambda: viewer.post(SEARCH, json=search).status_code == 503)
         assert user.post(SEARCH, json=search).status_code == 200
         unread.close()
@@ -294,9 +294,9 @@ def attacks() -> dict[str, tuple[str, str, dict[str, str], bytes]]:
     }
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells it in /proc there")
-def test_nothing_that_a_viewer_varies_is_kept_for_long(server: Server) -> None:
-    """Sends statements with always new shapes, and always new paths."""
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read in /proc")
+def test_caches_do_not_grow_with_a_viewers_requests(server: Server) -> None:
+    """Sends statements with ever new shapes, and ever new paths."""
     operators = ("<", ">", "<=", ">=", "=", "!=")
     with viewer_of(server) as viewer:
         viewer.post(SEARCH, json={"experiment_ids": ["0"]})
@@ -312,9 +312,9 @@ def test_nothing_that_a_viewer_varies_is_kept_for_long(server: Server) -> None:
         assert memory(server, "VmRSS") - before < 128 * MIB
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells it in /proc there")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read in /proc")
 def test_memory_stays_within_the_smallest_instance(server: Server) -> None:
-    """All attacks, by both callers, one after another and together; a client logs meanwhile."""
+    """Both callers send all attacks, in turn and together, while a client logs."""
     done = threading.Event()
     logged: list[int] = []
 

@@ -42,7 +42,7 @@ HSTS = "max-age=31536000"
 
 
 class Application:
-    """Responds to each path in its own way, with headers that are to be replaced."""
+    """Responds to each path differently, with headers that must be replaced."""
 
     def __init__(self) -> None:
         # One message for all responses, like the gate's refusals.
@@ -94,7 +94,7 @@ def kind_of(policy: str) -> str:
 
 
 ROWS = [
-    # path, host, headers, status and which policy
+    # path, host, headers, status and policy
     ("/", HOST, RIGHT, 200, "page"),
     ("/", "localhost:8080", RIGHT, 200, "page"),
     ("/", "127.0.0.1", RIGHT, 200, "page"),
@@ -144,7 +144,9 @@ async def test_headers(
 
 
 @pytest.mark.anyio
-async def test_who_guesses_is_told_so_in_a_sandbox_too(client: httpx.AsyncClient) -> None:
+async def test_the_refusal_of_a_wrong_password_has_the_sandbox_too(
+    client: httpx.AsyncClient,
+) -> None:
     for _ in range(PATIENCE + 1):
         refused = await client.get("/version", headers=WRONG)
     assert refused.status_code == 429
@@ -153,7 +155,7 @@ async def test_who_guesses_is_told_so_in_a_sandbox_too(client: httpx.AsyncClient
 
 
 @pytest.mark.anyio
-async def test_what_is_too_much_at_once(
+async def test_the_refusal_of_too_many_requests(
     client: httpx.AsyncClient, application: Application
 ) -> None:
     first = asyncio.create_task(client.get("/waiting", headers=RIGHT))
@@ -172,7 +174,7 @@ def anyio_backend() -> str:
 
 
 @pytest.mark.anyio
-async def test_what_mlflow_has_set_is_not_there_twice(
+async def test_headers_that_mlflow_sets_are_not_repeated(
     client: httpx.AsyncClient, application: Application
 ) -> None:
     given = [
@@ -208,7 +210,7 @@ async def test_what_mlflow_has_set_is_not_there_twice(
         ("/static-files/a.js", "worker", "text/javascript"),
     ],
 )
-async def test_an_artifact_is_no_script(
+async def test_an_artifact_cannot_run_as_a_script(
     client: httpx.AsyncClient, application: Application, path: str, destination: str, kind: str
 ) -> None:
     application.start["headers"] = [(b"content-type", b"text/javascript")]
@@ -232,7 +234,7 @@ async def test_an_artifact_is_no_script(
         ('private="set-cookie", no-cache', "private, no-cache"),
     ],
 )
-def test_nobodys_cache_but_the_callers(given: str, sent: str) -> None:
+def test_only_the_callers_own_cache_may_store_a_response(given: str, sent: str) -> None:
     assert cache_control(given) == sent
 
 
@@ -251,7 +253,7 @@ def test_the_pages_own_scripts_are_allowed_by_their_hashes(html: str, scripts: l
     assert sources == " ".join(["'self'", "'unsafe-eval'", *(f"'sha256-{h}'" for h in hashes)])
 
 
-def test_another_path_is_not_a_page_of_others(page: Path) -> None:
+def test_only_static_files_can_be_embeddable(page: Path) -> None:
     with pytest.raises(ValueError, match="not a static file"):
         ResponseHeaders(Application(), page=page, embeddable="/version")
 
@@ -276,7 +278,7 @@ def test_a_websocket_is_passed_on(page: Path) -> None:
     assert (passed, sent) == (["websocket"], [{"type": "websocket.close"}])
 
 
-def test_mlflows_page_has_no_script_of_its_own_and_no_handler() -> None:
+def test_mlflows_page_has_no_inline_script_and_no_handler() -> None:
     """If this fails, review the hashes and the policy for handlers."""
     html = internals.page_file(import_flask()).read_text()
     assert "sha256-" not in page_policy(html)

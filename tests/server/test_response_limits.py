@@ -1,4 +1,4 @@
-"""Servers that a caller chooses can't take the server's memory or hold its threads."""
+"""Servers that a caller chooses can't use up the server's memory or block its threads."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ from urllib3.util.retry import Retry
 pytestmark = pytest.mark.anyio
 
 PATIENCE = 30.0
-"""Seconds that a hostile address keeps sending; far more than the limit below."""
+"""The seconds for which a hostile address keeps sending; far more than the limit below."""
 LIMIT = 1.0
 
 
@@ -37,7 +37,7 @@ class Address:
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.outlasted = False
-        """Whether it has stopped on its own, with the client still connected."""
+        """Whether it stopped by itself, with the client still connected."""
         self._until = time.monotonic() + PATIENCE
         address = self
 
@@ -107,7 +107,7 @@ def session() -> Iterator[requests.Session]:
 
 
 @pytest.mark.parametrize("path", [*ANSWERS])
-def test_no_address_holds_a_thread(address: Address, session: requests.Session, path: str) -> None:
+def test_no_address_blocks_a_thread(address: Address, session: requests.Session, path: str) -> None:
     with suppress(requests.RequestException):
         session.post(f"{address.url}/{path}", timeout=2 * PATIENCE)
     assert address.seen
@@ -138,7 +138,7 @@ async def received(answers: ProviderAnswers, pieces: list[bytes]) -> list[bytes]
         return [piece async for piece in stream]
 
 
-async def test_a_stream_is_limited_by_its_events_too() -> None:
+async def test_the_events_of_a_stream_are_limited() -> None:
     answers = ProviderAnswers(largest=100 * EVENT, together=1000 * EVENT, values=10)
     events = [b"data: {}\n", b"\n"] * 90
     assert await received(answers, events) == events
@@ -148,7 +148,7 @@ async def test_a_stream_is_limited_by_its_events_too() -> None:
         await received(answers, [bytes(101 * EVENT)])
 
 
-async def test_all_answers_together_are_limited() -> None:
+async def test_all_responses_together_are_limited() -> None:
     answers = ProviderAnswers(largest=100_000, together=150_000, values=10)
     first, second = StreamOfPieces([bytes(90_000)]), StreamOfPieces([bytes(90_000)])
     with answers.bounded(cast(StreamReader, first)) as held:
@@ -158,13 +158,13 @@ async def test_all_answers_together_are_limited() -> None:
             pytest.raises(ClientPayloadError),
         ):
             await refused.read()
-    # Both have freed what they held.
+    # Both have freed their memory.
     for _ in range(3):
         with answers.bounded(cast(StreamReader, second)) as again:
             assert len(await again.read()) == 90_000
 
 
-async def test_the_values_of_an_answer_are_limited() -> None:
+async def test_the_values_of_a_response_are_limited() -> None:
     answers = ProviderAnswers(largest=100_000, together=100_000, values=10)
     stream = StreamOfPieces([b"[" + b"1," * 10, b"1]"])
     with answers.bounded(cast(StreamReader, stream)) as bounded, pytest.raises(ClientPayloadError):

@@ -31,7 +31,7 @@ def _nothing_is_small(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
         monkeypatch.setattr(result_limits, "SMALL", 0)
 
 
-def test_a_small_answer_never_waits() -> None:
+def test_a_small_result_never_waits() -> None:
     limit = Answers(BYTE)
     held, large = Answer(limit), Answer(limit)
     held.add(1 + result_limits.SMALL // BYTE, rows=0)
@@ -46,7 +46,7 @@ def test_a_small_answer_never_waits() -> None:
     Answer(limit).add(1 + result_limits.SMALL // BYTE, rows=0)
 
 
-def test_one_answer_is_limited() -> None:
+def test_one_result_is_limited() -> None:
     limit = Answers(10 * BYTE + 2 * ROW)
     answer = Answer(limit)
     answer.add(6, rows=1)
@@ -58,7 +58,7 @@ def test_one_answer_is_limited() -> None:
     Answer(limit).add(10, rows=2)
 
 
-def test_all_answers_together_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_results_together_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(result_limits, "WAITING", 0.01)
     limit = Answers(10 * BYTE)
     held, further = Answer(limit), Answer(limit)
@@ -66,12 +66,12 @@ def test_all_answers_together_are_limited(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(Full):
         further.add(5, rows=0)
     further.add(4, rows=0)
-    # It holds no more than was counted.
+    # The process holds no more than was counted.
     held.close()
     further.add(6, rows=0)
 
 
-def test_an_answer_waits_for_others() -> None:
+def test_a_result_waits_for_others() -> None:
     limit = Answers(10 * BYTE)
     held, further = Answer(limit), Answer(limit)
     held.add(10, rows=0)

@@ -29,13 +29,13 @@ def routes(app: ASGIApp) -> list[Route]:
 
 
 def every_route() -> list[Route]:
-    """Method and path of every route, native and Flask's, with its parameters filled in."""
+    """Returns method and path of every route, native and Flask's, with its parameters filled in."""
     return sorted({(route.method, route.path) for route in parity.every_route()})
 
 
 @pytest.fixture
 async def client(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
-    # An hour between failed logins, so that none is told to wait.
+    # An hour between failed logins, so that no login has to wait.
     hours = count(0, 3600)
     gate = Gate(
         app,
@@ -78,7 +78,7 @@ def test_the_list_has_every_part_of_the_server(routes: list[Route]) -> None:
 
 
 @pytest.mark.anyio
-async def test_every_route_wants_credentials(
+async def test_every_route_requires_credentials(
     client: httpx.AsyncClient, routes: list[Route]
 ) -> None:
     wrong = "Basic " + base64.b64encode(b"u:wrong").decode()

@@ -1,4 +1,4 @@
-"""runs/get and runs/search answer as MLflow's own views do, to the letter."""
+"""runs/get and runs/search respond exactly as MLflow's own views do."""
 
 import hashlib
 import inspect
@@ -58,23 +58,21 @@ def fields_of(descriptor: Descriptor) -> st.SearchStrategy[dict[str, Any]]:
 @pytest.mark.parametrize("kind", [GetRun.Response, SearchRuns.Response])
 @settings(deadline=None, max_examples=150)
 @given(data=st.data())
-def test_every_message_is_written_as_mlflow_writes_it(
-    kind: type[Message], data: st.DataObject
-) -> None:
+def test_every_message_is_serialized_as_by_mlflow(kind: type[Message], data: st.DataObject) -> None:
     message = kind(**data.draw(fields_of(kind.DESCRIPTOR)))
     assert to_json(message) == message_to_json(message)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.0, 1e300, 5e-324, 3.0])
-def test_every_number_is_written_as_mlflow_writes_it(value: float) -> None:
+def test_every_number_is_serialized_as_by_mlflow(value: float) -> None:
     message = SearchRuns.Response()
     message.runs.add().data.metrics.add(key="é\n\u2028😀\x7f", value=value, step=-(2**63))
     assert to_json(message) == message_to_json(message)
 
 
 @pytest.mark.parametrize("message", [Timestamp(seconds=1), Struct(fields={})])
-def test_what_has_a_text_of_its_own_is_refused(message: Message) -> None:
-    with pytest.raises(TypeError, match="a text of its own"):
+def test_messages_with_a_special_json_form_are_refused(message: Message) -> None:
+    with pytest.raises(TypeError, match="a special JSON form"):
         to_json(message)
 
 
@@ -86,14 +84,14 @@ def test_what_has_a_text_of_its_own_is_refused(message: Message) -> None:
         ("_get_request_message", "6f8d3d06867c"),
     ],
 )
-def test_the_views_that_are_stood_in_for_are_those_that_are_known(name: str, digest: str) -> None:
+def test_the_replaced_views_have_the_known_source(name: str, digest: str) -> None:
     from mlflow.server import handlers
 
     source = inspect.getsource(getattr(handlers, name))
     assert hashlib.sha256(source.encode()).hexdigest()[:12] == digest
 
 
-def test_the_views_that_are_stood_in_for_are_those_of_the_routes() -> None:
+def test_the_replaced_views_belong_to_the_routes() -> None:
     flask = import_flask()
     by_view: dict[object, set[str]] = {}
     for rule in flask.url_map.iter_rules():
@@ -105,7 +103,9 @@ def test_the_views_that_are_stood_in_for_are_those_of_the_routes() -> None:
     ]
 
 
-def test_it_answers_before_the_view_and_after_every_check(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_response_comes_before_the_view_and_after_every_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def view() -> str:
         return "MLflow's"
 

@@ -37,7 +37,7 @@ def engine(database_url: str, cloudsql_root: Path) -> Iterator[Engine]:
 
 
 def older_schema(engine: Engine) -> str:
-    """Create the tables as some revisions ago. Returns that revision."""
+    """Create the tables of an older revision. Returns that revision."""
     from alembic import command
     from alembic.script import ScriptDirectory
     from mlflow.store.db.utils import _get_alembic_config
@@ -103,7 +103,7 @@ def test_a_newer_schema_is_refused(engine: Engine) -> None:
         ("older", "REASSIGN OWNED"),
     ],
 )
-def test_a_migration_that_fails_changes_nothing_and_is_made_up_for(
+def test_a_failed_migration_changes_nothing_and_can_be_repeated(
     engine: Engine, state: str, fails_at: str
 ) -> None:
     if state == "older":
@@ -128,7 +128,7 @@ def test_a_migration_that_fails_changes_nothing_and_is_made_up_for(
     assert revision_of(engine) == internals.latest_schema_revision()
 
 
-def test_the_way_back_from_an_upgrade_is_told(
+def test_the_log_names_the_moment_to_restore_before_an_upgrade(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -148,7 +148,7 @@ def test_the_way_back_from_an_upgrade_is_told(
     )
 
 
-def test_tables_that_are_in_use_are_waited_for_and_others_get_their_turn(
+def test_a_migration_waits_for_locked_tables_without_blocking_others(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     older_schema(engine)
@@ -160,14 +160,16 @@ def test_tables_that_are_in_use_are_waited_for_and_others_get_their_turn(
         while "trying again" not in caplog.text:
             assert upgraded.is_alive()
             sleep(0.05)
-        # The migration's locks are free again.
+        # The migration has released its locks.
         other.execute(text("SET lock_timeout = '300ms'"))
         assert other.execute(text("SELECT count(*) FROM experiments")).scalar_one() == 0
     upgraded.join()
     assert revision_of(engine) == internals.latest_schema_revision()
 
 
-def test_tables_that_stay_in_use_are_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_that_stay_locked_are_reported(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     older_schema(engine)
     before = everything(engine)
     monkeypatch.setattr(schema, "_TABLE_TIMEOUT", "100ms")
@@ -179,7 +181,7 @@ def test_tables_that_stay_in_use_are_told(engine: Engine, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("state", ["empty", "older", "upgraded by hand"])
-def test_a_second_user_can_do_all_that_the_first_can(
+def test_a_second_user_has_the_same_rights_as_the_first(
     engine: Engine, postgres: Postgres, state: str
 ) -> None:
     if state == "older":
@@ -202,7 +204,7 @@ def test_a_second_user_can_do_all_that_the_first_can(
         connection.execute(text("CREATE TABLE further (id serial)"))
 
 
-def test_a_held_lock_is_waited_for_and_given_up(engine: Engine) -> None:
+def test_waiting_for_a_held_lock_ends(engine: Engine) -> None:
     with engine.connect() as holder:
         schema._lock(holder, monotonic() + 1)
         with pytest.raises(BootError, match="another instance has been upgrading"):
@@ -210,7 +212,7 @@ def test_a_held_lock_is_waited_for_and_given_up(engine: Engine) -> None:
     schema.ensure(engine, deadline=5, lock_deadline=0.5)
 
 
-def test_a_database_that_is_not_there_yet_is_waited_for(
+def test_a_boot_waits_for_a_database_that_comes_later(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = schema._ask
@@ -226,12 +228,12 @@ def test_a_database_that_is_not_there_yet_is_waited_for(
     assert calls >= 4
 
 
-def test_a_database_that_never_comes_is_given_up() -> None:
+def test_waiting_for_a_missing_database_ends() -> None:
     with pytest.raises(BootError, match="can't be reached within 0 s.*roles/cloudsql.client"):
         schema.ensure(unreachable(), deadline=0.2)
 
 
-def test_a_database_that_accepts_and_never_answers_is_given_up(tmp_path: Path) -> None:
+def test_waiting_for_a_silent_database_ends(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / ".s"))
         silent.listen()
@@ -241,7 +243,7 @@ def test_a_database_that_accepts_and_never_answers_is_given_up(tmp_path: Path) -
             schema.ensure(engines.single_connection_engine(), deadline=1)
 
 
-def test_a_user_without_rights_is_told(engine: Engine) -> None:
+def test_missing_rights_of_the_user_are_reported(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(text("SET ROLE cloudsqlsuperuser"))
         connection.execute(text("ALTER SCHEMA public OWNER TO cloudsqlsuperuser"))
@@ -260,7 +262,7 @@ def unreachable() -> Engine:
     )
 
 
-def test_what_the_server_said_is_found_behind_what_the_driver_made_of_it() -> None:
+def test_the_servers_message_is_found_behind_the_drivers_error() -> None:
     refused = pg8000.DatabaseError({"S": "FATAL", "C": "28P01", "M": "password authentication"})
     goodbye = pg8000.InterfaceError("network error")
     goodbye.__context__ = refused

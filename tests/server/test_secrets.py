@@ -25,7 +25,7 @@ GOOD = {
 
 
 def stored(google: Google, **changed: str | None) -> ServerSettings:
-    """Returns settings whose secrets hold `GOOD` with some changes; None leaves one out."""
+    """Returns settings whose secrets hold `GOOD` with some changes; None leaves a secret out."""
     versions = {name: google.store(value) for name, value in (GOOD | changed).items() if value}
     missing = {name: "absent/versions/1" for name in GOOD if name not in versions}
     return google.settings(SecretVersions(**versions, **missing))
@@ -75,7 +75,9 @@ def test_a_missing_version_is_named(google: Google, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_missing_right_is_named_with_the_role_and_the_account(google: Google, name: str) -> None:
+def test_a_missing_permission_is_named_with_the_role_and_the_account(
+    google: Google, name: str
+) -> None:
     settings = stored(google)
     secret = getattr(settings.secrets, name).split("/")[0]
     google.revoke(secret)
@@ -84,13 +86,13 @@ def test_a_missing_right_is_named_with_the_role_and_the_account(google: Google, 
     assert f"{google.account} lacks roles/secretmanager.secretAccessor" in text
 
 
-def test_a_grant_that_is_seen_late_is_waited_for(google: Google) -> None:
+def test_the_boot_waits_for_a_grant_to_take_effect(google: Google) -> None:
     settings = dataclasses.replace(stored(google), boot_patience=5)
     google.answer_next("403", 3)
     assert fetch(settings).user.username == "mlflow"
 
 
-def test_everything_wrong_is_said_at_once(google: Google) -> None:
+def test_all_errors_are_reported_at_once(google: Google) -> None:
     settings = stored(google, artifact_url="s3://x", tracking_username="a:b", kek_passphrase=None)
     google.grant("absent")
     text = refusal(settings)
@@ -120,7 +122,7 @@ def test_everything_wrong_is_said_at_once(google: Google) -> None:
         ("kek_passphrase", " ", "is empty"),
     ],
 )
-def test_what_a_secret_holds_is_checked(google: Google, name: str, value: str, said: str) -> None:
+def test_the_value_of_a_secret_is_checked(google: Google, name: str, value: str, said: str) -> None:
     assert said in refusal(stored(google, **{name: value}))
 
 
@@ -136,7 +138,7 @@ def test_a_disabled_version_is_named(google: Google) -> None:
 VIEWER = {"viewer_username": "viewer", "viewer_password": "canary 2"}
 
 
-def test_the_viewers_are_read_where_there_is_one(google: Google) -> None:
+def test_the_viewers_secrets_are_read_if_there_is_a_viewer(google: Google) -> None:
     assert fetch(stored(google)).viewer is None
     assert fetch(stored(google, **VIEWER)).viewer == Credentials("viewer", "canary 2")
 
@@ -150,40 +152,40 @@ def test_the_viewers_are_read_where_there_is_one(google: Google) -> None:
         ({"viewer_password": " "}, "is empty"),
     ],
 )
-def test_what_the_viewers_hold_is_checked(
+def test_the_values_of_the_viewers_secrets_are_checked(
     google: Google, changed: dict[str, str], said: str
 ) -> None:
     assert said in refusal(stored(google, **VIEWER | changed))
 
 
 @pytest.mark.parametrize("failure", ["429", "500", "503", "cut"])
-def test_what_passes_is_tried_again(google: Google, failure: str) -> None:
+def test_temporary_failures_are_retried(google: Google, failure: str) -> None:
     settings = stored(google)
     google.answer_next(failure, 4)
     assert fetch(settings).user.username == "mlflow"
 
 
 @pytest.mark.parametrize("failure", ["503", "cut"])
-def test_the_deadline_ends_it(google: Google, failure: str) -> None:
+def test_retries_end_at_the_deadline(google: Google, failure: str) -> None:
     settings = stored(google)
     google.answer_next(failure, 1000)
     assert "could not be read in time" in refusal(settings, deadline=0.5)
 
 
-def test_an_answer_that_is_none_of_these_is_told(google: Google) -> None:
+def test_an_unexpected_response_is_reported(google: Google) -> None:
     settings = stored(google)
     google.answer_next("409", 1000)
     assert "could not be read: Secret Manager responds with " in refusal(settings)
 
 
-def test_a_token_that_is_not_accepted_is_told(google: Google) -> None:
+def test_a_rejected_token_is_reported(google: Google) -> None:
     settings = stored(google)
     google.answer_next("401", 1000)
     text = refusal(settings)
     assert f"does not accept the token of {google.account}. Is the account disabled" in text
 
 
-def test_passphrases_that_can_not_be_had_are_told(
+def test_unreadable_passphrases_are_reported(
     google: Google, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(secrets, "RETRY_SECONDS", 1.0)
@@ -193,7 +195,7 @@ def test_passphrases_that_can_not_be_had_are_told(
         secrets.passphrases(settings)
 
 
-def test_an_account_without_a_token_is_told(
+def test_an_account_without_a_token_is_reported(
     google: Google, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def disabled(*_: Any) -> None:

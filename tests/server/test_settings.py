@@ -1,4 +1,4 @@
-"""Checks of the container's environment variables."""
+"""The container's environment variables and their checks."""
 
 import pytest
 from tracking_server.boot import settings
@@ -78,13 +78,13 @@ def test_each_malformed_variable_is_named(key: str, value: str) -> None:
         settings.load(COMPLETE | {key: value})
 
 
-def test_a_value_where_a_secrets_version_belongs_is_not_shown() -> None:
+def test_a_secret_value_given_by_mistake_is_not_shown() -> None:
     with pytest.raises(BootError) as refused:
         settings.load(COMPLETE | {"TRACKING_PASSWORD_SECRET": "canary"})
     assert "canary" not in str(refused.value)
 
 
-def test_a_viewer_has_a_name_and_a_password_or_there_is_none() -> None:
+def test_a_viewer_needs_both_a_name_and_a_password() -> None:
     name = {"VIEWER_USERNAME_SECRET": "mlflow_viewer_username/versions/1"}
     password = {"VIEWER_PASSWORD_SECRET": "mlflow_viewer_password/versions/2"}
     assert settings.load(COMPLETE).secrets.viewer_username is None
@@ -97,7 +97,7 @@ def test_a_viewer_has_a_name_and_a_password_or_there_is_none() -> None:
         settings.load(COMPLETE | password)
 
 
-def test_everything_wrong_is_said_at_once_in_one_line() -> None:
+def test_all_errors_are_reported_in_one_line() -> None:
     with pytest.raises(BootError) as refused:
         settings.load({"PORT": "x"})
     text = str(refused.value)
@@ -105,7 +105,7 @@ def test_everything_wrong_is_said_at_once_in_one_line() -> None:
     assert all(key in text for key in COMPLETE if key != "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE")
 
 
-def test_no_proxy_is_trusted_that_is_not_named() -> None:
+def test_no_proxy_is_trusted_by_default() -> None:
     assert settings.load(COMPLETE).trusted_proxies == 0
     assert settings.load(COMPLETE | {"TRUSTED_PROXIES": "1"}).trusted_proxies == 1
 

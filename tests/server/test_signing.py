@@ -60,11 +60,11 @@ def revoke(made: StandIns, email: str, resource: Resource) -> None:
     ]
 
 
-def test_addresses_have_the_signers_rights(served: Served) -> None:
+def test_addresses_have_the_signers_permissions(served: Served) -> None:
     download = served.download().json()["url"]
     parts = [each["url"] for each in served.parts().json()["credentials"]]
     assert {signed_by(url) for url in (download, *parts)} == {SIGNER}
-    # A signed URL doesn't have the server's rights.
+    # A signed URL doesn't have the server's permissions.
     revoke(served.project, SERVER, bucket(BUCKET))
     assert httpx.get(download).content == b"x"
     assert httpx.put(parts[0], content=b"part").status_code == 200

@@ -36,7 +36,7 @@ async def echo(_: Scope, receive: Receive, send: Send) -> None:
 
 
 def play(app: Any, *steps: Any) -> Exchange:
-    """`steps` are bytes of the body, or seconds until the next; the last one ends it."""
+    """`steps` are bytes of the body, or seconds until the next step; the last one ends it."""
 
     async def run() -> Exchange:
         exchange = Exchange(Stalls(app, patience=PATIENCE), "POST", "/")
@@ -52,7 +52,7 @@ def play(app: Any, *steps: Any) -> Exchange:
 
 @pytest.mark.parametrize("size", [0, 1, PIECE, PIECE + 1, 3 * PIECE, 3 * PIECE + 5])
 @pytest.mark.parametrize("more", [True, False])
-def test_a_long_answer_is_sent_in_pieces(size: int, more: bool) -> None:
+def test_a_long_response_is_sent_in_pieces(size: int, more: bool) -> None:
     body = bytes(range(256)) * (size // 256 + 1)
 
     async def answer(_: Scope, receive: Receive, send: Send) -> None:
@@ -100,7 +100,7 @@ def test_the_servers_own_time_does_not_count() -> None:
     assert status(play(thinks, b"all")) == 200
 
 
-def test_an_answer_that_is_not_taken_is_ended() -> None:
+def test_an_unread_response_is_ended() -> None:
     async def run() -> None:
         exchange = Exchange(Stalls(echo, patience=PATIENCE), "GET", "/")
         exchange.feed(b"x", b"x", b"x", more=False)
@@ -111,7 +111,7 @@ def test_an_answer_that_is_not_taken_is_ended() -> None:
     asyncio.run(run())
 
 
-def test_a_request_that_is_cancelled_is_cancelled() -> None:
+def test_a_cancellation_reaches_the_application() -> None:
     async def run() -> None:
         exchange = Exchange(Stalls(echo, patience=60), "POST", "/")
         await asyncio.sleep(0)
@@ -140,13 +140,13 @@ serve.run(app, address="127.0.0.1", port=int(sys.argv[1]), close=close)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no TCP_USER_TIMEOUT")
-def test_a_connection_that_is_not_read_ends_though_its_request_has_ended() -> None:
+def test_an_unread_connection_ends_after_its_request_has_ended() -> None:
     port = free_port()
     with subprocess.Popen([sys.executable, "-c", SERVING, str(port)]) as server:
         reap_process(server.pid)
         try:
             connected(port).close()
-            time.sleep(1)  # those that come before the option is set don't have it
+            time.sleep(1)  # connections before the option is set don't have it
             with connected(port) as connection:
                 connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
                 assert eventually(lambda: established(port) == 1)

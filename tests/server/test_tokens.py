@@ -14,7 +14,7 @@ from tests.server.exchange import Exchange
 
 
 class NoToken:
-    """Credentials whose metadata server doesn't respond the first so many times."""
+    """Credentials whose metadata server doesn't respond to the first few requests."""
 
     token_state = TokenState.INVALID
 
@@ -26,7 +26,7 @@ class NoToken:
         raise TransportError("Compute Engine Metadata server unavailable")
 
 
-def test_a_request_to_the_bucket_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_to_the_bucket_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bucket, "PAUSES", (0.01, 0.01))
     credentials: Any = NoToken()
     with pytest.raises(BucketError, match="returns no token") as raised:
@@ -36,7 +36,7 @@ def test_a_request_to_the_bucket_is_tried_again(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_an_artifact_is_answered_with_503(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_for_an_artifact_gets_503(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: object) -> None:
         raise TransportError("Compute Engine Metadata server unavailable")
 

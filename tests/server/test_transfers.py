@@ -46,11 +46,11 @@ async def app(google: Google, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     monkeypatch.setattr(uploads, "SHARED", SHARED)
 
     async def mlflow(scope: object, receive: object, send: object) -> None:
-        raise AssertionError("a transfer went on to MLflow")
+        raise AssertionError("a transfer reached MLflow")
 
     made = ProxiedTransfers(mlflow, f"gs://{BUCKET}")
     yield made
-    assert made._memory.shared == SHARED, "memory that was never given back"
+    assert made._memory.shared == SHARED, "memory that was never freed"
     assert made._downloads == 0
     await made._bucket._http.close()
 
@@ -82,7 +82,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
         if condition():
             return
         await asyncio.sleep(0.01)
-    raise AssertionError("it never came to that")
+    raise AssertionError("the condition never became true")
 
 
 def upload(app: ProxiedTransfers, name: str, **options: str) -> Exchange:
@@ -97,7 +97,9 @@ def download(app: ProxiedTransfers, name: str) -> Exchange:
     "size",
     [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, CHUNK * BLOCK, CHUNK * BLOCK + 1, 2 * CHUNK * BLOCK],
 )
-async def test_what_goes_up_comes_down(google: Google, app: ProxiedTransfers, size: int) -> None:
+async def test_a_download_returns_the_uploaded_content(
+    google: Google, app: ProxiedTransfers, size: int
+) -> None:
     content = LARGE[:size]
     up = upload(app, "sizes/ü 1%.bin")
     up.feed(*pieces(content, PIECE), more=False)
@@ -144,14 +146,14 @@ class Stalled:
         self._go_on.set()
 
 
-async def test_uploads_to_a_slow_bucket_hold_no_more_than_is_theirs(
+async def test_uploads_to_a_slow_bucket_stay_within_their_memory(
     google: Google, app: ProxiedTransfers
 ) -> None:
     google.fault = stalled = Stalled()
     ups = [upload(app, f"slow {number}") for number in range(12)]
     for up in ups:
         up.feed(*pieces(LARGE, PIECE), more=False)
-    # Each has a request to the bucket in progress, and the clients wait with the rest.
+    # Each upload has a request to the bucket in progress, and its client waits with the rest.
     await eventually(lambda: stalled.waiting == len(ups))
     await asyncio.sleep(0.2)
     bound = SHARED * BLOCK + len(ups) * (OWN * BLOCK + PIECE)
@@ -162,7 +164,7 @@ async def test_uploads_to_a_slow_bucket_hold_no_more_than_is_theirs(
         assert stored(google, f"slow {number}") == LARGE
 
 
-async def test_a_slow_client_holds_up_nobody(google: Google, app: ProxiedTransfers) -> None:
+async def test_a_slow_client_does_not_delay_others(google: Google, app: ProxiedTransfers) -> None:
     slow = [upload(app, f"slow {number}") for number in range(SHARED // (CHUNK - OWN) + 2)]
     for up in slow:
         up.feed(*pieces(LARGE[: CHUNK * BLOCK], PIECE))
@@ -178,7 +180,7 @@ async def test_a_slow_client_holds_up_nobody(google: Google, app: ProxiedTransfe
 
 
 @pytest.mark.parametrize("size", [10, BLOCK, CHUNK * BLOCK, 2 * CHUNK * BLOCK + 10])
-async def test_an_upload_that_breaks_off_leaves_nothing(
+async def test_an_interrupted_upload_leaves_nothing(
     google: Google, app: ProxiedTransfers, size: int
 ) -> None:
     put(google, "broken", b"as it was")
@@ -194,7 +196,7 @@ async def test_an_upload_that_breaks_off_leaves_nothing(
     assert leftovers(google) == set()
 
 
-async def test_an_upload_that_breaks_off_while_the_bucket_is_slow_leaves_nothing(
+async def test_an_upload_interrupted_while_the_bucket_is_slow_leaves_nothing(
     google: Google, app: ProxiedTransfers
 ) -> None:
     google.fault = stalled = Stalled()
@@ -211,7 +213,7 @@ async def test_an_upload_that_breaks_off_while_the_bucket_is_slow_leaves_nothing
 
 
 class Failing:
-    """A bucket that fails at some requests of uploads, in one of several ways."""
+    """A bucket that fails some requests of uploads, in one of several ways."""
 
     def __init__(self, google: Google, how: str, turns: set[int]) -> None:
         self._google, self._how, self._turns = google, how, turns
@@ -230,7 +232,7 @@ class Failing:
             await request.content.readany()
             request.transport.close()
         elif self._how == "half":
-            # A part of it arrives, a multiple of the block size.
+            # Only a part of the data arrives, a multiple of the block size.
             half = asyncio.ensure_future(self._google.storage.handle(request))
             await asyncio.sleep(0.05)
             request.transport.close()
@@ -246,7 +248,7 @@ class Failing:
 @pytest.mark.parametrize("how", ["unread", "cut", "half", "answer lost"])
 @pytest.mark.parametrize("turns", [{0}, {1}, {0, 1, 2}, {3}, {4}])
 @pytest.mark.parametrize("size", [BLOCK + 1, len(LARGE)])
-async def test_an_upload_outlasts_a_bucket_that_fails_now_and_then(
+async def test_an_upload_survives_occasional_failures_of_the_bucket(
     google: Google, app: ProxiedTransfers, how: str, turns: set[int], size: int
 ) -> None:
     name = f"{how} {turns} {size}"
@@ -259,7 +261,7 @@ async def test_an_upload_outlasts_a_bucket_that_fails_now_and_then(
 
 
 @pytest.mark.parametrize("size", [10, len(LARGE)])
-async def test_a_bucket_that_keeps_failing_is_told(
+async def test_repeated_failures_of_the_bucket_are_reported(
     google: Google, app: ProxiedTransfers, size: int
 ) -> None:
     google.fault = failing = Failing(google, "unread", set(range(1000)))
@@ -276,7 +278,7 @@ async def test_a_bucket_that_keeps_failing_is_told(
     assert stored(google, "never") is None
 
 
-async def test_a_bucket_that_refuses_is_not_asked_again(
+async def test_a_refusal_of_the_bucket_is_not_retried(
     google: Google, app: ProxiedTransfers
 ) -> None:
     asked = []
@@ -298,7 +300,7 @@ async def test_a_bucket_that_refuses_is_not_asked_again(
 
 
 @pytest.mark.parametrize("size", [10, len(LARGE)])
-async def test_what_does_not_arrive_as_it_was_sent_is_not_kept(
+async def test_a_corrupted_upload_is_not_kept(
     google: Google, app: ProxiedTransfers, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     monkeypatch.setattr(uploads.google_crc32c, "extend", lambda crc, data: 7)
@@ -320,7 +322,7 @@ async def test_a_retried_upload_is_harmless(google: Google, app: ProxiedTransfer
 # Downloads
 
 
-async def test_a_download_begins_before_it_is_whole_and_waits_for_its_client(
+async def test_a_download_streams_and_waits_for_its_client(
     google: Google, app: ProxiedTransfers
 ) -> None:
     put(google, "large", LARGE)
@@ -334,7 +336,7 @@ async def test_a_download_begins_before_it_is_whole_and_waits_for_its_client(
     assert (await down.done()).body == LARGE
 
 
-async def test_the_more_downloads_there_are_the_less_is_sent_of_each_at_a_time(
+async def test_downloads_share_their_memory(
     app: ProxiedTransfers,
 ) -> None:
     async def endless() -> AsyncGenerator[bytes]:
@@ -345,7 +347,7 @@ async def test_the_more_downloads_there_are_the_less_is_sent_of_each_at_a_time(
     sizes = [len(await anext(down)) for down in downs]
     assert sizes[0] == transfers.LARGEST_PIECE
     assert transfers.SMALLEST_PIECE <= sizes[-1] < sizes[100] < sizes[50] < sizes[0]
-    # A download that began alone uses the smaller size from its next read on.
+    # A download that began alone uses the smaller size from its next read.
     assert len(await anext(downs[0])) == sizes[-1]
     assert sizes[-1] * 80 * transfers.PIECES_WAITING < transfers.WAITING
     for down in downs:
@@ -353,7 +355,7 @@ async def test_the_more_downloads_there_are_the_less_is_sent_of_each_at_a_time(
 
 
 @pytest.mark.parametrize("at", [0, 1_000_000, len(LARGE) - 1])
-async def test_a_download_goes_on_where_the_bucket_broke_off(
+async def test_a_download_continues_where_the_bucket_broke_off(
     google: Google, app: ProxiedTransfers, at: int
 ) -> None:
     put(google, "large", LARGE)
@@ -405,7 +407,7 @@ async def test_two_generations_of_an_object_are_not_mixed(
 
     google.fault = replace
     down = download(app, "large")
-    # Once begun, a response can't be refused, only cut short.
+    # Once begun, a response can only be cut short.
     with pytest.raises(bucket.BucketError):
         await down.done()
     assert down.body == LARGE[:1000]
@@ -413,9 +415,7 @@ async def test_two_generations_of_an_object_are_not_mixed(
     assert asked[1]
 
 
-async def test_a_download_that_is_given_up_is_let_go_at_once(
-    google: Google, app: ProxiedTransfers
-) -> None:
+async def test_an_abandoned_download_ends_at_once(google: Google, app: ProxiedTransfers) -> None:
     put(google, "large", LARGE)
     down = download(app, "large")
     down.stop_taking(after=1)
@@ -439,7 +439,7 @@ async def test_a_download_that_is_given_up_is_let_go_at_once(
         ("a/%2e%2e/x", 400, '"INVALID_PARAMETER_VALUE"'),
     ],
 )
-async def test_what_can_not_be_sent_is_said(
+async def test_a_failed_download_is_reported(
     google: Google, app: ProxiedTransfers, name: str, status: int, words: str
 ) -> None:
     put(google, "folder/inside", b"x")
@@ -453,7 +453,7 @@ async def test_an_upload_needs_a_name(app: ProxiedTransfers) -> None:
     assert up.status == 400
 
 
-async def test_what_is_stored_compressed_stays_so_and_says_so(
+async def test_an_object_stored_compressed_is_sent_compressed(
     google: Google, app: ProxiedTransfers
 ) -> None:
     put(google, "log.gz", b"not really gzip")
@@ -464,11 +464,11 @@ async def test_what_is_stored_compressed_stays_so_and_says_so(
     assert (down.headers["content-encoding"], down.body) == ("gzip", b"not really gzip")
 
 
-# Frames requested ahead
+# Frames requested in advance
 
 
 @pytest.mark.parametrize("count", [1, 5, 100])
-async def test_frames_asked_for_ahead_come_in_order(count: int) -> None:
+async def test_frames_requested_in_advance_arrive_in_order(count: int) -> None:
     exchange: list[bytes] = []
     frames = [number.to_bytes(2, "big") for number in range(count)]
     queue: asyncio.Queue[Message] = asyncio.Queue()
@@ -495,7 +495,9 @@ async def test_frames_asked_for_ahead_come_in_order(count: int) -> None:
         ("2", None, 1),
     ],
 )
-def test_how_many_frames_are_asked_for(version: str, length: str | None, ahead: int) -> None:
+def test_the_number_of_frames_requested_in_advance(
+    version: str, length: str | None, ahead: int
+) -> None:
     headers = [(b"content-length", length.encode())] if length else []
     assert transfers._frames_ahead({"http_version": version, "headers": headers}) == ahead
 
@@ -623,7 +625,7 @@ def test_a_server_that_is_killed_leaves_the_object_as_it_was(
     assert stored(google, "large") == LARGE
 
 
-async def test_bodies_that_wait_hold_up_no_other_on_their_connection(
+async def test_waiting_bodies_do_not_delay_others_on_their_connection(
     google: Google, start: StartServer, environment: dict[str, str]
 ) -> None:
     server = start(environment).ready()
@@ -662,8 +664,8 @@ async def test_bodies_that_wait_hold_up_no_other_on_their_connection(
         assert sum(sent) < len(sent) * len(more)
 
         async def move() -> None:
-            # httpcore reads on for one upload when what it waited for came while it read for
-            # another. So something has to come.
+            # httpcore may read a message for one upload while it waits for another one, and only
+            # continues once a further message arrives.
             async with asyncio.TaskGroup() as asking:
                 while True:
                     asking.create_task(client.get("/version"))

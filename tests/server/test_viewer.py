@@ -1,7 +1,7 @@
-"""The viewer can't change anything: every call of the server, checked in database and bucket.
+"""The viewer can't change anything: checked for every call, in the database and the bucket.
 
 Each call of the parity tests, which reach every route, is sent as the viewer and then as the user.
-What changes something is found in the database and in the bucket, not in a list.
+A call that changes something is recognized by the database and the bucket, not by a list.
 """
 
 import sqlite3
@@ -34,19 +34,19 @@ VIEWER = ("viewer", "canary-viewer")
 REFUSED_ALL_THE_SAME = {
     "/api/2.0/mlflow-artifacts/mpu/": "begins, ends or gives up an upload",
     "/api/2.0/mlflow/artifacts/presigned-upload-url": "the address lets its holder upload",
-    "/api/2.0/mlflow/gateway-proxy": "another server is sent a request",
-    "/api/2.0/mlflow/webhooks/": "the receiver is sent a request",
+    "/api/2.0/mlflow/gateway-proxy": "sends a request to another server",
+    "/api/2.0/mlflow/webhooks/": "sends a request to the receiver",
     "/api/3.0/jobs/": "jobs, which this server doesn't run",
-    "/api/3.0/mlflow/datasets/": "its records are deleted, of which there are none here",
+    "/api/3.0/mlflow/datasets/": "deletes the dataset's records, which don't exist here",
     "/api/3.0/mlflow/assistant/": "writes into the server's home, asks models, runs programs",
     "/api/3.0/mlflow/genai/evaluate/invoke": "jobs",
     "/api/3.0/mlflow/issues/invoke": "jobs",
     "/api/3.0/mlflow/jobs/": "jobs",
     "/api/3.0/mlflow/prompt-optimization/jobs": "jobs",
     "/api/3.0/mlflow/scorer/invoke": "jobs",
-    "/api/3.0/mlflow/ui-telemetry": "sends MLflow's makers what was done",
-    "/api/3.0/mlflow/workspaces": "workspaces, which are off",
-    "/gateway/": "asks models, which costs money",
+    "/api/3.0/mlflow/ui-telemetry": "sends usage data to MLflow's makers",
+    "/api/3.0/mlflow/workspaces": "workspaces, which are disabled",
+    "/gateway/": "calls models, which costs money",
     "/v1/traces": "logs",
 }
 """Routes whose calls here change neither database nor bucket, and why they are refused."""
@@ -64,7 +64,7 @@ class Behind:
         self._tables: dict[str, Any] = {}
 
     def now(self) -> tuple[dict[str, Any], list[Any]]:
-        # Only transactions that write get a number; without a new number nothing was written.
+        # Only transactions that write get a number; without a new number, nothing was written.
         [[writers]] = self._connection.run("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
         if writers != self._writers:
             self._writers = writers
@@ -98,7 +98,7 @@ class Seen:
 def serving(
     folder: Path, postgres: Postgres, cloudsql_root: Path
 ) -> Iterator[tuple[httpx.Client, httpx.Client, Behind]]:
-    """The user's client, the viewer's, and the server's database and bucket."""
+    """Yield the user's client, the viewer's client, and the server's database and bucket."""
     url = made_database(postgres, "viewed")
     with (
         our_environment(folder, url, cloudsql_root, viewer=VIEWER) as environment,
@@ -124,7 +124,7 @@ def is_refused(answer: httpx.Response) -> bool:
     return answer.status_code == 403 and answer.content == ONLY_VIEWER.body["body"]
 
 
-def test_the_viewer_changes_nothing_and_sees_everything(
+def test_the_viewer_can_read_everything_and_change_nothing(
     tmp_path: Path, postgres: Postgres, cloudsql_root: Path
 ) -> None:
     router, seen = Router(), Seen()
@@ -163,7 +163,7 @@ def test_the_viewer_changes_nothing_and_sees_everything(
             send(viewer, call.filled({"home": str(tmp_path)}))
         assert behind.now() == before
     idle = {route for route in seen.refused - seen.changing if not _explained(route)}
-    assert not idle, "refused, though nothing is seen to change: " + ", ".join(map(str, idle))
+    assert not idle, "refused, although the call changes nothing: " + ", ".join(map(str, idle))
     # Otherwise this would test the calls, not the credentials.
     assert len(seen.changing) > 80
     assert len(seen.allowed) > 80
@@ -174,14 +174,14 @@ def _explained(route: Route) -> bool:
     return route.method == "OPTIONS" or path.startswith(tuple(REFUSED_ALL_THE_SAME))
 
 
-def test_both_ways_to_a_route_are_judged_alike() -> None:
+def test_both_prefixes_of_a_route_are_treated_alike() -> None:
     for route in every_route():
         other = route.path.replace("/ajax-api/", "/api/")
         assert may_view(route.method, route.path) == may_view(route.method, other), route
 
 
 @pytest.mark.parametrize("looking", [True, False])
-def test_the_database_refuses_what_a_viewer_would_change(
+def test_the_database_refuses_changes_by_a_viewer(
     environment: dict[str, str], database_url: str, cloudsql_root: Path, looking: bool
 ) -> None:
     engines.connect_with(make_url(database_url), pool_size=1, cloudsql_root=str(cloudsql_root))

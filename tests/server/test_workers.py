@@ -44,7 +44,7 @@ def processor_ticks(process: int) -> int:
 
 
 def load(server: Server) -> None:
-    # One connection each, because the kernel spreads connections.
+    # One connection for each request, because the kernel distributes connections.
     def ask(_: int) -> int:
         with server.client() as client:
             return client.get("/api/2.0/mlflow/experiments/get?experiment_id=0").status_code
@@ -72,7 +72,7 @@ def test_each_process_serves_shares_the_connections_and_ends_cleanly(
     assert len(stopped) == PROCESSES
 
 
-def test_a_process_that_dies_ends_all(server: Server) -> None:
+def test_all_processes_end_if_one_dies(server: Server) -> None:
     children = serving(server)
     os.kill(children[0], signal.SIGKILL)
     assert server.process.wait(timeout=20) == 1
@@ -82,7 +82,7 @@ def test_a_process_that_dies_ends_all(server: Server) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs prctl, which only Linux has")
-def test_none_outlives_the_first(server: Server) -> None:
+def test_no_process_outlives_the_first(server: Server) -> None:
     children = serving(server)
     server.process.kill()
     server.process.wait()

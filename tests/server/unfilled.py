@@ -1,6 +1,6 @@
-"""The server without its own transfers: MLflow's handlers send what they copied to a file.
+"""The server without its own transfers: MLflow's handlers copy to a file and send that.
 
-Run as a process, beside the whole server.
+Run as a process, next to the complete server.
 """
 
 import os

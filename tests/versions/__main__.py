@@ -1,10 +1,11 @@
-"""The server under MLflow's neighbouring releases: breakage is seen before an upgrade.
+"""Tests the server with MLflow's neighbouring releases, to see breakage before an upgrade.
 
-    python -m tests.versions           # the previous minor, and all that is newer
-    python -m tests.versions 3.18.1    # these
+    python -m tests.versions           # the previous minor, and every newer one
+    python -m tests.versions 3.18.1    # only these
 
-Each gets the image's lock with MLflow replaced, and what that moves. Fails for a newer release
-that can be installed and doesn't pass; the previous minor shows what a step back would meet.
+Each run uses the image's lock with MLflow's version replaced, and the changes that this requires.
+Fails if a newer release can be installed and doesn't pass; the previous minor only shows what a
+downgrade would break.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 VENVS = ROOT / ".venvs"
 UV = VENVS / "uv" / "bin" / "uv"
-# The boot, our composition of MLflow's app, its private names, and what the rest of us stands on.
+# The boot, our composition of MLflow's app, MLflow's private names, and the code that uses them.
 TESTS = (
     "mlflow_internals", "schema", "boot", "composition", "routes", "runs", "encryption",
 )  # fmt: skip
@@ -43,13 +44,13 @@ class Outcome:
 
 
 def parsed(text: str) -> Version:
-    """Empty of what is no release."""
+    """Returns the version, or an empty tuple if the text isn't a release."""
     found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", text)
     return tuple(map(int, found.groups())) if found else ()
 
 
 def neighbours(locked: Version, released: Iterable[Version]) -> list[Version]:
-    """The newest of the minor before, and of each minor from this one on, that isn't the lock's."""
+    """Returns the newest release of the previous minor and of each later one, except the lock's."""
     newest: dict[Version, Version] = {}
     for version in sorted(released):
         newest[version[:2]] = version
@@ -59,7 +60,7 @@ def neighbours(locked: Version, released: Iterable[Version]) -> list[Version]:
 
 
 def released() -> list[Version]:
-    # pip is where uv is; uv itself doesn't list them.
+    # pip is installed next to uv; uv itself doesn't list releases.
     answer = subprocess.run(
         [UV.with_name("python"), "-m", "pip", "index", "versions", "mlflow"],
         check=True, capture_output=True, text=True,
@@ -82,7 +83,7 @@ def tried(version: str) -> Outcome:
         r"(?m)^mlflow==\S+", f"mlflow=={version}", (image / "requirements.in").read_text()
     )
     (folder / "requirements.in").write_text(asked)
-    # What is in the file already is kept where it can be.
+    # uv keeps the versions that the file already has where it can.
     lock.write_text((image / "requirements.txt").read_text())
     compiled = _uv(
         "pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes",
@@ -90,7 +91,7 @@ def tried(version: str) -> Outcome:
         folder / "requirements.in", "-o", lock,
     )  # fmt: skip
     if compiled.returncode:
-        # uv's explanation, without what it concludes from it.
+        # uv's explanation, without its conclusion.
         said = re.sub(r"\s+", " ", compiled.stderr)
         reason = re.search(r"Because (.*?),? we can conclude", said)
         return Outcome(version=version, not_installed=reason[1] if reason else said)

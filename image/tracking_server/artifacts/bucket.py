@@ -132,7 +132,7 @@ class Bucket:
 
         Raises:
             BucketError: if the status is another one.
-            Exception: one of `BROKEN`, if there is no response.
+            Exception: one of `BROKEN`, without a response.
         """
         async with asyncio.timeout(PATIENCE):
             answer = await self._send(method, address, headers, body)

@@ -275,7 +275,7 @@ class Connection(legacy.Connection):  # type: ignore[misc]
         try:
             self._read_answer(context)
         except BaseException:
-            # The rest of this response would be read as the next statement's.
+            # Otherwise, the next statement would read the rest of this response as its own.
             self.close()
             raise
         self._answered = monotonic()

@@ -1,7 +1,7 @@
 """Translates the database's errors for callers, and tells temporary errors from permanent ones.
 
-MLflow responds to SQLAlchemy's OperationalError with 503, after which its client tries again, and
-to every other error with 400, after which it doesn't. pg8000 doesn't raise OperationalError: if the
+For SQLAlchemy's OperationalError, MLflow responds with 503, and its client retries. For every other
+error it responds with 400, and the client gives up. pg8000 doesn't raise OperationalError: if the
 database restarts, or runs out of connections or disk space, clients would get 400 and lose what
 they log.
 

@@ -8,9 +8,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tracking_server.gate.viewer_policy import LOOKING
 
 ROW, BYTE = 1700, 5
-"""Bytes of memory for each row that the database returns, and for each byte of it: MLflow turns
-rows into objects, messages and JSON. Measured with pages of 1,000 to 10,000 runs with 30 values
-each, which take 2,000 bytes for each row of 73."""
+"""Bytes of memory that each row from the database needs, and each byte of a row: MLflow converts
+rows to objects, messages and JSON. Measured with pages of 1,000 to 10,000 runs with 30 values each,
+where a row of 73 bytes needs 2,000 bytes."""
 
 SMALL = 512 * 1024
 """Bytes of memory that each request may use in addition, so that small requests don't wait for

@@ -172,7 +172,7 @@ class _Reading:
         self._encoding = _header(scope, b"content-encoding").lower()
 
     def close(self) -> None:
-        """Free the room, once the body is no longer in use."""
+        """Free the room, once the body isn't in use any more."""
         self._room.free(self._reserved)
         self._reserved = 0
 
@@ -279,7 +279,7 @@ class _Reading:
                 raise TooMuch(
                     413,
                     f"The body has more than {self._limits.together // width // MIB} MiB with "
-                    "characters outside Latin-1, each of which takes several bytes of memory: send "
+                    "characters outside Latin-1, which need several bytes of memory each: send "
                     "it in parts.",
                 )
             self._cover(width * len(body))

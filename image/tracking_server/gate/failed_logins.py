@@ -80,7 +80,7 @@ def address_of(peer: str, forwarded_for: Sequence[bytes], *, trusted_proxies: in
         return "unknown"
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
-    # A client on this computer doesn't come through a proxy.
+    # A client on this computer doesn't use a proxy.
     return "unknown" if address.is_loopback else str(address)
 
 

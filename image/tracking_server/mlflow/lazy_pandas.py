@@ -69,7 +69,7 @@ def _is_run(module: ModuleType) -> bool:
 
 
 class _Finder(MetaPathFinder):
-    """Finds pandas: unrun within `only_named`, otherwise to be run."""
+    """Finds pandas. Within `only_named`, the import doesn't run it; otherwise, it does."""
 
     def __init__(self) -> None:
         self._module = _Pandas(NAME)

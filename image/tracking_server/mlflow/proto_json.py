@@ -38,7 +38,7 @@ def to_json(message: Message) -> str:
 @cache
 def _writer(descriptor: Descriptor) -> Write:
     if descriptor.full_name.startswith("google.protobuf."):
-        raise TypeError(f"{descriptor.full_name} has a text of its own")
+        raise TypeError(f"{descriptor.full_name} has a special JSON form")
     fields: dict[int, tuple[str, Write]] = {}
 
     def write(message: Message, line: str) -> str:

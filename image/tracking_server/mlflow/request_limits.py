@@ -1,6 +1,6 @@
 """Limits sizes, counts and locations in requests to MLflow's API, before the view runs.
 
-MLflow checks many of them itself. These are the ones that it doesn't check and that could use up
+MLflow checks many fields itself. This module adds the missing limits for those that could use up
 the server's memory or expose its credentials.
 """
 

@@ -1,8 +1,9 @@
 """Runs MLflow's Flask app in a pool of threads.
 
 MLflow mounts the app under FastAPI behind two middleware layers, which take longer than a plain
-request. This module is that mount without them; Flask does the same security checks itself. The
-library for this, a2wsgi, awaits `receive` from another thread, which granian doesn't support.
+request. This module replaces that mount and omits the layers; Flask does the same security checks
+itself. The library for such a mount, a2wsgi, awaits `receive` from another thread, which granian
+doesn't support.
 """
 
 import asyncio

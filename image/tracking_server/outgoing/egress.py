@@ -62,7 +62,7 @@ _calls_back: ContextVar[bool] = ContextVar("calls_back", default=False)
 
 
 class EgressRefused(PermissionError):
-    """A connection, program or file that MLflow asked for is refused.
+    """A connection, program or file is refused.
 
     It is an `OSError`, so that HTTP libraries treat it as a failed connection.
     """

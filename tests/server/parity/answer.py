@@ -30,7 +30,7 @@ _HEADERS = (
 
 # The order matters: the longer ones contain text that the shorter ones match.
 _CHANCE = (
-    # Stock's response has the driver's words and the statement; ours says that the log has them.
+    # Stock includes the driver's message and the statement; ours refers to the log.
     (
         re.compile(r"\(psycopg2\..*|The database refused this: .*", re.DOTALL),
         "<the database's error>",
@@ -64,7 +64,7 @@ class Answer:
 
 
 def comparable(answer: httpx.Response, names: Mapping[str, str]) -> Answer:
-    """`names` are the values that are known under a name, such as the ids of what was made."""
+    """`names` are values that are known under a name, such as ids of created objects."""
     known = {value: f"${name}" for name, value in names.items() if len(value) > 5}
     headers = {
         name: _named(answer.headers[name], known) for name in _HEADERS if name in answer.headers
@@ -97,7 +97,7 @@ def _named(value: Any, known: Mapping[str, str]) -> Any:
         return {_named(key, known): _named(item, known) for key, item in value.items()}
     if isinstance(value, list):
         items = [_named(item, known) for item in value]
-        # MLflow's form of a map, which the database returns in any order.
+        # MLflow's format of a map, which the database returns in any order.
         if all(isinstance(item, dict) and item.keys() == {"key", "value"} for item in items):
             return sorted(items, key=lambda item: str(item["key"]))
         return items

@@ -12,7 +12,7 @@ Names = dict[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """`expected` is stock's status; `keep` names values of the answer by their dotted place."""
+    """`expected` is stock's status; `keep` names values of the response by their dotted paths."""
 
     method: str
     path: str

@@ -21,7 +21,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Difference:
-    """`call` and `line` are patterns of the whole of each."""
+    """`call` and `line` are patterns that must match all of each."""
 
     call: str
     line: str
@@ -38,84 +38,84 @@ BY_DESIGN = (
         ".*",
         r"(content-security-policy|cross-origin-(opener|resource)-policy|referrer-policy|"
         r"strict-transport-security): None != ['\"].*['\"]",
-        "Stock has none of them: tracking_server/response_headers.py.",
+        "Stock has none of these headers: tracking_server/response_headers.py.",
     ),
     Difference(
         ".*",
         r"cache-control: (None != 'private'|'(public, )?(?P<kept>.*)' != 'private, (?P=kept)')",
-        "Everything is behind a login, so no shared cache may keep it.",
+        "Every page requires a login, so no shared cache may store it.",
     ),
     Difference(
         rf"POST {_ARTIFACTS}/mpu/create/.*|(GET|HEAD) {_ARTIFACTS}/presigned/.*",
         rf"status: 501 != (200|404)|{_ERROR}|"
         r"body\.(credentials|upload_id|url|headers|file_size): .*",
-        "A bucket signs addresses, a folder can't.",
+        "Addresses in a bucket can be signed, in a folder they can't.",
     ),
     Difference(
         rf"POST {_ARTIFACTS}/mpu/(complete|abort)/.*",
         rf"status: 501 != 404|{_ERROR}",
-        "A bucket has multipart uploads, if not this one.",
+        "A bucket has multipart uploads, but not the requested one.",
     ),
     Difference(
         r"GET .*/server-info",
         r"body\.multipart_(up|down)loads_enabled: False != True",
-        "So a client is told.",
+        "This server supports multipart transfers.",
     ),
     Difference(
         r"GET /health",
         r"content-type: 'text/plain; charset=utf-8' != 'text/html; charset=utf-8'",
-        "Flask's answer, so that a probe doesn't have FastAPI's half imported.",
+        "The response is Flask's, so that a probe doesn't import FastAPI's half.",
     ),
     Difference(
         rf"GET {re.escape(_ASSISTANT)}/sessions/.*/stream",
         r"body: .*",
-        "The assistant calls the gateway over HTTP without credentials, which the gate wants.",
+        "The assistant calls the gateway without credentials, which the gate requires.",
     ),
     Difference(
         rf"PUT {re.escape(_ASSISTANT)}/config",
         r"content-type: .*|cache-control: .*|vary: .*|body: .*",
-        "The gate refuses the assistant to everybody elsewhere, in its own words.",
+        "The gate refuses the assistant to other computers, with its own message.",
     ),
     Difference(
         r"GET .*/gateway/supported-(providers|models)",
         r"body\.(providers|models): .*",
-        "Those that the container has no library for are left out, and Databricks', whose library "
-        "makes the whole server wait.",
+        "Left out: providers whose library the container lacks, and Databricks', whose library "
+        "blocks the whole server.",
     ),
     Difference(
         r"POST .*/experiments/create",
         r"body\.message: .* != [\"'].?artifact_location is .*",
-        "Artifacts are in the bucket alone, whatever else is wrong with an address.",
+        "Artifacts are only in the bucket; this is checked before the rest of an address.",
     ),
     Difference(
         r"POST .*/gateway/secrets/create",
         r"body\.message: .* != 'provider is missing: .*",
-        "Without its provider nobody knows where a key may be sent.",
+        "Without its provider, the server can't know where a key may be sent.",
     ),
     Difference(
         r"POST .*/artifacts/presigned-download-url",
         r"body\.message: .* != 'expiration is .*",
-        "A signed address outlives a changed password, so it holds an hour at most.",
+        "A signed address outlives a changed password, so it is valid for at most an hour.",
     ),
     Difference(
         r"POST /v1/traces",
         rf"{_ERROR}|(cache-control|vary|x-content-type-options|x-frame-options): .*",
-        "A body is decompressed within limits before MLflow has it.",
+        "A body is decompressed within limits before MLflow reads it.",
     ),
     Difference(
         r"(GET|HEAD|POST) /graphql",
         r"status: 500 != 400|content-type: .*|body: .*",
-        "Stock fails at a request without a query.",
+        "Stock fails on a request without a query.",
     ),
     Difference(
         r"GET .*/experiments/search",
         r"(x-(content-type|frame)-options|vary): None != '(nosniff|SAMEORIGIN|Origin)'",
-        "Stock forgets these where it refuses a workspace before Flask is reached.",
+        "Stock omits these headers if it refuses a workspace before Flask.",
     ),
     Difference(
         r"GET .*/experiments/get-by-name",
         rf"status: 500 != 400|{_ERROR}",
-        "psycopg2 refuses a NUL before it is sent, Postgres after.",
+        "psycopg2 refuses a NUL before sending it; here Postgres refuses it.",
     ),
 )
 

@@ -30,7 +30,7 @@ class Route:
 
 
 def native_routes() -> list[Route]:
-    """Returns FastAPI's routes in the order in which they are tried. The mount has no methods."""
+    """Returns FastAPI's routes in matching order. The mount has no methods."""
     app = internals.import_fastapi()
     return [
         Route(method, str(context.path))
@@ -53,7 +53,7 @@ def every_route() -> list[Route]:
 
 
 class Router:
-    """Returns the route of a request: the first native one, or else Flask's most specific one."""
+    """Finds the route of a request: the first native one, or else Flask's most specific one."""
 
     def __init__(self) -> None:
         self._routes = [

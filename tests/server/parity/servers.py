@@ -21,7 +21,7 @@ from tests.reaper import reap_process
 from tests.server.process import BOOT_SECONDS, PASSWORD, USER, Server
 
 SETTINGS = {
-    # Some of MLflow's messages list a set in its iteration order.
+    # Some of MLflow's messages list a set, in its iteration order.
     "PYTHONHASHSEED": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # Otherwise MLflow fetches a catalog of models from the internet.
@@ -64,7 +64,7 @@ class Stock:
                 cwd=folder,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # it has a child, the server itself
+                start_new_session=True,  # its child is the server itself
             )
         reap_process(self._process.pid)
 
@@ -82,7 +82,7 @@ class Stock:
         return httpx.Client(base_url=self.url, timeout=30)
 
     def stop(self) -> None:
-        with suppress(ProcessLookupError):  # if it has ended by itself
+        with suppress(ProcessLookupError):  # it may have ended by itself
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 

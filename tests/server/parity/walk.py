@@ -24,7 +24,7 @@ def walk(client: httpx.Client, calls: Iterable[Call], names: Names) -> list[Step
         try:
             answer = client.request(filled.method, filled.path, **filled.options())
         except httpx.TransportError as error:
-            raise AssertionError(f"{filled} was not answered: {error!r}") from error
+            raise AssertionError(f"{filled} got no response: {error!r}") from error
         if answer.status_code < 300:
             names |= {name: found(answer.json(), place) for name, place in call.keep.items()}
         steps.append(Step(call, comparable(answer, names)))

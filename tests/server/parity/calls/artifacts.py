@@ -1,4 +1,4 @@
-"""Artifacts of runs and models: proxied, and with signed URLs, which a folder can't have."""
+"""Artifacts of runs and models: proxied, and with signed URLs, which only a bucket has."""
 
 from tests.server.parity.call import Call, delete, get, post
 

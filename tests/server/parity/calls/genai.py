@@ -194,7 +194,7 @@ ISSUES = [
     post(f"{_PAGE}/issues/invoke", {"experiment_id": "$experiment"}, 400),
 ]
 
-# Jobs are submitted, and refused because there is no job runner.
+# Jobs are refused when they are submitted, because the server has no job runner.
 JOBS = [
     post(
         f"{_PAGE}/scorer/invoke",
@@ -263,7 +263,7 @@ JOBS = [
     patch("/ajax-api/3.0/jobs/cancel/missing", expected=404),
 ]
 
-# All of it takes a minute.
+# All of them together take a minute.
 DEMO = [
     post(f"{_PAGE}/demo/generate", {"features": ["prompts"]}),
     post(f"{_PAGE}/demo/generate", {"features": ["prompts"]}),
