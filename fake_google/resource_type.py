@@ -47,8 +47,9 @@ class Kind:
     api: str = ""
     # Whether the value is only in the caller's state; without a state, it is stored here.
     kept: bool = False
-    # Converts the name given to `pulumi import` into the id; inputs that Google doesn't return.
+    # Converts the name given to `pulumi import` into the id.
     imported: Callable[[str], str] = lambda given: given
+    # Inputs that Google doesn't return.
     untold: frozenset[str] = frozenset()
     # Outputs that Google sets when it creates the resource, and keeps when it changes.
     assigned: frozenset[str] = frozenset()

@@ -47,7 +47,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         )
         command.add_argument("--lock", type=int, help=argparse.SUPPRESS)
     commands.add_parser("down", help="stop it; its data stays")
-    commands.add_parser("status", help="say whether it runs, and where")
+    commands.add_parser("status", help="print whether it runs, and its address")
     commands.add_parser("env", help="print what a client needs, for eval")
     commands.add_parser("clean", help="remove its data")
     return parser.parse_args(arguments)
@@ -164,7 +164,7 @@ def _status(state: State) -> int:
 
 def _env(state: State) -> int:
     if not state.path("env").exists():
-        raise LocalError("There is no env yet: `make local` writes it.")
+        raise LocalError("The file env doesn't exist yet: `make local` writes it.")
     print(state.path("env").read_text(), end="")
     return 0
 
@@ -173,7 +173,7 @@ def _clean(state: State) -> int:
     if state.running():
         raise LocalError("It runs: stop it first, with Ctrl-C or `make local-down`.")
     state.clean()
-    print(f"{state.root} is gone.")
+    print(f"{state.root} was removed.")
     return 0
 
 

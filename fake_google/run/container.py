@@ -110,7 +110,7 @@ class Service:
     ) -> None:
         self._state, self._name, self._command = state, name, list(command)
         self._environment, self._say = dict(environment), say
-        # Cloud Run's default is a TCP probe; any HTTP response proves as much.
+        # Cloud Run's default is a TCP probe; here, any HTTP response counts.
         self._startup = startup or Probe(path="/", period=240, timeout=240, failures=1)
         self._liveness = liveness
         self.address = f"http://127.0.0.1:{port}"

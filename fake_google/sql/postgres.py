@@ -98,8 +98,8 @@ class User:
                 continue
             return cls(found.pw_uid, found.pw_gid)
         raise LocalError(
-            "PostgreSQL can't run as root, and there is no other user to run it as. Add one: "
-            "`useradd --system postgres`."
+            "PostgreSQL can't run as root, and this computer has no user `postgres` or `nobody`. "
+            "Add one: `useradd --system postgres`."
         )
 
 
@@ -216,7 +216,7 @@ class Postgres:
         place = self._outside() / self.settings.name
         place.mkdir(exist_ok=True, mode=0o700)
         self._own(place)
-        self._say(f"the database lies in {place}: PostgreSQL's user can't reach {wanted}")
+        self._say(f"the database is in {place}: PostgreSQL's user can't reach {wanted}")
         return place
 
     def _outside(self) -> Path:
@@ -254,7 +254,9 @@ class Postgres:
         installation = choose(installations(), wanted=self.settings.major, data=data)
         why = ""
         if installation.major != self.settings.major:
-            reason = "its data was made by it" if data else "it is the nearest here"
+            reason = (
+                "the existing data requires it" if data else "it is the nearest installed version"
+            )
             why = f", though {self.settings.major} is declared: {reason}"
         programs = self._runnable(installation)
         self._say(f"starting PostgreSQL {installation.version}{why}")

@@ -1,4 +1,4 @@
-"""One stack for each file of faults, and the table of what was tried."""
+"""One stack for each file of fault tests, and the table of the faults and their outcomes."""
 
 from __future__ import annotations
 

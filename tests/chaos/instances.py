@@ -1,4 +1,4 @@
-"""Containers in addition to the one that `local` runs: other revisions, and many at a time."""
+"""Containers in addition to the one that `local` runs: other revisions, or many at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def environment_of(stack: Stack) -> dict[str, str]:
 
 
 class Instance:
-    """Starts at once, as Cloud Run starts a container of a revision."""
+    """A container of a revision. It starts at once, as Cloud Run starts one."""
 
     def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
         self.port = free_port()
@@ -50,7 +50,7 @@ class Instance:
         return f"http://127.0.0.1:{self.port}"
 
     def said(self) -> list[str]:
-        """Whole lines only: the last one may still be written."""
+        """Returns whole lines only: the last one may still be written."""
         lines = self.log.read_text().split("\n")[:-1]
         return [str(json.loads(line).get("message", "")) for line in lines]
 
@@ -82,7 +82,7 @@ class Instance:
 
 @contextmanager
 def started(environment: Mapping[str, str], folder: Path, count: int) -> Iterator[list[Instance]]:
-    """So many at once; whatever still runs at the end is ended."""
+    """Start `count` instances at once, and end those that still run when the block ends."""
     instances = [Instance(environment, folder) for _ in range(count)]
     try:
         yield instances
@@ -93,7 +93,7 @@ def started(environment: Mapping[str, str], folder: Path, count: int) -> Iterato
 
 
 class Api:
-    """MLflow's API at an address, with the credentials of a client's environment and no retries."""
+    """MLflow's API at an address, with the credentials of a client's environment, no retries."""
 
     def __init__(self, address: str, known: Mapping[str, str]) -> None:
         user, password = (known[f"MLFLOW_TRACKING_{part}"] for part in ("USERNAME", "PASSWORD"))
@@ -122,7 +122,7 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @contextmanager
 def administrator(stack: Stack, database: str = "mlflow") -> Iterator[pg8000.native.Connection]:
-    """The stack's database as Cloud SQL's own agents reach it."""
+    """Connect to the stack's database as Cloud SQL's own agents do."""
     state = State(stack.folder)
     [socket] = (state.short_directory() / "pg").glob(".s.PGSQL.?????")
     [password] = state.load("postgres.json").values()

@@ -7,15 +7,15 @@ from tests.chaos.rig import Outcome
 
 SECONDS_TO_HEAL = 5
 TRIED_AGAIN = {503}
-"""What MLflow's client tries again, and what nobody takes for a fault of the server's."""
+"""The statuses that MLflow's client retries: callers see no failure."""
 
 
 def nothing_is_lost(tried: str, outcome: Outcome) -> None:
-    """And note what was seen."""
+    """Check that no acknowledged call was lost, and add a row to the table."""
     failures = {status: n for status, n in outcome.statuses.items() if status >= 400}
-    # One experiment is asked for by name before it is made.
+    # The client looks an experiment up by name before it creates it.
     asked_in_vain = failures.pop(404, 0)
-    # Clients that went away before they were answered, as some do at their end.
+    # Clients that disconnected before their response, as some do when they end.
     failures.pop(499, 0)
     rows.append(
         Row(

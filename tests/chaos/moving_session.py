@@ -1,7 +1,7 @@
-"""Run in a client's environment, on what MLFLOW_TRACKING_URI names.
+"""A session in a client's environment, on the server that MLFLOW_TRACKING_URI names.
 
-`make` logs one of everything there, `show` prints all of it for two places to be compared, `more`
-logs what comes after, and `read` reads what an older server's clients had put there.
+`make` logs one of everything. `show` prints all of it, so that two servers can be compared. `more`
+continues logging there, and `read` reads what clients of an older server logged.
 """
 
 import json
@@ -79,7 +79,7 @@ def _files(client: mlflow.MlflowClient, run_id: str) -> dict[str, int]:
 
 
 def _history(client: mlflow.MlflowClient, run_id: str, key: str) -> list[Any]:
-    # A file store keeps what is logged twice twice; a database has no infinity.
+    # A file store keeps a value that is logged twice as two; a database has no infinity.
     found = client.get_metric_history(run_id, key)
     return sorted({(m.step, m.timestamp, str(min(m.value, sys.float_info.max))) for m in found})
 

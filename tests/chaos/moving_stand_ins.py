@@ -1,4 +1,4 @@
-"""What docs/moving.md's commands find on PATH: Google's own programs, in front of a local stack."""
+"""Stand-ins for the programs that docs/moving.md runs, in front of a local stack."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def main():
 asyncio.run(main())
 """
 
-# The two commands of the page, with the server's own right to the bucket.
+# The two commands of the page, run with the server's own permission on the bucket.
 GCLOUD = """#!{python}
 import base64, json, os, pathlib, sys
 os.environ.update({environment})
@@ -76,7 +76,7 @@ print({outputs}[name])
 
 
 def path(stack: Stack, folder: Path) -> str:
-    """A PATH with them, the client's environment and PostgreSQL's own programs."""
+    """Returns a PATH with them, the client's environment and PostgreSQL's own programs."""
     folder.mkdir()
     server = environment_of(stack)
     stand_in(

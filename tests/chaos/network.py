@@ -14,7 +14,7 @@ _CHUNK = 1 << 16
 
 
 class Network:
-    """A TCP proxy to one address. Everything passes until one of the faults is switched on."""
+    """A TCP proxy to one address. It passes everything on until a fault is switched on."""
 
     def __init__(self, upstream: str) -> None:
         parts = urlsplit(upstream if "//" in upstream else f"//{upstream}")
@@ -27,7 +27,7 @@ class Network:
         self._status = 0
         self._delay = 0.0
         self.met = 0
-        """Connections and requests that a fault has met."""
+        """The number of connections and requests that a fault has affected."""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.address = f"http://{self.host}"

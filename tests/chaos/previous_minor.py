@@ -1,7 +1,7 @@
-"""The server's own part of MLflow's previous minor, on the database in DATABASE_URL.
+"""MLflow's previous minor release, on the database in DATABASE_URL.
 
-`make` makes its tables. `log` is an old revision that still serves: it creates runs and logs
-numbered metrics until a line comes in, then prints what was acknowledged and the longest wait.
+`make` creates its tables. `log` stands for an old revision that still serves: it creates runs and
+logs numbered metrics until it reads a line, then prints what was acknowledged and the longest wait.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The table at the end: each fault, how often it was tried, and what happened."""
+"""The table at the end: each fault, how often it was tried, and its outcomes."""
 
 from __future__ import annotations
 

@@ -32,13 +32,13 @@ from tests.local.conftest import CLIENT, SERVER, Stack
 SESSION = Path(__file__).with_name("session.py")
 BOOT_SECONDS = 60
 PATIENT, IMPATIENT = "patient", "impatient"
-"""A client with MLflow's own retries, and one with none, which sees every error."""
+"""A client with MLflow's own retries, and one without, which sees every error."""
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Server:
-    """One container of the revision, at an address that stays when it is started again."""
+    """One container of the revision. Its address stays the same when it is restarted."""
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
         self.port = free_port()
@@ -85,7 +85,7 @@ class Server:
             return self.process.wait()
 
     def statuses(self) -> Counter[int]:
-        """Returns how often it has responded with each status, by its own log."""
+        """Returns how often the server has responded with each status, from its own log."""
         found: Counter[int] = Counter()
         for line in self.log.read_text(errors="replace").splitlines():
             with contextlib.suppress(ValueError, TypeError, KeyError):
@@ -94,7 +94,7 @@ class Server:
 
 
 class Database:
-    """The stack's PostgreSQL, stopped and started over the supervisor's head."""
+    """The stack's PostgreSQL, stopped and started without the supervisor's knowledge."""
 
     def __init__(self, stack: Stack, root: Path) -> None:
         self._state = State(stack.folder)
@@ -121,7 +121,7 @@ class Database:
         )
 
     def commit_durably(self) -> None:
-        """Stop as Cloud SQL does. The stand-in is quicker, and may lose its last moments."""
+        """Write everything to disk, as Cloud SQL does; the stand-in could lose its last commits."""
         with self.connect() as admin:
             admin.run("ALTER SYSTEM SET synchronous_commit = on")
             admin.run("SELECT pg_reload_conf()")
@@ -158,7 +158,7 @@ class Database:
                 time.sleep(0.05)
 
     def start(self, *, sockets: Path | None = None, data: Path | None = None) -> None:
-        """Again, as it was; or with its socket elsewhere, as another machine with its disk."""
+        """Start it as it was, or with its socket or data elsewhere, as on another machine."""
         command, self.socket = list(self._command), self._home
         if data is not None:
             command[command.index("-D") + 1] = str(data)
@@ -189,12 +189,12 @@ class Database:
                     time.sleep(0.05)
                 else:
                     return
-            # The shared memory of one that was killed is freed when its last process has ended.
+            # The shared memory of a killed server is freed when its last process has ended.
             assert time.monotonic() < until, self._log.read_text()[-2000:]
             time.sleep(0.2)
 
     def lead_here(self) -> None:
-        """The connector's socket leads to where the database is now."""
+        """Point the connector's socket to where the database is now."""
         self._link.unlink(missing_ok=True)
         self._link.symlink_to(self.socket)
 
@@ -205,21 +205,21 @@ class Database:
             self.wait_until_gone()
 
     def start_afresh(self) -> None:
-        """As it was before a fault, whatever that has left."""
+        """Start it as before a fault, whatever state the fault has left."""
         self.stop()
         self.start()
         self.lead_here()
 
 
 class Prober:
-    """Asks the server for something of the database's again and again, without any patience."""
+    """Sends requests that need the database, one after the other, with short timeouts."""
 
     def __init__(self, address: str, headers: Mapping[str, str]) -> None:
         self._request = urllib.request.Request(
             f"{address}/api/2.0/mlflow/experiments/get?experiment_id=0", headers=dict(headers)
         )
         self.answers: list[tuple[float, int]] = []
-        """When each was asked for, and its status, 0 where there was none."""
+        """When each request was sent, and its status; 0 without a response."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -246,11 +246,11 @@ class Prober:
         self._thread.join(90)
 
     def healed_after(self, moment: float) -> float:
-        """Seconds from then to the first good answer after which no bad one came."""
+        """Returns the seconds from `moment` to the first good response with no bad one after it."""
         bad = [asked for asked, status in self.answers if asked >= moment and status != 200]
         good = [asked for asked, status in self.answers if status == 200]
         last_bad = max(bad, default=moment)
-        assert any(asked > last_bad for asked in good), "the server never answers again"
+        assert any(asked > last_bad for asked in good), "the server never responds again"
         return min(asked for asked in good if asked > last_bad) - moment if bad else 0.0
 
 
@@ -272,7 +272,7 @@ class Outcome:
 
 
 class Rig:
-    """Everything of one stack; its own server idles."""
+    """Everything of one stack; the stack's own server idles."""
 
     def __init__(self, stack: Stack, folder: Path) -> None:
         self.stack, self.folder = stack, folder
@@ -307,7 +307,7 @@ class Rig:
                     server.end(signal.SIGTERM)
 
     def client(self, address: str, **changed: str) -> dict[str, str]:
-        """A client's environment. Telemetry would go to the internet."""
+        """Returns a client's environment. Telemetry would need the internet."""
         known = {"MLFLOW_TRACKING_URI": address, "MLFLOW_DISABLE_TELEMETRY": "true"}
         return self.credentials | known | changed
 
@@ -332,7 +332,7 @@ class Rig:
         threads: int = 5,
         faults: int = 1,
     ) -> Outcome:
-        """Log from two clients, break something after some seconds, and compare in the end."""
+        """Log from two clients, cause a fault after some seconds, and compare at the end."""
         self.session(server.address, "prepare")
         with TemporaryDirectory(dir=self.folder) as folder, ExitLoads() as loads:
             journals = {name: Path(folder, name) for name in (PATIENT, IMPATIENT)}
@@ -350,7 +350,7 @@ class Rig:
                 loads.finish(seconds + 150)
                 until = time.monotonic() + 10
                 while prober.ask() != 200:
-                    assert time.monotonic() < until, "the server never answers again"
+                    assert time.monotonic() < until, "the server never responds again"
                     time.sleep(0.1)
                 time.sleep(0.5)
             statuses = server.statuses()
@@ -370,7 +370,7 @@ class Rig:
 
 
 class ExitLoads:
-    """The clients of a load, which end with it in any case."""
+    """The clients of a load. They end with the block in any case."""
 
     def __init__(self) -> None:
         self._running: list[subprocess.Popen[bytes]] = []

@@ -1,7 +1,7 @@
-"""A stack whose revisions stay when another one is declared, as Cloud Run's do.
+"""A stack whose old revisions keep running when a new one is declared, as on Cloud Run.
 
-`local` stops a revision before it starts the next one. So the one that serves is here a container
-of its own, with the same environment.
+`local` stops a revision before it starts the next one. So the serving revision is a separate
+container here, with the same environment.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class Rollout:
         self.revisions: list[dict[str, str]] = []
 
     def up(self, **config: int) -> None:
-        """`pulumi config set` and `pulumi up`; the new revision has passed its startup probe."""
+        """Run `pulumi config set` and `pulumi up`; the new revision passes its startup probe."""
         self._config |= {f"mlflow-gcp:{key}": str(value) for key, value in config.items()}
         config_now = {**DEFAULTS, **self._config}
         self.outputs = program.run(main=ROOT / "__main__.py", cloud=self.cloud, config=config_now)
         self.revisions.append(environment_of(self.stack))
 
     def instance(self, revision: int) -> Instance:
-        """Another container of a revision, which is up."""
+        """Start another container of a revision and wait until it is ready."""
         instance = Instance(self.revisions[revision], self._folder)
         self._ended.callback(instance.stop)
         return instance.ready()

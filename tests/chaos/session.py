@@ -1,7 +1,7 @@
-"""A team's numbered log calls, with a journal of what the server has acknowledged.
+"""Clients of a team that log numbered values, with a journal of what the server acknowledged.
 
 `log JOURNAL SECONDS THREADS` logs with the real client and writes a line for each call: whether it
-came back or raised. `compare JOURNAL...` reads everything back and prints what is missing.
+returned or raised. `compare JOURNAL...` reads everything back and prints what is missing.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from mlflow.entities import Metric, Param, RunTag
 EXPERIMENT = "chaos"
 BATCH = 5
 MEBIBYTE = 1 << 20
-# The last ones are sent in chunks: the server holds 12 MiB of each at most.
+# The last ones are sent in chunks: the server holds at most 12 MiB of each.
 SIZES = (10, 10, MEBIBYTE, 10, 10, 14 * MEBIBYTE)
 PAUSE = 0.02
 
@@ -39,7 +39,7 @@ class Journal:
         self._lock = threading.Lock()
 
     def call(self, kind: str, run: str, number: int, do: Any) -> Any:
-        """Record the outcome of a call. An exception is what its caller would have seen."""
+        """Record the outcome of a call: an exception is what a caller would have seen."""
         began, error, answer = time.time(), "", None
         try:
             answer = do()
@@ -121,7 +121,7 @@ def compare(entries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def in_run(run: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns a run's data on the server, each item as often as it is there."""
+    """Returns a run's data on the server, each item as often as the server has it."""
     there = client.get_run(run).data
     seen: Counter[tuple[str, int]] = Counter()
     for name, kind in (("m", "metric"), ("b", "step")):

@@ -1,4 +1,4 @@
-"""Responses that a boot waits for come late, in pieces, or not at all."""
+"""Responses that a boot waits for arrive late, in pieces, or not at all."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ FAULTS: dict[str, Callable[[Network], AbstractContextManager[None]]] = {
     "cut off": Network.cut,
 }
 LASTS = 7
-"""Seconds: longer than the server waits for one answer."""
+"""Seconds: longer than the server waits for one response."""
 
 
 @pytest.mark.parametrize(
     ("variable", "fault"),
     [
         *(("SECRET_MANAGER_ENDPOINT", fault) for fault in FAULTS),
-        # One that refuses is for google-auth none at all, and the boot ends with a line that says
-        # so: Cloud Run starts another container.
+        # A metadata server that refuses connections doesn't exist for google-auth: the boot ends
+        # with a line that says so, and Cloud Run starts another container.
         ("GCE_METADATA_HOST", "slow"),
         ("GCE_METADATA_HOST", "hanging"),
     ],
 )
-def test_a_boot_outlasts_it(rig: Rig, variable: str, fault: str) -> None:
+def test_a_boot_survives_a_slow_or_hanging_api(rig: Rig, variable: str, fault: str) -> None:
     with rig.network(variable) as network:
         changed = {variable: network.address}
         if variable == "GCE_METADATA_HOST":
@@ -71,4 +71,4 @@ def test_a_boot_without_secrets_ends_with_one_line(rig: Rig) -> None:
     [critical] = [line["message"] for line in said if line["severity"] == "CRITICAL"]
     assert "could not be read in time" in critical
     assert "\n" not in critical
-    rows.append(Row(tried="Secret Manager never there", answers=f"one line after {took:.0f} s"))
+    rows.append(Row(tried="Secret Manager unreachable", answers=f"one line after {took:.0f} s"))

@@ -1,6 +1,6 @@
-"""Boots on a database that is empty, of the previous minor with data in it, or of a newer one.
+"""Boots on an empty database, on one of the previous minor with data, and on a newer one.
 
-Many at once, killed in the middle, and beside an old revision that still serves.
+Many boot at once, some are killed halfway, some start next to an old revision that still serves.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ SELECT 'mlflow.trace.tokenUsage', '{"input_tokens": 1, "output_tokens": 2, "tota
        'tr-' || n FROM generate_series(1, RUNS) n;
 """.replace("RUNS", str(RUNS))
 
-# All that half a migration could leave behind.
+# Everything that half a migration could leave behind.
 Schema = frozenset[tuple[str, ...]]
 
 
 class Database:
-    """The stack's, brought back to a state that was kept as often as one likes."""
+    """The stack's database, which can be reset to a saved state any number of times."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -95,7 +95,7 @@ class Database:
             return frozenset(tuple(row) for row in connection.run(WHOLE_SCHEMA))
 
     def servers(self, *, waiting: bool = False) -> int:
-        """How many sessions the servers have, or how many of those wait for a lock."""
+        """Returns how many sessions the servers have, or how many of those wait for a lock."""
         with administrator(self._stack) as connection:
             found = connection.run(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = 'mlflow' "
@@ -106,7 +106,7 @@ class Database:
 
     @contextmanager
     def blocked_by(self, statement: str) -> Iterator[None]:
-        """Whoever wants what this has locked waits."""
+        """Hold a lock with this statement: sessions that need the same object wait."""
         with administrator(self._stack) as connection:
             connection.run("BEGIN")
             connection.run(statement)
@@ -135,7 +135,7 @@ def database(stack: Stack) -> Database:
 
 @pytest.fixture(scope="module")
 def upgraded(database: Database, stack: Stack) -> dict[str, Schema]:
-    """The schema after a boot that nothing disturbs, from each state."""
+    """The schema after an undisturbed boot, from each state."""
     found = {}
     for state in ("empty", "previous"):
         database.restore(state)
@@ -209,7 +209,7 @@ def test_a_newer_schema_is_refused_and_left_alone(
         ("previous", "in the last migration", "LOCK TABLE jobs"),
     ],
 )
-def test_a_boot_that_is_killed_while_it_waits_holds_nobody_up(
+def test_a_boot_killed_while_it_waits_does_not_delay_the_next(
     database: Database,
     stack: Stack,
     upgraded: dict[str, Schema],
@@ -224,7 +224,7 @@ def test_a_boot_that_is_killed_while_it_waits_holds_nobody_up(
             instance.wait_until_said("schema: from revision")
             within(60, lambda: database.servers(waiting=True) == 1)
             instance.kill()
-            # Sooner than it would give up by itself.
+            # Sooner than the boot would give up by itself.
             print(f"{moment}: gone after {within(2.5, lambda: database.servers() == 0):.1f} s")
         assert database.schema() == before
     with started(database.environment, stack.folder, 1) as [instance]:

@@ -1,4 +1,4 @@
-"""The bucket can't be reached, or has too much to do, while a team logs artifacts."""
+"""The bucket is unreachable or overloaded while a team logs artifacts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EACH = 3
 
 
 @pytest.mark.parametrize("tried", FAULTS)
-def test_the_bucket_is_not_there(rig: Rig, tried: str) -> None:
+def test_the_bucket_is_unreachable_or_overloaded(rig: Rig, tried: str) -> None:
     with (
         rig.network("STORAGE_EMULATOR_HOST") as network,
         rig.server(STORAGE_EMULATOR_HOST=network.address) as server,
@@ -42,7 +42,7 @@ def test_the_bucket_is_not_there(rig: Rig, tried: str) -> None:
 
 
 def test_the_metadata_server_is_slow_when_a_token_is_needed(rig: Rig) -> None:
-    """The first artifacts need one that the boot didn't; each question takes seconds."""
+    """The first artifacts need a token that the boot didn't; each request takes seconds."""
     with (
         rig.network("GCE_METADATA_HOST") as network,
         rig.server(GCE_METADATA_HOST=network.host, GCE_METADATA_IP=network.host) as server,

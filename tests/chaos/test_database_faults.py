@@ -1,4 +1,4 @@
-"""The database fails in every possible way while a team logs."""
+"""The database fails in different ways while a team logs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def server(rig: Rig) -> Iterator[Server]:
         yield server.ready()
 
 
-def test_restarted(rig: Rig, server: Server) -> None:
+def test_the_database_is_restarted(rig: Rig, server: Server) -> None:
     def fault() -> None:
         rig.database.signal(signal.SIGINT)
         rig.database.wait_until_gone()
@@ -35,7 +35,7 @@ def test_restarted(rig: Rig, server: Server) -> None:
     nothing_is_lost("Postgres restarted (fast)", rig.under_load(server, fault))
 
 
-def test_killed(rig: Rig, server: Server) -> None:
+def test_the_database_is_killed(rig: Rig, server: Server) -> None:
     def fault() -> None:
         for _ in range(2):
             rig.database.signal(signal.SIGKILL)
@@ -48,7 +48,7 @@ def test_killed(rig: Rig, server: Server) -> None:
 
 
 def test_a_session_is_killed(rig: Rig, server: Server) -> None:
-    """Upon which Postgres ends all others and recovers: its shared memory can't be trusted."""
+    """Postgres then ends all other sessions and recovers: its shared memory can't be trusted."""
 
     def fault() -> None:
         for _ in range(3):
@@ -63,11 +63,11 @@ def test_a_session_is_killed(rig: Rig, server: Server) -> None:
     nothing_is_lost("a session killed -9", rig.under_load(server, fault, faults=3))
 
 
-def test_no_connection_is_left(rig: Rig, server: Server) -> None:
+def test_the_database_has_no_free_connections(rig: Rig, server: Server) -> None:
     def fault() -> None:
         taken: list[pg8000.native.Connection] = []
         with rig.database.connect() as admin:
-            # Those that are free first, then one for each of the server's that is ended.
+            # The free connections first, then one for each connection of the server's that ends.
             until = time.monotonic() + 5
             while time.monotonic() < until:
                 try:
@@ -83,8 +83,8 @@ def test_no_connection_is_left(rig: Rig, server: Server) -> None:
     nothing_is_lost("out of connections", rig.under_load(server, fault))
 
 
-def test_fails_over(rig: Rig, server: Server) -> None:
-    """Another machine takes over the disk, as in a Cloud SQL instance of two zones.
+def test_the_database_fails_over(rig: Rig, server: Server) -> None:
+    """Another machine takes over the disk, as in a Cloud SQL instance with two zones.
 
     https://cloud.google.com/sql/docs/postgres/high-availability
     """
@@ -107,7 +107,7 @@ def test_fails_over(rig: Rig, server: Server) -> None:
             rig.database.start_afresh()
 
 
-def test_slow(rig: Rig, server: Server) -> None:
+def test_the_database_is_slow(rig: Rig, server: Server) -> None:
     def fault() -> None:
         rig.database.signal_all(signal.SIGSTOP)
         time.sleep(8)
@@ -167,7 +167,7 @@ def test_the_disk_is_full(rig: Rig, server: Server) -> None:
                 time.sleep(8)
             finally:
                 free()
-            # One that could not even recover has ended; Cloud SQL starts it again.
+            # A server that couldn't recover has ended; Cloud SQL starts it again.
             if rig.database.is_gone():
                 rig.database.start(data=data)
 

@@ -1,4 +1,4 @@
-"""`mlflow gc`, run as docs/operating.md says: what was deleted goes for good, and nothing else."""
+"""`mlflow gc` as docs/operating.md runs it: it removes deleted runs permanently, nothing else."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ for number, run in enumerate(sys.argv[1:], 2):
 
 
 def database_url(rig: Rig) -> str:
-    """What `gcloud secrets versions access` prints; the proxy's socket is this computer's."""
+    """Returns what `gcloud secrets versions access` prints; the proxy's socket is a local one."""
     [version] = State(rig.stack.folder).load("secrets.json")["mlflow_database_url"].values()
     return base64.b64decode(version["data"]).decode().replace("/cloudsql", str(rig.root))
 
@@ -63,7 +63,7 @@ def ran(command: list[str | Path], environment: dict[str, str]) -> str:
     return done.stdout
 
 
-def test_gc_takes_what_was_deleted_and_nothing_else(rig: Rig) -> None:
+def test_gc_removes_deleted_runs_and_nothing_else(rig: Rig) -> None:
     client = rig.client(f"http://127.0.0.1:{rig.stack.port}")
     made = rig.stack.client("-c", RUNS, MLFLOW_DISABLE_TELEMETRY="true")
     assert made.returncode == 0, made.stderr
@@ -71,7 +71,7 @@ def test_gc_takes_what_was_deleted_and_nothing_else(rig: Rig) -> None:
     assert runs
     before = objects(rig)
     assert all(any(run in name for name in before) for run in runs)
-    # An environment with mlflow and pg8000, which the image's is one of.
+    # Any environment with mlflow and pg8000 will do, such as the image's.
     gc = [SERVER.with_name("mlflow"), "gc", "--backend-store-uri", database_url(rig)]
     ran(gc, {**client, "PATH": os.defpath, "HOME": str(rig.folder)})
     after = objects(rig)

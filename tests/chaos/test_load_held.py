@@ -1,6 +1,6 @@
-"""As many clients as an instance is declared for, at full speed and for long; then twice as many.
+"""As many clients as one instance is declared for, at full speed for minutes; then twice as many.
 
-`CHAOS_MINUTES` says how long, 10 if it is not set.
+`CHAOS_MINUTES` sets the duration; the default is 10.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.process_memory import proportional_memory
 MINUTES = float(os.environ.get("CHAOS_MINUTES", "10"))
 CLIENTS = 64
 CONCURRENCY = 80
-"""The stack's default; Cloud Run sends an instance no more than that."""
+"""The stack's default; Cloud Run never sends an instance more requests at once."""
 CONNECTIONS = 8
 GROWTH = 1.05
 RETRIES = 7
@@ -40,8 +40,8 @@ class Seen:
     seconds: list[float] = field(default_factory=list)
     without_retry_after: int = 0
     cut: int = 0
-    """Connections that ended: over HTTP/1.1 an upload that is refused before its body is through
-    ends its own. MLflow's client tries again."""
+    """Connections that the server closed. Over HTTP/1.1 it closes one when it refuses an upload
+    before it has read the whole body. MLflow's client retries."""
     given_up: int = 0
     acknowledged: set[int] = field(default_factory=set)
 
@@ -107,7 +107,7 @@ class Team:
     async def _ask(
         self, http: aiohttp.ClientSession, seen: Seen, method: str, path: str, **body: object
     ) -> bool:
-        """As MLflow's client asks: when it is told to come again, it does, seven times."""
+        """Send a request as MLflow's client does, which retries a 503 up to seven times."""
         for _ in range(1 + RETRIES):
             started = time.monotonic()
             pause = 0
@@ -132,7 +132,7 @@ class Team:
 
 
 class Sampler:
-    """Collects numbers every second during the load."""
+    """Samples numbers every second during the load."""
 
     def __init__(self, **asks: Callable[[], int]) -> None:
         self._asks = asks
@@ -186,7 +186,7 @@ def note(tried: str, seen: Seen, missing: set[int], answers: str) -> None:
     )
 
 
-def test_held(rig: Rig, server: Server) -> None:
+def test_a_full_instance_holds_its_load(rig: Rig, server: Server) -> None:
     ask, close = connections(rig)
     idle = ask()
     sampler = Sampler(memory=lambda: memory(server), connections=ask)
@@ -222,12 +222,12 @@ def test_held(rig: Rig, server: Server) -> None:
     assert seen.cut == 0
     assert not missing
     assert after < before * GROWTH
-    # What was open before is the other server's, and one of this one's from its boot.
+    # `idle` counts the stack's own server, and one connection from this server's boot.
     assert max(used) <= idle + CONNECTIONS
 
 
 @pytest.mark.parametrize("polite", [True, False], ids=["polite", "rude"])
-def test_twice_as_many(rig: Rig, server: Server, polite: bool) -> None:
+def test_twice_the_load_is_refused_cheaply(rig: Rig, server: Server, polite: bool) -> None:
     team = Team(server.address, rig.headers, polite=polite)
     alone = team.work(CLIENTS, 10)
     assert set(alone.answers) == {200}
@@ -236,12 +236,12 @@ def test_twice_as_many(rig: Rig, server: Server, polite: bool) -> None:
     missing = lost(rig, crowded)
     worst = statistics.quantiles(crowded.seconds, n=100)[98]
     before = statistics.quantiles(alone.seconds, n=100)[98]
-    kind = "that come again when they are told" if polite else "that come again at once"
+    kind = "that retry as told" if polite else "that retry at once"
     note(
         f"{2 * CONCURRENCY} clients {kind}",
         crowded,
         missing,
-        f"{crowded.given_up} gave up, {crowded.cut} connections cut; p99 of what is answered "
+        f"{crowded.given_up} gave up, {crowded.cut} connections cut; p99 of what succeeded "
         f"{worst * 1000:.0f} ms, with {CLIENTS} clients {before * 1000:.0f} ms",
     )
     assert not crowded.wrong
@@ -249,7 +249,7 @@ def test_twice_as_many(rig: Rig, server: Server, polite: bool) -> None:
     assert crowded.without_retry_after == 0
     assert crowded.cut <= crowded.refused / 1000
     assert not missing
-    # It answers about as much as before and about as fast: the refused cost little.
+    # The server handles about as many requests as before, about as fast: refusals cost little.
     assert crowded.answers[200] / 30 > alone.answers[200] / 10 * 0.5
     assert worst < 4 * before
     assert set(afterwards.answers) == {200}

@@ -1,4 +1,4 @@
-"""docs/moving.md, command by command: what was in the old store is in the stack, as it was."""
+"""docs/moving.md, command by command: the stack has everything that the old store had."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Move:
     def found(self) -> set[tuple[str, ...]]:
         with administrator(self.stack) as connection:
             rows = {tuple(row) for row in connection.run(WHOLE_SCHEMA)}
-        # PostgreSQL prints a check that was restored with more casts.
+        # PostgreSQL prints a restored check constraint with more casts.
         return {row for row in rows if not row[2].startswith("CHECK")}
 
     def does(self, block: str, **environment: str) -> str:
@@ -63,7 +63,7 @@ class Move:
         return json.loads(done.stdout) if what in ("show", "read") else None
 
     def arrived(self) -> Any:
-        # Nothing can come from the old place.
+        # Nothing can be read from the old store any more.
         self.old.rename(self.old.with_name("gone"))
         self.old.mkdir()
         seen = self.session("show", **self.stack.environment())
@@ -87,7 +87,7 @@ def test_from_an_sqlite_file(move: Move) -> None:
     for block in commands(PAGE, "From an SQLite file"):
         move.does(block)
     assert move.arrived() == before
-    # And it goes on from there.
+    # And it continues from there.
     move.session("more", **move.stack.environment())
 
 
@@ -100,7 +100,7 @@ def test_from_a_folder(move: Move) -> None:
     before = move.session("show", **store)
     [migrate] = commands(PAGE, "From a folder mlruns")
     move.does(migrate)
-    # "As from an SQLite file": after the copy of it.
+    # The page says "As from an SQLite file" after the commands that make one.
     for block in commands(PAGE, "From an SQLite file")[1:]:
         move.does(block)
     assert move.arrived() == before
@@ -123,9 +123,9 @@ def test_from_a_server_on_postgres(move: Move) -> None:
     served.mkdir(parents=True)
     (served / "model").write_text("weights")
     move.does(artifacts)
-    # The old one's database is reached as the new one's here.
+    # The page's old database is reached like the new one here.
     move.does(rest.replace("pg_dump", 'OLD_DATABASE="${DATABASE%/*}/old"\npg_dump'))
-    # Another boot, as the page asks for.
+    # Boot again, as the page asks.
     assert move.stack.down().returncode == 0
     assert move.stack.up().returncode == 0
     assert move.arrived() == before

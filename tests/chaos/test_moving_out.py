@@ -1,4 +1,4 @@
-"""docs/moving-out.md: stock MLflow goes on with what was in the stack."""
+"""docs/moving-out.md: stock MLflow continues with the data of the stack."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.local.conftest import CLIENT, SERVER, Stack
 from tests.page_commands import commands, run, stand_in
 
 SESSION = Path(__file__).with_name("moving_session.py")
-# Stock MLflow with the driver that is there: the client's environment has none for PostgreSQL.
+# Stock MLflow with the driver at hand: the client's environment has none for PostgreSQL.
 MLFLOW = """#!/bin/sh
 shift
 for word; do shift; set -- "$@" "$(echo "$word" | sed 's|^postgresql:|postgresql+pg8000:|')"; done
@@ -37,7 +37,7 @@ def session(what: str, environment: dict[str, str], folder: Path) -> Any:
     return json.loads(done.stdout) if what == "show" else None
 
 
-def test_stock_mlflow_goes_on_with_it() -> None:
+def test_stock_mlflow_continues_with_the_data_of_the_stack() -> None:
     with Stack.temporary() as stack:
         folder = stack.folder.parent / "elsewhere"
         folder.mkdir()
@@ -55,7 +55,7 @@ def test_stock_mlflow_goes_on_with_it() -> None:
         run(take, folder=folder, environment=environment)
         with administrator(stack, "postgres") as connection:
             connection.run("CREATE DATABASE elsewhere OWNER cloudsqlsuperuser")
-        # The new database is reached as the old one is here.
+        # The page's new database is reached like the old one here.
         opened = take[: take.index("pg_dump")]
         new = opened + 'NEW_DATABASE="${DATABASE%/*}/elsewhere"\n' + bring
         with subprocess.Popen(

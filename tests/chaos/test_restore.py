@@ -1,6 +1,6 @@
-"""docs/runbooks.md played: an upgrade is taken back, and artifacts that were lost come back.
+"""docs/runbooks.md, carried out: an upgrade is undone, and lost artifacts are restored.
 
-What Cloud SQL does by a daily backup and the archived log, PostgreSQL does here itself.
+Cloud SQL restores from a daily backup and the archived log; PostgreSQL does the same here.
 https://www.postgresql.org/docs/current/continuous-archiving.html
 """
 
@@ -35,7 +35,7 @@ def rollout() -> Iterator[Rollout]:
 
 
 class Archive:
-    """A backup of the whole instance, and every change since."""
+    """A backup of the whole instance, and every change since then."""
 
     def __init__(self, rollout: Rollout) -> None:
         [self._postgres] = rollout.cloud.project.databases.values()
@@ -44,7 +44,7 @@ class Archive:
         with administrator(self._stack) as connection:
             [[data]] = connection.run("SHOW data_directory")
             self._data = Path(data)
-            # Where PostgreSQL's own user gets at it.
+            # In a folder that PostgreSQL's own user can read.
             self._log, self._backup = (self._data.with_name(name) for name in ("log", "backup"))
             connection.run("ALTER SYSTEM SET archive_mode = 'on'")
             connection.run(f"ALTER SYSTEM SET archive_command = 'cp %p {self._log}/%f'")
@@ -68,7 +68,7 @@ class Archive:
         self._postgres.start()
 
     def restore(self, moment: str) -> None:
-        """Onto the same instance, as it was then."""
+        """Restore onto the same instance, as it was at `moment`."""
         with administrator(self._stack) as connection:
             connection.run("SELECT pg_switch_wal()")
             segment = "SELECT last_archived_wal >= pg_walfile_name(pg_current_wal_lsn() - 1)"
@@ -92,7 +92,7 @@ class Archive:
         self._postgres.start()
 
 
-def test_an_upgrade_is_taken_back_to_the_moment_that_its_log_names(
+def test_an_upgrade_is_undone_by_a_restore_to_the_moment_in_its_log(
     rollout: Rollout,
 ) -> None:
     database = Database(rollout.stack)
@@ -119,7 +119,7 @@ def test_an_upgrade_is_taken_back_to_the_moment_that_its_log_names(
     lost = set(acknowledged) - found
     rows.append(
         Row(
-            tried="upgrade taken back to its point in time",
+            tried="upgrade undone by a point-in-time restore",
             acknowledged=len(acknowledged),
             lost=len(lost),
         )
@@ -127,7 +127,7 @@ def test_an_upgrade_is_taken_back_to_the_moment_that_its_log_names(
     assert len(acknowledged) > 5
     assert not lost
     assert made["run"]["info"]["run_id"] not in found
-    # And the newer server upgrades it once more.
+    # And the newer server upgrades it again.
     rollout.up()
     assert database.schema() == upgraded
 
@@ -156,7 +156,7 @@ first, second = find("overwritten.txt", versions=True)
 bucket.copy_blob(first, bucket, first.name, source_generation=first.generation)
 [deleted] = find("deleted.txt", versions=True)
 if soft == "soft":
-    # As the bucket's rule does it to noncurrent versions after 30 days.
+    # As the bucket's lifecycle rule deletes noncurrent versions after 30 days.
     bucket.blob(deleted.name, generation=deleted.generation).delete()
     [deleted] = find("deleted.txt", soft_deleted=True)
     bucket.restore_blob(deleted.name, generation=deleted.generation)
@@ -172,7 +172,7 @@ for name in ("overwritten.txt", "deleted.txt"):
 
 
 @pytest.mark.parametrize("kept", ["noncurrent", "soft"])
-def test_artifacts_come_back_from_older_versions(rollout: Rollout, kept: str) -> None:
+def test_artifacts_are_restored_from_older_versions(rollout: Rollout, kept: str) -> None:
     operator = f"operator@{rollout.cloud.project.id}.iam.gserviceaccount.com"
     bucket = rollout.outputs["artifact_bucket"]
     member, admin = f"serviceAccount:{operator}", "roles/storage.admin"

@@ -1,4 +1,4 @@
-"""Passwords and passphrase changed while clients log: a rollout as Cloud Run does it, and back."""
+"""Passwords and the passphrase change while clients log: a rollout as on Cloud Run, and back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ API = "/api/2.0/mlflow"
 
 
 class Traffic(RoundRobin):
-    """Sends all traffic to one container; `move_to` stops the one that had it before."""
+    """Sends all traffic to one container; `move_to` stops the previous one."""
 
     def __init__(self, first: Instance) -> None:
         super().__init__([first.port])
@@ -30,7 +30,7 @@ class Traffic(RoundRobin):
     def move_to(self, instance: Instance) -> None:
         self._turns = cycle([instance.port])
         before, self._served = self._served, instance
-        time.sleep(0.5)  # what is under way ends first
+        time.sleep(0.5)  # requests under way finish first
         before.stop()
 
 
@@ -93,7 +93,7 @@ def note(tried: str, load: Load, lost: set[int]) -> None:
     )
 
 
-def test_the_database_password_changes_without_anybody_noticing(rollout: Rollout) -> None:
+def test_changing_the_database_password_fails_no_request(rollout: Rollout) -> None:
     traffic = Traffic(rollout.instance(0))
     with traffic.serving() as address:
         api = Api(address, rollout.credentials())
@@ -107,7 +107,7 @@ def test_the_database_password_changes_without_anybody_noticing(rollout: Rollout
                 time.sleep(1)
                 traffic.move_to(rollout.instance(version - 1))
             time.sleep(1)
-            # Rolled back by one.
+            # Roll back by one revision.
             traffic.move_to(rollout.instance(1))
             time.sleep(1)
         lost = load.lost(api)
@@ -117,7 +117,7 @@ def test_the_database_password_changes_without_anybody_noticing(rollout: Rollout
     with administrator(rollout.stack) as connection:
         owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
         assert connection.run(owners) == [["cloudsqlsuperuser"]]
-    # After two changes the first password isn't valid any more.
+    # After two changes, the first password isn't valid any more.
     refused = Instance(rollout.revisions[0], rollout.stack.folder)
     assert "refuses the user's password" in refused.refused()
 
@@ -139,7 +139,7 @@ def test_the_tracking_password_changes_when_the_traffic_moves(rollout: Rollout) 
             time.sleep(0.5)
         lost = load.lost(new)
         note("tracking password changed", load, lost)
-        # Refused as any wrong password is, and nothing else.
+        # Refused like any wrong password; no other response is seen.
         assert {200, 401} <= load.answers.keys() <= {200, 401, 429}
         assert not lost
         traffic.move_to(rollout.instance(0))
@@ -165,7 +165,7 @@ def test_the_passphrase_changes_and_what_it_encrypts_stays_readable(rollout: Rol
                 rollout.up(encryptionKeyVersion=version)
                 traffic.move_to(rollout.instance(revision))
                 assert readable(rollout, api) == version
-            # Rolled back by two.
+            # Roll back by two revisions.
             traffic.move_to(rollout.instance(0))
             assert readable(rollout, api) == 1
         lost = load.lost(api)
@@ -175,7 +175,7 @@ def test_the_passphrase_changes_and_what_it_encrypts_stays_readable(rollout: Rol
 
 
 def readable(rollout: Rollout, api: Api) -> int:
-    """The version that the gateway's key is encrypted with; the webhook's secret is read too."""
+    """Returns the key version of the gateway's secret, after reading the webhook's secret too."""
     status, found = api("GET", f"{API}/webhooks")
     assert status == 200, found
     assert [hook["name"] for hook in found["webhooks"]] == ["told"]

@@ -1,4 +1,4 @@
-"""The server ends in the middle of its work and is started again."""
+"""The server ends in the middle of its work and is restarted."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ def server(rig: Rig) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
-def test_the_server_ends_and_is_started_again(
-    rig: Rig, server: Server, how: signal.Signals
-) -> None:
+def test_the_server_ends_and_is_restarted(rig: Rig, server: Server, how: signal.Signals) -> None:
     def fault() -> None:
         for _ in range(3):
             code = server.end(how)
@@ -35,7 +33,7 @@ def test_the_server_ends_and_is_started_again(
     nothing_is_lost(f"the server ended by {how.name}", rig.under_load(server, fault, faults=3))
 
 
-def test_nobody_reads_its_log(rig: Rig) -> None:
+def test_the_log_has_no_reader(rig: Rig) -> None:
     """With a closed log pipe, requests that can't be logged still get a response."""
     with rig.server() as server:
         read, write = os.pipe()
@@ -49,7 +47,7 @@ def test_nobody_reads_its_log(rig: Rig) -> None:
         assert server.end(signal.SIGTERM) == 0
 
 
-def test_its_log_is_full(rig: Rig) -> None:
+def test_the_disk_of_the_log_is_full(rig: Rig) -> None:
     with rig.server() as server, open("/dev/full", "wb") as full:
         server.start(output=full)
         server.ready()

@@ -19,13 +19,13 @@ from tests.local.conftest import CLIENT, ROOT, SERVER, Stack
 from tests.local.standins import SERVER as ACCOUNT
 from tests.local.standins import StandIns, call, project
 
-# A part of every secret that a row gives. No error may show it.
+# Every secret of a row contains this text. No error may show it.
 CANARY = "canary"
 
-# In a command and in variables: the row's own empty folder, and a port.
+# Placeholders in a command and in variables: the row's own empty folder, and a port.
 FOLDER, PORT = "FOLDER", "PORT"
 
-# More than any of them needs on a busy machine; a command that hangs fails here.
+# More than any command needs on a busy machine; a command that hangs fails here.
 SECONDS = 120
 
 
@@ -33,7 +33,7 @@ SECONDS = 120
 class Caused:
     """An error as the user sees it."""
 
-    # The exit code, or the status of an answer; 0 for an exception.
+    # The exit code, or a response's status; 0 for an exception.
     code: int
     text: str
     # All that the user sees, if it is more than that.
@@ -55,7 +55,7 @@ class Row:
     name: str
     cause: Callable[[Fixtures], Caused]
     code: int
-    # Each is a part of the text: the given value, an example, a command; not the sentence.
+    # Texts that the error must contain: the given value, an example, a command; not sentences.
     facts: tuple[str, ...]
 
 
@@ -69,7 +69,7 @@ def nothing(_: Path) -> AbstractContextManager[None]:
 def command(
     name: str, run: tuple[str, ...], *facts: str, before: Before = nothing, code: int = 1
 ) -> Row:
-    """A command of the manual. `before` prepares its folder."""
+    """Run a command of the manual, in a folder that `before` prepares."""
 
     def cause(fixtures: Fixtures) -> Caused:
         folder = fixtures.folder
@@ -83,10 +83,10 @@ def command(
                     timeout=SECONDS, stdin=subprocess.DEVNULL,
                 )  # fmt: skip
         finally:
-            # Stops what the command has left running.
+            # Stop what the command has left running.
             with suppress(LocalError):
                 State(folder / "state").clean()
-        # `up` has one stream for both.
+        # `up` uses one stream for both.
         return Caused(done.returncode, done.stderr or done.stdout, done.stdout + done.stderr)
 
     return Row(name=name, cause=cause, code=code, facts=facts)
@@ -107,7 +107,7 @@ def client(
     script: str = "",
     python: Path = CLIENT,
 ) -> Row:
-    """check_tracking.py, or a script with MLflow, with the variables of a stack that runs."""
+    """Run check_tracking.py or a script with MLflow, with the variables of a running stack."""
 
     def cause(fixtures: Fixtures) -> Caused:
         stack = fixtures.stack()
@@ -140,7 +140,7 @@ def request(
     body: bytes | None = None,
     before: int = 0,
 ) -> Row:
-    """A request to a stack that runs, after as many others as `before` says.
+    """Send a request to a running stack, after `before` other requests.
 
     `login`: `user`, `viewer`, `wrong` or the value of the header.
     """
@@ -176,9 +176,9 @@ SECRETS = (
 
 @dataclass(frozen=True)
 class Stored:
-    """A secret, and what is wrong with it."""
+    """A secret's content, or the fault that it has."""
 
-    # None: it has no version.
+    # None: the secret has no version.
     value: bytes | None = CANARY.encode()
     granted: bool = True
     enabled: bool = True
@@ -202,7 +202,7 @@ def boot(
     environment: Mapping[str, str] | None = None,
     secrets: Mapping[str, Stored] | None = None,
 ) -> Row:
-    """A server that ends with one line of its log."""
+    """Boot a server that ends with one line in its log."""
     stored = {secret: Stored() for secret in SECRETS} | dict(secrets or {})
 
     def cause(fixtures: Fixtures) -> Caused:
@@ -239,7 +239,7 @@ def boot(
 
 
 def raised(name: str, program: Callable[[], object], *facts: str) -> Row:
-    """An exception whose text a command shows, where no command causes it within seconds."""
+    """Raise an exception that a command would show, but can't be made to within seconds."""
 
     def cause(_: Fixtures) -> Caused:
         try:

@@ -1,7 +1,7 @@
 """The errors that a user can cause, each with the facts that it must mention.
 
-A fact is what was given, what is expected, or a command to run: no sentences, which may change.
-An error that another layer's test causes has no row here; settings have theirs in
+A fact is a given value, an expected value or a command to run: no sentences, which may change.
+Errors that another layer's tests cause have no row here; those of settings are in
 tests/infra/test_stack_settings.py.
 """
 
@@ -49,7 +49,7 @@ def failing(error: str) -> tuple[str, ...]:
 
 @contextmanager
 def _running(folder: Path, supervisor: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Holds the lock, which is how others see that a stack runs."""
+    """Hold the lock, which tells other processes that a stack runs."""
     state = State(folder / "state")
     state.create()
     if supervisor is not None:
@@ -85,7 +85,7 @@ def _damaged(name: str, content: str) -> Before:
 
 
 def _short_lived(folder: Path) -> AbstractContextManager[None]:
-    """A server that ends soon after it was ready, in place of the server's interpreter."""
+    """Replace the server's interpreter by a server that ends soon after it was ready."""
     path = folder / "python"
     path.write_text(f"""#!{sys.executable}
 import http.server, os, threading
@@ -269,7 +269,7 @@ TOOLS = (
     ),
 )
 
-# ---- clients of a stack that runs ----------------------------------------------------------
+# ---- clients of a running stack ----------------------------------------------------------
 
 LOGIN = (
     *("tracking_username", "tracking_password"),
@@ -448,7 +448,7 @@ def _root_alone() -> None:
 
 
 def _gone_at_once() -> None:
-    """It ends before the kernel can be asked about it."""
+    """Simulate a process that ends before the kernel can report on it."""
     with (
         _database(shared_buffers="much") as (_, database),
         patch("fake_google.state.Process.of", return_value=None),
@@ -475,5 +475,5 @@ DATABASES = (
     raised("a database that can't be made", _programs_that_fail, "the reason"),
 )
 
-# First the rows that share a stack: `--dist worksteal` leaves what comes first to one worker.
+# Rows that share a stack come first: `--dist worksteal` gives the first rows to one worker.
 ROWS = (*SERVED, *HERE, *TOOLS, *BOOTS, *DATABASES)

@@ -11,7 +11,7 @@ from tests.errors.causes import CANARY, Fixtures, Row
 from tests.errors.table import ROWS
 from tests.local.conftest import Stack
 
-# Parts of a traceback, of an object's representation and of a parser's help.
+# Parts of a traceback, of an object's representation or of a parser's help.
 MACHINERY = ("Traceback", 'File "', " object at 0x", "<class ", "usage:")
 
 

@@ -1,4 +1,4 @@
-"""Run by test_stack.py in stock MLflow's own environment: what a user's scripts do."""
+"""Run by test_stack.py in stock MLflow's own environment, as a user's script."""
 
 import hashlib
 import json

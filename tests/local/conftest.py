@@ -1,4 +1,4 @@
-"""The whole stack on this computer, started once for the layer as `make local-up` starts it."""
+"""The whole stack on this computer, started once for all tests as `make local-up` does."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ class Stack:
         return self.run(self.command("down"))
 
     def environment(self) -> dict[str, str]:
-        """What `source .local/env` puts into a shell that has nothing of the kind yet."""
+        """Returns the variables that `source .local/env` sets in a clean shell."""
         script = f"set -a; . {self.folder}/env; env -0"
         listed = subprocess.run(
             ["/bin/sh", "-c", script],
@@ -66,7 +66,7 @@ class Stack:
     @classmethod
     @contextmanager
     def temporary(cls, *, config: tuple[str, ...] = (), up: bool = True) -> Iterator[Self]:
-        """In a folder of its own, which goes with it."""
+        """Yield a stack in a temporary folder, which is removed afterwards."""
         with TemporaryDirectory(prefix="mlflow-gcp-stack-") as folder:
             reap_directory(folder)
             stack = cls(Path(folder, "state"), config=config)
@@ -80,7 +80,7 @@ class Stack:
     def client(
         self, *arguments: str, python: Path = CLIENT, **changed: str
     ) -> subprocess.CompletedProcess[str]:
-        """Stock MLflow's Python with the environment of a user who has sourced `.local/env`."""
+        """Run stock MLflow's Python in the environment of a user who has sourced `.local/env`."""
         env = {name: value for name, value in (self.environment() | changed).items() if value}
         return subprocess.run(
             [str(python), *arguments],
@@ -94,13 +94,13 @@ class Stack:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """Shared by the tests that leave it as it is."""
+    """A stack shared by the tests that don't change it."""
     with Stack.temporary() as stack:
         yield stack
 
 
 @pytest.fixture
 def own_stack() -> Iterator[Stack]:
-    """One that a test may start, break and stop as it likes."""
+    """A stack that a test may start, break and stop."""
     with Stack.temporary(up=False) as stack:
         yield stack

@@ -1,7 +1,7 @@
-"""What stands before a Cloud Run service that asks who calls, as far as one client needs it.
+"""A front that checks callers like Cloud Run and Identity-Aware Proxy, as far as a client needs it.
 
-It answers as the metadata server and as IAM Credentials too, so the tokens that it asks for are its
-own. https://cloud.google.com/run/docs/authenticating/service-to-service,
+It also plays the metadata server and IAM Credentials, so it knows the tokens that it issued.
+https://cloud.google.com/run/docs/authenticating/service-to-service,
 https://cloud.google.com/iap/docs/authentication-howto
 """
 
@@ -27,17 +27,17 @@ ABOUT = {
 }
 DEFAULT = "/computeMetadata/v1/instance/service-accounts/"
 SIGN = f"/v1/projects/-/serviceAccounts/{ACCOUNT}:signJwt"
-# Of one connection alone: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
+# Hop-by-hop headers: https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1
 OF_THE_CONNECTION = {"connection", "transfer-encoding", "content-length"}
 
 
 @dataclass
 class Front:
-    """`header` is where the token must be, `upstream` the port of the server behind."""
+    """`header` is where the token must be, `upstream` the port of the server behind the front."""
 
     upstream: int
     header: str
-    # Of the tokens in turn, in seconds; the last one goes for all that follow.
+    # Lifetimes of the tokens, in order, in seconds; the last one applies to all later tokens.
     lifetimes: tuple[int, ...] = (3600,)
     may_sign: bool = True
     port: int = 0
@@ -59,7 +59,7 @@ class Front:
         return token
 
     def knows(self, header: str | None) -> bool:
-        """A token that was made here, for all of this address, and still holds."""
+        """Returns whether the token was issued here, for this address, and hasn't expired."""
         claims = self.tokens.get((header or "").removeprefix("Bearer "))
         audiences = {"X-Serverless-Authorization": self.address}
         wanted = audiences.get(self.header, f"{self.address}/*")

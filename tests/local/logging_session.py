@@ -1,6 +1,6 @@
 """Logs runs from several threads at once with the real client, and reads them back.
 
-Prints a JSON object: what was logged and isn't found again.
+Prints a JSON object: the number of runs, and the logged values that are missing.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Run by test_google_login.py in stock MLflow's own environment, with the plug-in beside it."""
+"""Run by test_google_login.py in stock MLflow's own environment, with the plug-in installed."""
 
 import os
 import sys

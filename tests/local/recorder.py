@@ -1,4 +1,4 @@
-"""A server that redirects to where it is told and keeps the headers that it was sent."""
+"""A server that redirects as its query says and records the headers of each request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass
 class Recorder:
-    """`seen` has the path and the headers of each request, the first one first."""
+    """`seen` has the path and the headers of each request, in order."""
 
     port: int = 0
     seen: list[tuple[str, dict[str, str]]] = field(default_factory=list)

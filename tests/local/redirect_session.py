@@ -1,8 +1,8 @@
-"""Run by test_google_login.py in stock MLflow's own environment, with the plug-in beside it.
+"""Run by test_google_login.py in stock MLflow's own environment, with the plug-in installed.
 
-Reads three things as JSON: the header for the token, the port of this computer that each address
-leads to, and the addresses to send a request to. Prints a line for each: the answer's status and
-which server the token was made for, or why nothing was sent.
+Reads three things as JSON: the header for the token, the local port for each address, and the
+addresses to request. Prints a line for each request: the response's status and the server that the
+token was made for, or the reason why it wasn't sent.
 """
 
 import json
@@ -17,7 +17,7 @@ from urllib3 import HTTPConnectionPool
 
 
 class Resolved(HTTPAdapter):
-    """Connects to a port of this computer, whatever the address says."""
+    """Connects to a local port, whatever the address says."""
 
     def __init__(self, port: int) -> None:
         super().__init__()
@@ -46,11 +46,11 @@ for case, address in enumerate(addresses):
     asked: list[str] = []
     login = mlflow_google_login.GoogleLogin(header, token)
     with requests.Session() as session:
-        # No proxy and no .netrc of this computer's.
+        # Ignore this computer's proxy and .netrc.
         session.trust_env = False
         for prefix, port in ports.items():
             session.mount(prefix, Resolved(port))
-        # As MLflow sends it.
+        # As MLflow sends its requests.
         headers = {"Authorization": "Basic dXNlcjpwYXNzd29yZA==", "X-Case": str(case)}
         try:
             answer = session.post(address, data=b"body", headers=headers, auth=login, timeout=10)

@@ -1,4 +1,4 @@
-"""A project on the stand-ins, declared by hand: everything that needs no Postgres."""
+"""A project on the stand-ins, declared by hand, without Postgres."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def call(
 
 
 class StandIns:
-    """Short hands for what tests declare and ask."""
+    """Shortcuts for what tests declare and request."""
 
     def __init__(self, root: Path) -> None:
         self.said: list[str] = []

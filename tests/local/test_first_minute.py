@@ -1,4 +1,4 @@
-"""What a newcomer sees of `make local` when something is in its way, and when nothing is."""
+"""The output of `make local` for a newcomer, with and without obstacles."""
 
 import os
 import subprocess
@@ -40,7 +40,9 @@ def disk(place: Path, options: str) -> Iterator[None]:
         (0.0, 0.2, "ready in 1 s"),
     ],
 )
-def test_only_what_was_done_is_counted(installing: float, starting: float, said: str) -> None:
+def test_only_steps_that_were_taken_are_timed(
+    installing: float, starting: float, said: str
+) -> None:
     assert took(installing=installing, starting=starting) == said
 
 
@@ -48,7 +50,7 @@ def test_only_what_was_done_is_counted(installing: float, starting: float, said:
     ("viewer", "said"),
     [({}, ""), ({"username": "guest", "password": "seen"}, "\n  viewer     guest, with seen")],
 )
-def test_who_can_log_in_is_on_the_screen(tmp_path: Path, viewer: dict[str, str], said: str) -> None:
+def test_logins_are_printed(tmp_path: Path, viewer: dict[str, str], said: str) -> None:
     user = {"uri": "http://127.0.0.1:1", "username": "me", "password": "mine"}
     outputs = {f"tracking_{what}": value for what, value in user.items()}
     outputs |= {f"viewer_{what}": value for what, value in viewer.items()}
@@ -74,7 +76,7 @@ ROTATED = {
         ({}, {"viewerPasswordVersion"}),
         ({"viewerUsername": ""}, {"viewerPasswordVersion"}),
         (
-            {"viewerUsername": "viewer", "viewerPassword": "of my own, and long"},
+            {"viewerUsername": "viewer", "viewerPassword": "a long password of mine"},
             {"viewerPasswordVersion"},
         ),
         (
@@ -82,7 +84,7 @@ ROTATED = {
             {"viewerPasswordVersion"},
         ),
         (
-            {"trackingPassword": "of my own, and long"},
+            {"trackingPassword": "a long password of mine"},
             {"viewerPasswordVersion", "trackingPasswordVersion"},
         ),
         (
@@ -92,7 +94,7 @@ ROTATED = {
         ({"trackingPassword": "", "viewerUsername": "viewer"}, set()),
     ],
 )
-def test_what_was_rotated_is_left_out_where_it_does_not_fit(
+def test_versions_that_conflict_with_the_settings_are_left_out(
     given: dict[str, str], left_out: set[str]
 ) -> None:
     held = fitting(ROTATED, {f"mlflow-gcp:{key}": value for key, value in given.items()})
@@ -100,7 +102,7 @@ def test_what_was_rotated_is_left_out_where_it_does_not_fit(
     assert set(held.values()) == {"2"}
 
 
-def test_starting_again_with_and_without_who_was_rotated(own_stack: Stack) -> None:
+def test_a_rotated_password_outlives_a_start_without_its_user(own_stack: Stack) -> None:
     own_stack.config = ("viewerUsername=viewer",)
     assert own_stack.up().returncode == 0
     rotate = [sys.executable, "-m", "operations", "--state", str(own_stack.folder)]
@@ -123,7 +125,7 @@ def viewers_password(stack: Stack) -> str | None:
 
 
 @pytest.mark.parametrize("port", ["abc", "0", "70000", "-1"])
-def test_a_port_that_is_none(own_stack: Stack, port: str) -> None:
+def test_an_invalid_port_is_refused(own_stack: Stack, port: str) -> None:
     refused = own_stack.run([*own_stack.starting("up"), f"--port={port}"])
     assert refused.returncode == 1
     assert refused.stderr == (
@@ -132,7 +134,7 @@ def test_a_port_that_is_none(own_stack: Stack, port: str) -> None:
 
 
 def test_behind_a_proxy(own_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A company's is not asked for what is on this computer, by the server or by its clients."""
+    """Neither the server nor its clients use a company's proxy for local addresses."""
     for name, address in PROXY.items():
         monkeypatch.setenv(name, address)
     started = own_stack.up()
@@ -145,7 +147,7 @@ def test_behind_a_proxy(own_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_full_disk_stops_the_start_in_one_line() -> None:
     with TemporaryDirectory(prefix="mlflow-gcp-small-") as folder:
-        # Else the database's user can't reach it, and the database lies elsewhere.
+        # Otherwise the database's user can't reach the folder, and the data is stored elsewhere.
         Path(folder).chmod(0o711)
         with disk(Path(folder, "small"), "size=20m"):
             stack = Stack(Path(folder, "small", "state"))
@@ -159,7 +161,7 @@ def test_a_full_disk_stops_the_start_in_one_line() -> None:
     assert processes_of(stack) == []
 
 
-def test_a_full_disk_keeps_nothing_from_being_stopped(tmp_path: Path) -> None:
+def test_a_full_disk_does_not_prevent_a_stop(tmp_path: Path) -> None:
     with disk(tmp_path / "small", "size=1m"):
         state = State(tmp_path / "small" / "state")
         state.create()

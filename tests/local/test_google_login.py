@@ -1,6 +1,6 @@
-"""A client that shows Google who it is, beside its username and password.
+"""A client that logs in to Google in addition to its username and password.
 
-Unmodified MLflow with the sample client's plug-in, through a front that asks, to the real server.
+Unmodified MLflow with the sample client's plug-in, through a front that checks, to the real server.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HEADERS = {"google-iam": "X-Serverless-Authorization", "google-iap": "Proxy-Auth
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A search path on which the plug-in lies as pip would install it."""
+    """A search path that has the plug-in as pip would install it."""
     folder = tmp_path_factory.mktemp("installed")
     project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())
     info = folder / "mlflow_google_login-1.dist-info"
@@ -64,12 +64,12 @@ def client(
 @pytest.mark.parametrize(
     ("login", "script", "lifetimes", "tokens"),
     [
-        # The first is nearly over when it comes, so it is renewed at the second request.
+        # The first token expires soon after it is issued, so it is renewed at the second request.
         ("google-iam", CHECK, (299, 3600), 2),
         ("google-iap", SESSION, (3600,), 1),
     ],
 )
-def test_each_request_says_who_calls(
+def test_each_request_has_a_google_token(
     stack: Stack, installed: str, login: str, script: str, lifetimes: tuple[int, ...], tokens: int
 ) -> None:
     with front(stack.port, HEADERS[login], lifetimes=lifetimes) as google:
@@ -88,7 +88,7 @@ def test_each_request_says_who_calls(
         ("google-iap", SESSION, {"may_sign": False}, {}, "serviceAccountTokenCreator on itself"),
     ],
 )
-def test_neither_login_is_enough_alone(
+def test_both_logins_are_required(
     stack: Stack,
     installed: str,
     login: str,
@@ -117,8 +117,8 @@ with patch.object(Credentials, "refresh"), patch("google.auth.default") as defau
 """
 
 
-def test_a_login_that_is_not_enough_says_what_is() -> None:
-    """A person's: without an ID token, or where only a service account is let in."""
+def test_an_insufficient_google_login_is_explained() -> None:
+    """A person's login: without an ID token, or where only a service account is accepted."""
     ran = subprocess.run(
         [CLIENT, "-c", LOGINS],
         check=True, cwd=PLUGIN, capture_output=True, text=True,
@@ -129,7 +129,7 @@ def test_a_login_that_is_not_enough_says_what_is() -> None:
 
 
 REDIRECTS = str(Path(__file__).with_name("redirect_session.py"))
-# The server that each address leads to. All other addresses are this computer's.
+# The server behind each address. All other addresses are this computer's.
 MLFLOW, OTHER = 0, 1
 NAMES = {
     "https://mlflow.example.com/": MLFLOW,
@@ -147,7 +147,7 @@ BOTH, NEITHER = {"token", "password"}, set[str]()
 
 
 def via(*hops: str) -> str:
-    """An address that redirects to the next, and so on."""
+    """Returns an address that redirects to the next one, and so on."""
     *before, address = hops
     for hop in reversed(before):
         status = 302 if len(before) > 1 else 307
@@ -156,7 +156,7 @@ def via(*hops: str) -> str:
 
 
 CASES = [
-    # what is asked for; what each request of it has that somebody could use
+    # the requested address; the credentials that each request to it carries
     (via(f"{HOME}/a"), [BOTH]),
     (via(f"{HOME}:443/a"), [BOTH]),
     (via("https://user:secret@mlflow.example.com/a"), [BOTH]),
@@ -174,10 +174,10 @@ CASES = [
     (via(f"{HOME}/a", "https://mlflow.example.com:8443/b"), [BOTH, NEITHER]),
     (via(f"{HOME}/a", "http://mlflow.example.com/b"), [BOTH, NEITHER]),
     (via(f"{HOME}/a", f"{SERVER_2}/b"), [BOTH, NEITHER]),
-    # there and back, where it isn't sent again either
+    # away and back: the token isn't sent again
     (via(f"{SERVER_1}/a", "/b", f"{SERVER_2}/c", "/d"), [BOTH, BOTH, NEITHER, NEITHER]),
     (via(f"{SERVER_1}/a", f"{SERVER_2}/b", f"{SERVER_1}/c"), [BOTH, NEITHER, NEITHER]),
-    # not sent at all
+    # refused before any request is sent
     ("http://mlflow.example.com/a", []),
     ("http://mlflow.example.com:443/a", []),
     ("http://localhost.example.com/a", []),
@@ -219,7 +219,7 @@ def test_a_token_is_sent_to_its_own_server_only(servers: list[Recorder], login: 
         found = [
             has(headers, HEADERS[login]) for _, headers in seen if headers["X-Case"] == str(case)
         ]
-        # requests itself removes Proxy-Authorization from whatever it redirects.
+        # requests itself removes Proxy-Authorization on every redirect.
         kept = NEITHER if login == "google-iam" else {"token"}
         assert found == [*wanted[:1], *(sent - kept for sent in wanted[1:])], address
         if wanted:

@@ -1,4 +1,4 @@
-"""More instances than one: they share the database and the bucket, and nothing else."""
+"""Several instances: they share the database and the bucket, and nothing else."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.reaper import reap_process
 
 SESSION = Path(__file__).with_name("logging_session.py")
 INSTANCES, EACH = 4, 4
-"""As many connections as Cloud SQL's smallest machine has for them, 17 of 25."""
+"""The connections that Cloud SQL's smallest machine has for them: 17 of 25."""
 
 
 @contextmanager
 def further_instance(environment: dict[str, str], folder: Path) -> Iterator[int]:
-    """Another container of the same revision, as Cloud Run would start it."""
+    """Another container of the same revision, started as Cloud Run would."""
     port = free_port()
     with (folder / f"instance-{port}.log").open("wb") as log:
         process = subprocess.Popen(
@@ -47,7 +47,7 @@ def further_instance(environment: dict[str, str], folder: Path) -> Iterator[int]
 
 
 class RoundRobin:
-    """Hands each request to the next instance, in whatever connection it came."""
+    """Passes each request to the next instance, whatever connection it came through."""
 
     def __init__(self, ports: list[int]) -> None:
         self._turns = cycle(ports)
@@ -96,7 +96,7 @@ class RoundRobin:
         return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
 
-def test_four_instances_lose_nothing_and_no_connection_is_refused(own_stack: Stack) -> None:
+def test_four_instances_lose_no_data_and_no_connection_is_refused(own_stack: Stack) -> None:
     own_stack.config = (
         f"mlflow-gcp:maxInstances={INSTANCES}",
         f"mlflow-gcp:databaseConnections={EACH}",
@@ -127,5 +127,5 @@ def test_four_instances_lose_nothing_and_no_connection_is_refused(own_stack: Sta
     assert not [answer for answer in robin.answers if answer[1] >= 500]
     [database] = (own_stack.folder / "log").glob("mlflow-*.log")
     refused = [line for line in database.read_text().splitlines() if "FATAL" in line]
-    # Said to whoever asks whether it is there yet.
+    # PostgreSQL sends this to a client that checks whether it is ready yet.
     assert [line for line in refused if "is starting up" not in line] == []

@@ -1,4 +1,4 @@
-"""Starting, stopping and failing: each ends in one clear line, and data stays."""
+"""Start, stop and failure: each ends in one clear line, and data stays."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ print(len(mlflow.search_runs(experiment_names=["quickstart"])))
 
 
 def wait_for(process: subprocess.Popen[str], text: str) -> None:
-    """Read what the foreground command prints until the text comes."""
+    """Read the foreground command's output until the text appears."""
     assert process.stdout is not None
     for line in process.stdout:
         if text in line:
@@ -53,7 +53,7 @@ def test_data_and_credentials_outlive_a_restart(own_stack: Stack) -> None:
 
 
 def test_two_starts_at_once(own_stack: Stack) -> None:
-    """One runs and has the screen to itself; the other says where."""
+    """One of them runs and keeps the terminal; the other prints the address."""
     stacks = [own_stack, Stack(own_stack.folder)]
     for _ in range(3):
         starting = [
@@ -94,7 +94,7 @@ def test_ctrl_c_stops_everything(own_stack: Stack) -> None:
     assert processes_of(own_stack) == []
 
 
-def test_what_a_killed_run_left_is_cleared_away(own_stack: Stack) -> None:
+def test_leftovers_of_a_killed_run_are_removed(own_stack: Stack) -> None:
     running = subprocess.Popen(
         own_stack.starting("run"),
         cwd=ROOT,
@@ -125,7 +125,7 @@ def test_a_busy_port_is_named(own_stack: Stack) -> None:
     assert processes_of(own_stack) == []
 
 
-def test_wrong_settings_are_refused_before_anything_is_made(own_stack: Stack) -> None:
+def test_invalid_settings_are_refused_before_anything_is_created(own_stack: Stack) -> None:
     own_stack.config = ("memory=100Mi", "maxInstances=50", "colour=blue")
     refused = own_stack.up()
     said = refused.stdout + refused.stderr
@@ -166,10 +166,10 @@ def test_wrong_settings_are_refused_before_anything_is_made(own_stack: Stack) ->
     ],
     ids=["secret's grant", "database's grant", "variable's name", "secrets' names"],
 )
-def test_a_mistake_in_the_program_fails_here_first(
+def test_a_mistake_in_the_program_fails_locally_first(
     own_stack: Stack, tmp_path: Path, file: str, declared: str, instead: str, said: str
 ) -> None:
-    """A copy of the program with one thing wrong; the server's own message is shown."""
+    """A copy of the program with one mistake; the server's own message is shown."""
     copy = tmp_path / "copy"
     for name in ("infra", "local", "fake_google"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -193,14 +193,14 @@ print(mlflow.MlflowClient().download_artifacts(run.info.run_id, "texts/notes.txt
 """
 
 
-def test_direct_mode_takes_google_credentials(own_stack: Stack) -> None:
+def test_direct_mode_needs_google_credentials(own_stack: Stack) -> None:
     assert own_stack.up().returncode == 0
     assert own_stack.client(CHECK, MLFLOW_EXPERIMENT_NAME="before").returncode == 0
     own_stack.down()
     own_stack.config = ("artifacts=direct",)
     started = own_stack.up()
     assert started.returncode == 0, started.stdout + started.stderr
-    # What was logged through the server before is still read through it.
+    # Artifacts logged through the server earlier are still read through it.
     before = own_stack.client("-c", OF_BEFORE)
     assert before.returncode == 0, before.stderr
     (own_stack.folder / "log" / "server.log").write_text("")
@@ -216,7 +216,7 @@ def test_direct_mode_takes_google_credentials(own_stack: Stack) -> None:
     assert "gcloud auth application-default login" in nobody.stderr
 
 
-def test_a_private_database_and_a_key_of_ones_own_serve(own_stack: Stack) -> None:
+def test_a_stack_with_a_private_database_and_a_kms_key_serves(own_stack: Stack) -> None:
     key = "projects/keys-of-all/locations/us-central1/keyRings/ring/cryptoKeys/mlflow"
     own_stack.config = ("network=private", f"kmsKey={key}")
     started = own_stack.up()
@@ -226,7 +226,7 @@ def test_a_private_database_and_a_key_of_ones_own_serve(own_stack: Stack) -> Non
 
 
 def processes_of(stack: Stack) -> list[int]:
-    """The processes that have the stack's folder in their command or environment."""
+    """Returns the processes with the stack's folder in their command or environment."""
     if not Path("/proc/self").exists():
         pytest.skip("needs /proc, which this system does not have")
     found = []

@@ -1,4 +1,4 @@
-"""docs/moving.md: what another user made in another database is the program's users' to use."""
+"""docs/moving.md on other names: the program's user gets the tables that another user created."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from infra.facts.connection_name import ConnectionName
 from tests.page_commands import commands, run, stand_in
 
 
-def test_another_name_is_the_programs_after_it(tmp_path: Path) -> None:
+def test_the_programs_user_owns_the_tables_afterwards(tmp_path: Path) -> None:
     state = State(tmp_path / "state")
     state.create()
     settings = InstanceSettings(
@@ -34,7 +34,7 @@ def test_another_name_is_the_programs_after_it(tmp_path: Path) -> None:
             old.run("INSERT INTO runs VALUES ('kept')")
         stand_in(tmp_path, "cloud-sql-proxy", "#!/bin/sh\nexec sleep 60\n")
         block = commands("docs/moving.md", "From a deployment made by hand")[-1]
-        # For the proxy's port PostgreSQL's own socket stands here, which nobody waits for.
+        # PostgreSQL's own socket replaces the proxy's port, and needs no sleep.
         block = block.replace("PGHOST=127.0.0.1", f"PGHOST={database.socket().parent}")
         block = block.replace("sleep 5", "")
         # psql comes with the server.

@@ -1,4 +1,4 @@
-"""`moving/prepare.py` on a small store; a whole one is moved by tests/chaos/test_moving_in.py."""
+"""`moving/prepare.py` on a small store; tests/chaos/test_moving_in.py moves a whole one."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def store(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_store_becomes_the_servers(store: Path, tmp_path: Path) -> None:
+def test_locations_are_changed_to_the_servers(store: Path, tmp_path: Path) -> None:
     done = prepare(store)
     assert done.returncode == 0, done.stderr
     old = tmp_path / "ml runs"
@@ -92,7 +92,7 @@ def test_a_store_becomes_the_servers(store: Path, tmp_path: Path) -> None:
     ]
     assert rows(store, "logged_models") == [(2, "mlflow-artifacts:/2/models/m-1")]
     assert rows(store, "model_versions") == [("models:/m-1", "mlflow-artifacts:/2/models/m-1")]
-    # What only looks like one stays.
+    # Other values that contain a path stay.
     assert rows(store, "trace_tags") == [
         ("mlflow.artifactLocation", "mlflow-artifacts:/2/traces/tr-1"),
         ("mine", f"{old}/2"),
@@ -100,7 +100,7 @@ def test_a_store_becomes_the_servers(store: Path, tmp_path: Path) -> None:
     assert rows(store, "params") == [("data", f"{old}/2/data.csv")]
 
 
-def test_a_second_time_changes_nothing(store: Path) -> None:
+def test_a_second_run_changes_nothing(store: Path) -> None:
     prepare(store)
     before = rows(store, "experiments")
     assert prepare(store).stdout == ""
@@ -114,7 +114,7 @@ def test_a_second_time_changes_nothing(store: Path) -> None:
         ("mlflow.db", "bucket", "bucket isn't a bucket. Wanted: gs:// and the stack's output"),
     ],
 )
-def test_what_is_wrong_is_said(store: Path, file: str, bucket: str, said: str) -> None:
+def test_a_wrong_argument_is_reported(store: Path, file: str, bucket: str, said: str) -> None:
     refused = prepare(store.with_name(file), bucket)
     assert refused.returncode == 1
     assert said in refused.stderr

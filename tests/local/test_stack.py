@@ -1,4 +1,4 @@
-"""The stack as a user meets it: the sample client, stock MLflow's client, curl, a restart."""
+"""The stack from a user's view: the sample client, stock MLflow's client, curl, a restart."""
 
 import base64
 import json
@@ -43,7 +43,7 @@ def test_the_sample_client_logs_everything_and_reads_it_back(stack: Stack) -> No
         ({"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}, "http://127.0.0.1:9 can't be reached"),
     ],
 )
-def test_the_sample_client_says_what_is_wrong(
+def test_the_sample_client_explains_wrong_variables(
     stack: Stack, changed: dict[str, str], said: str
 ) -> None:
     ran = stack.client(CHECK, **changed)
@@ -63,7 +63,7 @@ def test_the_sample_client_says_what_is_wrong(
         ("GET", "/ajax-api/3.0/mlflow/server-info"),
     ],
 )
-def test_every_kind_of_route_wants_credentials(stack: Stack, method: str, path: str) -> None:
+def test_every_kind_of_route_requires_credentials(stack: Stack, method: str, path: str) -> None:
     address = stack.environment()["MLFLOW_TRACKING_URI"]
     for headers in ({}, {"Authorization": "Basic " + base64.b64encode(b"mlflow:x").decode()}):
         with pytest.raises(urllib.error.HTTPError) as refused:
@@ -84,9 +84,9 @@ def test_stock_mlflow_client_can_do_everything(stack: Stack, downloads: str) -> 
     ran = stack.client(
         str(CLIENT_TEST),
         MLFLOW_EXPERIMENT_NAME=name,
-        # Unset, the client takes what the server offers: straight from the bucket.
+        # By default, the client downloads as the server offers: straight from the bucket.
         MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD=downloads,
-        # MLflow's own settings, so that 12 MiB is large enough for parts.
+        # MLflow's own settings, so that a file of 12 MiB is uploaded in parts.
         MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE=str(10 << 20),
         MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE=str(5 << 20),
         MLFLOW_LOGGING_LEVEL="ERROR",
@@ -128,8 +128,8 @@ def test_a_proxied_download_is_a_stream_of_known_length(stack: Stack) -> None:
     assert (outside.status_code, outside.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
 
 
-def test_downloads_that_are_given_up_hold_nothing(stack: Stack) -> None:
-    """More of them than pass through at a time, or may be served at all."""
+def test_abandoned_downloads_block_no_others(stack: Stack) -> None:
+    """More downloads than the server allows at a time, or in the queue."""
     env = stack.environment()
     auth = (env["MLFLOW_TRACKING_USERNAME"], env["MLFLOW_TRACKING_PASSWORD"])
     address = env["MLFLOW_TRACKING_URI"] + "/api/2.0/mlflow-artifacts/artifacts/0/left.bin"
@@ -141,7 +141,7 @@ def test_downloads_that_are_given_up_hold_nothing(stack: Stack) -> None:
     assert requests.get(address, auth=auth, timeout=60).content == content
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(stack: Stack) -> None:
+def test_an_interrupted_upload_leaves_nothing(stack: Stack) -> None:
     env = stack.environment()
     path = "/api/2.0/mlflow-artifacts/artifacts/0/half.bin"
     login = f"{env['MLFLOW_TRACKING_USERNAME']}:{env['MLFLOW_TRACKING_PASSWORD']}".encode()
@@ -153,13 +153,13 @@ def test_an_upload_that_breaks_off_leaves_nothing(stack: Stack) -> None:
     address = env["MLFLOW_TRACKING_URI"] + path
     auth = (env["MLFLOW_TRACKING_USERNAME"], env["MLFLOW_TRACKING_PASSWORD"])
     assert requests.get(address, auth=auth, timeout=60).status_code == 404
-    # The server serves on, and nothing of it waits in the bucket's stand-in.
+    # The server continues, and the bucket's stand-in has no pending upload.
     assert requests.put(address, data=b"whole", auth=auth, timeout=60).status_code == 200
     assert requests.get(address, auth=auth, timeout=60).content == b"whole"
 
 
-def test_what_was_declared_is_all_that_the_server_is_told(stack: Stack) -> None:
-    """The environment is what Cloud Run would give it, and no secret is in it or in a log."""
+def test_the_server_has_only_the_declared_environment(stack: Stack) -> None:
+    """The environment is what Cloud Run would provide, and no secret is in it or in a log."""
     pids = [
         int(path.name)
         for path in Path("/proc").glob("[0-9]*")
@@ -177,9 +177,9 @@ def test_what_was_declared_is_all_that_the_server_is_told(stack: Stack) -> None:
         "MEMORY_MIB",
         *("ARTIFACT_SIGNER", "ARTIFACT_URL_SECRET", "DATABASE_URL_SECRET"),
         *("TRACKING_USERNAME_SECRET", "TRACKING_PASSWORD_SECRET", "KEK_PASSPHRASE_SECRET"),
-        # what Cloud Run adds
+        # the variables that Cloud Run adds
         *("PORT", "K_SERVICE", "K_REVISION", "K_CONFIGURATION", "PATH", "HOME", "LANG"),
-        # where Google is on this computer
+        # the addresses of the local Google
         *("GCE_METADATA_HOST", "GCE_METADATA_IP", "SECRET_MANAGER_ENDPOINT", "CLOUDSQL_ROOT"),
         *("IAM_CREDENTIALS_ENDPOINT", "STORAGE_EMULATOR_HOST", "BIND_ADDRESS"),
         "BOOT_PATIENCE",

@@ -1,4 +1,4 @@
-"""Who would get as far as the server on Google Cloud, by what is declared."""
+"""The callers that would reach the server on Google Cloud, by the declared access."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ VPC = "everybody in the project's VPC networks"
         ([agent, IAP, invoker("allUsers"), accessor(ADA)], ADA),
     ],
 )
-def test_who_reaches_the_server(google: StandIns, given: list[Given], callers: str) -> None:
+def test_callers_that_reach_the_server_are_named(
+    google: StandIns, given: list[Given], callers: str
+) -> None:
     for declare in given:
         declare(google)
     google.cloud.check_reachable()
@@ -94,18 +96,18 @@ def test_who_reaches_the_server(google: StandIns, given: list[Given], callers: s
         [agent, IAP, accessor(ADA)],
         [agent, IAP, invoker(ADA), accessor(ADA)],
         [agent, IAP, invoker(AGENT)],
-        # What Google takes and then never looks at.
+        # Google accepts this grant, but never uses it.
         [agent, IAP, invoker(AGENT), accessor(ADA, of=PROJECT)],
     ],
 )
-def test_nobody_reaches_the_server(google: StandIns, given: list[Given]) -> None:
+def test_a_server_that_nobody_reaches_is_an_error(google: StandIns, given: list[Given]) -> None:
     for declare in given:
         declare(google)
     with pytest.raises(Unreachable, match="Forbidden"):
         google.cloud.check_reachable()
 
 
-def test_an_agent_is_there_once_it_is_asked_for(google: StandIns) -> None:
+def test_a_service_agent_exists_once_it_is_declared(google: StandIns) -> None:
     service()(google)
     with pytest.raises(ApiNotEnabled, match=r"iap\.googleapis\.com"):
         google.declare("projects/serviceIdentity:ServiceIdentity", service="iap.googleapis.com")
@@ -113,7 +115,7 @@ def test_an_agent_is_there_once_it_is_asked_for(google: StandIns) -> None:
         invoker(AGENT)(google)
     agent(google)
     invoker(AGENT)(google)
-    # Nothing is known of another project's.
+    # Accounts of other projects are not checked.
     invoker("serviceAccount:ci@another.iam.gserviceaccount.com")(google)
     with pytest.raises(NotFound, match="ci@"):
         invoker(f"serviceAccount:ci@{PROJECT}.iam.gserviceaccount.com")(google)
@@ -123,7 +125,7 @@ def test_an_agent_is_there_once_it_is_asked_for(google: StandIns) -> None:
     ("access", "callers"),
     [("public", ""), ("internal", VPC), ("iam", ADA), ("iap", ADA)],
 )
-def test_what_the_program_declares_is_enough(google: StandIns, access: str, callers: str) -> None:
+def test_the_programs_own_access_is_enough(google: StandIns, access: str, callers: str) -> None:
     invokers = f'["{ADA}"]' if access in {"iam", "iap"} else "[]"
     settings = {"mlflow-gcp:access": access, "mlflow-gcp:invokers": invokers}
     config = {**DEFAULTS, "gcp:project": PROJECT, **settings}

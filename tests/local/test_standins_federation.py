@@ -1,4 +1,4 @@
-"""What Google refuses of workload identity pools, of tokens and of a project's own roles."""
+"""Workload identity pools, tokens and custom roles that Google refuses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_deleted_pools_id_stays_taken(google: StandIns) -> None:
 
 
 @pytest.mark.parametrize("given", ["abc", "gcp-github", "GitHub", "a" * 33])
-def test_ids_are_of_googles_form(google: StandIns, given: str) -> None:
+def test_an_invalid_id_is_refused(google: StandIns, given: str) -> None:
     with pytest.raises(Refused, match="4 to 32"):
         google.cloud.create(POOL, "github", {"workloadIdentityPoolId": given})
 
@@ -60,7 +60,9 @@ def test_a_provider_has_a_pool(google: StandIns) -> None:
         ({"attributeMapping": {"attribute.job": "assertion.ref"}}, "google.subject"),
     ],
 )
-def test_what_a_provider_must_ask(google: StandIns, changed: dict[str, Any], said: str) -> None:
+def test_an_incomplete_provider_is_refused(
+    google: StandIns, changed: dict[str, Any], said: str
+) -> None:
     pool, _ = google.cloud.create(POOL, "github", POOL_INPUTS)
     with pytest.raises(Refused, match=said):
         google.cloud.create(PROVIDER, "github", {**PROVIDER_INPUTS, **changed})
@@ -82,7 +84,9 @@ def test_what_a_provider_must_ask(google: StandIns, changed: dict[str, Any], sai
         ),
     ],
 )
-def test_what_a_provider_may_not_say(google: StandIns, changed: dict[str, Any], said: str) -> None:
+def test_an_invalid_provider_is_refused(
+    google: StandIns, changed: dict[str, Any], said: str
+) -> None:
     google.cloud.create(POOL, "github", POOL_INPUTS)
     with pytest.raises(Refused, match=said):
         google.cloud.create(PROVIDER, "github", {**PROVIDER_INPUTS, **changed})
@@ -97,7 +101,7 @@ CLAIMS = {
 }
 
 
-def test_an_accepted_token_stands_for_its_attributes() -> None:
+def test_an_accepted_token_has_its_attributes_as_principals() -> None:
     mapping = {"google.subject": "assertion.sub", "attribute.event": "assertion.event_name"}
     provider = {**PROVIDER_INPUTS, "attributeMapping": mapping}
     start = "://iam.googleapis.com/my-pool/"
@@ -124,7 +128,7 @@ def test_an_accepted_token_stands_for_its_attributes() -> None:
         ({}, {"attributeCondition": "attribute.event == 'push'"}, "no such key: event"),
     ],
 )
-def test_a_token_that_does_not_fit_is_refused(
+def test_a_token_that_does_not_match_is_refused(
     claims: dict[str, Any], changed: dict[str, Any], said: str
 ) -> None:
     given = {claim: value for claim, value in {**CLAIMS, **claims}.items() if value is not None}
@@ -150,12 +154,12 @@ VALUES = {"a": {"yes": True, "no": False, "word": "push", "list": ["x", "push"],
         ("(a.yes || a.yes) && a.no", False),
         ("a.no ? 'x' : a.yes ? 'y' : 'z'", "y"),
         ("a.word == 'push' ? 'x' : 'y'", "x"),
-        # An error doesn't matter if the other side alone decides.
+        # An error is ignored if the other side decides alone.
         ("a.gone == 'x' || a.yes", True),
         ("a.yes || a.gone == 'x'", True),
         ("a.gone == 'x' && a.no", False),
         ("a.no && a.gone == 'x'", False),
-        # What isn't of the same type isn't equal.
+        # Values of different types are never equal.
         ("a.yes == 'true'", False),
     ],
 )
@@ -207,6 +211,6 @@ def test_expressions_without_a_value(expression: str) -> None:
         "1 == 1",
     ],
 )
-def test_expressions_that_are_none(expression: str) -> None:
+def test_invalid_expressions_are_refused(expression: str) -> None:
     with pytest.raises(cel.Malformed):
         cel.parse(expression)

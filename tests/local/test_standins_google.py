@@ -1,4 +1,4 @@
-"""Metadata server, Secret Manager, signBlob: what they answer, and above all whom."""
+"""Metadata server, Secret Manager, signBlob: their responses, and the callers they accept."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _access(google: StandIns, name: str, headers: dict[str, str]) -> tuple[int, 
     return answer.status, error.get("status", ""), error.get("message", "")
 
 
-def test_a_secret_is_read_by_id_and_number_of_the_project(google: StandIns) -> None:
+def test_a_secret_is_read_by_the_projects_id_or_number(google: StandIns) -> None:
     google.secret("url", "one")
     _grant_secret(google, "url")
     for given in (PROJECT, "100000000001"):
@@ -82,7 +82,7 @@ def test_a_changed_value_is_a_new_version_and_an_unchanged_one_is_not(google: St
     assert _access(google, "url/versions/1", google.bearer(SERVER))[0] == 200, "to roll back to"
 
 
-def test_secrets_are_for_the_owner_alone(google: StandIns) -> None:
+def test_only_the_owner_can_read_the_file_of_secrets(google: StandIns) -> None:
     google.secret("url", "one")
     for name in ("secrets.json", f"keys/{SERVER}.pem"):
         assert google.cloud.project.state.path(name).stat().st_mode & 0o777 == 0o600
@@ -156,7 +156,7 @@ def test_only_the_server_signs_and_only_as_the_signer(
     assert _ask(google, f"{account}:signBlob", headers)[0] == status
 
 
-def test_what_is_no_base64_is_not_signed(google: StandIns) -> None:
+def test_a_payload_must_be_base64(google: StandIns) -> None:
     assert _ask(google, f"{SIGNER}:signBlob", google.bearer(SERVER), "not base64!")[0] == 400
 
 
@@ -169,7 +169,7 @@ def test_what_is_no_base64_is_not_signed(google: StandIns) -> None:
         ("signJwt", "iam.serviceAccounts.signJwt"),
     ],
 )
-def test_a_stolen_token_creates_no_other(
+def test_a_stolen_token_cannot_create_another_one(
     google: StandIns, account: str, method: str, permission: str
 ) -> None:
     for who in (SERVER, SIGNER):
@@ -177,7 +177,7 @@ def test_a_stolen_token_creates_no_other(
         assert (status, permission in message) == (403, True)
 
 
-def test_who_may_create_tokens_is_told_that_none_are_made_here(google: StandIns) -> None:
+def test_token_creation_is_reported_as_not_imitated(google: StandIns) -> None:
     google.declare(
         "serviceaccount/iAMMember:IAMMember",
         serviceAccountId=f"projects/{PROJECT}/serviceAccounts/{STRANGER}",
@@ -189,13 +189,13 @@ def test_who_may_create_tokens_is_told_that_none_are_made_here(google: StandIns)
     assert (status, "not imitated" in message) == (404, True)
 
 
-def test_an_api_that_is_off_refuses(google: StandIns) -> None:
+def test_a_disabled_api_refuses(google: StandIns) -> None:
     google.cloud.project.enabled.clear()
     with pytest.raises(ApiNotEnabled, match="secretmanager"):
         google.secret("url", "one")
 
 
-def test_a_version_of_no_secret_is_refused(google: StandIns) -> None:
+def test_a_version_of_a_missing_secret_is_refused(google: StandIns) -> None:
     with pytest.raises(NotFound):
         google.declare(
             "secretmanager/secretVersion:SecretVersion",
@@ -204,7 +204,7 @@ def test_a_version_of_no_secret_is_refused(google: StandIns) -> None:
         )
 
 
-def test_a_grant_with_a_strange_condition_is_refused(google: StandIns) -> None:
+def test_a_grant_with_an_unknown_condition_is_refused(google: StandIns) -> None:
     with pytest.raises(Unsupported, match="not understood"):
         google.declare(
             "projects/iAMMember:IAMMember",
@@ -214,14 +214,14 @@ def test_a_grant_with_a_strange_condition_is_refused(google: StandIns) -> None:
         )
 
 
-def test_a_role_that_is_not_known_says_so(google: StandIns) -> None:
+def test_an_unknown_role_is_reported(google: StandIns) -> None:
     google.declare(
         "projects/iAMMember:IAMMember", role="roles/editor", member="user:me@example.com"
     )
     assert "roles/editor is not known here and grants user:me@example.com nothing" in google.said
 
 
-def test_random_values_stay_until_what_was_asked_for_changes(tmp_path: Path) -> None:
+def test_random_values_stay_until_their_inputs_change(tmp_path: Path) -> None:
     def values(keeper: str) -> tuple[str, str]:
         with project(tmp_path) as made:
             cloud: Cloud = made.cloud

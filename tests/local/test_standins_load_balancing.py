@@ -1,4 +1,4 @@
-"""What Compute Engine refuses of a load balancer, and a grant on a bucket that isn't there."""
+"""Load balancers that Compute Engine refuses, and a grant on a missing bucket."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def rule(priority: int) -> dict[str, Any]:
         (POLICY, {"rules": [rule(1000)]}, Refused),
     ],
 )
-def test_what_compute_engine_refuses(
+def test_invalid_resources_are_refused(
     google: StandIns, kind: str, inputs: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         create(google, kind, **inputs)
 
 
-def test_what_is_used_is_not_deleted(google: StandIns) -> None:
+def test_a_resource_in_use_is_not_deleted(google: StandIns) -> None:
     group = create(google, GROUP, region="us-central1")
     backend = create(google, BACKEND, backends=[{"group": group}])
     with pytest.raises(Refused, match="resourceInUseByAnotherResource"):
@@ -60,21 +60,21 @@ def test_what_is_used_is_not_deleted(google: StandIns) -> None:
     assert not [token for token, _ in google.cloud.project.live if token == f"gcp:compute/{GROUP}"]
 
 
-def test_a_proxy_has_so_many_certificates(google: StandIns) -> None:
+def test_a_proxy_has_at_most_15_certificates(google: StandIns) -> None:
     made = [create(google, CERTIFICATE, name=f"ml-{number}") for number in range(16)]
     create(google, PROXY, name="enough", sslCertificates=made[:15])
     with pytest.raises(Refused, match="Too many"):
         create(google, PROXY, name="many", sslCertificates=made)
 
 
-def test_a_group_is_of_its_region(google: StandIns) -> None:
+def test_endpoint_groups_of_one_name_can_exist_in_two_regions(google: StandIns) -> None:
     near, far = (create(google, GROUP, region=region) for region in ("us-east1", "us-west1"))
     assert near != far
     with pytest.raises(Refused, match="already exists"):
         create(google, GROUP, region="us-east1")
 
 
-def test_nobody_is_granted_a_bucket_that_is_not_there(google: StandIns) -> None:
+def test_a_grant_on_a_missing_bucket_is_refused(google: StandIns) -> None:
     grant = {"bucket": "nowhere", "role": "roles/storage.objectUser", "member": "user:a@b.c"}
     with pytest.raises(NotFound, match="nowhere"):
         google.cloud.create("gcp:storage/bucketIAMMember:BucketIAMMember", "test", grant)

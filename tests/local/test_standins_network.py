@@ -1,4 +1,4 @@
-"""Private networks and keys of the user's: what Google refuses, and who reaches what."""
+"""Private networks and customer-managed keys: Google's refusals, and who can reach what."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def delete(google: StandIns, kind: str, made: str, **olds: Any) -> None:
 
 
 def network(google: StandIns) -> dict[str, str]:
-    """All that a private address takes, by what it is."""
+    """Create everything that a private address requires. Returns ids by type."""
     return {
         kind: create(google, kind, inputs)[0]
         for kind, inputs in {
@@ -92,7 +92,7 @@ def network(google: StandIns) -> dict[str, str]:
     }
 
 
-def test_the_apis_are_asked_for(tmp_path: Path) -> None:
+def test_disabled_apis_refuse(tmp_path: Path) -> None:
     with project(tmp_path) as google:
         with pytest.raises(ApiNotEnabled, match="compute"):
             create(google, NETWORK, {"name": "mlflow"})
@@ -100,7 +100,7 @@ def test_the_apis_are_asked_for(tmp_path: Path) -> None:
             create(google, PEERING, PEERED)
 
 
-def test_what_lies_in_a_network_needs_it(google: StandIns) -> None:
+def test_resources_of_a_missing_network_are_refused(google: StandIns) -> None:
     for kind in (SUBNETWORK, ADDRESSES):
         with pytest.raises(NotFound, match="networks/mlflow' was not found"):
             create(google, kind, {"name": "mlflow", "network": NAME})
@@ -122,14 +122,14 @@ def test_an_instance_needs_an_address_and_a_peered_network(google: StandIns) -> 
     assert [address["type"] for address in outputs["ipAddresses"]] == ["PRIVATE"]
 
 
-def test_an_instance_gets_an_address_in_a_network_but_never_out_of_it(google: StandIns) -> None:
+def test_an_instance_can_join_a_network_but_not_leave_it(google: StandIns) -> None:
     token, public = f"gcp:{INSTANCE}", instance(ipv4Enabled=True)
     into, out = google.cloud.diff(token, public, PRIVATE), google.cloud.diff(token, PRIVATE, public)
     assert (into.changed, into.replaces) == (("settings",), ())
     assert (out.replaces, out.delete_first) == (("settings",), True)
 
 
-def test_a_network_goes_last(google: StandIns) -> None:
+def test_a_network_is_deleted_last(google: StandIns) -> None:
     made = network(google)
     database, _ = create(google, INSTANCE, PRIVATE)
     for kind in (SUBNETWORK, ADDRESSES):
@@ -138,7 +138,7 @@ def test_a_network_goes_last(google: StandIns) -> None:
         delete(google, kind, made[kind])
     with pytest.raises(Refused, match="networkPeerings"):
         delete(google, NETWORK, made[NETWORK])
-    # Google keeps what a deleted instance had, for days.
+    # Google keeps the connection of a deleted instance for days.
     delete(google, INSTANCE, database, deletionProtection=False)
     with pytest.raises(Refused, match="are still using this connection"):
         delete(google, PEERING, made[PEERING])
@@ -155,7 +155,7 @@ def test_an_abandoned_peering_keeps_the_network(google: StandIns) -> None:
         delete(google, NETWORK, made[NETWORK])
 
 
-def test_a_private_database_is_reached_from_its_network_alone(google: StandIns) -> None:
+def test_a_private_database_is_only_reachable_from_its_network(google: StandIns) -> None:
     made = network(google)
     create(google, INSTANCE, PRIVATE)
     google.declare(
@@ -210,7 +210,7 @@ ENCRYPTED: list[tuple[str, str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("api", "kind", "inputs"), ENCRYPTED, ids=[row[0] for row in ENCRYPTED])
-def test_a_key_is_used_by_whom_it_is_granted_to(
+def test_a_service_agent_needs_a_grant_to_use_a_key(
     google: StandIns, api: str, kind: str, inputs: Mapping[str, Any]
 ) -> None:
     google.enable("cloudkms", "artifactregistry")
@@ -250,7 +250,7 @@ def test_a_key_is_used_by_whom_it_is_granted_to(
         ),
     ],
 )
-def test_a_key_is_of_its_own_location(
+def test_a_key_must_be_in_the_location_of_the_data(
     google: StandIns, kind: str, inputs: Mapping[str, Any]
 ) -> None:
     with pytest.raises(Refused, match="must be in the same location"):

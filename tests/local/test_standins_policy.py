@@ -1,4 +1,4 @@
-"""Who may do what: members, roles, resources, conditions."""
+"""Access checks: members, roles, resources, conditions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SERVICE = 'resource.service == "sqladmin.googleapis.com"'
         (f'{NAME} && resource.service == "run.googleapis.com"', False, False),
     ],
 )
-def test_a_condition_binds_the_grant(expression: str, instance: bool, other: bool) -> None:
+def test_a_condition_restricts_the_grant(expression: str, instance: bool, other: bool) -> None:
     grant = Grant(
         "roles/cloudsql.client", f"serviceAccount:{SERVER}", None, Condition.parse(expression)
     )
@@ -47,7 +47,7 @@ def test_a_condition_binds_the_grant(expression: str, instance: bool, other: boo
         'resource.type == "sqladmin.googleapis.com/Instance"',
     ],
 )
-def test_a_condition_that_is_not_understood_is_refused(expression: str) -> None:
+def test_an_unknown_condition_is_refused(expression: str) -> None:
     with pytest.raises(UnsupportedCondition, match="not understood"):
         Condition.parse(expression)
 
@@ -70,7 +70,7 @@ BUCKET = iam.bucket("b")
         ("roles/owner", f"serviceAccount:{SERVER}", SERVER, "objects.get", False),
     ],
 )
-def test_a_role_grants_what_it_holds(
+def test_a_role_grants_its_permissions(
     role: str, member: str, identity: str | None, permission: str, allowed: bool
 ) -> None:
     policy = Policy([Grant(role, member, BUCKET)])

@@ -1,4 +1,4 @@
-"""Cloud SQL: which PostgreSQL, who gets in and how, what Cloud SQL's roles may do."""
+"""Cloud SQL: the version of PostgreSQL, the ways to connect, the rights of Cloud SQL's roles."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def test_the_nearest_version_that_reads_the_data_is_taken(
 @pytest.mark.parametrize(
     ("majors", "data", "words"), [((), None, "apt install"), ((17,), 15, "PostgreSQL 15")]
 )
-def test_no_server_says_what_to_do(majors: tuple[int, ...], data: int | None, words: str) -> None:
+def test_a_missing_server_is_explained(
+    majors: tuple[int, ...], data: int | None, words: str
+) -> None:
     with pytest.raises(LocalError, match=words):
         choose(_installed(*majors), wanted=17, data=data)
 
@@ -58,7 +60,7 @@ def test_no_server_says_what_to_do(majors: tuple[int, ...], data: int | None, wo
 def start(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[InstanceSettings], AbstractContextManager[Postgres]]]:
-    """The same data directory under changed settings, one after the other."""
+    """Start the same data directory with changed settings, one after the other."""
     state = State(tmp_path_factory.mktemp("postgres") / ".local")
     state.create()
 
@@ -99,7 +101,7 @@ def _connect(database: Postgres, *, by: str, password: str = PASSWORD) -> Any:
     ],
     ids=["encrypted only", "anything", "no authorized network", "connectors only", "client cert"],
 )
-def test_only_declared_ways_in_are_open(
+def test_only_the_declared_connections_are_accepted(
     start: Callable[[InstanceSettings], AbstractContextManager[Postgres]],
     changes: dict[str, Any],
     open_ways: set[str],
@@ -116,7 +118,7 @@ def test_only_declared_ways_in_are_open(
                     _connect(database, by=way)
 
 
-def test_the_role_is_as_cloud_sql_makes_it(
+def test_the_user_has_the_attributes_of_a_cloud_sql_user(
     start: Callable[[InstanceSettings], AbstractContextManager[Postgres]],
 ) -> None:
     with start(DECLARED) as database, _connect(database, by="socket") as connection:

@@ -1,4 +1,4 @@
-"""State, the lock, what a killed run leaves, and a service's life."""
+"""The state's files, the lock, leftovers of a killed run, and the life of a service."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_what_a_killed_run_left_is_stopped(state: State, sleeper: subprocess.Popen[bytes]) -> None:
+def test_processes_of_a_killed_run_are_stopped(
+    state: State, sleeper: subprocess.Popen[bytes]
+) -> None:
     state.remember("server", sleeper.pid, command="sleep", how=signal.SIGTERM, seconds=5)
     assert State(state.root).stop_remembered() == [f"server (process {sleeper.pid})"]
     assert sleeper.wait(5) == -signal.SIGTERM
@@ -54,7 +56,7 @@ def test_another_process_with_the_same_id_is_left_alone(
     assert sleeper.poll() is None
 
 
-def test_a_process_that_ended_is_nobody(sleeper: subprocess.Popen[bytes]) -> None:
+def test_a_process_that_ended_is_not_found(sleeper: subprocess.Popen[bytes]) -> None:
     process = Process.of(sleeper.pid)
     assert process is not None
     assert process.alive()
@@ -73,7 +75,7 @@ def test_there_is_one_supervisor(state: State) -> None:
     other.release()
 
 
-def test_files_are_for_the_owner_alone(state: State) -> None:
+def test_only_the_owner_can_read_the_files(state: State) -> None:
     state.save("secrets.json", {"a": 1})
     assert state.path("secrets.json").stat().st_mode & 0o777 == 0o600
     assert state.directory("storage").stat().st_mode & 0o777 == 0o700
@@ -82,7 +84,7 @@ def test_files_are_for_the_owner_alone(state: State) -> None:
         state.load("secrets.json")
 
 
-def test_a_directory_that_someone_else_put_there_is_refused(state: State, tmp_path: Path) -> None:
+def test_another_users_directory_is_refused(state: State, tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     trap.symlink_to(tmp_path)
     with pytest.raises(LocalError, match="remove it"):
@@ -94,7 +96,7 @@ def test_a_directory_that_someone_else_put_there_is_refused(state: State, tmp_pa
     assert not state.root.exists()
 
 
-# A service. The fake answers /health after a moment, and does what its argument says.
+# A service. The fake responds to /health after a moment, and behaves as its argument says.
 SERVER = """
 import http.server, json, os, signal, sys, time
 how = sys.argv[1]
@@ -160,7 +162,7 @@ def serve(state: State) -> Iterator[Callable[..., Running]]:
         one.stop()
 
 
-def test_a_service_runs_with_its_environment_and_nothing_of_the_users(
+def test_a_service_has_only_its_declared_environment(
     serve: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/home/me/key.json")
@@ -173,17 +175,17 @@ def test_a_service_runs_with_its_environment_and_nothing_of_the_users(
     assert not running.service.ended.is_set()
 
 
-def test_a_boot_that_fails_shows_the_servers_last_words(serve: Callable[..., Running]) -> None:
+def test_a_failed_boot_shows_the_servers_last_log_line(serve: Callable[..., Running]) -> None:
     with pytest.raises(BootFailed, match=r"exit code 1 .* It said: secret x: no access"):
         serve("refuse")
 
 
-def test_a_boot_has_its_declared_time(serve: Callable[..., Running]) -> None:
+def test_a_boot_has_a_time_limit(serve: Callable[..., Running]) -> None:
     with pytest.raises(BootFailed, match="did not answer /health within 1 s"):
         serve("hang", seconds=1)
 
 
-def test_a_server_that_ends_is_started_again(serve: Callable[..., Running]) -> None:
+def test_a_server_that_ends_is_restarted(serve: Callable[..., Running]) -> None:
     running = serve("serve")
     with pytest.raises(OSError):
         urllib.request.urlopen(f"{running.service.address}/die")
@@ -191,7 +193,7 @@ def test_a_server_that_ends_is_started_again(serve: Callable[..., Running]) -> N
     _until(lambda: Probe(path="/").passes(running.service.address))
 
 
-def test_a_server_that_fails_its_probe_is_restarted_and_in_the_end_given_up(
+def test_a_server_that_fails_its_probe_is_restarted_a_few_times(
     serve: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(container, "_MAX_RESTARTS", 1)
@@ -202,7 +204,7 @@ def test_a_server_that_fails_its_probe_is_restarted_and_in_the_end_given_up(
     assert "not started a further time" in said
 
 
-def test_a_server_that_does_not_stop_is_ended(
+def test_a_server_that_ignores_sigterm_is_killed(
     serve: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(container, "GRACE_SECONDS", 0.3)

@@ -1,4 +1,4 @@
-"""What Google refuses to make, to change and to delete, for whoever keeps a state of its own."""
+"""Creations, changes and deletions that Google refuses, for clients that keep a state."""
 
 from __future__ import annotations
 
@@ -65,12 +65,14 @@ def changed(inputs: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("storage/bucket:Bucket", {"name": "another-bucket", "location": "EU"}),
     ],
 )
-def test_a_name_is_given_once(google: StandIns, kind: str, inputs: Mapping[str, Any]) -> None:
+def test_a_name_can_only_be_used_once(
+    google: StandIns, kind: str, inputs: Mapping[str, Any]
+) -> None:
     made, outputs = create(google, kind, inputs)
     with pytest.raises(Refused, match="Error 409"):
         create(google, kind, inputs)
     google.cloud.delete(f"gcp:{kind}", made, outputs)
-    # Cloud SQL's too: https://cloud.google.com/sql/docs/postgres/delete-instance
+    # The same holds for Cloud SQL: https://cloud.google.com/sql/docs/postgres/delete-instance
     assert create(google, kind, inputs)[0] == made
 
 
@@ -79,26 +81,26 @@ def test_a_name_is_given_once(google: StandIns, kind: str, inputs: Mapping[str, 
     [
         ("settings.tier", "db-f1-mikro", "Invalid Tier"),
         ("settings.edition", "ENTERPRISE_PLUS", "Invalid Tier"),
-        # What the default of PostgreSQL 17 is.
+        # The default edition for PostgreSQL 17.
         ("settings.edition", None, r"Invalid Tier .*\(ENTERPRISE_PLUS\)"),
         ("region", "us-central9", "Invalid value for region"),
     ],
 )
-def test_an_instance_that_is_not_offered(
+def test_an_instance_that_google_does_not_offer_is_refused(
     google: StandIns, path: str, value: Any, message: str
 ) -> None:
     with pytest.raises(Refused, match=message):
         create(google, "sql/databaseInstance:DatabaseInstance", changed(INSTANCE, path, value))
 
 
-def test_no_such_places(google: StandIns) -> None:
+def test_unknown_locations_are_refused(google: StandIns) -> None:
     with pytest.raises(Refused, match="location constraint"):
         create(google, "storage/bucket:Bucket", {"name": "another", "location": "MOON"})
     with pytest.raises(Refused, match="Location moon"):
         create(google, "cloudrunv2/service:Service", {**SERVICE, "location": "moon"})
 
 
-def test_a_major_version_goes_up_only(google: StandIns) -> None:
+def test_a_major_version_can_only_be_raised(google: StandIns) -> None:
     token = "gcp:sql/databaseInstance:DatabaseInstance"
     made, _ = create(google, "sql/databaseInstance:DatabaseInstance", INSTANCE)
     newer = {**INSTANCE, "databaseVersion": "POSTGRES_18"}
@@ -125,7 +127,7 @@ def test_a_major_version_goes_up_only(google: StandIns) -> None:
         ("cloudrunv2/service:Service", SERVICE, "deletionProtection", "deletion_protection=false"),
     ],
 )
-def test_what_is_protected_is_not_deleted(
+def test_a_protected_resource_is_not_deleted(
     google: StandIns, kind: str, inputs: Mapping[str, Any], path: str, message: str
 ) -> None:
     made, outputs = create(google, kind, changed(inputs, path, True))
@@ -164,8 +166,8 @@ def test_a_version_is_destroyed_unless_it_is_abandoned(google: StandIns) -> None
         assert versions[outputs["version"]]["state"] == state
 
 
-def test_what_a_service_boots_with_must_be_there(google: StandIns) -> None:
-    """The service exists all the same, as on Google."""
+def test_a_service_without_its_secrets_fails_to_boot(google: StandIns) -> None:
+    """The service is created anyway, as on Google Cloud."""
     env = {"name": "PASSWORD_SECRET", "value": "password/versions/1"}
     inputs = changed(SERVICE, "template.containers", [{"image": "image", "envs": [env]}])
     with pytest.raises(Exception, match=r"versions\.access' denied for PASSWORD_SECRET"):
@@ -181,7 +183,7 @@ def test_what_a_service_boots_with_must_be_there(google: StandIns) -> None:
     google.cloud.update("gcp:cloudrunv2/service:Service", made, "test", olds=inputs, news=inputs)
 
 
-def test_grants_are_for_who_exists_and_end_when_deleted(google: StandIns) -> None:
+def test_a_grant_needs_an_existing_member_and_ends_when_deleted(google: StandIns) -> None:
     kind = "storage/bucketIAMMember:BucketIAMMember"
     grant = {"bucket": BUCKET, "role": "roles/storage.objectUser"}
     with pytest.raises(NotFound, match="nobody@.* does not exist"):
@@ -193,14 +195,14 @@ def test_grants_are_for_who_exists_and_end_when_deleted(google: StandIns) -> Non
     assert google.cloud.project.policy.grants == before
 
 
-def test_a_secret_that_is_not_there_is_granted_to_nobody(google: StandIns) -> None:
+def test_a_grant_on_a_missing_secret_is_refused(google: StandIns) -> None:
     kind = "secretmanager/secretIamMember:SecretIamMember"
     grant = {"role": "roles/secretmanager.secretAccessor", "member": f"serviceAccount:{SERVER}"}
     with pytest.raises(NotFound, match="secrets/nowhere. not found"):
         create(google, kind, {**grant, "secretId": f"projects/{PROJECT}/secrets/nowhere"})
 
 
-def test_who_is_told_exists_for_as_long_as_it_is_told(google: StandIns) -> None:
+def test_a_notification_channel_in_use_is_not_deleted(google: StandIns) -> None:
     channel_kind, policy_kind = (
         "monitoring/notificationChannel:NotificationChannel",
         "monitoring/alertPolicy:AlertPolicy",
@@ -228,7 +230,7 @@ def test_who_is_told_exists_for_as_long_as_it_is_told(google: StandIns) -> None:
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_an_api_goes_off_unless_it_is_kept(google: StandIns, kept: bool) -> None:
+def test_a_deleted_api_is_disabled_unless_kept(google: StandIns, kept: bool) -> None:
     kind = "projects/service:Service"
     on = {"service": "secretmanager.googleapis.com", "disableOnDestroy": not kept}
     made, outputs = create(google, kind, on)
@@ -255,7 +257,7 @@ def test_an_api_goes_off_unless_it_is_kept(google: StandIns, kept: bool) -> None
         ("docker:index/image:Image", IMAGE, "imageName", "other:1", "", False),
     ],
 )
-def test_what_a_change_replaces(
+def test_changes_that_replace_a_resource(
     google: StandIns,
     token: str,
     inputs: Mapping[str, Any],
@@ -294,7 +296,7 @@ def test_a_grown_disk_is_refused_a_smaller_size(google: StandIns) -> None:
     assert found == {"name": INSTANCE["name"], "settings": [{"diskSize": 40}]}
 
 
-def test_a_smaller_disk_and_another_registry_token_are_no_change(google: StandIns) -> None:
+def test_a_smaller_disk_and_another_registry_token_are_not_changes(google: StandIns) -> None:
     token = "gcp:sql/databaseInstance:DatabaseInstance"
     grown = changed(INSTANCE, "settings.diskSize", 50)
     assert google.cloud.diff(token, grown, INSTANCE).changed == ()

@@ -1,4 +1,4 @@
-"""Custom roles and accounts: what Google refuses of them, and what outlives their deletion."""
+"""Custom roles and accounts: Google's refusals, and what outlives a deletion."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_role_exists_once(google: StandIns) -> None:
         create(google)
 
 
-def test_a_role_that_was_not_made_is_not_granted(google: StandIns) -> None:
+def test_a_missing_role_cannot_be_granted(google: StandIns) -> None:
     with pytest.raises(NotFound, match="does not exist"):
         google.declare(
             "projects/iAMMember:IAMMember",
@@ -70,7 +70,7 @@ def test_a_role_that_was_not_made_is_not_granted(google: StandIns) -> None:
         )
 
 
-def test_a_role_with_other_permissions_grants_these(google: StandIns) -> None:
+def test_a_changed_role_grants_its_new_permissions(google: StandIns) -> None:
     assert signs(google)
     google.role("mlflow_signer", "storage.objects.get")
     assert not signs(google)
@@ -79,7 +79,7 @@ def test_a_role_with_other_permissions_grants_these(google: StandIns) -> None:
 @pytest.mark.parametrize(
     ("days", "back"), [(0, True), (6.9, True), (7.1, False), (36.9, False), (37.1, True)]
 )
-def test_a_deleted_roles_id_comes_back_in_a_week_or_in_37_days(
+def test_a_deleted_role_can_be_recreated_within_a_week_or_after_37_days(
     google: StandIns, days: float, back: bool
 ) -> None:
     name = f"projects/{PROJECT}/roles/mlflow_signer"
@@ -94,7 +94,7 @@ def test_a_deleted_roles_id_comes_back_in_a_week_or_in_37_days(
     assert signs(google) is back
 
 
-def test_another_account_of_a_deleted_ones_name_has_none_of_its_rights(google: StandIns) -> None:
+def test_an_account_does_not_inherit_a_deleted_accounts_grants(google: StandIns) -> None:
     signature = google.cloud.project.keys.sign(SIGNER, b"signed before")
     name = f"projects/{PROJECT}/serviceAccounts/{SIGNER}"
     google.cloud.delete(ACCOUNT, name, {})

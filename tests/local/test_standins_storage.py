@@ -1,4 +1,4 @@
-"""Cloud Storage: rights, signatures, multipart uploads, ranges, broken uploads."""
+"""Cloud Storage: permissions, signatures, multipart uploads, ranges, interrupted uploads."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def signed(
     signed_headers: str = "host",
     **query: str,
 ) -> str:
-    """A V4 signed URL, written from the specification and not with our own code.
+    """Returns a V4 signed URL, written from the specification instead of with our own code.
 
     https://cloud.google.com/storage/docs/access-control/signing-urls-manually
     """
@@ -122,7 +122,7 @@ def test_a_signed_url_is_accepted(google: StandIns) -> None:
     ids=[
         "expired",
         "from the future",
-        "signer without the right",
+        "signer without permission",
         "another method",
         "another object",
         "another query",
@@ -148,7 +148,7 @@ def test_a_header_that_is_not_signed_is_refused(google: StandIns) -> None:
     assert (answer.status, code(answer)) == (400, "MalformedSecurityHeader")
 
 
-# Rights
+# Permissions
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_header_that_is_not_signed_is_refused(google: StandIns) -> None:
         (SERVER, 200, ""),
     ],
 )
-def test_the_json_api_takes_a_token_with_a_right(
+def test_the_json_api_requires_a_token_with_permission(
     google: StandIns, who: str | None, status: int, reason: str
 ) -> None:
     headers = {"Authorization": "Bearer nonsense"} if who == "?" else {}
@@ -174,7 +174,7 @@ def test_the_json_api_takes_a_token_with_a_right(
         assert answer.json["error"]["errors"][0]["reason"] == reason
 
 
-def test_what_is_missing_is_said_to_whoever_may_know(google: StandIns) -> None:
+def test_missing_objects_and_buckets_have_separate_errors(google: StandIns) -> None:
     assert code(get(google, "not-there")) == "NoSuchKey"
     elsewhere = f"{google.cloud.project.storage_endpoint}/no-such-bucket/x"
     assert code(call("GET", elsewhere, headers=google.bearer(SERVER))) == "NoSuchBucket"
@@ -183,11 +183,11 @@ def test_what_is_missing_is_said_to_whoever_may_know(google: StandIns) -> None:
 # Objects
 
 
-def test_names_are_names_and_not_paths(google: StandIns) -> None:
+def test_object_names_are_not_treated_as_paths(google: StandIns) -> None:
     for name in ("n", "n/m", "../n", "n//m", "n/../../m", "é/?#%2F"):
         assert put(google, name, name.encode()).status == 200
     for name in ("n", "n/m", "../n", "n//m", "n/../../m", "é/?#%2F"):
-        # Encoded whole: urllib would resolve the dots.
+        # The whole name is encoded, because urllib would resolve the dots.
         url = google.object(quote(name, safe="").replace(".", "%2E"))
         assert call("GET", url, headers=google.bearer(SERVER)).text == name
 
@@ -214,7 +214,7 @@ def test_ranges(google: StandIns, wanted: str, status: int, body: bytes | None) 
         assert answer.body == body
 
 
-def test_a_body_that_does_not_hash_to_what_was_said_is_refused(google: StandIns) -> None:
+def test_a_body_with_a_wrong_hash_is_refused(google: StandIns) -> None:
     wrong = base64.b64encode(hashlib.md5(b"other", usedforsecurity=False).digest()).decode()
     headers = {**google.bearer(SERVER), "Content-MD5": wrong}
     answer = call("PUT", google.object("hashed"), body=b"this", headers=headers)
@@ -222,7 +222,7 @@ def test_a_body_that_does_not_hash_to_what_was_said_is_refused(google: StandIns)
     assert get(google, "hashed").status == 404
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(google: StandIns) -> None:
+def test_an_interrupted_upload_leaves_nothing(google: StandIns) -> None:
     files = google.cloud.project.store.files
     before = set(files.iterdir())
     host, _, port = urlparse(google.cloud.project.storage_endpoint).netloc.partition(":")
@@ -238,7 +238,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(google: StandIns) -> None:
     assert get(google, "broken").status == 404
 
 
-def test_a_resumable_upload_goes_on_where_it_stopped(google: StandIns) -> None:
+def test_a_resumable_upload_continues_where_it_stopped(google: StandIns) -> None:
     base = f"{google.cloud.project.storage_endpoint}/upload/storage/v1/b/{BUCKET}/o"
     headers = {**google.bearer(SERVER), "Content-Type": "application/json"}
     metadata = json.dumps({"contentType": "text/x"}).encode()
@@ -253,7 +253,7 @@ def test_a_resumable_upload_goes_on_where_it_stopped(google: StandIns) -> None:
     assert send("*/*", b"").headers.get("Range") is None
     assert send(f"0-{chunk - 1}/*", data[:chunk]).status == 308
     assert send(f"*/{total}", b"").headers["Range"] == f"bytes=0-{chunk - 1}"
-    # Sent once more, with what follows: what is there already is skipped.
+    # Sent again with more data: the server skips the bytes that it has.
     assert send(f"0-{2 * chunk - 1}/*", data[: 2 * chunk]).status == 308
     assert get(google, "big").status == 404
     last = send(f"{2 * chunk}-{total - 1}/{total}", data[2 * chunk :])
@@ -296,7 +296,7 @@ def test_a_multipart_object_is_visible_only_when_complete(google: StandIns) -> N
     upload = _initiate(google, name)
     parts = [_part(google, name, upload, 1, os.urandom(5 * MEBIBYTE)), (2, "")]
     parts[1] = _part(google, name, upload, 2, last)
-    parts[0] = _part(google, name, upload, 1, first)  # once more: the last one counts
+    parts[0] = _part(google, name, upload, 1, first)  # sent again: the last one counts
     assert get(google, name).status == 404
     listed = call("GET", signed(google, "GET", name, uploadId=upload)).text
     assert re.findall(r"<Size>(\d+)</Size>", listed) == [str(len(first)), str(len(last))]
@@ -308,7 +308,7 @@ def test_a_multipart_object_is_visible_only_when_complete(google: StandIns) -> N
     assert code(_complete(google, name, upload, parts)) == "NoSuchUpload"
 
 
-def test_an_aborted_upload_is_gone(google: StandIns) -> None:
+def test_an_aborted_upload_is_deleted(google: StandIns) -> None:
     before = set(google.cloud.project.store.files.iterdir())
     upload = _initiate(google, "aborted")
     _part(google, "aborted", upload, 1, b"x")
@@ -318,7 +318,7 @@ def test_an_aborted_upload_is_gone(google: StandIns) -> None:
     assert code(call("PUT", url, body=b"x")) == "NoSuchUpload"
 
 
-def test_parts_that_do_not_fit_are_refused(google: StandIns) -> None:
+def test_invalid_parts_are_refused(google: StandIns) -> None:
     upload = _initiate(google, "refused")
     small, last = (
         _part(google, "refused", upload, 1, b"x"),
@@ -347,7 +347,7 @@ def test_objects_outlive_a_run_and_unfinished_uploads_do_not(tmp_path: Path) -> 
 
 @pytest.mark.skipif(not SERVER_PYTHON.exists(), reason="the server's environment is not installed")
 def test_googles_own_clients_work_unmodified(google: StandIns) -> None:
-    """google-auth by the metadata server, google-cloud-storage and -secret-manager."""
+    """google-auth with the metadata server, google-cloud-storage and -secret-manager."""
     google.secret("client", "a value")
     google.declare(
         "secretmanager/secretIamMember:SecretIamMember",

@@ -1,4 +1,4 @@
-"""Large files by the unmodified client, and the settings that it honours."""
+"""Large files with the unmodified client, and the client settings that apply to them."""
 
 import json
 from pathlib import Path
@@ -28,8 +28,8 @@ def test_large_files_move_as_the_clients_settings_say(stack: Stack) -> None:
         "content": True,
         "unseen until complete": True,
         "a part sent twice": True,
-        "no part after it is complete": 404,
-        "no part after it is given up": 404,
+        "a part after completion": 404,
+        "a part after abandonment": 404,
         "lifetime of a part": ["43200"],
         "strangers": {
             "another object": 403,
@@ -42,5 +42,5 @@ def test_large_files_move_as_the_clients_settings_say(stack: Stack) -> None:
         "proxied": True,
         "proxied alone": True,
     }
-    # The parts of the two that were completed, and the one that came through the server.
+    # The parts of the two completed uploads, and the file that came through the server.
     assert len(set(files.iterdir()) - before) == 3 + 2 + 1

@@ -1,4 +1,4 @@
-"""What was overwritten or deleted in a bucket, brought back by Google's own client."""
+"""Overwritten and deleted objects of a bucket, restored with Google's own client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GONE = {"versioning": {"enabled": False}, "softDeletePolicy": {"retentionDuratio
 
 
 def run(root: Path, script: str, *, role: str, **declared: Any) -> str:
-    """The script's error, empty if it came to its end."""
+    """Run the script. Returns its error output, empty if it succeeded."""
     with project(root) as made:
         made.declare("storage/bucket:Bucket", name="b", location="us-central1", **declared)
         made.account(OPERATOR)
@@ -46,7 +46,7 @@ def run(root: Path, script: str, *, role: str, **declared: Any) -> str:
         kept = made.cloud.project.store.versions("b", deleted=False)
         deleted = made.cloud.project.store.versions("b", deleted=True)
         live = made.cloud.project.store.below("b", after="", prefix="")
-        # Nothing is left of what is listed no more.
+        # Every file belongs to an object that is still listed.
         assert files == len([*kept, *deleted, *live])
     return answer.stderr
 
@@ -85,7 +85,7 @@ for name, generation in (("twice", first), ("deleted", only)):
 assert (read("twice"), read("deleted")) == ("first", "text")
 assert len(versions(versions=True)) == 5
 
-# For good: what names a generation is not kept as a version.
+# Permanently: a deletion that names a generation keeps no version.
 for name, generation in versions(versions=True):
     bucket.blob(name, generation=generation).delete()
 assert versions(versions=True) == []
@@ -104,7 +104,7 @@ assert versions(soft_deleted=True) == gone
 
 
 @pytest.mark.skipif(not SERVER_PYTHON.exists(), reason="the server's environment is not installed")
-def test_versions_and_soft_deleted_objects_come_back(tmp_path: Path) -> None:
+def test_versions_and_soft_deleted_objects_can_be_restored(tmp_path: Path) -> None:
     assert run(tmp_path, BACK, role="roles/storage.admin", **KEPT) == ""
 
 
@@ -117,7 +117,7 @@ def test_a_bucket_without_either_keeps_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not SERVER_PYTHON.exists(), reason="the server's environment is not installed")
-def test_soft_deleted_objects_are_not_the_servers_to_restore(tmp_path: Path) -> None:
+def test_the_server_cannot_restore_soft_deleted_objects(tmp_path: Path) -> None:
     script = """
 [(name, generation)] = [each for each in versions(versions=True) if each[0] == "deleted"]
 bucket.blob(name, generation=generation).delete()

@@ -18,7 +18,7 @@ MEBIBYTE = 1 << 20
 SERVER = urlsplit(os.environ["MLFLOW_TRACKING_URI"]).netloc
 CONTENT = os.urandom(12 * MEBIBYTE + 5)
 
-# What the client sends, watched where it leaves it.
+# The client's requests, recorded where they leave it.
 requested: list[dict[str, Any]] = []
 lost: set[str] = set()
 """Parts of addresses that can't be reached."""
@@ -84,7 +84,7 @@ done["timeouts"] = {one["timeout"] for one in uploading if "/mpu/" in one["path"
 downloading = during(lambda: done.update({"content": downloaded("large.bin") == CONTENT}))
 done["downloaded from"] = sorted({one["to"] for one in downloading})
 
-# A part once more, and the object only when all are there.
+# A part is sent twice, and the object exists only when all parts are complete.
 create = repository.create_multipart_upload("again.bin", 2)
 first, second = (credential.url for credential in create.credentials)
 halves = CONTENT[: 6 * MEBIBYTE], CONTENT[6 * MEBIBYTE :]
@@ -97,9 +97,9 @@ repository.complete_multipart_upload(
     [MultipartUploadPart(n, part.headers["ETag"], "") for n, part in enumerate(sent, 1)],
 )
 done["a part sent twice"] = downloaded("again.bin") == CONTENT
-done["no part after it is complete"] = ask("PUT", first).status_code
+done["a part after completion"] = ask("PUT", first).status_code
 
-# An address is for one thing.
+# An address allows one operation only.
 other = repository.create_multipart_upload("other.bin", 2)
 url = other.credentials[0].url
 done["lifetime of a part"] = parse_qs(urlsplit(url).query)["X-Goog-Expires"]
@@ -110,9 +110,9 @@ done["strangers"] = {
     "another upload": ask("PUT", url.replace(other.upload_id, create.upload_id)).status_code,
 }
 repository.abort_multipart_upload("other.bin", other.upload_id)
-done["no part after it is given up"] = ask("PUT", url).status_code
+done["a part after abandonment"] = ask("PUT", url).status_code
 
-# A part that can't be sent: the client gives the upload up, and nothing of it stays.
+# A part can't be sent: the client abandons the upload, and no data of it stays.
 lost.add("partNumber=2")
 broken = folder / "broken.bin"
 broken.write_bytes(CONTENT)
