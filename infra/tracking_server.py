@@ -66,7 +66,7 @@ class TrackingServer(Component):
         self.register_outputs({**self.outputs})
 
 
-# The project's own settings; the name is an argument of its own, and the provider has the others.
+# The project's own settings; the name is a separate argument, and the provider has the others.
 _ARGUMENTS = {
     setting.argument: setting
     for setting in listed()

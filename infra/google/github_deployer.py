@@ -4,13 +4,13 @@ https://cloud.google.com/iam/docs/workload-identity-federation-with-deployment-p
 
 Each of the two jobs of `.github/workflows/deploy.yml` has its GitHub environment and its account:
 
-- `deploy` runs `pulumi up`, only for that workflow as the main branch has it. The account changes
-  what runs and how: the service, the image, the settings of the database instance, the secrets'
-  values. Google's predefined roles for these also delete, or reach everything of their kind in the
-  project, so the account has custom roles, most of them on a single thing. It changes no grants and
-  deletes neither the service nor the instance. Anything else requires a person's `pulumi up`.
-- `review` runs `pulumi preview` for pull requests, and exists on request only. The account sees
-  that the project exists.
+- `deploy` runs `pulumi up`, only with the main branch's version of that workflow. The account can
+  change the service, the image, the settings of the database instance and the secrets' values.
+  Google's predefined roles for these also allow deletion, or apply to all such resources in the
+  project, so the account has custom roles, most of them on a single resource. It can't change
+  grants or delete the service or the instance. Other changes require a person's `pulumi up`.
+- `review` runs `pulumi preview` for pull requests, and is optional. The account can only see that
+  the project exists.
 """
 
 from __future__ import annotations

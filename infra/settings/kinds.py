@@ -50,7 +50,7 @@ class Text(Kind):
 
     default: str | None
     valid: Callable[[str], object]
-    # What a valid value is; it depends on the given one if it is close to a valid one.
+    # Describes valid values. A function gets the given value, which may be close to a valid one.
     expected: str | Callable[[str], tuple[str, str]]
     example: str
     # Returns what a message shows of a refused value.
@@ -122,9 +122,9 @@ class Integer(Kind):
     default: int
     low: int
     high: int
-    # What is counted, such as " GB".
+    # The unit of the number, such as " GB".
     unit: str = ""
-    # What a default below `low` means, such as "no limit".
+    # The meaning of a default below `low`, such as "no limit".
     off: str = ""
     example: Value | None = None
 

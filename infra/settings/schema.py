@@ -50,7 +50,7 @@ FIRST_RELEASE = "1"
 
 
 class Group(Enum):
-    """The groups in which docs/settings.md and Pulumi.yaml list the settings."""
+    """The groups of settings in docs/settings.md and Pulumi.yaml."""
 
     PROJECT = "Project"
     ACCESS = "Access"
@@ -65,7 +65,7 @@ class Group(Enum):
 
 
 class Change(Enum):
-    """What a change of a setting does to a deployed stack, besides creating and deleting."""
+    """The effect of a changed setting on a deployed stack, apart from creating and deleting."""
 
     NOTHING = ""
     REVISION = "new revision"

@@ -15,7 +15,7 @@ from tests.engine.engine import Engine, find
 def engine() -> Engine:
     found = find()
     if found is None:
-        message = "Pulumi's engine is not here: python -m tests.engine.engine builds it"
+        message = "Pulumi's engine is missing: python -m tests.engine.engine builds it"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
@@ -24,7 +24,7 @@ def engine() -> Engine:
 
 @pytest.fixture
 def deployed(tmp_path: Path, engine: Engine) -> Iterator[Deployment]:
-    """Pulumi's defaults and a project, up once."""
+    """A project with Pulumi's defaults, after one `up`."""
     with deployment(tmp_path, engine) as made:
         made.init()
         made.up()
@@ -40,7 +40,7 @@ def fresh(tmp_path: Path, engine: Engine) -> Iterator[Deployment]:
 
 @pytest.fixture(scope="session")
 def shared(engine: Engine) -> Iterator[Deployment]:
-    """Like `deployed`, for tests that only look ahead."""
+    """Like `deployed`, for tests that only preview."""
     with (
         TemporaryDirectory(prefix="mlflow-gcp-engine-") as folder,
         deployment(Path(folder), engine) as made,

@@ -1,4 +1,4 @@
-"""The unmodified project under Pulumi's own engine, against a project of our own making."""
+"""The unmodified project under Pulumi's own engine, against a fake Google project."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PASSWORD = "random:index/randomPassword:RandomPassword"
 
 
 class SlowProject(Project):
-    """A project where a role's new grants have no effect at first, as Google's may not."""
+    """A project where a role's new grants may not take effect at once, as on Google Cloud."""
 
     unseen = ""
 
@@ -56,7 +56,7 @@ class SlowProject(Project):
 
 
 class TroubledCloud(Cloud):
-    """A project where calls can be made to fail, or to hang, from outside."""
+    """A project where tests can make calls fail or hang."""
 
     project: SlowProject
 
@@ -66,12 +66,12 @@ class TroubledCloud(Cloud):
         # A type whose creation hangs.
         self.held = ""
         self.reached, self.released = threading.Event(), threading.Event()
-        # What is secret of what it gave out.
+        # The secret values that the cloud has given out.
         self.given: list[str] = []
 
     def create(self, token: str, name: str, inputs: Inputs) -> tuple[str, Outputs]:
         if fault := self.faults.pop(token, None):
-            # As long as Google thinks, others are asked for too, and may fail in the same run.
+            # While Google works on this resource, the program requests others, which may fail too.
             time.sleep(0.5)
             raise Refused(fault)
         if token == self.held:
@@ -99,7 +99,7 @@ class TroubledCloud(Cloud):
 
 @dataclass
 class Run:
-    """One run of the CLI, and the engine's events where it was asked for them."""
+    """One run of the CLI, with the engine's events if they were requested."""
 
     code: int
     stdout: str
@@ -117,7 +117,7 @@ class Run:
 
     @property
     def touched(self) -> set[str]:
-        """`<what> <type> <name>` for every resource that is not left as it is."""
+        """Returns `<action> <type> <name>` for every resource that changes."""
         steps = [
             event[kind]["metadata"]
             for event in self.events
@@ -133,7 +133,7 @@ class Run:
 
 
 class Deployment:
-    """A clone, a state of its own, and stacks in one project."""
+    """A clone, a separate state, and stacks in one project."""
 
     def __init__(self, folder: Path, engine: Engine, cloud: TroubledCloud) -> None:
         self.folder, self.cloud = folder, cloud
@@ -152,9 +152,9 @@ class Deployment:
             "PULUMI_SKIP_UPDATE_CHECK": "true",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
             "PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true",
-            # The CLI ends before its garbage is worth collecting.
+            # The CLI ends before collecting its garbage would pay off.
             "GOGC": "off",
-            # Somebody listens, as a Docker daemon does; nothing is built.
+            # Something accepts connections, as a Docker daemon does; nothing is built.
             "DOCKER_HOST": cloud.project.storage_endpoint.replace("http:", "tcp:"),
         }
 
@@ -185,7 +185,7 @@ class Deployment:
         self.configure(stack, **{"gcp:project": PROJECT, **settings})
 
     def configure(self, stack: str = "prod", **settings: Any) -> None:
-        """As `pulumi config set` and, for None, `pulumi config rm` leave the file."""
+        """Write the file as `pulumi config set` and, for None, `pulumi config rm` would."""
         file = self.project / f"Pulumi.{stack}.yaml"
         content = (yaml.safe_load(file.read_text()) if file.exists() else None) or {}
         config = content.setdefault("config", {})
@@ -225,7 +225,7 @@ def copy_of(source: Path, target: Path) -> None:
 
 
 def _commands(folder: Path, engine: Engine) -> Path:
-    """What the user has on PATH after installing Pulumi."""
+    """Make a folder with the commands that a user has on PATH after installing Pulumi."""
     folder.mkdir()
     (folder / "pulumi").symlink_to(engine.pulumi)
     return folder
@@ -255,7 +255,7 @@ def deployment(
 
 
 def kinds(touched: set[str]) -> Mapping[str, set[str]]:
-    """What is done to which types."""
+    """Returns, for each action, the types that it affects."""
     done: dict[str, set[str]] = {}
     for step in touched:
         what, token, _ = step.split(" ")

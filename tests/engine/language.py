@@ -1,10 +1,10 @@
-"""A language host for Python: Pulumi's own is not to be had as a Go module.
+"""A language host for Python: Pulumi's own can't be had as a Go module.
 
-Like Pulumi's own it runs the program by `pulumi-language-python-exec`, which is Pulumi's:
+Like Pulumi's own, it runs the program with Pulumi's `pulumi-language-python-exec`:
 https://github.com/pulumi/pulumi/blob/master/sdk/python/cmd/pulumi-language-python/main.go
-What that does beside it (installing packages, finding plug-ins, generating code) is left out.
-Each run is forked off a process that has imported the SDK, which takes half as long as a new one.
-The engine attaches to the host by `PULUMI_DEBUG_LANGUAGES`.
+It doesn't install packages, find plug-ins or generate code. Each run is forked from a process that
+has imported the SDK, which takes half as long as a new process. The engine attaches to the host by
+`PULUMI_DEBUG_LANGUAGES`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pulumi.runtime.proto import (
 
 ROOT = Path(__file__).parents[2]
 
-# The exit code of a program that has said itself what is wrong.
+# The exit code of a program that has reported its own error.
 _SAID = 32
 
 _PROCESSES = get_context("forkserver")
@@ -44,7 +44,7 @@ _PROCESSES.set_forkserver_preload([__name__, "tests.engine.preloaded"])
 class _Host(language_pb2_grpc.LanguageRuntimeServicer):
     def __init__(self, executor: Path, environment: Mapping[str, str]) -> None:
         self._executor, self._environment = executor, environment
-        # By connection, as several commands may be attached.
+        # Keyed by connection, as several commands may be attached.
         self._engines: dict[str, str] = {}
 
     def Handshake(self, request: Any, context: Any) -> Any:
@@ -91,7 +91,7 @@ class _Host(language_pb2_grpc.LanguageRuntimeServicer):
                 target=_run, args=(argv, environment, printed.name), daemon=True
             )
             program.start()
-            # An engine that is killed or cancelled leaves nobody for whom the program would work.
+            # Once its engine is killed or cancelled, the program has nothing to do.
             if not context.add_callback(program.terminate):
                 program.terminate()
             program.join()
@@ -105,7 +105,7 @@ class _Host(language_pb2_grpc.LanguageRuntimeServicer):
 
 
 def _end_with_the_tests() -> None:
-    """Their end takes the host away, and the program would wait for an engine for ever."""
+    """End with the tests: they take the host down, and the program would wait for an engine."""
     tests = parent_process()
     assert tests
     tests.join()
@@ -113,7 +113,7 @@ def _end_with_the_tests() -> None:
 
 
 def _run(argv: list[str], environment: dict[str, str], printed: str) -> None:
-    """As `python -u argv`, in this process."""
+    """Run `python -u argv` in this process."""
     Thread(target=_end_with_the_tests, daemon=True).start()
     with open(printed, "wb") as file:
         for stream in (1, 2):
@@ -121,7 +121,7 @@ def _run(argv: list[str], environment: dict[str, str], printed: str) -> None:
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = argv
-    # What the clone leaves out is not to be found in this project.
+    # The program must not import from this checkout what its clone lacks.
     assert "infra" not in sys.modules
     elsewhere = [path for path in sys.path if path and Path(path).resolve() != ROOT]
     sys.path[:] = [str(Path(argv[0]).parent), *elsewhere]
@@ -137,7 +137,7 @@ def _say(engine: str, text: str) -> None:
 
 @contextmanager
 def serve(executor: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    """Give what PULUMI_DEBUG_LANGUAGES takes. Programs run in the environment."""
+    """Yield the value of PULUMI_DEBUG_LANGUAGES. Programs run in this environment."""
     server = grpc.server(ThreadPoolExecutor(max_workers=8))
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(_Host(executor, environment), server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -1,7 +1,7 @@
-"""What the processes that run the program begin with: `language.py` forks them off one that has it.
+"""The imports that the processes of the program start with: `language.py` forks them.
 
-The providers' packages load a part when it is first looked into. The program's own modules are not
-here: each run has those of its clone.
+The providers' packages load a submodule when it is first used, so it is used here. The program's
+own modules are not here: each run imports those of its clone.
 """
 
 import pulumi_command

@@ -1,9 +1,9 @@
-"""The stack that the previous release makes, for the upgrade from it to be tested.
+"""The stack that the previous release makes, to test the upgrade from it.
 
-    python -m tests.engine.previous_release v1.2    # keeps what the program of v1.2 makes
+    python -m tests.engine.previous_release v1.2    # saves the stack of the program of v1.2
 
-`previous/stack.json` is its state as `pulumi stack export` writes it, secrets encrypted with the
-tests' passphrase. Its inputs are all that is needed to make the same project here again.
+`previous/stack.json` is its state as `pulumi stack export` writes it, with secrets encrypted by the
+tests' passphrase. Its inputs are enough to make the same project here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def keep(revision: str) -> None:
     )
     if archived.returncode:
         sys.exit(
-            f"REVISION={revision}: git has no program of that name "
+            f"REVISION={revision}: git has no such revision "
             f"({archived.stderr.decode().strip()}). `git tag` lists the releases, for example "
             "REVISION=v1.2"
         )
@@ -44,7 +44,7 @@ def keep(revision: str) -> None:
         made.up()
         exported = json.loads(made.pulumi("stack", "export", "--stack", "prod").stdout)
     for resource in exported["deployment"]["resources"]:
-        # Where its declaration stands on this machine.
+        # The program's path on this machine.
         resource.pop("sourcePosition", None)
         resource.pop("stackTrace", None)
     STACK.parent.mkdir(exist_ok=True)
@@ -52,18 +52,18 @@ def keep(revision: str) -> None:
 
 
 def restore(made: Deployment) -> None:
-    """Makes the stack and, from its inputs, the project that it describes."""
+    """Make the stack and, from its inputs, the project that it describes."""
     made.init()
     made.pulumi("stack", "import", "--stack", "prod", "--file", str(STACK))
     shown = made.pulumi("stack", "export", "--show-secrets", "--stack", "prod").stdout
     for resource in json.loads(shown)["deployment"]["resources"]:
         token = resource["type"]
-        # Random values are in the state alone.
+        # Random values are only in the state.
         if not resource.get("custom") or token.startswith(("pulumi:", "random:")):
             continue
         name = resource["urn"].rpartition("::")[2]
         made.cloud.create(token, name, _plain(resource["inputs"]))
-        # Some ids are chosen by Google.
+        # Google chooses some ids.
         *_, (key, live) = made.cloud.project.live.items()
         del made.cloud.project.live[key]
         made.cloud.project.live[token, resource["id"]] = live
@@ -71,7 +71,7 @@ def restore(made: Deployment) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Without the marks of what is secret."""
+    """Returns the value without the wrappers that mark secrets."""
     if isinstance(value, dict):
         if "plaintext" in value:
             return json.loads(value["plaintext"])

@@ -1,4 +1,4 @@
-"""docs/moving.md on what the guide by hand left: taken over where it is, and nothing is lost."""
+"""docs/moving.md on the guide's manual deployment: it is adopted in place, without data loss."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ esac
 
 @pytest.fixture
 def by_hand(fresh: Deployment) -> Deployment:
-    """What gcloud has made, with an artifact in it."""
+    """A deployment as gcloud has made it, with an artifact in it."""
     cloud = fresh.cloud
     for api in ("run", "sqladmin", "secretmanager", "storage"):
         cloud.create(API, api, {"service": f"{api}.googleapis.com"})
@@ -58,7 +58,7 @@ def test_a_deployment_made_by_hand_is_taken_over(by_hand: Deployment, tmp_path: 
         key: live for key, live in cloud.project.live.items() if key[0] not in (USER, VERSION, API)
     }
     environment = {**by_hand.environment, "PULUMI_SKIP_CONFIRMATIONS": "true"}
-    # Last is what other names take: tests/local/test_other_names.py.
+    # The last block is for other names: tests/local/test_other_names.py.
     *blocks, _ = commands("docs/moving.md", "From a deployment made by hand")
     for block in blocks:
         run(block, folder=by_hand.project, environment=environment)
@@ -66,7 +66,7 @@ def test_a_deployment_made_by_hand_is_taken_over(by_hand: Deployment, tmp_path: 
         ["gcloud", "sql", "backups", "create"],
         ["gcloud", "run", "services", "delete"],
     ]
-    # Nothing of it is made again; the user has another password.
+    # None of it is created again; only the user gets another password.
     assert [key for key, live in kept.items() if cloud.project.live.get(key) is not live] == []
     counts = cloud.counts()
     assert [counts[token] for token in (BUCKET, INSTANCE, DATABASE, USER)] == [1, 1, 1, 1]
@@ -78,7 +78,7 @@ def test_a_deployment_made_by_hand_is_taken_over(by_hand: Deployment, tmp_path: 
         latest = base64.b64decode(versions[max(versions)]["data"]).decode()
         assert (latest == value) is (secret_id != "mlflow_database_url")
     assert by_hand.up().touched == set()
-    # Instance and bucket stay the user's own.
+    # The instance and the bucket stay unprotected by Pulumi: they are the user's own.
     by_hand.configure(deletionProtection=False)
     by_hand.up()
     by_hand.destroy()

@@ -1,4 +1,4 @@
-"""What `make doctor` takes to be made already, of a stack that Pulumi's own engine has made."""
+"""`make doctor` on a stack that Pulumi's own engine has made: it finds everything in place."""
 
 from __future__ import annotations
 

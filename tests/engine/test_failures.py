@@ -1,4 +1,4 @@
-"""An `up` that stops halfway, at each type of resource in turn: running it again goes on."""
+"""An `up` that fails at each type of resource in turn: the next `up` continues."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ TYPES = (
 )
 
 
-def test_each_failure_is_gone_on_from(fresh: Deployment) -> None:
-    """Every type fails the first time, and every `up` gets as far as that lets it."""
+def test_an_up_continues_after_each_failure(fresh: Deployment) -> None:
+    """Each type fails the first time, so every `up` gets one step further."""
     fresh.init()
     faults = {token: f"{FAULTS[n % len(FAULTS)]} ({token})" for n, token in enumerate(TYPES)}
     fresh.cloud.faults = dict(faults)
@@ -47,10 +47,10 @@ def test_each_failure_is_gone_on_from(fresh: Deployment) -> None:
     assert fresh.up().touched == set()
 
 
-def test_a_grant_that_is_not_seen_yet_stops_the_boot_until_there_is_a_new_revision(
+def test_a_grant_without_effect_yet_fails_the_boot_until_a_new_revision(
     fresh: Deployment,
 ) -> None:
-    """The service exists by then: it is kept, and an `up` without a change doesn't boot it."""
+    """The service exists by then and is kept: an `up` without a change doesn't boot it again."""
     fresh.init()
     fresh.cloud.project.unseen = "roles/secretmanager.secretAccessor"
     refused = fresh.up(fails=True)
@@ -67,7 +67,7 @@ def test_a_grant_that_is_not_seen_yet_stops_the_boot_until_there_is_a_new_revisi
 
 
 def test_the_service_waits_for_all_that_it_boots_with(deployed: Deployment) -> None:
-    """What the boot above looks at is there by the first `up`; without it, it stops."""
+    """The first `up` creates what the boot reads before the service. Without it, `up` fails."""
     cloud = deployed.cloud
     for key in [key for key in cloud.project.live if key[0] == MEMBER][:1]:
         cloud.delete(*key, olds={})
@@ -75,7 +75,7 @@ def test_the_service_waits_for_all_that_it_boots_with(deployed: Deployment) -> N
     assert "denied" in deployed.up(fails=True).errors
 
 
-def test_a_missing_docker_daemon_is_said_in_one_line(fresh: Deployment) -> None:
+def test_a_missing_docker_daemon_is_reported_in_one_line(fresh: Deployment) -> None:
     fresh.init()
     fresh.environment["DOCKER_HOST"] = f"unix://{fresh.folder}/docker.sock"
     for refused in (fresh.preview(fails=True), fresh.up(fails=True)):
@@ -85,7 +85,7 @@ def test_a_missing_docker_daemon_is_said_in_one_line(fresh: Deployment) -> None:
     assert not fresh.cloud.project.live
 
 
-# Random values are in the state alone.
+# Random values are only in the state.
 EVERYTHING = {token: 1 for token in TYPES if not token.startswith("random:")} | {
     "gcp:projects/service:Service": 8,
     "gcp:serviceaccount/account:Account": 2,

@@ -1,4 +1,4 @@
-"""The language host of these tests: what it starts ends with them."""
+"""The language host of these tests: the processes that it starts end with the tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fake_google.state import Process
 from tests.engine.deployment import ROOT
 from tests.engine.engine import Engine
 
-# An `up` that hangs in the middle; it tells which processes run the program.
+# An `up` that hangs in the middle and prints which processes run the program.
 HANGS = """
 import json, multiprocessing, sys, time
 from pathlib import Path

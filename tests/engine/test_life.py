@@ -1,4 +1,4 @@
-"""A stack's life: preview, up, up again, destroy; two of them; drift; a killed engine."""
+"""A stack's life: preview, up, up again, destroy; two stacks; drift; a killed engine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_preview_creates_nothing(fresh: Deployment) -> None:
     assert not fresh.cloud.project.live
     assert f"create {SERVICE} server" in ahead.touched
     assert {step.partition(" ")[0] for step in ahead.touched} == {"create"}
-    # And what it announces is what is done.
+    # And `up` does what preview announced.
     assert fresh.up().touched == ahead.touched
 
 
@@ -44,12 +44,12 @@ def test_a_second_up_changes_nothing(deployed: Deployment) -> None:
     assert deployed.preview().touched == set()
     assert deployed.refresh().touched == set()
     assert deployed.cloud.project.live == before
-    # The registry token was another one each time, so nothing depends on it.
+    # The registry token differed each time, so no resource depends on it.
     assert len(set(deployed.cloud.given)) >= 3
 
 
-def test_a_deleted_signer_comes_back_with_its_rights(deployed: Deployment) -> None:
-    """After a theft it is deleted by hand: what was signed as it is worth nothing then."""
+def test_a_deleted_signer_is_recreated_with_its_permissions(deployed: Deployment) -> None:
+    """After a theft it is deleted by hand, which invalidates all signed URLs."""
     cloud = deployed.cloud
     everything = cloud.counts()
     signer = f"mlflow-signer@{cloud.project.id}.iam.gserviceaccount.com"
@@ -94,7 +94,7 @@ def test_a_rotated_secret_touches_its_version_and_the_service_only(deployed: Dep
     }
     versions = deployed.cloud.project.secrets.versions("mlflow_tracking_password")
     assert versions is not None
-    # The revision to roll back to still reads its own.
+    # The revision to roll back to still reads its own version.
     assert [base64.b64decode(versions[n]["data"]).decode() for n in "123"] == [
         old, "a first long phrase", "a second long phrase"
     ]  # fmt: skip
@@ -124,7 +124,7 @@ def test_a_grown_disk_blocks_no_change(deployed: Deployment) -> None:
 
 def test_a_password_in_plain_text_is_refused(fresh: Deployment) -> None:
     fresh.init()
-    # Pulumi's own CLI asks as well, but not whoever edits the file.
+    # Pulumi's own CLI asks for `--secret` as well, but the file can be edited by hand.
     fresh.configure(trackingPassword="a canary in plain text")
     refused = fresh.preview(fails=True)
     assert "pulumi config set --secret trackingPassword" in refused.errors
@@ -133,8 +133,8 @@ def test_a_password_in_plain_text_is_refused(fresh: Deployment) -> None:
     assert "a canary" not in fresh.preview().text
 
 
-def test_the_production_stack_is_protected_and_goes_when_it_is_not(fresh: Deployment) -> None:
-    """With a key of the user's too."""
+def test_the_production_stack_is_destroyed_once_unprotected(fresh: Deployment) -> None:
+    """The stack uses a Cloud KMS key too."""
     file = yaml.safe_load((ROOT / "Pulumi.prod.yaml").read_text())["config"]
     fresh.init(**file, kmsKey="projects/my-keys/locations/us-central1/keyRings/r/cryptoKeys/k")
     ahead = fresh.preview()
@@ -147,7 +147,7 @@ def test_the_production_stack_is_protected_and_goes_when_it_is_not(fresh: Deploy
     assert fresh.cloud.counts() == {"gcp:projects/iAMMember:IAMMember": 1}
 
 
-def test_what_is_wrong_is_said_without_a_traceback(fresh: Deployment) -> None:
+def test_wrong_settings_are_reported_without_a_traceback(fresh: Deployment) -> None:
     fresh.init(maxInstances=9, memory="tiny")
     refused = fresh.up(fails=True)
     assert "2 settings to correct, nothing was changed" in refused.errors
@@ -155,7 +155,7 @@ def test_what_is_wrong_is_said_without_a_traceback(fresh: Deployment) -> None:
     assert not fresh.cloud.project.live
 
 
-def test_drift_is_found_and_mended(deployed: Deployment) -> None:
+def test_drift_is_found_and_fixed(deployed: Deployment) -> None:
     cloud = deployed.cloud
     [live] = [live for key, live in cloud.project.live.items() if key[0] == SERVICE]
     template = live.inputs["template"]
@@ -173,7 +173,7 @@ def test_drift_is_found_and_mended(deployed: Deployment) -> None:
     assert deployed.up().touched == set()
 
 
-def test_a_disk_that_has_grown_is_no_drift(deployed: Deployment) -> None:
+def test_a_disk_that_has_grown_is_not_drift(deployed: Deployment) -> None:
     [live] = [live for key, live in deployed.cloud.project.live.items() if key[0] == INSTANCE]
     live.inputs = {**live.inputs, "settings": {**live.inputs["settings"], "diskSize": 50}}
     live.outputs = {**live.outputs, **live.inputs}
@@ -199,7 +199,7 @@ def test_a_killed_engine_is_cancelled_and_resumed(fresh: Deployment) -> None:
 
 
 def _settle(made: Deployment) -> None:
-    """A state in a file is not written in one step: wait until nothing writes it."""
+    """Wait until nothing writes the state any more: a file is not written in one step."""
     state = made.state / ".pulumi" / "stacks" / "mlflow-gcp" / "prod.json"
     seen = b""
     while (now := state.read_bytes()) != seen:
@@ -207,17 +207,17 @@ def _settle(made: Deployment) -> None:
         time.sleep(1)
 
 
-def test_a_protected_stack_is_not_destroyed_and_loses_nothing(deployed: Deployment) -> None:
+def test_a_protected_stack_is_not_destroyed(deployed: Deployment) -> None:
     before = set(deployed.cloud.project.live)
     refused = deployed.pulumi("destroy", "--yes", "--stack", "prod", fails=True)
     assert "cannot be deleted" in refused.text
     assert "`protect`" in refused.text
     assert set(deployed.cloud.project.live) == before
-    # Google's own switches still hold when Pulumi's is taken off by hand.
+    # Google's own protection still holds when Pulumi's is removed by hand.
     deployed.pulumi("state", "unprotect", "--all", "--yes")
     refused = deployed.destroy(fails=True)
     assert "deletion_protection=false" in refused.errors
-    # What the README says.
+    # The README's commands.
     deployed.configure(deletionProtection=False)
     assert (
         kinds(deployed.up().touched).items() >= {INSTANCE: {"update"}, SERVICE: {"update"}}.items()
@@ -233,14 +233,14 @@ def test_a_bucket_with_artifacts_is_kept(fresh: Deployment) -> None:
     file = fresh.cloud.project.store.files / "artifact"
     file.write_bytes(b"precious")
     fresh.cloud.project.store.put({"bucket": bucket, "name": "1/model"}, [file])
-    # Neither a move nor the end of the stack takes it.
+    # The bucket outlives both a move and the stack.
     fresh.configure(bucketLocation="EU")
     assert "force_destroy" in fresh.up(fails=True).errors
     assert "force_destroy" in fresh.destroy(fails=True).errors
     assert fresh.cloud.project.store.get(bucket, "1/model")
 
 
-def test_the_dev_stack_leaves_nothing(fresh: Deployment) -> None:
+def test_destroying_the_dev_stack_leaves_nothing(fresh: Deployment) -> None:
     fresh.init(
         "dev",
         builder="cloud-build",
@@ -252,7 +252,7 @@ def test_the_dev_stack_leaves_nothing(fresh: Deployment) -> None:
     fresh.destroy("dev")
     assert not fresh.cloud.project.live
     assert not fresh.cloud.project.databases
-    # It can be made again: the identity pool and the roles get other names, as theirs stay taken.
+    # It can be created again: identity pool and roles get new names, as deleted names stay taken.
     fresh.up("dev")
 
 
@@ -265,13 +265,13 @@ def test_two_stacks_live_side_by_side(deployed: Deployment) -> None:
     assert deployed.cloud.project.live.keys() > before.keys()
     assert deployed.up().touched == deployed.up("second").touched == set()
     deployed.destroy("second")
-    # The APIs that both use stay on.
+    # The APIs that both stacks use stay enabled.
     assert "run.googleapis.com" in deployed.cloud.project.enabled
     assert {key for key in before if key[0] != API} <= deployed.cloud.project.live.keys()
     assert deployed.up().touched == set()
 
 
-def test_a_stack_of_the_same_name_is_refused_before_it_takes_anything(
+def test_a_second_stack_of_the_same_name_is_refused_and_changes_nothing(
     deployed: Deployment,
 ) -> None:
     before = {key: live for key, live in deployed.cloud.project.live.items() if key[0] != API}
@@ -284,7 +284,7 @@ def test_a_stack_of_the_same_name_is_refused_before_it_takes_anything(
 
 
 def test_no_secret_is_left_in_plain_text(fresh: Deployment) -> None:
-    """Not in state, history, backups, the CLI's home, nor anything printed."""
+    """No secret is in the state, the history, the backups, the CLI's home or the output."""
     fresh.init()
     canary = "canary-of-the-tracking-password"
     printed = [fresh.preview().text, fresh.up().text]

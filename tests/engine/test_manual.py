@@ -14,7 +14,7 @@ from tests.page_commands import commands, run, stand_in
 
 
 class Reader:
-    """Types what the pages say, in one folder; what is none of Pulumi's is noted and judged."""
+    """Runs the pages' commands in one folder; commands other than Pulumi's are only checked."""
 
     def __init__(self, deployment: Deployment, folder: Path) -> None:
         self.deployment, self.log = deployment, folder / "log"
@@ -25,7 +25,7 @@ class Reader:
 
     def types(self, *blocks: Sequence[str]) -> str:
         text = "".join(block for each in blocks for block in each)
-        # Once is enough for all that was set, where nothing in between asks for outputs.
+        # One `up` is enough for several settings if no command in between reads outputs.
         *earlier, last = re.split(r"^(?=pulumi up\b)", text, flags=re.M)
         text = "".join(re.sub(r"\Apulumi up\b.*", "", piece) for piece in earlier) + last
         return run(text, folder=self.deployment.project, environment=self.environment)
@@ -41,17 +41,17 @@ def reader(fresh: Deployment, tmp_path: Path) -> Reader:
     return Reader(fresh, tmp_path)
 
 
-def test_the_manual_from_the_first_deployment_on(reader: Reader) -> None:
+def test_the_manual_from_the_first_deployment(reader: Reader) -> None:
     cloud = reader.deployment.cloud
     said = reader.types(commands("README.md", "On Google Cloud"))
     first = reader.deployment.output("tracking_password", "dev")
     assert "https://mlflow-" in said
     assert first in said
 
-    # Who is let in must be there.
+    # The accounts that get access must exist.
     cloud.create("gcp:serviceaccount/account:Account", "train", {"accountId": "train"})
     said = reader.types(
-        commands("docs/scaling.md", "Finding what is short"),
+        commands("docs/scaling.md", "Finding the bottleneck"),
         commands("docs/scaling.md", "Changing it"),
         commands("docs/access.md", "Choosing who can reach the server"),
         commands("docs/access.md", "Logging in from a program"),

@@ -1,4 +1,4 @@
-"""`operations` on a stack that Pulumi's own engine has made, with Pulumi's own answers."""
+"""`operations` on a stack that Pulumi's own engine has made, with Pulumi's own output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def operate(deployed: Deployment, *arguments: str) -> subprocess.CompletedProces
     )  # fmt: skip
 
 
-def test_what_pulumi_says_of_a_stack_is_understood(deployed: Deployment) -> None:
+def test_pulumis_output_about_a_stack_is_understood(deployed: Deployment) -> None:
     for name in ("operations", "local", "fake_google"):
         copy_of(ROOT / name, deployed.project / name)
     selected = operate(deployed, "env")
@@ -36,7 +36,7 @@ def test_what_pulumi_says_of_a_stack_is_understood(deployed: Deployment) -> None
     other = operate(deployed, "--stack", "no-such-stack", "env")
     assert (other.returncode, other.stdout) == (1, "")
     assert "Pulumi has no stack 'no-such-stack'" in other.stderr
-    # `pulumi up` asks, and here nobody answers.
+    # `pulumi up` asks for confirmation, and the test gives none.
     declined = operate(deployed, "rotate")
     assert declined.returncode == 1
     assert "trackingPasswordVersion is 2 now, in Pulumi.prod.yaml." in declined.stdout

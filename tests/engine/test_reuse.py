@@ -1,4 +1,4 @@
-"""The deployment in another program, with what was there before, and behind a load balancer."""
+"""The deployment in another program, with existing resources, and behind a load balancer."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_load_balancer_comes_and_goes_and_is_changed_in_place(deployed: Deploy
 
 @pytest.fixture
 def inhabited(fresh: Deployment) -> Deployment:
-    """A project where somebody else made all that can be brought."""
+    """A project that already has every resource that a setting can name."""
     apis = ("compute", "secretmanager", "servicenetworking", "sqladmin", "storage")
     fresh.cloud.project.enabled |= {f"{api}.googleapis.com" for api in apis}
     for kind, inputs in THERE:
@@ -109,7 +109,7 @@ def of(deployment: Deployment, token: str) -> list[Inputs]:
     ]
 
 
-def test_what_was_there_before_is_used_and_left(inhabited: Deployment) -> None:
+def test_existing_resources_are_used_and_kept(inhabited: Deployment) -> None:
     before = dict(inhabited.cloud.project.live)
     inhabited.up()
     assert inhabited.up().touched == set()
@@ -129,7 +129,7 @@ def test_what_was_there_before_is_used_and_left(inhabited: Deployment) -> None:
 
 @pytest.fixture
 def teams(fresh: Deployment) -> Deployment:
-    """The example's program, with the package beside it as if it were installed."""
+    """The example's program, next to the package as if it were installed."""
     project = fresh.project
     (project / "infra").rename(project / "mlflow_gcp")
     for name in ("Pulumi.yaml", "__main__.py"):

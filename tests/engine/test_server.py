@@ -1,4 +1,4 @@
-"""`pulumi up` with everything real: PostgreSQL, the server, and the address that it answers at."""
+"""`pulumi up` with everything real: PostgreSQL, the server, and the server's address."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def call(made: Deployment, path: str, body: Any = None, *, login: bool = True) -> tuple[int, Any]:
-    """As a user of `pulumi stack output` does."""
+    """Call the server with the outputs of the stack, as a user would."""
     uri, user, password = (
         made.output(f"tracking_{name}", "dev") for name in ("uri", "username", "password")
     )
@@ -42,7 +42,7 @@ def call(made: Deployment, path: str, body: Any = None, *, login: bool = True) -
         return error.code, None
 
 
-def test_the_output_is_the_address_of_a_server_and_destroy_leaves_nothing(
+def test_the_output_is_the_servers_address_and_destroy_leaves_nothing(
     tmp_path: Path, engine: Engine
 ) -> None:
     if not SERVER.exists():
@@ -69,7 +69,7 @@ def test_the_output_is_the_address_of_a_server_and_destroy_leaves_nothing(
         )
         assert stored.attributes["name"].endswith("model.bin")
 
-        # Another revision, on the same data.
+        # Another revision with the same data.
         made.configure("dev", mlflowTelemetry=True)
         made.up("dev")
         assert call(made, artifact) == (200, b"weights")

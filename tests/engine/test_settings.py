@@ -1,4 +1,4 @@
-"""Each setting changed alone: what it touches, and that what holds data stays."""
+"""Changes each setting alone: which resources it affects; resources with data stay."""
 
 from __future__ import annotations
 
@@ -122,11 +122,11 @@ TABLE: dict[str, tuple[Any, dict[str, set[str]]]] = {
         {API: NEW, CHANNEL: NEW, METRIC: NEW, POLICY: NEW},
     ),
 }
-# These would move what holds data: the protected stack refuses them.
+# These would replace resources with data: the protected stack refuses them.
 MOVING: dict[str, Any] = {"gcp:region": "europe-west1", "name": "another"}
 ELSEWHERE = {
-    "invokers",  # with an access that asks for them: below
-    "databaseEdition",  # must be the tier's: below
+    "invokers",  # needs an access mode that uses it: below
+    "databaseEdition",  # must match the tier: below
     "kmsKey",  # replaces the database: below, and test_replacements
     "trackingPassword",  # test_life
     # With a version of the password: tests/infra
@@ -183,7 +183,9 @@ def test_a_setting_touches_only_what_it_should(shared: Deployment, key: str) -> 
 
 
 @pytest.mark.parametrize("review", [False, True])
-def test_who_deploys_comes_beside_what_runs(shared: Deployment, review: bool) -> None:
+def test_the_github_deployer_is_added_without_changing_the_rest(
+    shared: Deployment, review: bool
+) -> None:
     settings = {
         "githubRepository": "my-org/mlflow-gcp",
         "githubRepositoryId": 74,
@@ -219,12 +221,14 @@ def test_edition_and_tier_change_the_instance_in_place(shared: Deployment) -> No
         ("iap", {**ON_SERVICE, INVOKER: NEW | GONE, ACCESSOR: NEW, AGENT: NEW, API: NEW}),
     ],
 )
-def test_access_for_some(shared: Deployment, access: str, touched: dict[str, set[str]]) -> None:
+def test_a_changed_access_mode_affects_only_access(
+    shared: Deployment, access: str, touched: dict[str, set[str]]
+) -> None:
     settings = {"access": access, "invokers": ["user:ada@example.com"]}
     assert kinds(ahead(shared, settings).touched) == touched
 
 
-def test_what_watches_comes_and_goes_without_the_rest(deployed: Deployment) -> None:
+def test_alerts_are_added_and_removed_without_changing_the_rest(deployed: Deployment) -> None:
     everything = {
         "alertEmail": "oncall@example.com",
         "uptimeCheck": True,
@@ -243,7 +247,7 @@ def test_what_watches_comes_and_goes_without_the_rest(deployed: Deployment) -> N
 
 
 @pytest.mark.parametrize("key", MOVING)
-def test_what_is_protected_is_not_moved(shared: Deployment, key: str) -> None:
+def test_protected_resources_are_not_replaced(shared: Deployment, key: str) -> None:
     assert CHANGES[key] is Change.DATA
     refused = ahead(shared, {key: MOVING[key]}, fails=True)
     assert refused.errors.count("marked for protection") == 2
@@ -251,7 +255,7 @@ def test_what_is_protected_is_not_moved(shared: Deployment, key: str) -> None:
     assert f"{SERVICE}::server" in refused.errors
 
 
-def test_a_key_comes_with_the_database_or_not_at_all(shared: Deployment) -> None:
+def test_a_kms_key_can_only_be_set_when_the_database_is_created(shared: Deployment) -> None:
     refused = ahead(shared, {"kmsKey": KEY}, fails=True)
     assert refused.errors.count("marked for protection") == 1
     assert f"{INSTANCE}::instance" in refused.errors
@@ -260,17 +264,17 @@ def test_a_key_comes_with_the_database_or_not_at_all(shared: Deployment) -> None
 def test_a_database_in_a_network(fresh: Deployment) -> None:
     fresh.init(network="private")
     fresh.up()
-    # It does not come out again.
+    # The database stays in the network.
     fresh.configure(network=None)
     refused = fresh.preview(fails=True)
     assert refused.errors.count("marked for protection") == 1
     assert f"{INSTANCE}::instance" in refused.errors
 
 
-def test_settings_are_changed_in_place_for_good(deployed: Deployment) -> None:
-    """Many at once, and the data is where it was."""
+def test_settings_are_changed_in_place_and_data_stays(deployed: Deployment) -> None:
+    """Many settings at once; the data stays where it was."""
     bucket, [instance] = deployed.output("artifact_bucket"), deployed.cloud.project.databases
-    # What goes with the others: publicThrough is refused beside access internal.
+    # Settings that need the others: publicThrough is refused together with access internal.
     alone = {"image", "databaseConnections", "access"}
     changed = {key: TABLE[key][0] for key in TABLE.keys() - alone}
     deployed.configure("prod", **changed)

@@ -1,4 +1,4 @@
-"""A stack that the previous release made, upgraded by this one: what holds data stays."""
+"""Upgrades a stack that the previous release made: resources with data stay."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_the_previous_release_is_upgraded_in_place(fresh: Deployment) -> None:
     outputs = {name: fresh.output(name) for name in OUTPUTS}
     before = {key: live for key, live in fresh.cloud.project.live.items() if key[0] in HOLDS_DATA}
     assert {token for token, _ in before} == set(HOLDS_DATA)
-    # A release is another image, with which the service starts another revision. This one signs
-    # as another account, and loses its right on itself.
+    # A release has another image, so the service gets another revision. This release signs as a
+    # separate account and revokes the server's permission on its own account.
     assert kinds(fresh.up().touched) == {
         IMAGE: {"update"},
         SERVICE: {"update"},

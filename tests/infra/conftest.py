@@ -11,9 +11,9 @@ from tests.infra.declared import ROOT
 
 @pytest.fixture(scope="session")
 def docker() -> Iterator[str]:
-    """Where a Docker daemon listens, as far as the program asks."""
+    """The address of something that accepts connections, as a Docker daemon does."""
     with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as daemon:
-        # One who only listens is soon asked by too many.
+        # Connections must be accepted, or the backlog is soon full.
         Thread(target=daemon.serve_forever).start()
         yield f"tcp://127.0.0.1:{daemon.server_address[1]}"
         daemon.shutdown()
@@ -21,6 +21,6 @@ def docker() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def project_folder(monkeypatch: pytest.MonkeyPatch, docker: str) -> None:
-    """Pulumi runs the program in its own folder, on a machine with Docker."""
+    """Run in the project's folder, as Pulumi does, on a machine with Docker."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("DOCKER_HOST", docker)

@@ -1,7 +1,7 @@
 """Runs the unmodified program under Pulumi's mocks and records what it declares.
 
-Nothing is asserted inside `apply`, where a failure passes in silence: the program runs to its
-end, and the tests look at what the engine was asked for.
+Assertions inside `apply` would fail silently, so there are none: the program runs to its end, and
+the tests look at the requests that the engine got.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from local import mocks as under_mocks
 ROOT = Path(__file__).parents[2]
 PROJECT = "my-project"
 NUMBER = "123456789012"
-# Not the default region, so that code which ignores the setting fails.
+# Not the default region, so that code that ignores the setting fails.
 REGION = "europe-west4"
 REGISTRY_TOKEN = "registry-token-of-this-run"
 DIGEST = "sha256:" + "d" * 64
@@ -34,14 +34,14 @@ UNKNOWN = "<unknown>"
 
 
 class Secret:
-    """Marks, in what was recorded, a value that the engine was told to encrypt."""
+    """Marks a recorded value that the engine was told to encrypt."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
 
 def _decoded(value: Any) -> Any:
-    """The engine's wire format as plain values, `Secret` and `UNKNOWN`."""
+    """Returns the engine's wire format as plain values, `Secret` and `UNKNOWN`."""
     if value == rpc.UNKNOWN:
         return UNKNOWN
     if isinstance(value, list):
@@ -59,7 +59,7 @@ def _decoded(value: Any) -> Any:
 
 
 def shown(value: Any) -> Any:
-    """The value without its marks."""
+    """Returns the value without its marks."""
     if isinstance(value, Secret):
         return shown(value.value)
     if isinstance(value, list):
@@ -70,7 +70,7 @@ def shown(value: Any) -> Any:
 
 
 def plain_strings(value: Any) -> Iterator[str]:
-    """Every string that would be stored and printed unencrypted."""
+    """Returns every string that would be stored and printed unencrypted."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
@@ -83,7 +83,7 @@ def plain_strings(value: Any) -> Iterator[str]:
 
 @dataclass
 class Declared:
-    """One resource as the engine was asked for it."""
+    """One resource, as the program asked the engine for it."""
 
     type: str
     name: str
@@ -95,7 +95,7 @@ class Declared:
     protect: bool
     ignore_changes: tuple[str, ...]
     delete_before_replace: bool
-    # `<urn>::<id>` of one that the program made, or what the engine has by default.
+    # `<urn>::<id>` of a provider that the program made; otherwise the engine's default.
     provider: str
 
     @property
@@ -112,7 +112,7 @@ class Declared:
 
 @dataclass
 class Program:
-    """All that one run of the program declared."""
+    """Everything that one run of the program declared."""
 
     resources: list[Declared] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class Program:
 
     @property
     def created(self) -> list[Declared]:
-        """What costs money or grants a right: no components."""
+        """Returns all resources except components: those that cost money or grant access."""
         return [resource for resource in self.resources if resource.custom]
 
     def all(self, type_: str) -> list[Declared]:
@@ -137,7 +137,7 @@ class Program:
         return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
 
     def before(self, resource: Declared) -> set[str]:
-        """The URNs of all that exists before this one does, directly or not."""
+        """Returns the URNs of all resources that exist before this one, directly or indirectly."""
         by_urn = {each.urn: each for each in self.resources}
         seen: set[str] = set()
         queue = list(resource.depends_on)
@@ -163,7 +163,7 @@ class Program:
 
 
 class _Cloud(mocks.Mocks):
-    """What Google, Docker and the random provider would answer."""
+    """Responds as Google, Docker and the random provider would."""
 
     def __init__(self, *, preview: bool) -> None:
         self._preview = preview
@@ -171,7 +171,7 @@ class _Cloud(mocks.Mocks):
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         inputs = dict(args.inputs)
         if self._preview:
-            # As the engine: nothing but the inputs is known before it exists.
+            # Like the engine: only the inputs are known before the resource exists.
             return None, inputs
         return f"{args.name}-id", {**inputs, **self._answers(args.typ, args.name, inputs)}
 
@@ -228,7 +228,7 @@ class _Cloud(mocks.Mocks):
 
 
 class _Monitor(mocks.MockMonitor):
-    """Keeps each request whole: Pulumi's mocks pass on neither secrets nor options."""
+    """Keeps each request complete: Pulumi's mocks pass on neither secrets nor options."""
 
     def __init__(self, cloud: _Cloud, program: Program) -> None:
         super().__init__(cloud)
@@ -256,7 +256,7 @@ class _Monitor(mocks.MockMonitor):
         return response
 
     def RegisterResourceOutputs(self, request: Any) -> Any:
-        # Whole: a component's type has its parent's before it.
+        # The complete type: a component's type follows its parent's in the URN.
         if "::pulumi:pulumi:Stack::" in request.urn:
             self._program.outputs = _decoded(MessageToDict(request.outputs))
         return super().RegisterResourceOutputs(request)
@@ -278,7 +278,7 @@ def run(
     into: Program | None = None,
     main: Callable[[], None] = deploy,
 ) -> Program:
-    """Runs `__main__.py` with the given configuration, keys as `pulumi config set` takes them."""
+    """Run `__main__.py` with this configuration, with keys as `pulumi config set` takes them."""
     program = into or Program()
     values = {"gcp:project": PROJECT, "gcp:region": REGION, **(config or {})}
     under_mocks.run(

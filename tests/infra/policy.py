@@ -1,4 +1,4 @@
-"""What must hold for every resource of every stack: each rule answers the offences it finds."""
+"""Rules for every resource of every stack: each rule returns the violations that it finds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ INVOKER = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
 ACCESSOR = "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember"
 
 DATABASE = "gcp:sql/database:Database"
-# What isn't made where it is brought, and so isn't ours to look at.
+# Resources that the user may bring. A brought resource isn't declared, so it isn't checked.
 BROUGHT = {INSTANCE: "existingDatabaseInstance", BUCKET: "existingBucket"}
 TLS = "gcp:compute/sSLPolicy:SSLPolicy"
 HTTP = "gcp:compute/targetHttpProxy:TargetHttpProxy"
@@ -56,14 +56,14 @@ SERVER, SIGNER = (
 )
 SIGN_ROLE = f"projects/{PROJECT}/roles/mlflow_signer_ab12cd"
 SIGN_BLOB = "iam.serviceAccounts.signBlob"
-# Roles that mint credentials of an account, or let their holder be given such a role.
+# Roles that mint an account's credentials, or let their holder grant such a role.
 MINT_CREDENTIALS = {
     "roles/iam.serviceAccountAdmin",
     "roles/iam.serviceAccountKeyAdmin",
     "roles/iam.serviceAccountOpenIdTokenCreator",
     "roles/iam.serviceAccountTokenCreator",
 }
-# All that anybody may be given, and on what kind of thing.
+# All roles that each account may get, with the kind of resource.
 OF_THE_SERVER = {
     (ACCOUNT_MEMBER, SIGN_ROLE),
     (PROJECT_MEMBER, "roles/cloudsql.client"),
@@ -72,7 +72,7 @@ OF_THE_SERVER = {
 }
 OF_THE_SIGNER = {(BUCKET_MEMBER, "roles/storage.objectUser")}
 RUN_AGENT = f"service-{NUMBER}@serverless-robot-prod.iam.gserviceaccount.com"
-# Google's own, which keep the data, and what they may do with a key of the user's.
+# Google's service agents, which store the data, and their role on the user's key.
 AGENTS = {
     f"service-{NUMBER}@gcp-sa-sqladmin.iam.gserviceaccount.com",
     f"service-{NUMBER}@gcp-sa-secretmanager.iam.gserviceaccount.com",
@@ -82,7 +82,7 @@ AGENTS = {
 }
 ENCRYPTS = {(KEY_MEMBER, "roles/cloudkms.cryptoKeyEncrypterDecrypter")}
 RUNS = {(PROJECT_MEMBER, "roles/run.serviceAgent")}
-# Cloud Build's, and those of GitHub's workflow.
+# The accounts of Cloud Build and of GitHub's workflow.
 BUILDER, DEPLOYER, REVIEWER = (
     f"serviceAccount:mlflow-{what}@{PROJECT}.iam.gserviceaccount.com"
     for what in ("build", "deploy", "review")
@@ -108,7 +108,7 @@ TOO_MUCH = re.compile(r".*\.(delete|destroy|disable|setIamPolicy|actAs|signBlob|
 CALLS = {(INVOKER, "roles/run.invoker")}
 PASSES_IAP = {(ACCESSOR, "roles/iap.httpsResourceAccessor")}
 
-# They name everybody who may, and take the right from all others.
+# They replace the whole list of members, so they revoke everyone else's access.
 AUTHORITATIVE = re.compile(r".*(I[Aa][Mm](Binding|Policy)|AccessControl|ACL)")
 ANY_ADDRESS = re.compile(r"0\.0\.0\.0(/0)?|::/0")
 SECRET_KEY = re.compile(r"(?i).*(password|secretdata|privatekey|token)")
@@ -119,7 +119,7 @@ DIGEST = re.compile(r"[\w./-]+@sha256:[0-9a-f]{64}")
 
 @dataclass
 class Stack:
-    """What was asked for, and what was declared."""
+    """A configuration, and what the program declares with it."""
 
     config: Mapping[str, Any] = field(default_factory=dict)
     program: Program = field(default_factory=Program)
@@ -136,7 +136,7 @@ class Stack:
         return str(self.setting("access", "public"))
 
     def all(self, type_: str) -> list[Declared]:
-        """At least one of ours, or a rule would hold for want of anything to look at."""
+        """Returns all of this type; raises if there are none, so no rule holds without a check."""
         found = self.program.all(type_)
         if not found and not self.setting(BROUGHT.get(type_, ""), ""):
             raise LookupError(f"no {type_} is declared")
@@ -144,7 +144,7 @@ class Stack:
 
     @property
     def data(self) -> list[Declared]:
-        """The buckets whose objects are nowhere else: not those of Cloud Build's source."""
+        """Returns the buckets with the only copy of their objects: not Cloud Build's source."""
         return [bucket for bucket in self.all(BUCKET) if bucket.name != "source"]
 
     @property
@@ -163,16 +163,16 @@ def buckets_are_private(stack: Stack) -> Iterator[str]:
         prevention = inputs.get("publicAccessPrevention")
         yield from _unless(prevention == "enforced", bucket, "public access is not prevented")
         uniform = inputs.get("uniformBucketLevelAccess") is True
-        yield from _unless(uniform, bucket, "objects may have access rules of their own")
+        yield from _unless(uniform, bucket, "objects may have separate access rules")
 
 
-def nobody_has_a_basic_role(stack: Stack) -> Iterator[str]:
+def no_member_has_a_basic_role(stack: Stack) -> Iterator[str]:
     for grant in stack.grants:
         role = grant.inputs["role"]
         yield from _unless(role not in BASIC_ROLES, grant, f"the basic role {role}")
 
 
-def roles_are_those_of_the_list(stack: Stack) -> Iterator[str]:
+def only_listed_roles_are_granted(stack: Stack) -> Iterator[str]:
     allowed = {SERVER: OF_THE_SERVER, SIGNER: OF_THE_SIGNER}
     if stack.access == "public" and stack.setting("publicThrough", "allUsers") == "allUsers":
         allowed["allUsers"] = CALLS
@@ -197,11 +197,11 @@ def roles_are_those_of_the_list(stack: Stack) -> Iterator[str]:
     for grant in stack.grants:
         role, member = grant.inputs["role"], grant.inputs["member"]
         listed = (grant.type, role) in allowed.get(member, set())
-        yield from _unless(listed, grant, f"{member} is given {role}")
+        yield from _unless(listed, grant, f"{member} gets {role}")
 
 
 def custom_roles_are_small(stack: Stack) -> Iterator[str]:
-    """No deletion, except of the copies that Cloud Build takes, and no rights to give rights.
+    """No deletion except of Cloud Build's copies of the source, and no permission to grant access.
 
     The rule below is about signing.
     """
@@ -212,36 +212,38 @@ def custom_roles_are_small(stack: Stack) -> Iterator[str]:
             yield from _unless(small, role, f"has {permission}")
 
 
-def nobody_creates_tokens(stack: Stack) -> Iterator[str]:
-    """A stolen token could be renewed for as long as the thief likes."""
+def no_member_can_create_tokens(stack: Stack) -> Iterator[str]:
+    """A thief could renew a stolen token forever."""
     for grant in stack.grants:
         role = grant.inputs["role"]
         yield from _unless(role not in MINT_CREDENTIALS, grant, f"may mint credentials: {role}")
 
 
-def no_account_has_a_right_on_itself(stack: Stack) -> Iterator[str]:
-    """Even signBlob alone would do: a signed JWT is exchanged for an access token."""
+def no_account_has_a_role_on_itself(stack: Stack) -> Iterator[str]:
+    """Even signBlob alone would be enough: a signed JWT can be exchanged for an access token."""
     for grant in stack.all(ACCOUNT_MEMBER):
         account = grant.inputs["serviceAccountId"].rpartition("/")[2]
         itself = grant.inputs["member"] == f"serviceAccount:{account}"
         yield from _unless(not itself, grant, f"{account} has {grant.inputs['role']} on itself")
 
 
-def custom_roles_only_sign(stack: Stack) -> Iterator[str]:
-    """Of all that IAM permits with an account."""
+def custom_roles_on_accounts_only_sign(stack: Stack) -> Iterator[str]:
+    """No other permission on accounts is in a custom role."""
     for role in stack.all(CUSTOM_ROLE):
         held = role.inputs["permissions"]
         about_accounts = any(permission.startswith("iam.") for permission in held)
         yield from _unless(not about_accounts or held == [SIGN_BLOB], role, f"holds {held}")
 
 
-def grants_leave_others_alone(stack: Stack) -> Iterator[str]:
+def grants_revoke_nothing(stack: Stack) -> Iterator[str]:
     for resource in stack.program.created:
         authoritative = AUTHORITATIVE.fullmatch(resource.kind)
-        yield from _unless(not authoritative, resource, "takes away what it does not name")
+        yield from _unless(
+            not authoritative, resource, "revokes the access of members that it does not name"
+        )
 
 
-def everybody_is_let_in_once_at_most(stack: Stack) -> Iterator[str]:
+def only_the_chosen_access_is_open(stack: Stack) -> Iterator[str]:
     public = stack.access == "public"
     for resource in stack.program.created:
         if EVERYBODY & {*plain_strings(resource.inputs)}:
@@ -250,24 +252,24 @@ def everybody_is_let_in_once_at_most(stack: Stack) -> Iterator[str]:
     service = stack.program.service
     off = service.inputs["invokerIamDisabled"]
     inside = service.inputs["ingress"] == "INGRESS_TRAFFIC_INTERNAL_ONLY"
-    yield from _unless(inside == (stack.access == "internal"), service, "is on another network")
-    yield from _unless(not off or public or inside, service, "does not ask who calls")
+    yield from _unless(inside == (stack.access == "internal"), service, "has the wrong ingress")
+    yield from _unless(not off or public or inside, service, "does not check its callers")
     iap = service.inputs["iapEnabled"] is True
     yield from _unless(
-        iap == (stack.access == "iap"), service, "Identity-Aware Proxy is not as set"
+        iap == (stack.access == "iap"), service, "Identity-Aware Proxy does not match the setting"
     )
 
 
-def nobody_gets_past_the_load_balancer(stack: Stack) -> Iterator[str]:
+def the_load_balancer_cannot_be_bypassed(stack: Stack) -> Iterator[str]:
     balanced = stack.setting("loadBalancer", False)
     service = stack.program.service
     behind = service.inputs["ingress"] == "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER"
-    yield from _unless(behind == balanced, service, f"answers to {service.inputs['ingress']}")
+    yield from _unless(behind == balanced, service, f"accepts {service.inputs['ingress']}")
     trusted = stack.program.env.get("TRUSTED_PROXIES")
     yield from _unless(trusted == ("1" if balanced else None), service, f"trusts {trusted} proxies")
     for policy in stack.all(TLS) if balanced else []:
         modern = policy.inputs.get("minTlsVersion") in {"TLS_1_2", "TLS_1_3"}
-        yield from _unless(modern, policy, "lets old TLS in")
+        yield from _unless(modern, policy, "accepts old TLS versions")
     redirects = {
         f"{url_map.name}-id"
         for url_map in stack.program.all(URL_MAP)
@@ -277,16 +279,16 @@ def nobody_gets_past_the_load_balancer(stack: Stack) -> Iterator[str]:
         yield from _unless(proxy.inputs["urlMap"] in redirects, proxy, "serves without TLS")
 
 
-def no_network_is_open(stack: Stack) -> Iterator[str]:
+def no_address_range_is_open(stack: Stack) -> Iterator[str]:
     for resource in stack.program.created:
         for text in plain_strings(resource.inputs):
-            yield from _unless(not ANY_ADDRESS.fullmatch(text), resource, f"answers to {text}")
+            yield from _unless(not ANY_ADDRESS.fullmatch(text), resource, f"accepts {text}")
     for instance in stack.all(INSTANCE):
         networks = instance.inputs["settings"]["ipConfiguration"].get("authorizedNetworks")
         yield from _unless(not networks, instance, f"authorized networks {networks}")
 
 
-def the_database_is_where_it_is_asked_for(stack: Stack) -> Iterator[str]:
+def the_database_has_the_chosen_network(stack: Stack) -> Iterator[str]:
     private = stack.setting("network", "public") == "private"
     for instance in stack.all(INSTANCE):
         network = instance.inputs["settings"]["ipConfiguration"]
@@ -294,19 +296,19 @@ def the_database_is_where_it_is_asked_for(stack: Stack) -> Iterator[str]:
         yield from _unless(public != private, instance, f"a public address: {public}")
         inside = "privateNetwork" in network
         yield from _unless(inside == private, instance, f"a private address: {inside}")
-        # A network that was there before is peered.
+        # An existing network has its peering already.
         peers = private and not stack.setting("existingNetwork", "")
         peered = {r.urn for r in stack.program.all(PEERING)} & stack.program.before(instance)
         yield from _unless(bool(peered) == peers, instance, "does not wait for the peering")
     service = stack.program.service
     way = service.inputs["template"].get("vpcAccess")
-    yield from _unless((way is not None) == private, service, f"its way into a network: {way}")
-    # All through the network would be nothing to the internet, Google's own APIs included.
+    yield from _unless((way is not None) == private, service, f"its VPC access: {way}")
+    # With all traffic through the network, the internet and Google's own APIs would be unreachable.
     egress = (way or {}).get("egress", "PRIVATE_RANGES_ONLY")
-    yield from _unless(egress == "PRIVATE_RANGES_ONLY", service, f"sends {egress} into it")
+    yield from _unless(egress == "PRIVATE_RANGES_ONLY", service, f"sends {egress} into the network")
 
 
-def data_is_encrypted_with_the_key_that_is_asked_for(stack: Stack) -> Iterator[str]:
+def data_is_encrypted_with_the_chosen_key(stack: Stack) -> Iterator[str]:
     asked = stack.setting("kmsKey", None)
     grants = {grant.urn for grant in stack.program.all(KEY_MEMBER)}
     for resource in stack.program.created:
@@ -325,18 +327,18 @@ def data_is_encrypted_with_the_key_that_is_asked_for(stack: Stack) -> Iterator[s
                 yield from _unless(
                     asked is None or [r.get("location") for r in replicas] == [REGION],
                     resource,
-                    "is not in the key's region alone",
+                    "is stored outside the key's region",
                 )
                 key = replicas[0].get("customerManagedEncryption", {}).get("kmsKeyName")
             case _:
                 continue
         yield from _unless(key == asked, resource, f"is encrypted with {key}")
         waits = grants <= stack.program.before(resource)
-        yield from _unless(waits, resource, "does not wait until the key may be used")
+        yield from _unless(waits, resource, "does not wait for the permission to use the key")
 
 
-def only_one_repositorys_workflows_are_let_in(stack: Stack) -> Iterator[str]:
-    """GitHub gives tokens to everybody's."""
+def only_one_repositorys_workflows_are_trusted(stack: Stack) -> Iterator[str]:
+    """GitHub issues tokens to the workflows of every repository."""
     repository = stack.setting("githubRepository", "")
     providers = stack.program.all(IDENTITY_PROVIDER)
     yield from _unless(len(providers) == bool(repository), "identity providers", str(providers))
@@ -345,13 +347,13 @@ def only_one_repositorys_workflows_are_let_in(stack: Stack) -> Iterator[str]:
         number = stack.setting("githubRepositoryId", 0)
         start = f"assertion.repository_id == '{number}' && assertion.repository == '{repository}' "
         asked = str(condition).startswith(f"{start}&& ((assertion.environment == 'deploy' && ")
-        yield from _unless(asked, provider, f"lets in whoever fits {condition}")
+        yield from _unless(asked, provider, f"trusts every token that matches {condition}")
 
 
-def no_key_is_made(stack: Stack) -> Iterator[str]:
+def no_account_key_is_created(stack: Stack) -> Iterator[str]:
     for resource in stack.program.created:
         key = resource.kind.endswith("Key") and resource.type.startswith("gcp:")
-        yield from _unless(not key, resource, "a key that lasts until somebody finds it")
+        yield from _unless(not key, resource, "a key that does not expire")
 
 
 def connections_are_encrypted(stack: Stack) -> Iterator[str]:
@@ -361,7 +363,7 @@ def connections_are_encrypted(stack: Stack) -> Iterator[str]:
         encrypted = mode in {"ENCRYPTED_ONLY", "TRUSTED_CLIENT_CERTIFICATE_REQUIRED"}
         yield from _unless(encrypted, instance, f"sslMode {mode}")
         connector = settings.get("connectorEnforcement") == "REQUIRED"
-        yield from _unless(connector, instance, "answers without Cloud SQL's connector")
+        yield from _unless(connector, instance, "accepts connections without Cloud SQL's connector")
 
 
 def the_database_is_backed_up(stack: Stack) -> Iterator[str]:
@@ -375,7 +377,7 @@ def the_database_is_backed_up(stack: Stack) -> Iterator[str]:
         yield from _unless(kept == asked, instance, f"{kept} backups of {asked}")
 
 
-def what_is_overwritten_can_be_brought_back(stack: Stack) -> Iterator[str]:
+def overwritten_objects_can_be_restored(stack: Stack) -> Iterator[str]:
     for bucket in stack.data:
         versioned = bucket.inputs.get("versioning") == {"enabled": True}
         yield from _unless(versioned, bucket, "no versions")
@@ -384,7 +386,7 @@ def what_is_overwritten_can_be_brought_back(stack: Stack) -> Iterator[str]:
 
 
 def secrets_are_marked(stack: Stack) -> Iterator[str]:
-    """Else they stand in Pulumi's state, diffs and previews for everybody to read."""
+    """Otherwise, Pulumi's state, diffs and previews would show them."""
 
     def exposed(value: Any, key: str = "") -> Iterator[str]:
         if isinstance(value, str):
@@ -397,7 +399,7 @@ def secrets_are_marked(stack: Stack) -> Iterator[str]:
             for name, item in value.items():
                 yield from exposed(item, name)
         elif not isinstance(value, Secret | int | float | None):
-            raise TypeError(f"neither looked into nor a plain value: {value!r}")
+            raise TypeError(f"neither a container nor a plain value: {value!r}")
 
     for resource in stack.program.resources:
         for key in exposed(resource.raw):
@@ -407,17 +409,17 @@ def secrets_are_marked(stack: Stack) -> Iterator[str]:
             yield f"output {name}: {key} is not marked as secret"
 
 
-def the_container_is_told_where_its_secrets_are(stack: Stack) -> Iterator[str]:
+def the_container_gets_references_to_its_secrets(stack: Stack) -> Iterator[str]:
     for container in stack.program.service.raw["template"]["containers"]:
         for env in container["envs"]:
             name, value = env["name"], env.get("value")
-            yield from _unless(isinstance(value, str), name, "is no plain text")
+            yield from _unless(isinstance(value, str), name, "is not plain text")
             if name.endswith("_SECRET"):
                 numbered = SECRET_REFERENCE.fullmatch(str(value))
                 yield from _unless(bool(numbered), name, f"{value} is not a secret's version")
 
 
-def protection_is_as_asked(stack: Stack) -> Iterator[str]:
+def protection_matches_the_setting(stack: Stack) -> Iterator[str]:
     asked = stack.setting("deletionProtection", True)
     for resource in [stack.program.service, *stack.all(INSTANCE)]:
         protected = resource.inputs.get("deletionProtection") is asked and resource.protect is asked
@@ -431,7 +433,7 @@ def protection_is_as_asked(stack: Stack) -> Iterator[str]:
     forced = stack.setting("bucketForceDestroy", False)
     for bucket in stack.data:
         yield from _unless(
-            bucket.inputs.get("forceDestroy") is forced, bucket, "goes with its data"
+            bucket.inputs.get("forceDestroy") is forced, bucket, "is deleted with its data"
         )
 
 
@@ -441,8 +443,8 @@ def images_are_named_by_digest(stack: Stack) -> Iterator[str]:
         yield from _unless(bool(DIGEST.fullmatch(image)), stack.program.service, f"runs {image}")
 
 
-def the_server_is_its_own_account(stack: Stack) -> Iterator[str]:
-    """Not the project's default one, which may be an Editor."""
+def the_server_has_a_dedicated_account(stack: Stack) -> Iterator[str]:
+    """Not the project's default account, which may be an Editor."""
     account = stack.program.service.inputs["template"].get("serviceAccount")
     own = f"serviceAccount:{account}" == SERVER
     yield from _unless(own, stack.program.service, f"runs as {account}")
@@ -452,7 +454,7 @@ def the_server_is_its_own_account(stack: Stack) -> Iterator[str]:
 
 
 def everything_is_in_the_region(stack: Stack) -> Iterator[str]:
-    """No region or location is another than the stack's, in a field or inside a name."""
+    """No field and no name has a region or location other than the stack's."""
     bucket_location = str(stack.setting("bucketLocation", REGION)).upper()
     for resource in stack.program.created:
         for key, allowed in (("region", {REGION}), ("location", {REGION, "global"})):
@@ -471,7 +473,7 @@ def everything_is_in_the_region(stack: Stack) -> Iterator[str]:
 _REGION_NAME = re.compile(r"[a-z]+-[a-z]+[0-9]+")
 
 
-def everything_waits_for_what_it_needs(stack: Stack) -> Iterator[str]:
+def resources_wait_for_their_dependencies(stack: Stack) -> Iterator[str]:
     program = stack.program
     apis = {api.urn for api in stack.all(API)}
     for resource in program.created:
@@ -492,28 +494,28 @@ def everything_waits_for_what_it_needs(stack: Stack) -> Iterator[str]:
 
 RULES = [
     buckets_are_private,
-    nobody_has_a_basic_role,
-    roles_are_those_of_the_list,
+    no_member_has_a_basic_role,
+    only_listed_roles_are_granted,
     custom_roles_are_small,
-    nobody_creates_tokens,
-    no_account_has_a_right_on_itself,
-    custom_roles_only_sign,
-    grants_leave_others_alone,
-    everybody_is_let_in_once_at_most,
-    nobody_gets_past_the_load_balancer,
-    no_network_is_open,
-    the_database_is_where_it_is_asked_for,
-    data_is_encrypted_with_the_key_that_is_asked_for,
-    only_one_repositorys_workflows_are_let_in,
-    no_key_is_made,
+    no_member_can_create_tokens,
+    no_account_has_a_role_on_itself,
+    custom_roles_on_accounts_only_sign,
+    grants_revoke_nothing,
+    only_the_chosen_access_is_open,
+    the_load_balancer_cannot_be_bypassed,
+    no_address_range_is_open,
+    the_database_has_the_chosen_network,
+    data_is_encrypted_with_the_chosen_key,
+    only_one_repositorys_workflows_are_trusted,
+    no_account_key_is_created,
     connections_are_encrypted,
     the_database_is_backed_up,
-    what_is_overwritten_can_be_brought_back,
+    overwritten_objects_can_be_restored,
     secrets_are_marked,
-    the_container_is_told_where_its_secrets_are,
-    protection_is_as_asked,
+    the_container_gets_references_to_its_secrets,
+    protection_matches_the_setting,
     images_are_named_by_digest,
-    the_server_is_its_own_account,
+    the_server_has_a_dedicated_account,
     everything_is_in_the_region,
-    everything_waits_for_what_it_needs,
+    resources_wait_for_their_dependencies,
 ]

@@ -1,4 +1,4 @@
-"""Who reaches the server, by each access: what is declared, what is not, and in what order."""
+"""Each access mode's declared resources: who can reach the server, and the order of creation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MODES: dict[str, dict[str, Any]] = {
     "iam": {"access": "iam", "invokers": INVOKERS},
     "iap": {"access": "iap", "invokers": INVOKERS},
 }
-# Ingress, the check switched off, Identity-Aware Proxy.
+# Ingress, whether the invoker check is off, whether Identity-Aware Proxy is on.
 DOORS = {
     "public": ("INGRESS_TRAFFIC_ALL", False, False),
     "public, the check off": ("INGRESS_TRAFFIC_ALL", True, False),
@@ -58,14 +58,14 @@ def of_access(program: Program) -> list[Declared]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_one_door_is_open(mode: str) -> None:
+def test_service_has_the_ingress_and_checks_of_the_access_mode(mode: str) -> None:
     service = declared(mode).service.inputs
     door = (service["ingress"], service["invokerIamDisabled"], service["iapEnabled"])
     assert door == DOORS[mode]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_exactly_these_may_pass(mode: str) -> None:
+def test_exactly_the_invokers_get_access(mode: str) -> None:
     resources = of_access(declared(mode))
     grants = [(r.type, r.inputs["role"], r.inputs["member"]) for r in resources if r.type != AGENT]
     assert len(grants) == len(set(grants))
@@ -75,7 +75,7 @@ def test_exactly_these_may_pass(mode: str) -> None:
             assert (resource.inputs["name"], resource.inputs["location"]) == ("mlflow", REGION)
 
 
-def test_identity_aware_proxy_names_the_service_by_the_projects_number() -> None:
+def test_iap_grants_name_the_service_by_the_projects_number() -> None:
     accessors = declared("iap").all(ACCESSOR)
     assert accessors
     for resource in accessors:
@@ -85,8 +85,8 @@ def test_identity_aware_proxy_names_the_service_by_the_projects_number() -> None
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_nothing_else_differs(mode: str) -> None:
-    """The password and all behind it too: who comes through the door is still asked for it."""
+def test_access_modes_differ_in_nothing_else(mode: str) -> None:
+    """The password is the same too: callers that Google admits still need it."""
 
     def rest(program: Program) -> dict[str, Any]:
         return {
@@ -103,7 +103,7 @@ def test_nothing_else_differs(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_api_and_the_agent_of_identity_aware_proxy(mode: str) -> None:
+def test_iap_gets_its_api_and_its_agent(mode: str) -> None:
     program = declared(mode)
     apis = {api.inputs["service"] for api in program.all(API)}
     agents = [(agent.inputs["service"], agent.inputs["project"]) for agent in program.all(AGENT)]
@@ -113,7 +113,7 @@ def test_the_api_and_the_agent_of_identity_aware_proxy(mode: str) -> None:
 
 @pytest.mark.parametrize("preview", [False, True])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_first_deployment_does_not_race(mode: str, preview: bool) -> None:
+def test_grants_come_after_what_they_need(mode: str, preview: bool) -> None:
     program = run(MODES[mode], preview=True) if preview else declared(mode)
     apis = {api.urn for api in program.all(API)}
     for resource in [program.service, *of_access(program)]:
@@ -125,7 +125,7 @@ def test_a_first_deployment_does_not_race(mode: str, preview: bool) -> None:
             assert program.one(AGENT).urn in before
 
 
-def test_an_id_token_may_be_made_for_a_domain_of_ones_own() -> None:
+def test_id_tokens_for_a_custom_domain_are_accepted() -> None:
     domains = {"customDomains": ["mlflow.example.com"]}
     by_token = run({**MODES["iam"], **domains}).service.inputs
     assert by_token["customAudiences"] == ["https://mlflow.example.com"]
@@ -134,7 +134,7 @@ def test_an_id_token_may_be_made_for_a_domain_of_ones_own() -> None:
 
 
 @pytest.mark.parametrize("access", ["iam", "iap"])
-def test_one_invoker_less_takes_nothing_from_the_others(access: str) -> None:
+def test_removing_an_invoker_does_not_affect_the_others(access: str) -> None:
     def members(invokers: list[str]) -> set[tuple[str, Any]]:
         program = run({"access": access, "invokers": invokers})
         return {(r.urn, r.inputs.get("member")) for r in of_access(program)}

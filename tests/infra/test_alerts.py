@@ -1,4 +1,4 @@
-"""What watches the stack: nothing unless somebody is to be told, then exactly this."""
+"""Alerts, uptime check and budget: none by default, then exactly those that are set."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DATABASE = f"{PROJECT}:mlflow-ab12cd"
 
 IN_SERVICE = 'monitored_resource="cloud_run_revision"'
 IN_DATABASE = f'{{monitored_resource="cloudsql_database",database_id="{DATABASE}"}}'
-# Each was tried with Prometheus' own `promtool test rules`.
+# Each query was tried with Prometheus' own `promtool test rules`.
 QUERIES = {
     "errors": f'sum(increase(run_googleapis_com:request_count{{{IN_SERVICE},service_name="mlflow",'
     'response_code_class="5xx"}[10m])) > 10 and '
@@ -92,7 +92,7 @@ def conditions(program: Program) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_nothing_watches_unless_somebody_is_to_be_told() -> None:
+def test_without_an_address_nothing_is_monitored() -> None:
     assert not {BUDGET, CHANNEL, CHECK, METRIC, POLICY, PROVIDER} & default().counts().keys()
     assert "Alerts" not in {resource.kind for resource in default().resources}
     assert not {"logging", "monitoring", "billingbudgets"} & {
@@ -114,7 +114,7 @@ def test_nothing_watches_unless_somebody_is_to_be_told() -> None:
         ),
     ],
 )
-def test_exactly_what_is_asked_for(
+def test_exactly_the_chosen_resources_are_added(
     config: Mapping[str, Any], more: dict[str, int], switched_on: set[str], preview: bool
 ) -> None:
     program = run(config, preview=preview)
@@ -124,11 +124,11 @@ def test_exactly_what_is_asked_for(
     ours = [r for kind in (BUDGET, CHANNEL, CHECK, METRIC, POLICY) for r in program.all(kind)]
     assert all(enabled <= program.before(resource) for resource in ours)
     assert {r.parent.rpartition("::")[2] for r in ours} == {"alerts"}
-    # The service waits for none of it.
+    # The service waits for none of these resources.
     assert not {resource.urn for resource in ours} & program.before(program.service)
 
 
-def test_who_is_told() -> None:
+def test_notification_channels() -> None:
     program = run({**UPTIME, **BUDGETED})
     assert program.one(CHANNEL).inputs == {
         "displayName": "On call for mlflow",
@@ -150,7 +150,7 @@ def test_conditions() -> None:
         "connections": "300s",
         "disk": "0s",
     }
-    # One evaluation costs as much as another, and one of a metric that is new is refused.
+    # Every evaluation costs the same, and Google refuses one of a metric that is too new.
     assert {condition["evaluationInterval"] for condition in found.values()} == {"60s"}
     assert {condition["disableMetricValidation"] for condition in found.values()} == {True}
 
@@ -161,7 +161,7 @@ def test_a_query_that_waits_for_a_resource_is_unknown_before_it_exists() -> None
     assert unknown == {"connections", "disk", "uptime"}
 
 
-def test_names_of_metrics_are_what_promql_makes_of_them() -> None:
+def test_metric_names_are_converted_as_promql_does() -> None:
     program = run({**EMAIL, "name": "ml-team-2"})
     names = {metric.inputs["name"] for metric in program.all(METRIC)}
     assert names == {f"ml-team-2/{metric.name}" for metric in LOG_METRICS}
@@ -172,7 +172,7 @@ def test_names_of_metrics_are_what_promql_makes_of_them() -> None:
 
 
 def closes(text: str) -> bool:
-    """Every bracket is closed, and by its own."""
+    """Returns whether every bracket is closed by its counterpart."""
     open_: list[str] = []
     for character in text:
         if character in "([{":
@@ -215,15 +215,15 @@ def test_log_metrics() -> None:
     for metric in metrics.values():
         bounds = metric.get("bucketOptions", {}).get("explicitBuckets", {}).get("bounds", [])
         assert bounds == sorted(set(bounds))
-        # Google takes buckets for a distribution, and only for one.
+        # Google accepts buckets for a distribution only, and requires them there.
         assert bool(bounds) == ("valueExtractor" in metric)
 
 
 @pytest.mark.parametrize(
     ("config", "limit"),
     [
-        # As many as all pools and Cloud SQL's agents hold, or nine tenths of what is not for
-        # superusers, whichever is more.
+        # As many as all pools and Cloud SQL's agents hold, or nine tenths of the connections that
+        # are not reserved for superusers, whichever is more.
         ({}, 2 * 8 + 3),
         ({"maxInstances": 1}, int(0.9 * (25 - 3))),
         ({"databaseTier": "db-g1-small"}, int(0.9 * (50 - 3))),
@@ -231,7 +231,7 @@ def test_log_metrics() -> None:
         ({"databaseTier": "db-custom-2-7680"}, int(0.9 * (400 - 3))),
     ],
 )
-def test_the_limit_of_connections_is_the_tiers(config: dict[str, Any], limit: int) -> None:
+def test_the_connection_threshold_follows_the_tier(config: dict[str, Any], limit: int) -> None:
     query = conditions(run({**EMAIL, **config}))["connections"]["query"]
     assert query.endswith(f" > {limit}")
 
@@ -239,8 +239,8 @@ def test_the_limit_of_connections_is_the_tiers(config: dict[str, Any], limit: in
 @pytest.mark.parametrize(
     "tier", ["db-f1-micro", "db-g1-small", "db-custom-1-3840", "db-custom-20-122880"]
 )
-def test_the_alert_comes_before_the_database_refuses(tier: str) -> None:
-    """With every number of instances that the settings allow."""
+def test_the_connection_alert_fires_before_the_database_refuses(tier: str) -> None:
+    """For every number of instances that the settings allow."""
     config = {"gcp:project": PROJECT, "mlflow-gcp:databaseTier": tier}
     accepted = {"db-f1-micro": 25, "db-g1-small": 50, "db-custom-1-3840": 100}.get(tier, 1000)
     for instances in range(1, (accepted - 8) // 8 + 1):
@@ -249,13 +249,13 @@ def test_the_alert_comes_before_the_database_refuses(tier: str) -> None:
         assert instances * settings.database.connections < limit < accepted - 3
 
 
-def test_the_limit_of_the_disk_is_as_far_as_it_may_grow() -> None:
+def test_the_disk_threshold_follows_the_limit_of_its_growth() -> None:
     query = conditions(run({**EMAIL, "databaseDiskLimitGb": 20}))["disk"]["query"]
     assert query.endswith(" > 17000000000")
 
 
 @pytest.mark.parametrize("name", [*QUERIES, "uptime"])
-def test_an_alert_says_what_it_means_and_what_to_do(name: str) -> None:
+def test_every_alert_has_an_explanation_and_next_steps(name: str) -> None:
     inputs = uptime_watched().one(POLICY, name).inputs
     documentation = inputs["documentation"]
     assert documentation["mimeType"] == "text/markdown"
@@ -265,7 +265,7 @@ def test_an_alert_says_what_it_means_and_what_to_do(name: str) -> None:
     assert meaning.endswith(".")
     assert [step[:3] for step in steps.splitlines()] == ["1. ", "2. "]
     assert f"project={PROJECT}" in steps or name == "disk"
-    # Cloud Monitoring puts its own values in here.
+    # Cloud Monitoring fills in its own values.
     assert "${" not in documentation["content"]
     assert inputs["severity"] in {"CRITICAL", "ERROR", "WARNING"}
     assert inputs["combiner"] == "OR"
@@ -303,7 +303,7 @@ def test_budget() -> None:
         ],
         "allUpdatesRule": {"monitoringNotificationChannels": [CHANNEL_NAME]},
     }
-    # Its calls are counted for this project, which a user's own credentials don't say.
+    # Calls count against this project, which a user's own credentials don't name.
     assert budget.provider.startswith(f"{provider.urn}::")
     assert provider.inputs["billingProject"] == PROJECT
     assert provider.inputs["userProjectOverride"] in (True, "true")

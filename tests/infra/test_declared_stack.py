@@ -1,6 +1,6 @@
-"""What the program declares: an inventory, then the properties that matter, then the order.
+"""The stack that the program declares: an inventory, the properties that matter, the order.
 
-`DEFECTS` breaks the program on purpose, and sees the checks fail.
+`DEFECTS` breaks the program on purpose, to see the checks fail.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def default() -> Program:
     return run()
 
 
-# Each check takes a program, so that the broken ones can be given to it too.
+# Each check takes a program as its argument, so that it can be run on broken ones too.
 
 
 def check_inventory(program: Program) -> None:
@@ -106,7 +106,7 @@ def check_inventory(program: Program) -> None:
 
 
 def check_grants(program: Program) -> None:
-    """Exactly these rights, and no more anywhere."""
+    """Check that exactly these permissions are granted, and none anywhere else."""
     grants = {
         (r.type, r.inputs["role"], r.inputs["member"], _target(r.inputs))
         for r in program.created
@@ -181,7 +181,7 @@ def check_no_secret_in_plain(program: Program) -> None:
 
 
 def check_order(program: Program) -> None:
-    """The service comes after every single thing that it boots with."""
+    """Check that the service comes after every resource that it needs to boot."""
     service = program.service
     missing = {
         str(resource)
@@ -278,7 +278,7 @@ DEFECTS = [
 
 
 @pytest.mark.parametrize(("defect", "check"), DEFECTS)
-def test_a_broken_program_is_seen(
+def test_a_defect_fails_its_check(
     monkeypatch: pytest.MonkeyPatch,
     defect: Callable[[pytest.MonkeyPatch], None],
     check: Callable[[Program], None],
@@ -289,7 +289,7 @@ def test_a_broken_program_is_seen(
         check(program)
 
 
-def test_pulumi_too_protects_what_google_protects() -> None:
+def test_pulumi_protects_the_same_resources_as_google() -> None:
     def protected(program: Program) -> set[str]:
         return {resource.type for resource in program.created if resource.protect}
 
@@ -297,7 +297,7 @@ def test_pulumi_too_protects_what_google_protects() -> None:
     assert protected(run({"deletionProtection": False})) == set()
 
 
-def test_apis_stay_on() -> None:
+def test_apis_stay_enabled() -> None:
     apis = default().all(API)
     assert {api.inputs["service"] for api in apis} == {
         f"{name}.googleapis.com"
@@ -332,7 +332,7 @@ def test_instance() -> None:
         "diskAutoresizeLimit": 100,
         "deletionProtectionEnabled": True,
         "connectorEnforcement": "REQUIRED",
-        # No authorized networks: the public address answers to connectors only.
+        # Without authorized networks, the public address accepts connectors only.
         "ipConfiguration": {"ipv4Enabled": True, "sslMode": "ENCRYPTED_ONLY"},
         "backupConfiguration": {
             "enabled": True,
@@ -344,7 +344,7 @@ def test_instance() -> None:
     }
 
 
-def test_database_and_user_go_with_their_instance() -> None:
+def test_database_and_user_are_deleted_with_their_instance() -> None:
     for type_ in (DATABASE, USER):
         resource = default().one(type_)
         assert resource.inputs["name"] == "mlflow"
@@ -353,7 +353,7 @@ def test_database_and_user_go_with_their_instance() -> None:
     assert isinstance(default().one(USER).raw["password"], Secret)
 
 
-def test_names_that_must_not_come_back_follow_what_replaces_them() -> None:
+def test_names_that_stay_taken_change_with_every_replacement() -> None:
     program = run({"bucketLocation": "eu", "gcp:region": "europe-west1"})
     keepers = {r.name: r.inputs.get("keepers") for r in program.all(RANDOM_ID)}
     assert keepers == {
@@ -374,13 +374,13 @@ def test_secrets() -> None:
     assert {secret.name: secret.inputs for secret in program.all(SECRET)} == {
         key: {"secretId": f"mlflow_{key}", "replication": {"auto": {}}} for key in SECRET_VALUES
     }
-    # What a password of one's own must not be named.
+    # The names of secrets that `trackingPasswordSecret` and `viewerPasswordSecret` may not have.
     made = {secret.name for secret in run({"viewerUsername": "viewer"}).all(SECRET)}
     assert made == set(names.SECRETS)
     versions = {version.name: version.inputs for version in program.all(VERSION)}
     assert {key: inputs["secretData"] for key, inputs in versions.items()} == SECRET_VALUES
     assert {inputs["deletionPolicy"] for inputs in versions.values()} == {"ABANDON"}
-    # Replaced by making the new one first, so that no moment is without one.
+    # A new version is created before the old one is deleted, so there always is one.
     assert not any(version.delete_before_replace for version in program.all(VERSION))
 
 
@@ -420,7 +420,7 @@ def test_service() -> None:
     assert liveness["timeoutSeconds"] <= liveness["periodSeconds"]
 
 
-def test_env_is_exactly_the_contract() -> None:
+def test_env_is_exactly_what_the_server_expects() -> None:
     assert default().env == {
         "GCP_PROJECT": PROJECT,
         **{f"{key.upper()}_SECRET": f"mlflow_{key}/versions/1" for key in SECRET_VALUES},
@@ -456,7 +456,7 @@ def test_outputs() -> None:
     )
 
 
-def test_components_hold_all_but_nothing_twice() -> None:
+def test_every_resource_has_one_component() -> None:
     program = default()
     components = {r.urn: r.kind for r in program.resources if not r.custom}
     assert sorted(components.values()) == [
@@ -476,7 +476,7 @@ def test_components_hold_all_but_nothing_twice() -> None:
 # Configurations other than the default.
 
 
-def test_a_preview_of_a_first_deployment_works_with_everything_unknown() -> None:
+def test_a_first_preview_works_while_all_outputs_are_unknown() -> None:
     program = run(preview=True)
     assert program.counts() == dict(sorted(INVENTORY.items()))
     assert program.env["DATABASE_URL_SECRET"] == UNKNOWN
@@ -498,7 +498,7 @@ def test_a_ready_image_is_not_built(preview: bool) -> None:
     assert TOKEN_CALL not in {token for token, *_ in program.calls}
 
 
-def test_docker_builds_for_cloud_run_and_never_shows_the_token() -> None:
+def test_docker_builds_for_cloud_run_and_keeps_the_token_secret() -> None:
     image = default().one(IMAGE)
     assert image.inputs["imageName"] == f"{READY_IMAGE.partition('@')[0]}:latest"
     build = image.inputs["build"]
@@ -515,7 +515,7 @@ def test_docker_builds_for_cloud_run_and_never_shows_the_token() -> None:
     assert REGISTRY_TOKEN not in set(plain_strings(image.raw))
 
 
-def test_old_images_go_but_never_the_newest() -> None:
+def test_old_images_are_deleted_but_never_the_newest() -> None:
     repository = default().one(REPOSITORY).inputs
     assert repository["format"] == "DOCKER"
     assert repository["location"] == REGION
@@ -531,13 +531,13 @@ def test_old_images_go_but_never_the_newest() -> None:
 
 
 @pytest.mark.parametrize("preview", [False, True])
-def test_cloud_build_takes_no_docker(preview: bool) -> None:
+def test_cloud_build_needs_no_docker(preview: bool) -> None:
     program = run({"builder": "cloud-build"}, preview=preview)
     assert program.counts() == {
         **{kind: count for kind, count in INVENTORY.items() if kind != IMAGE},
         API: INVENTORY[API] + 1,
         COMMAND: 1,
-        # Where the source is brought, and the account that builds with its three rights.
+        # The bucket of the source, and the account that builds, with its three permissions.
         RANDOM_ID: INVENTORY[RANDOM_ID] + 1,
         BUCKET: INVENTORY[BUCKET] + 1,
         ACCOUNT: INVENTORY[ACCOUNT] + 1,
@@ -548,17 +548,17 @@ def test_cloud_build_takes_no_docker(preview: bool) -> None:
     assert "cloudbuild.googleapis.com" in {a.inputs["service"] for a in program.all(API)}
     assert program.container["image"] == (UNKNOWN if preview else READY_IMAGE)
     check_order(program)
-    # No token in sight: gcloud has its own login.
+    # No registry token is requested: gcloud has its own login.
     assert TOKEN_CALL not in {token for token, *_ in program.calls}
 
 
-def test_public_through_the_switched_off_check() -> None:
+def test_public_access_with_the_invoker_check_disabled() -> None:
     program = run({"publicThrough": "invokerIamDisabled"})
     assert program.service.inputs["invokerIamDisabled"] is True
     assert program.all(INVOKER) == []
 
 
-def test_an_own_password_is_used_and_stays_secret() -> None:
+def test_a_users_password_is_used_and_stays_secret() -> None:
     program = run({"trackingPassword": "correct horse battery"})
     assert "tracking-password" not in {r.name for r in program.all(RANDOM_PASSWORD)}
     version = program.one(VERSION, "tracking_password")
@@ -568,7 +568,7 @@ def test_an_own_password_is_used_and_stays_secret() -> None:
     assert shown(program.outputs["tracking_password"]) == "correct horse battery"
 
 
-def test_a_viewer_has_secrets_of_its_own() -> None:
+def test_a_viewer_has_separate_secrets() -> None:
     plain, viewed = default(), run({"viewerUsername": "viewer"})
     assert {"viewer_username", "viewer_password"}.isdisjoint(plain.outputs)
     assert viewed.outputs["viewer_username"] == "viewer"
@@ -586,13 +586,13 @@ def test_a_viewer_has_secrets_of_its_own() -> None:
     }
 
 
-def test_another_name_shares_no_name_with_the_first() -> None:
+def test_stacks_with_different_names_share_no_resource_name() -> None:
     def names(program: Program) -> Iterator[str]:
         for resource in program.created:
             if resource.type == API or "role" in resource.inputs:
                 continue
             for key in ("name", "secretId", "accountId", "roleId", "repositoryId", "imageName"):
-                # Database and user lie inside an instance of the stack's own.
+                # Database and user belong to the stack's own instance.
                 if key in resource.inputs and resource.type not in {DATABASE, USER}:
                     yield f"{resource.type} {resource.inputs[key]}"
 
@@ -602,7 +602,7 @@ def test_another_name_shares_no_name_with_the_first() -> None:
     assert "gcp:secretmanager/secret:Secret ml-two_database_url" in second
 
 
-def test_settings_reach_what_they_set() -> None:
+def test_settings_reach_their_resources() -> None:
     program = run(
         {
             "artifacts": "direct",
@@ -660,7 +660,7 @@ def test_settings_reach_what_they_set() -> None:
     assert bucket["forceDestroy"] is True
 
 
-def test_nothing_is_declared_when_a_setting_is_refused() -> None:
+def test_nothing_is_declared_when_a_setting_is_invalid() -> None:
     program = Program()
     with pytest.raises(SettingsError, match="2 settings to correct"):
         run({"memory": "256Mi", "trackingUsername": "a:b"}, into=program)

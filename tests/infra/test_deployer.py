@@ -1,4 +1,4 @@
-"""Deploying from GitHub: which runs are let in, and what each account may do."""
+"""Deploying from GitHub: which workflow runs are trusted, and what each account may do."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ ACCOUNT = "gcp:serviceaccount/account:Account"
 ROLE = "gcp:projects/iAMCustomRole:IAMCustomRole"
 PROVIDER = "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider"
 
-# What GitHub says of a run: https://docs.github.com/en/actions/reference/security/oidc
+# The claims of a workflow run: https://docs.github.com/en/actions/reference/security/oidc
 Claims = Mapping[str, str | None]
 
 
 def claims(event: str, ref: str, environment: str | None, **changed: str | None) -> Claims:
-    """Of a job of this repository's workflow; None: GitHub leaves the claim out."""
+    """Returns the claims of a job in this repository's workflow, without those that are None."""
     return {
         "iss": "https://token.actions.githubusercontent.com",
         "aud": f"https://iam.googleapis.com/{POOL}/providers/actions",
@@ -72,7 +72,7 @@ def declared(builder: str = "docker", *, watched: bool = False, review: bool = F
 
 
 def policy(program: Program) -> Policy:
-    """All that the program grants."""
+    """Returns everything that the program grants, as a policy."""
     found = Policy()
     for role in program.all(ROLE):
         name = f"projects/{PROJECT}/roles/{role.inputs['roleId']}"
@@ -109,7 +109,7 @@ def _resource(inputs: dict[str, Any]) -> Resource | None:
 
 
 def accounts(program: Program, token: Claims) -> set[str]:
-    """The accounts that a job with these claims may become."""
+    """Returns the accounts that a job with these claims may impersonate."""
     given = {claim: value for claim, value in token.items() if value is not None}
     try:
         federated = exchange(POOL, program.one(PROVIDER).inputs, given)
@@ -135,12 +135,12 @@ def accounts(program: Program, token: Claims) -> set[str]:
     [
         (PUSH, {"deploy"}),
         ({**PUSH, "event_name": "workflow_dispatch"}, {"deploy"}),
-        # The subject's form is the repository's own choice, and is not looked at.
+        # Each repository chooses the format of its subjects, so the condition doesn't use it.
         ({**PUSH, "sub": f"repo:my-org@74/mlflow-gcp@{NUMBER}:environment:deploy"}, {"deploy"}),
         (PULL, {"review"}),
     ],
 )
-def test_a_run_is_one_account(token: Claims, expected: set[str]) -> None:
+def test_a_run_can_impersonate_exactly_one_account(token: Claims, expected: set[str]) -> None:
     assert accounts(declared(review=True), token) == expected
 
 
@@ -148,17 +148,17 @@ def test_a_run_is_one_account(token: Claims, expected: set[str]) -> None:
 @pytest.mark.parametrize(
     "token",
     [
-        # Another branch, and the main branch's name elsewhere.
+        # Another branch, and the main branch's name in other refs.
         BRANCH,
         {**BRANCH, "event_name": "workflow_dispatch"},
         claims("push", "refs/tags/main", "deploy"),
         claims("push", "refs/heads/main-2", "deploy"),
         claims("push", "refs/heads/refs/heads/main", "deploy"),
-        # Its workflow, started for another ref, and the other way round.
+        # The main branch's workflow started for another ref, and the other way round.
         {**PUSH, "ref": "refs/heads/feature"},
         {**PUSH, "workflow_ref": f"{WORKFLOW}@refs/heads/feature"},
         {**PUSH, "job_workflow_ref": f"{WORKFLOW}@refs/heads/feature"},
-        # Other events. Some run a stranger's code with the main branch's ref.
+        # Other events. Some run untrusted code with the main branch's ref.
         *(
             {**PUSH, "event_name": event}
             for event in ("pull_request", "pull_request_target", "issue_comment", "schedule")
@@ -170,7 +170,7 @@ def test_a_run_is_one_account(token: Claims, expected: set[str]) -> None:
         {**PULL, "environment": "deploy"},
         {**PULL, "environment": None},
         claims("push", "refs/heads/feature", "review"),
-        # Another workflow, and a reusable one that it calls.
+        # Another workflow, and a reusable workflow that it calls.
         {**PUSH, "workflow_ref": f"{OTHER_WORKFLOW}@{MAIN}"},
         {**PUSH, "job_workflow_ref": f"{OTHER_WORKFLOW}@{MAIN}"},
         {**PUSH, "job_workflow_ref": f"evil/x/.github/workflows/deploy.yml@{MAIN}"},
@@ -180,7 +180,7 @@ def test_a_run_is_one_account(token: Claims, expected: set[str]) -> None:
             {**token, **changed}
             for token in (PUSH, PULL)
             for changed in (
-                # A fork, another repository, this one under another name, and somebody else
+                # A fork, another repository, this repository under another name, and another one
                 # under this one's name.
                 {"repository": "eve/mlflow-gcp", "repository_id": "666"},
                 {"repository": "my-org/mlflow-gcp-2"},
@@ -188,10 +188,10 @@ def test_a_run_is_one_account(token: Claims, expected: set[str]) -> None:
                 {"repository": REPOSITORY.upper()},
                 {"repository_id": str(NUMBER + 1)},
                 {"repository_id": f"{NUMBER}0"},
-                # Another issuer, and a token for somebody else.
+                # Another issuer, and a token for another audience.
                 {"iss": "https://token.actions.example.com"},
                 {"aud": "https://github.com/my-org"},
-                # What isn't said is an error.
+                # A missing claim is an error.
                 *({claim: None} for claim in ("repository", "repository_id", "event_name")),
                 {"job_workflow_ref": None},
             )
@@ -200,11 +200,11 @@ def test_a_run_is_one_account(token: Claims, expected: set[str]) -> None:
         {**PUSH, "workflow_ref": None},
     ],
 )
-def test_no_other_run_is_anyone(token: Claims, review: bool) -> None:
+def test_no_other_run_can_impersonate_an_account(token: Claims, review: bool) -> None:
     assert accounts(declared(review=review), token) == set()
 
 
-def test_without_review_a_pull_request_is_nobody() -> None:
+def test_without_review_a_pull_request_has_no_account() -> None:
     assert accounts(declared(), PULL) == set()
 
 
@@ -228,7 +228,7 @@ THEIRS = {
     "source": iam.bucket("others"),
     "server": iam.service_account(PROJECT, f"others@{PROJECT}.iam.gserviceaccount.com"),
 }
-# What `pulumi up` asks for, by what it changes.
+# The permissions that `pulumi up` needs, by the resource that it changes.
 NEEDED: dict[str, tuple[str, ...]] = {
     "service": ("run.services.get", "run.services.update"),
     "instance": ("cloudsql.instances.get", "cloudsql.instances.update"),
@@ -261,11 +261,11 @@ ALSO: dict[str, dict[str, tuple[str, ...]]] = {
         "builder": ("iam.serviceAccounts.actAs",),
     },
 }
-# Permissions to take something away, copy it out or pass on a right.
+# Permissions to delete data, to copy it elsewhere or to pass on a permission.
 NEVER = re.compile(
     r".*\.(delete|destroy|disable|setIamPolicy|create|export|connect|getAccessToken|signBlob)"
 )
-# New versions, builds and copies of the source aside.
+# The exceptions: new versions, builds and copies of the source.
 MADE = {
     "cloudbuild.builds.create",
     "storage.objects.create",
@@ -279,7 +279,7 @@ def _may(program: Program, permission: str, resource: Resource, *, account: str)
 
 
 @pytest.mark.parametrize("shape", ["plain", *ALSO])
-def test_the_deploy_account_may_do_what_up_needs(shape: str) -> None:
+def test_the_deploy_account_has_the_permissions_that_up_needs(shape: str) -> None:
     program = declared(
         "cloud-build" if shape == "cloud-build" else "docker", watched=shape == "watched"
     )
@@ -293,16 +293,16 @@ def test_the_deploy_account_may_do_what_up_needs(shape: str) -> None:
             assert not _may(program, permission, OURS["project"], account="deploy"), permission
 
 
-def test_the_deploy_account_changes_nothing_of_others() -> None:
+def test_the_deploy_account_cannot_change_other_resources() -> None:
     program = declared("cloud-build", watched=True)
     for thing, resource in THEIRS.items():
         asked = {*NEEDED.get(thing, ()), *ALSO["cloud-build"].get(thing, ())}
         allowed = {each for each in asked if _may(program, each, resource, account="deploy")}
-        # The settings of other instances can be read, as changes of ours are followed.
+        # Reading is project-wide, as `up` follows the operations on its own instance.
         assert allowed == ({"cloudsql.instances.get"} if thing == "instance" else set()), thing
 
 
-def test_the_deploy_account_deletes_nothing_and_grants_nothing() -> None:
+def test_the_deploy_account_cannot_delete_or_grant() -> None:
     program = declared("cloud-build", watched=True)
     granted = policy(program)
     deploy = f"serviceAccount:mlflow-deploy@{PROJECT}.iam.gserviceaccount.com"
@@ -316,14 +316,14 @@ def test_the_deploy_account_deletes_nothing_and_grants_nothing() -> None:
     assert not _may(program, "storage.objects.delete", OURS["artifacts"], account="deploy")
 
 
-def test_an_instance_of_others_is_not_seen() -> None:
+def test_the_deploy_account_has_no_permission_on_an_existing_instance() -> None:
     theirs = run({**CONFIG, "existingDatabaseInstance": f"{PROJECT}:us-central1:others"})
     for permission in NEEDED["instance"]:
         for resource in (THEIRS["instance"], OURS["project"]):
             assert not _may(theirs, permission, resource, account="deploy")
 
 
-def test_the_review_account_sees_the_project_alone() -> None:
+def test_the_review_account_can_only_read_the_project() -> None:
     program = declared(review=True)
     review = f"serviceAccount:mlflow-review@{PROJECT}.iam.gserviceaccount.com"
     [grant] = [each for each in policy(program).grants if each.member == review]
@@ -331,7 +331,7 @@ def test_the_review_account_sees_the_project_alone() -> None:
     assert policy(program).permissions(grant.role) == {"resourcemanager.projects.get"}
 
 
-def test_outputs_are_what_the_workflow_is_told() -> None:
+def test_outputs_are_the_values_that_the_workflow_needs() -> None:
     told = {
         "github_provider": f"{POOL}/providers/actions",
         "github_deploy_account": f"mlflow-deploy@{PROJECT}.iam.gserviceaccount.com",
@@ -343,12 +343,12 @@ def test_outputs_are_what_the_workflow_is_told() -> None:
         assert {key: outputs[key] for key in outputs if key.startswith("github_")} == told
 
 
-def test_without_a_request_there_is_no_review_account() -> None:
+def test_the_review_account_is_optional() -> None:
     named = [each.name for each in declared().created if "review" in each.name]
     assert named == []
 
 
-def test_without_a_repository_nobody_is_federated() -> None:
+def test_without_a_repository_there_is_no_federation() -> None:
     program = run()
     assert not [r for r in program.created if "workloadIdentity" in r.type]
     assert sorted(r.name for r in program.all(ACCOUNT)) == ["server", "signer"]
@@ -371,7 +371,7 @@ def test_a_repository_on_github(given: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["-1", "1.5", "my-org/mlflow-gcp", "9" * 17, "９"])
-def test_what_is_no_number_is_refused(given: str) -> None:
+def test_a_repository_id_must_be_a_number(given: str) -> None:
     config = {"gcp:project": PROJECT, "mlflow-gcp:githubRepositoryId": given}
     with pytest.raises(SettingsError) as refused:
         load(config)
@@ -383,7 +383,7 @@ def test_what_is_no_number_is_refused(given: str) -> None:
 
 
 def test_a_long_name_fits_the_pool() -> None:
-    """Its display name is part of what Google limits: to 32 characters."""
+    """Google limits the pool's display name, which includes it, to 32 characters."""
     program = run({**CONFIG, "name": "a" * 23})
     [pool] = program.all("gcp:iam/workloadIdentityPool:WorkloadIdentityPool")
     assert len(pool.inputs["displayName"]) == 32
@@ -409,13 +409,13 @@ def test_the_longest_name_fits_the_condition() -> None:
         "my_org/mlflow",
         "my-org/..",
         "https://github.com/my-org/mlflow-gcp",
-        # It stands between quotes in the provider's condition.
+        # It would end the quoted string in the provider's condition.
         "my-org/x' || true || 'y",
         "my-org/x\n",
         f"{'a' * 40}/b",
     ],
 )
-def test_what_is_no_repository_is_refused(given: str) -> None:
+def test_an_invalid_repository_is_refused(given: str) -> None:
     with pytest.raises(SettingsError) as refused:
         load({"gcp:project": PROJECT, "mlflow-gcp:githubRepository": given})
     [refusal] = refused.value.refusals
@@ -435,7 +435,7 @@ def test_what_is_no_repository_is_refused(given: str) -> None:
         ({"githubReview": True}, "pulumi config rm githubReview"),
     ],
 )
-def test_what_goes_together(config: dict[str, Any], example: str) -> None:
+def test_settings_that_need_each_other(config: dict[str, Any], example: str) -> None:
     with pytest.raises(SettingsError) as refused:
         load({"gcp:project": PROJECT, **{f"mlflow-gcp:{key}": v for key, v in config.items()}})
     [refusal] = refused.value.refusals

@@ -1,4 +1,4 @@
-"""A Docker daemon that is missing is said so at once, with what else there is."""
+"""A missing Docker daemon is reported at once, together with the alternatives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ READY = {"image": "docker.io/my/server:1.2"}
 
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> str:
-    """An address where nothing listens."""
+    """Returns an address that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
     monkeypatch.setenv("DOCKER_HOST", address)
@@ -28,11 +28,13 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("preview", [True, False])
-def test_one_line_says_so_and_names_the_other_ways(nowhere: str, preview: bool) -> None:
+def test_a_missing_daemon_is_reported_in_one_line_with_alternatives(
+    nowhere: str, preview: bool
+) -> None:
     program = Program()
     with pytest.raises(NoDocker) as refused:
         run(preview=preview, into=program)
-    # Without a traceback, as the engine prints it.
+    # The engine prints a RunError without a traceback.
     assert isinstance(refused.value, pulumi.RunError)
     line = str(refused.value)
     assert "\n" not in line
@@ -43,11 +45,11 @@ def test_one_line_says_so_and_names_the_other_ways(nowhere: str, preview: bool) 
 
 
 @pytest.mark.parametrize("config", [READY, {"builder": "cloud-build"}])
-def test_nobody_else_is_asked_for_docker(nowhere: str, config: Mapping[str, Any]) -> None:
+def test_other_builders_need_no_docker(nowhere: str, config: Mapping[str, Any]) -> None:
     assert run(config).created
 
 
-def test_a_daemon_is_looked_for_where_the_provider_looks(
+def test_the_daemon_is_expected_at_the_providers_addresses(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("DOCKER_HOST")
@@ -63,9 +65,9 @@ def test_a_daemon_is_looked_for_where_the_provider_looks(
     assert hosts() == ["unix:///elsewhere.sock"]
 
 
-def test_one_that_listens_answers(docker: str) -> None:
+def test_a_listening_daemon_is_found(docker: str) -> None:
     assert answers(docker)
-    # A socket's path is short; pytest's own folders are not.
+    # A socket's path must be short; pytest's own folders have long ones.
     with TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as daemon:
         path = f"{folder}/docker.sock"
         daemon.bind(path)
@@ -77,16 +79,16 @@ def test_one_that_listens_answers(docker: str) -> None:
     ("host", "expected"),
     [
         ("unix:///no/such/docker.sock", False),
-        # Those the provider reaches in ways of its own.
+        # The provider reaches these itself, so they are assumed to work.
         ("ssh://me@elsewhere", True),
         ("npipe:////./pipe/docker_engine", True),
     ],
 )
-def test_what_is_known_of_other_hosts(host: str, expected: bool) -> None:
+def test_hosts_of_other_kinds(host: str, expected: bool) -> None:
     assert answers(host) is expected
 
 
-def test_any_of_several_is_enough(monkeypatch: pytest.MonkeyPatch, docker: str) -> None:
+def test_one_listening_daemon_is_enough(monkeypatch: pytest.MonkeyPatch, docker: str) -> None:
     monkeypatch.setattr(docker_daemon, "hosts", lambda: ["unix:///no/such/docker.sock", docker])
     docker_daemon.require()
 

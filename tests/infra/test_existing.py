@@ -1,4 +1,4 @@
-"""What was there before: used, given rights on, and otherwise left alone."""
+"""Existing resources: they are used, get grants and are otherwise left unchanged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ IN_SHARED = {"existingDatabaseInstance": SHARED, "name": "ml-two"}
 
 
 def less(program: Program, plain: Program) -> dict[str, int]:
-    """How many fewer of each type are declared."""
+    """Returns how many fewer resources of each type are declared."""
     found, usual = program.counts(), plain.counts()
     return {
         kind: difference
@@ -40,14 +40,14 @@ def less(program: Program, plain: Program) -> dict[str, int]:
     }
 
 
-def test_in_an_existing_instance_a_database_and_a_user_are_made() -> None:
+def test_an_existing_instance_gets_a_database_and_a_user() -> None:
     program = run(IN_SHARED)
     assert less(program, run()) == {INSTANCE: 1, RANDOM_ID: 1}
     for kind in (DATABASE, USER):
         made = program.one(kind)
         assert made.inputs["name"] == "ml-two"
         assert made.inputs["instance"] == "shared"
-        # They don't go with the instance, so they are really deleted.
+        # The instance stays, so they are deleted themselves.
         assert "deletionPolicy" not in made.inputs
     condition = program.one(PROJECT_MEMBER).inputs["condition"]["expression"]
     assert f'"projects/{PROJECT}/instances/shared"' in condition
@@ -61,7 +61,7 @@ def test_in_an_existing_instance_a_database_and_a_user_are_made() -> None:
 
 
 @pytest.mark.parametrize("protection", [True, False])
-def test_there_the_database_holds_the_data_and_goes_before_its_users(protection: bool) -> None:
+def test_there_the_database_is_protected_and_deleted_before_its_users(protection: bool) -> None:
     program = run({**IN_SHARED, "databasePasswordVersion": 3, "deletionProtection": protection})
     database, users = program.one(DATABASE), program.all(USER)
     assert {user.inputs["name"] for user in users} == {"ml-two", "ml-two-alternate"}
@@ -70,7 +70,7 @@ def test_there_the_database_holds_the_data_and_goes_before_its_users(protection:
     assert not any(user.protect for user in users)
 
 
-def test_who_has_the_instance_watches_it() -> None:
+def test_an_existing_instance_gets_no_database_alerts() -> None:
     watched = {"alertEmail": "oncall@example.com"}
     usual, there = (
         {r.name for r in run(c).all(ALERT)} for c in (watched, {**watched, **IN_SHARED})
@@ -98,7 +98,7 @@ def test_an_existing_bucket_gets_a_grant() -> None:
             f"projects/{PROJECT}/global/networks/ours",
             {"network": "ours", "subnetwork": "servers"},
         ),
-        # A Shared VPC, of which Google wants the full names.
+        # A Shared VPC must be given by its full name.
         (
             {
                 "existingNetwork": "projects/host-project/global/networks/all",
@@ -112,7 +112,7 @@ def test_an_existing_bucket_gets_a_grant() -> None:
         ),
     ],
 )
-def test_in_an_existing_network_nothing_is_made(
+def test_an_existing_network_is_used_unchanged(
     given: dict[str, str], network: str, way: dict[str, str]
 ) -> None:
     program = run({"network": "private", **given})
@@ -126,18 +126,18 @@ def test_in_an_existing_network_nothing_is_made(
     }
     access = program.service.inputs["template"]["vpcAccess"]
     assert access == {"egress": "PRIVATE_RANGES_ONLY", "networkInterfaces": [way]}
-    # Also to an instance that was there before.
+    # The same with an existing instance.
     shared = run({"network": "private", **given, **IN_SHARED})
     assert shared.service.inputs["template"]["vpcAccess"] == access
 
 
-def test_a_password_that_is_in_a_secret_already_stays_there() -> None:
+def test_a_password_in_an_existing_secret_is_not_copied() -> None:
     deployed = {"githubRepository": "my-org/mlflow-gcp", "githubRepositoryId": 74}
     given = {
         "trackingPasswordSecret": f"projects/{PROJECT}/secrets/everybody/versions/3",
         "viewerUsername": "viewer",
         "viewerPasswordSecret": f"projects/{PROJECT}/secrets/lookers/versions/12",
-        # Who deploys may not change it.
+        # The deploy account gets no permission on these secrets.
         **deployed,
     }
     program = run(given)

@@ -1,4 +1,4 @@
-"""What builds the image: Docker, Cloud Build with what it may do and runs, or nothing."""
+"""Building the image: with Docker, with Cloud Build and its permissions, or not at all."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_hash_does_not_change_with(context: Path, change: Callable[[Path], objec
         ("?.py", "ab.py", False),
         ("?", "ab.py", False),
         ("a+b.py", "aab.py", False),
-        # Unlike git: a file can be let through although its folder is ignored.
+        # Unlike in git, a file can be included although its folder is ignored.
         ("*\n!package/*.py", "package/a.py", False),
         ("*\n!package/*.py", "package/a.txt", True),
         ("*\n!package/*.py", "package/deep/a.py", True),
@@ -124,7 +124,7 @@ def test_the_image_is_hashed_as_docker_sees_it(tmp_path: Path) -> None:
 
 
 def test_every_package_of_the_server_is_in_the_image() -> None:
-    """Buildah and older Docker versions only look into folders that a rule names."""
+    """Buildah and older versions of Docker only look into folders that a rule names."""
     modules = (ROOT / "image" / "tracking_server").rglob("*.py")
     folders = {module.parent.relative_to(ROOT / "image") for module in modules}
     assert len(folders) > 1
@@ -134,13 +134,13 @@ def test_every_package_of_the_server_is_in_the_image() -> None:
     assert {".".join(folder.parts) for folder in folders} == set(packages["packages"])
 
 
-def test_hash_tells_where_a_name_ends(tmp_path: Path) -> None:
+def test_hash_separates_names_from_content(tmp_path: Path) -> None:
     for folder, name, content in (("one", "ab", "c"), ("two", "a", "bc")):
         _write(name, content)(tmp_path / folder)
     assert content_hash(tmp_path / "one") != content_hash(tmp_path / "two")
 
 
-def test_hash_follows_where_a_link_points(context: Path) -> None:
+def test_hash_changes_with_the_target_of_a_link(context: Path) -> None:
     link = context / "link"
     link.symlink_to("package/a.py")
     (context / "package/b.py").write_text("a = 1\n")
@@ -178,7 +178,7 @@ def test_cloud_build_runs_again_only_when_the_content_changes() -> None:
     }
 
 
-def test_cloud_build_runs_as_an_account_that_can_do_nothing_else() -> None:
+def test_cloud_build_runs_as_an_account_with_minimal_roles() -> None:
     program = run({"builder": "cloud-build"})
     granted = {
         (r.type.split("/")[0], r.inputs["role"], r.inputs.get("bucket") or r.inputs.get("project"))
@@ -190,7 +190,7 @@ def test_cloud_build_runs_as_an_account_that_can_do_nothing_else() -> None:
         ("gcp:artifactregistry", "roles/artifactregistry.writer", None),
         ("gcp:projects", "roles/logging.logWriter", PROJECT),
     }
-    # On this repository alone, and it builds with what it was granted.
+    # The role is on this repository only, and all grants come before the build.
     pushes = program.one("gcp:artifactregistry/repositoryIamMember:RepositoryIamMember")
     assert (pushes.inputs["repository"], pushes.inputs["location"]) == ("mlflow", REGION)
     before = program.before(program.one(COMMAND))
@@ -199,7 +199,7 @@ def test_cloud_build_runs_as_an_account_that_can_do_nothing_else() -> None:
     } < before
 
 
-def test_cloud_builds_source_is_gone_after_a_day() -> None:
+def test_cloud_builds_source_is_deleted_after_a_day() -> None:
     bucket = run({"builder": "cloud-build"}).one("gcp:storage/bucket:Bucket", "source").inputs
     assert bucket["name"] == SOURCE_BUCKET
     assert bucket["location"] == REGION.upper()
@@ -208,13 +208,13 @@ def test_cloud_builds_source_is_gone_after_a_day() -> None:
     assert bucket["lifecycleRules"] == [{"action": {"type": "Delete"}, "condition": {"age": 1}}]
 
 
-def test_cloud_build_is_told_account_platform_and_where_to_log() -> None:
+def test_cloud_build_gets_account_platform_and_logging() -> None:
     build = yaml.safe_load((ROOT / "image" / "cloudbuild.yaml").read_text())
     [step] = build["steps"]
     assert step["args"] == ["build", "--platform", PLATFORM, "--tag", "$_IMAGE", "."]
     assert build["images"] == ["$_IMAGE"]
     assert build["serviceAccount"] == "projects/$PROJECT_ID/serviceAccounts/$_ACCOUNT"
-    # Anything else takes a bucket that the account may write to.
+    # Any other logging requires a bucket that the account may write to.
     assert build["options"] == {"logging": "CLOUD_LOGGING_ONLY"}
 
 
@@ -226,7 +226,7 @@ def test_docker_builds_for_cloud_run_on_any_machine(
     build = run().one("docker:index/image:Image").inputs["build"]
     assert build["platform"] == PLATFORM == "linux/amd64"
     assert build["dockerfile"] == "image/Dockerfile"
-    # Nothing there that would take another one.
+    # The Dockerfile doesn't choose another platform.
     assert "--platform" not in (ROOT / "image" / "Dockerfile").read_text()
 
 
@@ -240,7 +240,7 @@ esac
 
 
 def _run_cloud_build(tmp_path: Path, status: int) -> tuple[subprocess.CompletedProcess[str], str]:
-    """The declared command, in the shell it asks for, with a gcloud that only notes its calls."""
+    """Run the declared command in the shell it names, with a gcloud that only records its calls."""
     command = run({"builder": "cloud-build"}).one(COMMAND)
     gcloud = tmp_path / "gcloud"
     gcloud.write_text(FAKE_GCLOUD)
@@ -262,7 +262,7 @@ def _run_cloud_build(tmp_path: Path, status: int) -> tuple[subprocess.CompletedP
     return done, calls.read_text()
 
 
-def test_cloud_build_prints_the_digest_and_nothing_else(tmp_path: Path) -> None:
+def test_cloud_build_prints_only_the_digest(tmp_path: Path) -> None:
     done, calls = _run_cloud_build(tmp_path, 0)
     assert done.returncode == 0
     [line] = done.stdout.splitlines()
@@ -270,7 +270,7 @@ def test_cloud_build_prints_the_digest_and_nothing_else(tmp_path: Path) -> None:
     assert "the log of the build" in done.stderr
     submit, describe = calls.splitlines()
     tag = f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server:src-{content_hash(ROOT / 'image')[:16]}"
-    # No --ignore-file: by .dockerignore, gcloud would leave out all of tracking_server.
+    # No --ignore-file: gcloud would exclude all of tracking_server by .dockerignore.
     assert submit == (
         f"builds submit image --project {PROJECT} --config image/cloudbuild.yaml "
         f"--substitutions _IMAGE={tag},_ACCOUNT={BUILDER} "
@@ -282,7 +282,7 @@ def test_cloud_build_prints_the_digest_and_nothing_else(tmp_path: Path) -> None:
     )
 
 
-def test_a_failed_cloud_build_ends_there(tmp_path: Path) -> None:
+def test_a_failed_build_ends_the_command(tmp_path: Path) -> None:
     done, calls = _run_cloud_build(tmp_path, 1)
     assert done.returncode != 0
     assert done.stdout == ""

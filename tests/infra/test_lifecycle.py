@@ -1,4 +1,4 @@
-"""What the bucket's rules do to objects of every age, as Cloud Storage reads them.
+"""The effect of the bucket's lifecycle rules on objects of every age, as in Cloud Storage.
 
 https://cloud.google.com/storage/docs/lifecycle
 """
@@ -20,7 +20,7 @@ DECADE = 3650
 
 @dataclass(frozen=True, kw_only=True)
 class Thing:
-    """An object, a version of one that was replaced or deleted, or an upload under way."""
+    """An object, a noncurrent version of one, or an unfinished upload."""
 
     age: int
     noncurrent_for: int | None = None
@@ -34,14 +34,14 @@ def declared() -> list[Mapping[str, Any]]:
 
 
 def applies(condition: Mapping[str, Any], thing: Thing) -> bool:
-    """All that a condition says must hold; what it doesn't say holds for everything."""
+    """Returns whether all parts of the condition hold; a part that is absent always holds."""
     live = thing.noncurrent_for is None
     holds = {
         "age": lambda days: thing.age >= days,
         "withState": lambda state: state == "ANY" or (state == "LIVE") == live,
         "daysSinceNoncurrentTime": lambda days: not live and (thing.noncurrent_for or 0) >= days,
     }
-    # What isn't known here might hold.
+    # An unknown part raises, as it might hold.
     return all(holds[name](value) for name, value in condition.items() if value is not None)
 
 
@@ -65,12 +65,14 @@ def deleted(rules: list[Mapping[str, Any]], thing: Thing) -> bool:
         (Thing(age=7, unfinished=True), True),
     ],
 )
-def test_only_what_is_replaced_or_never_finished_goes(thing: Thing, goes: bool) -> None:
+def test_only_noncurrent_versions_and_unfinished_uploads_are_deleted(
+    thing: Thing, goes: bool
+) -> None:
     assert deleted(declared(), thing) == goes
 
 
-def test_no_rule_moves_objects_elsewhere() -> None:
-    """A colder class has a price for each read and for an early end."""
+def test_no_rule_changes_the_storage_class() -> None:
+    """A colder class charges for each read and for early deletion."""
     assert {rule["action"]["type"] for rule in declared()} == {
         "Delete",
         "AbortIncompleteMultipartUpload",
@@ -80,6 +82,6 @@ def test_no_rule_moves_objects_elsewhere() -> None:
 @pytest.mark.parametrize(
     "condition", [{"age": 30}, {"withState": "LIVE", "age": 30}, {"withState": "ANY"}, {}]
 )
-def test_a_rule_that_would_take_live_artifacts_is_seen(condition: dict[str, Any]) -> None:
+def test_a_rule_that_deletes_live_artifacts_is_detected(condition: dict[str, Any]) -> None:
     rules = [{"action": {"type": "Delete"}, "condition": condition}]
     assert deleted(rules, Thing(age=DECADE))

@@ -1,4 +1,4 @@
-"""What a domain of one's own brings: the address, the way from it to the service, the limit."""
+"""A custom domain: the load balancer's address, its backend and its rate limit."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ BALANCED: dict[str, Any] = {"loadBalancer": True, "customDomains": DOMAINS, "nam
 
 
 def compute(program: Program) -> dict[str, dict[str, Any]]:
-    """By type and name; the ids of others are `<name>-id`."""
+    """Returns inputs by type and name; ids of other resources are `<name>-id`."""
     return {f"{r.kind} {r.name}": r.inputs for r in program.created if r.type.startswith(COMPUTE)}
 
 
-def test_exactly_what_a_load_balancer_is() -> None:
+def test_exactly_the_parts_of_a_load_balancer_are_declared() -> None:
     program, plain = run(BALANCED), run({"name": "ml", "customDomains": DOMAINS})
     assert compute(program) == {
         "GlobalAddress address": {"name": "ml"},
@@ -75,7 +75,7 @@ def test_exactly_what_a_load_balancer_is() -> None:
     assert program.one(API, "compute").inputs["service"] == "compute.googleapis.com"
 
 
-def test_the_server_is_at_the_first_domain_and_nowhere_else() -> None:
+def test_the_server_is_only_reachable_at_the_first_domain() -> None:
     program, plain = run(BALANCED), run({"name": "ml", "customDomains": DOMAINS})
     assert program.outputs["tracking_uri"] == "https://mlflow.example.com"
     assert program.outputs["load_balancer_address"] == ADDRESS
@@ -86,23 +86,23 @@ def test_the_server_is_at_the_first_domain_and_nowhere_else() -> None:
     assert program.service.urn in program.before(group)
 
 
-def test_what_looks_from_outside_looks_at_the_domain() -> None:
+def test_the_uptime_check_requests_the_domain() -> None:
     program = run({**BALANCED, "alertEmail": "oncall@example.com", "uptimeCheck": True})
     labels = program.one(CHECK).inputs["monitoredResource"]["labels"]
     assert labels["host"] == "mlflow.example.com"
 
 
-def test_an_id_token_is_for_the_domain() -> None:
+def test_the_domains_are_audiences_of_id_tokens() -> None:
     program = run({**BALANCED, **INVOKERS})
     assert program.service.inputs["customAudiences"] == [f"https://{name}" for name in DOMAINS]
 
 
-def test_a_domain_that_is_named_twice_has_one_certificate() -> None:
+def test_a_domain_given_twice_has_one_certificate() -> None:
     program = run({**BALANCED, "customDomains": ["ml.example.org", "ML.example.org"]})
     assert program.one(f"{COMPUTE}managedSslCertificate:ManagedSslCertificate")
 
 
-def test_a_limit_is_a_rule_of_cloud_armor() -> None:
+def test_the_rate_limit_is_a_cloud_armor_rule() -> None:
     limited, free = run({**BALANCED, "rateLimit": 6000}), run(BALANCED)
     policy = limited.one(f"{COMPUTE}securityPolicy:SecurityPolicy").inputs
     everybody = {"versionedExpr": "SRC_IPS_V1", "config": {"srcIpRanges": ["*"]}}
@@ -125,7 +125,7 @@ def test_a_limit_is_a_rule_of_cloud_armor() -> None:
 
 
 @pytest.mark.parametrize("preview", [False, True])
-def test_the_address_is_known_when_it_is_made(preview: bool) -> None:
+def test_the_address_is_an_output(preview: bool) -> None:
     program = run(BALANCED, preview=preview)
     assert shown(program.outputs["tracking_uri"]) == "https://mlflow.example.com"
     assert (program.outputs["load_balancer_address"] == ADDRESS) is not preview

@@ -1,4 +1,4 @@
-"""Every rule of `policy.py` for every shape of stack, and each rule seen to catch offences."""
+"""Runs every rule of `policy.py` on every shape of stack, and on defects that it must detect."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INVOKERS = ["user:ada@example.com", "group:ml@example.com"]
 
 
 def stack_files() -> dict[str, dict[str, Any]]:
-    """The stacks that come with the project."""
+    """Returns the settings of the stacks that come with the project."""
     return {
         path.name: {
             key.removeprefix("mlflow-gcp:"): value
@@ -104,16 +104,16 @@ def declared(shape: str) -> Stack:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_no_stack_offends(shape: str) -> None:
+def test_every_stack_follows_the_rules(shape: str) -> None:
     offences = {rule.__name__: list(rule(declared(shape))) for rule in RULES}
     assert {name: found for name, found in offences.items() if found} == {}
 
 
-# What breaks the program.
+# Defects of the program.
 
 
 def with_(module: ModuleType, name: str, **arguments: Any) -> Defect:
-    """It declares all of this type with these arguments."""
+    """Declare all resources of this type with these arguments."""
 
     def defect(monkeypatch: pytest.MonkeyPatch) -> None:
         original = getattr(module, name)
@@ -125,7 +125,7 @@ def with_(module: ModuleType, name: str, **arguments: Any) -> Defect:
 
 
 def and_(module: ModuleType, name: str, **arguments: Any) -> Defect:
-    """It declares one of this type besides, as part of the server's identity."""
+    """Declare another resource of this type, as part of the server's identity."""
 
     def defect(monkeypatch: pytest.MonkeyPatch) -> None:
         original = gcp.serviceaccount.Account
@@ -140,12 +140,12 @@ def and_(module: ModuleType, name: str, **arguments: Any) -> Defect:
 
 
 def as_(module: ModuleType, name: str, other: Callable[..., Any]) -> Defect:
-    """It declares something else for each of this type."""
+    """Declare something else instead of each resource of this type."""
     return lambda monkeypatch: monkeypatch.setattr(module, name, other)
 
 
 def env(name: str, value: str, *, marked: bool = False) -> Defect:
-    """It gives the container another value of this variable."""
+    """Give the container another value for this variable."""
 
     def defect(monkeypatch: pytest.MonkeyPatch) -> None:
         original = gcp.cloudrunv2.ServiceTemplateContainerEnvArgs
@@ -216,42 +216,42 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
         "defaults",
     ),
     (
-        policy.nobody_has_a_basic_role,
+        policy.no_member_has_a_basic_role,
         with_(PROJECTS, "IAMMember", role="roles/editor"),
         "defaults",
     ),
     (
-        policy.roles_are_those_of_the_list,
+        policy.only_listed_roles_are_granted,
         with_(STORAGE, "BucketIAMMember", role="roles/storage.admin"),
         "defaults",
     ),
     (
-        policy.roles_are_those_of_the_list,
+        policy.only_listed_roles_are_granted,
         and_(PROJECTS, "IAMMember", project=PROJECT, role="roles/run.invoker", member=SERVER),
         "defaults",
     ),
     (
-        policy.roles_are_those_of_the_list,
+        policy.only_listed_roles_are_granted,
         with_(RUN, "ServiceIamMember", member="user:eve@example.com"),
         "iam",
     ),
     (
-        policy.roles_are_those_of_the_list,
+        policy.only_listed_roles_are_granted,
         with_(IAP, "WebCloudRunServiceIamMember", role="roles/iap.admin"),
         "iap",
     ),
     (
-        policy.roles_are_those_of_the_list,
+        policy.only_listed_roles_are_granted,
         with_(RUN, "ServiceIamMember", member=INVOKERS[0]),
         "iap",
     ),
     (
-        policy.nobody_creates_tokens,
+        policy.no_member_can_create_tokens,
         with_(ACCOUNTS, "IAMMember", role="roles/iam.serviceAccountTokenCreator"),
         "defaults",
     ),
     (
-        policy.nobody_creates_tokens,
+        policy.no_member_can_create_tokens,
         and_(
             PROJECTS,
             "IAMMember",
@@ -262,36 +262,40 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
         "defaults",
     ),
     (
-        policy.no_account_has_a_right_on_itself,
+        policy.no_account_has_a_role_on_itself,
         with_(ACCOUNTS, "IAMMember", member=policy.SIGNER),
         "defaults",
     ),
     *(
-        (policy.custom_roles_only_sign, with_(PROJECTS, "IAMCustomRole", permissions=held), shape)
+        (
+            policy.custom_roles_on_accounts_only_sign,
+            with_(PROJECTS, "IAMCustomRole", permissions=held),
+            shape,
+        )
         for held, shape in (
             ([policy.SIGN_BLOB, "iam.serviceAccounts.getAccessToken"], "defaults"),
             (["iam.serviceAccounts.signJwt"], "direct"),
         )
     ),
-    (policy.grants_leave_others_alone, as_(STORAGE, "BucketIAMMember", binding), "defaults"),
+    (policy.grants_revoke_nothing, as_(STORAGE, "BucketIAMMember", binding), "defaults"),
     (
-        policy.grants_leave_others_alone,
+        policy.grants_revoke_nothing,
         and_(STORAGE, "BucketACL", bucket="my-bucket", predefined_acl="publicRead"),
         "defaults",
     ),
     (
-        policy.everybody_is_let_in_once_at_most,
+        policy.only_the_chosen_access_is_open,
         with_(STORAGE, "BucketIAMMember", member="allUsers"),
         "defaults",
     ),
     (
-        policy.everybody_is_let_in_once_at_most,
+        policy.only_the_chosen_access_is_open,
         with_(RUN, "ServiceIamMember", member="allAuthenticatedUsers"),
         "defaults",
     ),
     *(
         (
-            policy.everybody_is_let_in_once_at_most,
+            policy.only_the_chosen_access_is_open,
             with_(RUN, "ServiceIamMember", member="allUsers"),
             shape,
         )
@@ -299,49 +303,53 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
     ),
     *(
         (
-            policy.everybody_is_let_in_once_at_most,
+            policy.only_the_chosen_access_is_open,
             with_(RUN, "Service", invoker_iam_disabled=True),
             shape,
         )
         for shape in ("iam", "iap")
     ),
     (
-        policy.everybody_is_let_in_once_at_most,
+        policy.only_the_chosen_access_is_open,
         with_(RUN, "Service", ingress="INGRESS_TRAFFIC_ALL"),
         "internal",
     ),
     (
-        policy.everybody_is_let_in_once_at_most,
+        policy.only_the_chosen_access_is_open,
         with_(RUN, "Service", ingress="INGRESS_TRAFFIC_INTERNAL_ONLY"),
         "iam",
     ),
-    (policy.everybody_is_let_in_once_at_most, with_(RUN, "Service", iap_enabled=False), "iap"),
+    (policy.only_the_chosen_access_is_open, with_(RUN, "Service", iap_enabled=False), "iap"),
     (
-        policy.nobody_gets_past_the_load_balancer,
+        policy.the_load_balancer_cannot_be_bypassed,
         with_(RUN, "Service", ingress="INGRESS_TRAFFIC_ALL"),
         "a load balancer",
     ),
-    (policy.nobody_gets_past_the_load_balancer, env("TRUSTED_PROXIES", "0"), "a load balancer"),
+    (policy.the_load_balancer_cannot_be_bypassed, env("TRUSTED_PROXIES", "0"), "a load balancer"),
     (
-        policy.nobody_gets_past_the_load_balancer,
+        policy.the_load_balancer_cannot_be_bypassed,
         with_(RUN, "Service", ingress="INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER"),
         "defaults",
     ),
     (
-        policy.nobody_gets_past_the_load_balancer,
+        policy.the_load_balancer_cannot_be_bypassed,
         with_(gcp.compute, "SSLPolicy", min_tls_version="TLS_1_0"),
         "a load balancer",
     ),
     (
-        policy.nobody_gets_past_the_load_balancer,
+        policy.the_load_balancer_cannot_be_bypassed,
         with_(gcp.compute, "URLMapDefaultUrlRedirectArgs", https_redirect=False),
         "a load balancer",
     ),
-    (policy.no_network_is_open, with_(SQL, IP, authorized_networks=[OPEN]), "defaults"),
-    (policy.no_network_is_open, with_(SQL, IP, authorized_networks=[OFFICE]), "defaults"),
-    (policy.no_network_is_open, with_(STORAGE, "Bucket", ip_filter=FROM_ANYWHERE), "defaults"),
+    (policy.no_address_range_is_open, with_(SQL, IP, authorized_networks=[OPEN]), "defaults"),
+    (policy.no_address_range_is_open, with_(SQL, IP, authorized_networks=[OFFICE]), "defaults"),
+    (
+        policy.no_address_range_is_open,
+        with_(STORAGE, "Bucket", ip_filter=FROM_ANYWHERE),
+        "defaults",
+    ),
     *(
-        (policy.the_database_is_where_it_is_asked_for, defect, shape)
+        (policy.the_database_has_the_chosen_network, defect, shape)
         for defect, shape in (
             (with_(SQL, IP, ipv4_enabled=True), "a private network"),
             (with_(SQL, IP, private_network=None, ipv4_enabled=True), "a private network"),
@@ -352,7 +360,7 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
         )
     ),
     *(
-        (policy.data_is_encrypted_with_the_key_that_is_asked_for, defect, shape)
+        (policy.data_is_encrypted_with_the_chosen_key, defect, shape)
         for defect, shape in (
             (with_(SQL, "DatabaseInstance", encryption_key_name=None), "a key of the user's"),
             (with_(SQL, "DatabaseInstance", encryption_key_name=KEY), "defaults"),
@@ -368,17 +376,17 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
         )
     ),
     (
-        policy.roles_are_those_of_the_list,
+        policy.only_listed_roles_are_granted,
         with_(gcp.kms, "CryptoKeyIAMMember", role="roles/cloudkms.admin"),
         "a key of the user's",
     ),
     (
-        policy.roles_are_those_of_the_list,
+        policy.only_listed_roles_are_granted,
         with_(gcp.kms, "CryptoKeyIAMMember", member=SERVER),
         "a key of the user's",
     ),
     *(
-        (policy.roles_are_those_of_the_list, with_(PROJECTS, "IAMMember", role=role), shape)
+        (policy.only_listed_roles_are_granted, with_(PROJECTS, "IAMMember", role=role), shape)
         for role, shape in (
             ("roles/cloudbuild.builds.builder", "cloud-build"),
             ("roles/resourcemanager.projectIamAdmin", "deployed from GitHub"),
@@ -391,19 +399,19 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
     ),
     *(
         (
-            policy.only_one_repositorys_workflows_are_let_in,
+            policy.only_one_repositorys_workflows_are_trusted,
             with_(gcp.iam, "WorkloadIdentityPoolProvider", attribute_condition=condition),
             "deployed from GitHub",
         )
         for condition in (None, "assertion.repository_owner == 'my-org'")
     ),
     (
-        policy.no_key_is_made,
+        policy.no_account_key_is_created,
         and_(gcp.serviceaccount, "Key", service_account_id="mlflow-server"),
         "defaults",
     ),
     (
-        policy.no_key_is_made,
+        policy.no_account_key_is_created,
         and_(STORAGE, "HmacKey", service_account_email="me@example.com"),
         "defaults",
     ),
@@ -430,12 +438,12 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
         "Pulumi.dev.yaml",
     ),
     (
-        policy.what_is_overwritten_can_be_brought_back,
+        policy.overwritten_objects_can_be_restored,
         with_(STORAGE, "BucketVersioningArgs", enabled=False),
         "defaults",
     ),
     (
-        policy.what_is_overwritten_can_be_brought_back,
+        policy.overwritten_objects_can_be_restored,
         with_(STORAGE, "BucketSoftDeletePolicyArgs", retention_duration_seconds=0),
         "Pulumi.dev.yaml",
     ),
@@ -451,36 +459,44 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
         "a password of the user's",
     ),
     (
-        policy.the_container_is_told_where_its_secrets_are,
+        policy.the_container_gets_references_to_its_secrets,
         env("DATABASE_URL_SECRET", "mlflow_database_url/versions/latest"),
         "defaults",
     ),
     (
-        policy.the_container_is_told_where_its_secrets_are,
+        policy.the_container_gets_references_to_its_secrets,
         env("TRACKING_PASSWORD_SECRET", "correct horse"),
         "defaults",
     ),
     (
-        policy.the_container_is_told_where_its_secrets_are,
+        policy.the_container_gets_references_to_its_secrets,
         env("ARTIFACTS", "correct horse", marked=True),
         "defaults",
     ),
     (
-        policy.protection_is_as_asked,
+        policy.protection_matches_the_setting,
         with_(SQL, "DatabaseInstance", deletion_protection=False),
         "defaults",
     ),
     (
-        policy.protection_is_as_asked,
+        policy.protection_matches_the_setting,
         with_(SQL, "DatabaseInstanceSettingsArgs", deletion_protection_enabled=True),
         "Pulumi.dev.yaml",
     ),
-    (policy.protection_is_as_asked, with_(RUN, "Service", deletion_protection=False), "defaults"),
+    (
+        policy.protection_matches_the_setting,
+        with_(RUN, "Service", deletion_protection=False),
+        "defaults",
+    ),
     *(
-        (policy.protection_is_as_asked, not_protected, shape)
+        (policy.protection_matches_the_setting, not_protected, shape)
         for shape in ("defaults", "an existing instance")
     ),
-    (policy.protection_is_as_asked, with_(STORAGE, "Bucket", force_destroy=True), "defaults"),
+    (
+        policy.protection_matches_the_setting,
+        with_(STORAGE, "Bucket", force_destroy=True),
+        "defaults",
+    ),
     *(
         (
             policy.images_are_named_by_digest,
@@ -490,7 +506,7 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
         for shape in ("defaults", "cloud-build")
     ),
     (
-        policy.the_server_is_its_own_account,
+        policy.the_server_has_a_dedicated_account,
         with_(RUN, "ServiceTemplateArgs", service_account=None),
         "defaults",
     ),
@@ -505,16 +521,16 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
         )
     ),
     (
-        policy.everything_waits_for_what_it_needs,
+        policy.resources_wait_for_their_dependencies,
         waits_for_nothing(gcp.serviceaccount, "Account"),
         "defaults",
     ),
     (
-        policy.everything_waits_for_what_it_needs,
+        policy.resources_wait_for_their_dependencies,
         waits_for_nothing(PROJECTS, "ServiceIdentity"),
         "iap",
     ),
-    (policy.everything_waits_for_what_it_needs, waits_for_nothing(RUN, "Service"), "defaults"),
+    (policy.resources_wait_for_their_dependencies, waits_for_nothing(RUN, "Service"), "defaults"),
 ]
 
 
@@ -523,12 +539,12 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
     DEFECTS,
     ids=[f"{rule.__name__}-{number}" for number, (rule, *_) in enumerate(DEFECTS)],
 )
-def test_what_breaks_a_rule_is_seen(
+def test_a_defect_breaks_its_rule(
     monkeypatch: pytest.MonkeyPatch, rule: Rule, defect: Defect, shape: str
 ) -> None:
     defect(monkeypatch)
     assert list(rule(Stack.of(SHAPES[shape])))
 
 
-def test_each_rule_is_seen_to_be_broken() -> None:
+def test_every_rule_has_a_defect() -> None:
     assert {rule for rule, *_ in DEFECTS} == {*RULES}

@@ -1,4 +1,4 @@
-"""The monthly estimate, against sums made by hand from Google's price lists."""
+"""The monthly estimate, compared with sums calculated by hand from Google's price lists."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PLUS = {"databaseEdition": "ENTERPRISE_PLUS"}
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        # By the hour, times 730.
+        # Prices per hour, times 730.
         ({"databaseTier": "db-f1-micro"}, 7.67),  # 0.0105
         ({"databaseTier": "db-g1-small"}, 25.55),  # 0.035
         ({"databaseTier": "db-custom-1-3840"}, 49.31),  # 0.0413 + 3.75 x 0.007 = 0.06755
@@ -41,7 +41,7 @@ PLUS = {"databaseEdition": "ENTERPRISE_PLUS"}
         ({"databaseTier": "db-custom-8-30720"}, 394.49),  # the SKU of 8 and 30: 0.5404
         # 8 x 0.0537 + 64 x 0.0091 = 1.0120
         ({"databaseTier": "db-perf-optimized-N-8", **PLUS}, 738.76),
-        # A standby is another of them: the SKU "Regional - Micro instance in Americas", 0.021
+        # A standby doubles the price: the SKU "Regional - Micro instance in Americas", 0.021
         ({"databaseTier": "db-f1-micro", "databaseAvailability": "REGIONAL"}, 15.33),
         # "Regional - vCPU in Americas" 0.0826 and "RAM" 0.014: 0.1652 + 7.5 x 0.014 = 0.2702
         ({"databaseTier": "db-custom-2-7680", "databaseAvailability": "REGIONAL"}, 197.25),
@@ -91,7 +91,7 @@ def test_requests(config: dict[str, Any], runs_a_day: float, expected: float) ->
         ({"minInstances": 2, "cpu": 2, "memory": "2Gi"}, 52.56),
     ],
 )
-def test_what_is_kept_warm(config: dict[str, Any], expected: float) -> None:
+def test_warm_instances(config: dict[str, Any], expected: float) -> None:
     assert dollars("kept warm", settings(**config)) == pytest.approx(expected)
 
 
@@ -106,16 +106,16 @@ def test_the_load_balancer() -> None:
     assert len(policy.inputs["rules"]) == prices.RULES
 
 
-def test_a_database_that_was_there_before_costs_nothing_more() -> None:
+def test_an_existing_database_adds_no_cost() -> None:
     shared = settings(existingDatabaseInstance=f"{PROJECT}:us-central1:shared")
     assert total(estimate(settings())) - total(estimate(shared)) == pytest.approx(9.445)
 
 
 def test_secrets_images_and_artifacts() -> None:
     assert dollars("secrets", settings()) == 0
-    # Seven, of which six are free.
+    # Seven versions; six are free.
     assert dollars("secrets", settings(viewerUsername="viewer")) == pytest.approx(0.06)
-    # One that was there before costs nothing more.
+    # A version in an existing secret adds no cost.
     there = f"projects/{PROJECT}/secrets/my-password/versions/1"
     assert dollars("6 secrets", settings(viewerUsername="viewer", viewerPasswordSecret=there)) == 0
     assert dollars("images", settings()) == pytest.approx(0.05)
@@ -149,10 +149,10 @@ def test_a_year_of_runs() -> None:
         {"existingDatabaseInstance": f"{PROJECT}:us-central1:everybodys"},
     ],
 )
-def test_alerts_are_as_many_as_there_are(config: dict[str, str]) -> None:
+def test_every_declared_alert_is_priced(config: dict[str, str]) -> None:
     watched = {"alertEmail": "oncall@example.com", **config}
     policies = run(watched).all("gcp:monitoring/alertPolicy:AlertPolicy")
-    # Each 0.10, and 43,800 values at 0.35 a million.
+    # Each policy costs 0.10, and 43,800 values cost 0.35 a million.
     assert dollars("alerts", settings(**watched)) == pytest.approx(len(policies) * 0.11533)
     assert not [line for line in estimate(settings()) if "alerts" in line.what]
 
@@ -167,13 +167,13 @@ def stack_files() -> dict[str, dict[str, Any]]:
 def test_the_dev_stack_idles_for_less_than_12_dollars() -> None:
     dev = load({"gcp:project": PROJECT, **stack_files()["Pulumi.dev.yaml"]})
     assert 7 < total(estimate(dev)) < 12
-    # Nor does it need the free amounts, which another project may have used up.
+    # The limit holds without the free amounts, which another project may have used up.
     versions_and_images = 5 * prices.SECRET_VERSION + prices.STORED_IMAGES_GB * prices.IMAGE_GB
     assert total(estimate(dev)) + versions_and_images < 12
 
 
 @pytest.mark.parametrize("name", stack_files())
-def test_every_line_of_a_stack_that_comes_with_the_project_is_told(name: str) -> None:
+def test_the_summary_adds_up_every_line_of_a_stack_file(name: str) -> None:
     stack = load({"gcp:project": PROJECT, **stack_files()[name]})
     lines = estimate(stack, runs_a_day=1000)
     assert lines
@@ -181,7 +181,7 @@ def test_every_line_of_a_stack_that_comes_with_the_project_is_told(name: str) ->
     assert prices.summary(stack).startswith(f"{total(estimate(stack)):,.2f} USD idle")
 
 
-def test_the_output_says_of_which_region_its_prices_are() -> None:
+def test_the_output_names_the_region_of_its_prices() -> None:
     assert "us-central1" not in prices.summary(settings())
     assert prices.summary(settings(**{"gcp:region": "europe-west1"})).endswith(
         ", at us-central1's prices"
@@ -190,8 +190,8 @@ def test_the_output_says_of_which_region_its_prices_are() -> None:
     assert run().outputs["monthly_cost_estimate"] == there
 
 
-def test_what_costs_money_is_in_the_sum() -> None:
-    """One more of each is dearer."""
+def test_every_paid_resource_adds_to_the_sum() -> None:
+    """An additional unit of each raises the sum."""
     cheap = settings()
     dear = [
         replace(cheap, database=replace(cheap.database, backup_retention=7, disk_gb=11)),

@@ -1,4 +1,4 @@
-"""A private network, a key of the user's, and the stack file that is ready for production."""
+"""A private network, a customer-managed key, and the stack file for production."""
 
 from __future__ import annotations
 
@@ -62,17 +62,17 @@ def apis(program: Program) -> set[str]:
         ("key", {API: 1, AGENT: 4, MEMBER: 1, ENCRYPTS: 5}, {"cloudkms"}),
     ],
 )
-def test_exactly_what_is_asked_for(
+def test_exactly_the_chosen_resources_are_added(
     shape: str, resources: dict[str, int], switched_on: set[str]
 ) -> None:
     assert added(shape) == resources
     assert apis(declared(shape)) - apis(declared("public")) == switched_on
-    # And nothing that was there goes, or gets another name.
+    # No other resource is removed or renamed.
     before = {resource.urn for resource in declared("public").created}
     assert before < {resource.urn for resource in declared(shape).created}
 
 
-def test_the_network_holds_the_server_and_leads_to_google() -> None:
+def test_the_network_has_the_servers_subnet_and_a_peering_with_google() -> None:
     program = declared("private")
     network = program.one(NETWORK)
     assert network.inputs["name"] == "mlflow"
@@ -84,7 +84,7 @@ def test_the_network_holds_the_server_and_leads_to_google() -> None:
     addresses = program.one(ADDRESSES).inputs
     assert addresses["name"] == "mlflow-services"
     assert (addresses["purpose"], addresses["addressType"]) == ("VPC_PEERING", "INTERNAL")
-    # Google takes a /24 for each region.
+    # Google needs a /24 for each region.
     assert addresses["prefixLength"] <= 24
     peering = program.one(PEERING).inputs
     assert peering["service"] == "servicenetworking.googleapis.com"
@@ -94,15 +94,15 @@ def test_the_network_holds_the_server_and_leads_to_google() -> None:
         assert each["network"] == "network-id"
 
 
-def test_addresses_last_for_every_instance_that_the_largest_database_can_have() -> None:
+def test_the_subnet_has_addresses_for_the_maximum_of_instances() -> None:
     largest = tiers.require("db-perf-optimized-N-128").max_connections
     instances = (largest - sum(RESERVED_CONNECTIONS.values())) // CONNECTIONS_PER_PROCESS
     prefix = int(SERVER_RANGE.partition("/")[2])
-    # Google keeps four of a range.
+    # Google reserves four addresses of a range.
     assert 4 * instances <= 2 ** (32 - prefix) - 4
 
 
-def test_the_database_is_in_the_network_alone_and_the_service_comes_to_it() -> None:
+def test_the_database_is_only_in_the_network_that_the_service_joins() -> None:
     program = declared("private")
     assert program.one(INSTANCE).inputs["settings"]["ipConfiguration"] == {
         "ipv4Enabled": False,
@@ -114,12 +114,12 @@ def test_the_database_is_in_the_network_alone_and_the_service_comes_to_it() -> N
         "egress": "PRIVATE_RANGES_ONLY",
         "networkInterfaces": [{"network": "mlflow", "subnetwork": "mlflow"}],
     }
-    # By the same socket as ever: the URL is the same, and the server's own settings too.
+    # The socket is the same in both networks, so the URL and the server's settings are too.
     assert template["volumes"] == declared("public").service.inputs["template"]["volumes"]
     assert program.env == declared("public").env
 
 
-def test_each_service_that_keeps_data_may_use_the_key_and_nobody_else() -> None:
+def test_only_the_service_agents_that_store_data_may_use_the_key() -> None:
     for shape, without in (
         ("key", set()),
         ("key and image", {f"service-{NUMBER}@gcp-sa-artifactregistry.iam.gserviceaccount.com"}),
@@ -132,7 +132,7 @@ def test_each_service_that_keeps_data_may_use_the_key_and_nobody_else() -> None:
         assert {agent.inputs["project"] for agent in declared(shape).all(AGENT)} == {PROJECT}
 
 
-def test_google_is_not_asked_before_its_api_is_on() -> None:
+def test_no_api_is_called_before_it_is_enabled() -> None:
     assert STORAGE_AGENT_CALL in {token for token, *_ in declared("key").calls}
     ahead = run(SHAPES["key"], preview=True)
     assert STORAGE_AGENT_CALL not in {token for token, *_ in ahead.calls}
@@ -140,7 +140,7 @@ def test_google_is_not_asked_before_its_api_is_on() -> None:
 
 
 @pytest.mark.parametrize("shape", ["private", "both"])
-def test_a_preview_of_a_first_deployment_works_with_everything_unknown(shape: str) -> None:
+def test_a_first_preview_works_while_all_outputs_are_unknown(shape: str) -> None:
     assert run(SHAPES[shape], preview=True).counts() == declared(shape).counts()
 
 

@@ -1,4 +1,4 @@
-"""The deployment inside another program: two of them, and the package that it is imported from."""
+"""Two deployments inside another program, and the package that the program imports."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def teams(monkeypatch: pytest.MonkeyPatch) -> Program:
 
 
 def of(team: str, resources: list[Declared]) -> dict[tuple[str, str], dict[str, Any]]:
-    """The team's own, with the names that they have where it is alone."""
+    """Returns the team's own resources, with the names that they have in a program of one team."""
     mine = [r for r in resources if r.name.startswith(f"{team}-") and r.custom]
     own = {}
     for resource in mine:
@@ -67,7 +67,7 @@ def of(team: str, resources: list[Declared]) -> dict[tuple[str, str], dict[str, 
     return own
 
 
-def test_the_example_is_two_deployments(teams: Program) -> None:
+def test_the_example_declares_two_complete_deployments(teams: Program) -> None:
     for team, settings in TEAMS.items():
         alone = run({"name": team, **settings})
         assert of(team, teams.resources) == {
@@ -80,7 +80,7 @@ def test_the_example_is_two_deployments(teams: Program) -> None:
     assert all(isinstance(teams.outputs[f"{team}_tracking_password"], Secret) for team in TEAMS)
 
 
-def test_the_tree_is_the_architecture(teams: Program) -> None:
+def test_every_resource_is_below_its_server(teams: Program) -> None:
     by_urn = {r.urn: r for r in teams.resources}
     servers = {r.urn for r in teams.resources if r.kind == "TrackingServer"}
     assert {by_urn[urn].name for urn in servers} == set(TEAMS)
@@ -91,7 +91,7 @@ def test_the_tree_is_the_architecture(teams: Program) -> None:
     assert {r.name for r in teams.created if r.protect} == {"forecast-instance", "forecast-server"}
 
 
-def test_the_example_is_short_and_no_stack_of_this_project() -> None:
+def test_the_example_is_short_and_a_separate_project() -> None:
     assert len((EXAMPLE / "__main__.py").read_text().splitlines()) < 25
     assert yaml.safe_load((EXAMPLE / "Pulumi.yaml").read_text())["name"] == "two-teams"
 
@@ -109,14 +109,14 @@ def pair(settings: Mapping[str, Any]) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_two_of_any_shape_share_no_name(shape: str) -> None:
+def test_two_deployments_of_any_shape_share_no_name(shape: str) -> None:
     program = run(main=pair(SHAPES[shape]))
     urns = [resource.urn for resource in program.resources]
     assert len(urns) == len(set(urns))
     assert {resource.name.partition("-")[0] for resource in program.resources} == {"one", "two"}
 
 
-def test_what_the_server_waits_for_all_of_it_waits_for() -> None:
+def test_depends_on_applies_to_every_resource() -> None:
     def main() -> None:
         first = random.RandomId("first", byte_length=1)
         TrackingServer("ml", opts=pulumi.ResourceOptions(depends_on=[first]))
@@ -127,7 +127,7 @@ def test_what_the_server_waits_for_all_of_it_waits_for() -> None:
     assert all(first.urn in program.before(resource) for resource in others)
 
 
-def test_a_password_that_is_elsewhere_is_no_attribute() -> None:
+def test_a_password_in_an_existing_secret_is_not_an_attribute() -> None:
     found: list[Any] = []
 
     def main() -> None:
@@ -157,7 +157,7 @@ def test_a_password_that_is_elsewhere_is_no_attribute() -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_the_programs_terms(
+def test_errors_name_the_arguments_of_the_program(
     arguments: dict[str, Any], argument: str, example: str
 ) -> None:
     program = Program()
@@ -171,7 +171,7 @@ def test_what_is_wrong_is_said_in_the_programs_terms(
     assert program.resources == []
 
 
-def test_what_decides_what_is_declared_is_known_at_once() -> None:
+def test_an_unknown_setting_that_decides_which_resources_exist_is_refused() -> None:
     def main() -> None:
         later: Any = pulumi.Output.from_input("oncall@example.com")
         TrackingServer("ml", alert_email=later)
@@ -180,7 +180,7 @@ def test_what_decides_what_is_declared_is_known_at_once() -> None:
         run(main=main)
 
 
-def test_a_short_password_is_refused_when_it_is_known() -> None:
+def test_a_short_password_is_refused_once_it_is_known() -> None:
     def main() -> None:
         TrackingServer("ml", tracking_password=pulumi.Output.from_input("fourteen chars"))
 
@@ -190,13 +190,13 @@ def test_a_short_password_is_refused_when_it_is_known() -> None:
     assert not [r for r in program.created if r.kind == "SecretVersion" and "password" in r.name]
 
 
-def test_a_project_is_asked_for() -> None:
+def test_a_missing_project_is_refused() -> None:
     with pytest.raises(SettingsError, match="gcp:project"):
         run({"gcp:project": None}, main=lambda: TrackingServer("ml"))  # type: ignore[arg-type,return-value]
 
 
-def test_the_package_is_whole_and_takes_no_other_name(tmp_path: Path) -> None:
-    """As `pip install git+https://…` builds it, out of what is in the repository."""
+def test_the_package_is_complete_and_has_one_top_level_name(tmp_path: Path) -> None:
+    """Build it as `pip install git+https://…` does, from the files of the repository."""
     source, wheels, site = (tmp_path / name for name in ("source", "wheels", "site"))
     source.mkdir()
     shutil.copy(ROOT / "pyproject.toml", source)
@@ -226,7 +226,7 @@ def test_the_package_is_whole_and_takes_no_other_name(tmp_path: Path) -> None:
     assert content_hash(installed) == content_hash(ROOT / "image")
 
 
-def test_the_package_asks_for_what_the_program_is_locked_to() -> None:
+def test_the_package_allows_the_locked_versions() -> None:
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     asked = {each.name: each.specifier for each in map(Requirement, wanted)}
     lines = (ROOT / "requirements.in").read_text().splitlines()

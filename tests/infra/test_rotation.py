@@ -1,4 +1,4 @@
-"""What is generated anew when a version is raised, and what stays for rolling back."""
+"""Secrets that are generated again when a version is raised, and those kept for a rollback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VERSION = "gcp:secretmanager/secretVersion:SecretVersion"
 
 
 def generated(program: Program) -> dict[str, str | None]:
-    """Version by name of what is generated: with another one, Pulumi generates it anew."""
+    """Returns the version of each generated secret: Pulumi generates another one if it changes."""
     found = {each.name: each.inputs.get("keepers") for each in program.all(RANDOM_PASSWORD)}
     return {name: keepers and keepers["version"] for name, keepers in found.items()}
 
@@ -34,13 +34,13 @@ def connects_as(program: Program) -> str:
         ("encryptionKeyVersion", "kek-passphrase"),
     ],
 )
-def test_one_more_is_another_one(setting: str, name: str) -> None:
+def test_a_raised_version_generates_another_secret(setting: str, name: str) -> None:
     first, second = generated(run()), generated(run({setting: 2}))
     assert first[name] is None
     assert second == {**first, name: "2"}
 
 
-def test_database_users_take_turns_and_the_one_before_keeps_its_password() -> None:
+def test_database_users_alternate_and_the_previous_one_keeps_its_password() -> None:
     names = {
         1: ("mlflow", "database-password"),
         0: ("mlflow-alternate", "alternate-database-password"),
@@ -57,11 +57,11 @@ def test_database_users_take_turns_and_the_one_before_keeps_its_password() -> No
             expected[names[(version - 1) % 2][1]] = str(version - 1) if version > 2 else None
         assert passwords == expected
         assert len(users(program)) == len(expected)
-        # Both are there before a server that needs one of them.
+        # Both users exist before a server that needs one of them.
         assert {user.urn for user in program.all(USER)} <= program.before(program.service)
 
 
-def test_a_version_of_a_password_of_ones_own_is_refused() -> None:
+def test_a_version_for_a_users_own_password_is_refused() -> None:
     with pytest.raises(SettingsError, match="trackingPasswordVersion") as refused:
         run({"trackingPassword": "a phrase that nobody guesses", "trackingPasswordVersion": 2})
     assert "pulumi config rm trackingPasswordVersion" in str(refused.value)

@@ -1,4 +1,4 @@
-"""What runs on GitHub: the workflows, what they are trusted with, and Dependabot."""
+"""The GitHub workflows, their permissions, and Dependabot's configuration."""
 
 import json
 import re
@@ -16,12 +16,12 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 PINNED = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 VERSION = re.compile(r"- uses: \S+ # v\d+\.\d+\.\d+$")
-# By job of the workflow that deploys.
+# The environment of each job in the workflow that deploys.
 ENVIRONMENTS = {"up": DEPLOY, "preview": REVIEW}
-# They switch the jobs on. GitHub reads them before it looks at a job's environment.
+# These switch the jobs on, so GitHub reads them before it knows the job's environment.
 SWITCHES = {"DEPLOY_ENABLED", "REVIEW_ENABLED"}
 
-# Kept behind on purpose: what chaos upgrades from.
+# Outdated on purpose: the release that the chaos tests upgrade from.
 LEFT_OUT = {"/tests/chaos"}
 IGNORED = {".venvs", ".venv", ".git", ".local", "node_modules"}
 
@@ -37,11 +37,11 @@ def jobs(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def triggers(path: Path) -> set[str]:
-    # To YAML, `on` is true.
+    # YAML parses `on` as true.
     return set(workflow(path)[True])
 
 
-def test_there_are_two() -> None:
+def test_there_are_two_workflows() -> None:
     assert [path.name for path in WORKFLOWS] == ["ci.yml", "deploy.yml"]
 
 
@@ -52,12 +52,12 @@ def test_actions_are_pinned_by_commit_with_their_version(path: Path) -> None:
     assert [action for action in used if not PINNED.fullmatch(action)] == []
     lines = [line.strip() for line in path.read_text().splitlines() if "uses:" in line]
     assert [line for line in lines if not VERSION.match(line)] == []
-    # One commit of each, so that they move together.
+    # One commit for each action, so that all uses move together.
     assert len({action.partition("@")[0] for action in used}) == len(set(used))
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_a_job_has_the_rights_it_says_and_an_end(path: Path) -> None:
+def test_every_job_has_minimal_permissions_and_a_time_limit(path: Path) -> None:
     assert workflow(path)["permissions"] == {}
     for job in jobs(path).values():
         assert set(job["permissions"].items()) <= {("contents", "read"), ("id-token", "write")}
@@ -65,19 +65,19 @@ def test_a_job_has_the_rights_it_says_and_an_end(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_what_a_stranger_writes_is_run_without_rights(path: Path) -> None:
-    # Both run a fork's code, or what it names, with the main branch's rights.
+def test_untrusted_code_runs_without_permissions(path: Path) -> None:
+    # Both events run a fork's code with the main branch's permissions.
     assert triggers(path).isdisjoint({"pull_request_target", "workflow_run"})
     for job in jobs(path).values():
         for step in job["steps"]:
-            # A title or a branch's name in a script is a script.
+            # A pull request's title or branch name would be run as part of the script.
             assert "${{" not in step.get("run", "")
             if step.get("uses", "").startswith("actions/checkout@"):
                 assert step["with"]["persist-credentials"] is False
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_secrets_are_given_to_pulumi_alone_and_not_shown(path: Path) -> None:
+def test_only_pulumi_gets_secrets_and_no_step_prints_them(path: Path) -> None:
     for job in jobs(path).values():
         assert "env" not in job
         for step in job["steps"]:
@@ -89,7 +89,7 @@ def test_secrets_are_given_to_pulumi_alone_and_not_shown(path: Path) -> None:
     assert "env" not in workflow(path)
 
 
-def test_a_preview_is_for_pull_requests_and_up_for_the_main_branch() -> None:
+def test_pull_requests_are_previewed_and_the_main_branch_is_deployed() -> None:
     path = ROOT / WORKFLOW
     assert path in WORKFLOWS
     preview, up = jobs(path)["preview"], jobs(path)["up"]
@@ -101,7 +101,7 @@ def test_a_preview_is_for_pull_requests_and_up_for_the_main_branch() -> None:
     assert triggers(path) == {*EVENTS, "pull_request"}
     for job in (preview, up):
         assert _account(job) == "${{ vars.DEPLOY_ACCOUNT }}"
-    # One `up` at a time, and none is stopped halfway.
+    # One `up` at a time, and none is cancelled halfway.
     assert up["concurrency"] == {"group": "up", "cancel-in-progress": False}
 
 
@@ -121,14 +121,14 @@ def _read(job: dict[str, Any], kind: str) -> set[str]:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
-def test_secrets_are_those_of_an_environment(path: Path) -> None:
-    """A workflow in any branch can read the repository's."""
+def test_secrets_belong_to_an_environment(path: Path) -> None:
+    """A workflow in any branch can read the repository's secrets."""
     for name, job in jobs(path).items():
         trusted = _read(job, "secrets") or job["permissions"].get("id-token")
         assert job.get("environment") == (ENVIRONMENTS[name] if trusted else None)
 
 
-def test_the_manual_sets_everything_where_the_workflow_reads_it() -> None:
+def test_the_manual_sets_every_variable_and_secret_of_the_workflow() -> None:
     manual = (ROOT / "docs" / "github.md").read_text()
     told = {
         (kind, environment, name)
@@ -141,7 +141,7 @@ def test_the_manual_sets_everything_where_the_workflow_reads_it() -> None:
         for kind, context in (("variable", "vars"), ("secret", "secrets")):
             for key in _read(job, context) - SWITCHES:
                 read.add((kind, ENVIRONMENTS[name], key))
-    # Pulumi Cloud's token is said once, for the one environment.
+    # The page sets Pulumi Cloud's token once, for one environment.
     assert read - told == {("secret", REVIEW, "PULUMI_ACCESS_TOKEN")}
     assert told - read == set()
 
@@ -173,7 +173,7 @@ def test_the_manual_restricts_both_environments() -> None:
     assert bodies[REVIEW]["prevent_self_review"] is True
 
 
-def test_pulumi_is_as_old_as_its_sdk_and_no_older_than_the_engine_that_is_tested() -> None:
+def test_the_workflows_pulumi_matches_the_sdk_and_the_tested_engine() -> None:
     [sdk] = re.findall(r"^pulumi==([\d.]+)", (ROOT / "requirements.txt").read_text(), re.M)
     installs = [
         step["with"]["pulumi-version"]
@@ -195,7 +195,7 @@ def _holds(path: Path) -> str:
 
 
 def _found(*names: str) -> set[str]:
-    """The folders of the project's own files of these names."""
+    """Returns the folders of the project's own files with these names."""
     found = [path for name in names for path in ROOT.rglob(name)]
     mine = [path for path in found if not IGNORED & set(path.relative_to(ROOT).parts)]
     return {_holds(path) or "/" for path in mine} - LEFT_OUT
@@ -209,9 +209,7 @@ def _found(*names: str) -> set[str]:
         ("gomod", ("go.mod",)),
     ],
 )
-def test_dependabot_looks_at_everything_that_is_locked(
-    ecosystem: str, names: tuple[str, ...]
-) -> None:
+def test_dependabot_updates_every_lock(ecosystem: str, names: tuple[str, ...]) -> None:
     [update] = [u for u in _updates() if u["package-ecosystem"] == ecosystem]
     assert set(update["directories"]) == _found(*names)
 
@@ -223,7 +221,7 @@ def _updates() -> list[dict[str, Any]]:
     return updates
 
 
-def test_dependabot_comes_once_a_week_with_one_pull_request_for_each_kind() -> None:
+def test_dependabot_opens_one_pull_request_a_week_for_each_kind() -> None:
     kinds = [update["package-ecosystem"] for update in _updates()]
     assert sorted(kinds) == ["docker", "github-actions", "gomod", "pip"]
     for update in _updates():

@@ -1,4 +1,4 @@
-"""Installing: each step says what it did, and what stops it is said with a way out."""
+"""Installing: each step prints what it does, and every failure says what to do."""
 
 import os
 import re
@@ -17,7 +17,7 @@ PROGRAM = "the program, PostgreSQL and what tests need (80 MB)"
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """What installing reads, in a folder with a blank and an umlaut in its name."""
+    """The files that an installation reads, in a folder with a blank and an umlaut in its name."""
     folder = tmp_path / "a clöne"
     shutil.copytree(ROOT / "tools", folder / "tools")
     shutil.copytree(ROOT / "local", folder / "local")
@@ -27,7 +27,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def with_uv(clone: Path) -> Path:
-    """uv is there already."""
+    """Make uv available."""
     (clone / ".venvs").mkdir(exist_ok=True)
     (clone / ".venvs" / "uv").symlink_to(ROOT / ".venvs" / "uv")
     (clone / ".venvs" / "uv.done").touch()
@@ -47,16 +47,16 @@ def make(clone: Path, *arguments: str, **changed: str) -> subprocess.CompletedPr
 
 
 def error(done: subprocess.CompletedProcess[str]) -> str:
-    """Returns the one line that is ours. uv, pip and make add theirs."""
+    """Returns the project's own error line; uv, pip and make print theirs as well."""
     assert done.returncode
     assert "Traceback" not in done.stdout + done.stderr
     [line] = re.findall(r"^error: .*(?:install|is needed).*", done.stdout + done.stderr, re.M)
     return str(line)
 
 
-def test_a_step_says_what_and_how_long_and_is_done_once(clone: Path) -> None:
+def test_a_step_prints_its_duration_and_is_done_once(clone: Path) -> None:
     (with_uv(clone) / "requirements-dev.txt").write_text("# nothing\n")
-    # Left by an installation that was interrupted.
+    # The rest of an interrupted installation.
     (clone / ".venvs" / "program" / "bin").mkdir(parents=True)
     said = make(clone, ".venvs/program.done", **UNREACHABLE).stdout
     what = re.escape(PROGRAM)
@@ -72,7 +72,7 @@ def test_without_a_network(clone: Path) -> None:
     assert not (clone / ".venvs" / "program.done").exists()
 
 
-def test_without_a_network_from_the_first_step_on(clone: Path) -> None:
+def test_without_a_network_at_the_first_step(clone: Path) -> None:
     line = error(make(clone, ".venvs/uv.done", PIP_INDEX_URL="http://127.0.0.1:9/simple"))
     assert "error: uv (20 MB) could not be installed" in line
     assert "PIP_INDEX_URL" in line
@@ -89,7 +89,7 @@ def test_without_a_network_from_the_first_step_on(clone: Path) -> None:
         ('case "$2" in *ensurepip*) exit 1 ;; esac', "apt install python3-venv"),
     ],
 )
-def test_a_python_that_does_not_do(clone: Path, script: str, said: str) -> None:
+def test_an_unsuitable_python(clone: Path, script: str, said: str) -> None:
     stand_in(clone, "old", f"#!/bin/sh\n{script}\n")
     assert said in error(make(clone, "local", PYTHON="./old"))
 
@@ -100,7 +100,7 @@ def test_no_python(clone: Path) -> None:
 
 
 def test_without_the_environment(clone: Path) -> None:
-    # -S: without packages, as where nothing is installed.
+    # -S: without site-packages, as if nothing were installed.
     done = subprocess.run(
         [sys.executable, "-S", "-m", "local", "run"],
         check=False, cwd=clone, capture_output=True, text=True,
@@ -110,7 +110,7 @@ def test_without_the_environment(clone: Path) -> None:
         assert f"`{command}`" in line
 
 
-def test_the_commands_stand_under_headings_whichever_awk_it_is(tmp_path: Path) -> None:
+def test_the_help_has_headings_with_every_awk(tmp_path: Path) -> None:
     found = {shutil.which(name) for name in ("awk", "mawk", "gawk", "original-awk")}
     listings = []
     for awk in filter(None, found):

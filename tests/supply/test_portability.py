@@ -1,4 +1,4 @@
-"""What people type and make runs goes on any Unix: macOS's make 3.81, bash 3.2, BSD's tools."""
+"""The pages' commands and the Makefile run on any Unix: macOS's make 3.81, bash 3.2, BSD tools."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ from tools.links import pages
 
 ROOT = Path(__file__).parents[2]
 
-# What GNU's or Linux's tools alone understand, by what says so.
+# Features of GNU's or Linux's tools that others lack, by pattern.
 TOOLS = {
     "sed -i without a suffix": r"\bsed\s+(-\w+\s+)*-i\b",
     "sed -r": r"\bsed\s+-\w*r",
@@ -34,13 +34,13 @@ TOOLS = {
     ),
     "nproc, tac, timeout, setsid": r"(^|[\s;&|(@])(nproc|tac|timeout|setsid)\b",
     "/proc": r"(^|[\s'\"=])/proc/",
-    # bash, from 4.0 on
+    # bash 4.0 and later
     "${name,,}": r"\$\{\w+(,,|\^\^)",
     "mapfile": r"\b(mapfile|readarray)\b",
     "declare -A": r"\bdeclare\s+-\w*A",
     "&>>": r"&>>",
 }
-# From make 3.82 on.
+# make 3.82 and later
 MAKE = {
     ".ONESHELL": r"^\.(ONESHELL|RECIPEPREFIX|EXTRA_PREREQS)\b",
     "$(file)": r"\$\((file|guile|let|intcmp)\s",
@@ -65,22 +65,22 @@ def shell_blocks(markdown: str) -> str:
     return "\n".join(re.findall(r"^```(?:sh|bash|shell)\n(.*?)^```", markdown, re.S | re.M))
 
 
-def test_the_makefile_asks_for_nothing_of_gnus() -> None:
+def test_the_makefile_needs_no_gnu_tools() -> None:
     assert offences((ROOT / "Makefile").read_text(), make=True) == []
 
 
-def test_scripts_ask_for_nothing_of_gnus() -> None:
+def test_scripts_need_no_gnu_tools() -> None:
     assert offences((ROOT / ".ci" / "run").read_text()) == []
     assert offences(CLOUD_BUILD) == []
     assert offences((ROOT / "sample_client" / ".envrc.template").read_text()) == []
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_what_the_pages_tell_one_to_type_goes_anywhere(page: Path) -> None:
+def test_the_pages_commands_need_no_gnu_tools(page: Path) -> None:
     assert offences(shell_blocks(page.read_text())) == []
 
 
-def test_the_readme_has_something_to_type() -> None:
+def test_the_readme_has_commands() -> None:
     assert "make local" in shell_blocks((ROOT / "README.md").read_text())
 
 
@@ -114,7 +114,7 @@ def test_the_readme_has_something_to_type() -> None:
         "make &>> log",
     ],
 )
-def test_what_macos_lacks_is_seen(line: str) -> None:
+def test_features_that_macos_lacks_are_found(line: str) -> None:
     assert offences(line)
 
 
@@ -122,19 +122,19 @@ def test_what_macos_lacks_is_seen(line: str) -> None:
     "line",
     [".ONESHELL:", "$(file >x,y)", "HERE != pwd", "NAME ::= x", "a b &: c", "undefine NAME"],
 )
-def test_what_make_3_81_lacks_is_seen(line: str) -> None:
+def test_features_that_make_3_81_lacks_are_found(line: str) -> None:
     assert offences(line, make=True)
 
 
-def test_every_target_that_is_no_file_says_so() -> None:
-    """A folder of that name would make it do nothing: `local`, `bench` and `docs` are there."""
+def test_every_target_is_phony() -> None:
+    """Otherwise a folder of that name hides the target, such as `local`, `bench` and `docs`."""
     makefile = (ROOT / "Makefile").read_text()
     phony = set(" ".join(re.findall(r"^\.PHONY: (.*)$", makefile, re.M)).split())
     targets = set(re.findall(r"^([a-z][a-z-]*):(?!=)", makefile, re.M))
     assert targets == phony
 
 
-def test_the_first_line_that_people_type_says_what_there_is() -> None:
+def test_make_without_a_target_lists_the_commands() -> None:
     listed = subprocess.run(
         ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout

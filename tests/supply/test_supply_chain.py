@@ -1,4 +1,4 @@
-"""What is installed is exactly what was locked, and the bill of materials says so."""
+"""Every installed package is locked with hashes, and the bill of materials lists it."""
 
 import json
 import re
@@ -12,7 +12,7 @@ LOCKS = sorted(
     path
     for pattern in ("requirements*.txt", "*/requirements*.txt", "tests/*/*.txt")
     for path in ROOT.glob(pattern)
-    # What users install into an environment of their own.
+    # Users install these into separate environments.
     if path.parent.name != "sample_client"
 )
 BILLS = {"image": ROOT / "image/requirements.txt", "program": ROOT / "requirements.txt"}
@@ -20,11 +20,11 @@ REQUIREMENT = re.compile(r"([a-z0-9._-]+)==([^ ;\\]+)[^\n]*")
 
 
 def requirements(lock: Path) -> list[str]:
-    """Each with its hashes."""
+    """Returns each requirement with its hashes."""
     return re.split(r"^(?=[a-z0-9])", lock.read_text(), flags=re.M)[1:]
 
 
-def test_every_lock_is_here() -> None:
+def test_every_lock_is_listed() -> None:
     makefile = (ROOT / "Makefile").read_text()
     compiled = set(re.findall(r"\$\(COMPILE\).* -o (\S+)$", makefile, re.M))
     assert {str(lock.relative_to(ROOT)) for lock in LOCKS} == compiled
@@ -36,12 +36,12 @@ def test_every_requirement_is_pinned_and_has_hashes(lock: Path) -> None:
     for requirement in requirements(lock):
         assert REQUIREMENT.match(requirement), requirement
         assert re.search(r"^    --hash=sha256:[0-9a-f]{64}", requirement, re.M), requirement
-    # Another index could be given a package of the same name.
+    # Another index could serve a different package of the same name.
     assert not re.search(r"^--|://", lock.read_text(), re.M)
 
 
 @pytest.mark.parametrize("name", BILLS)
-def test_the_bill_has_every_requirement_with_its_hashes(name: str) -> None:
+def test_the_bill_of_materials_has_every_requirement_with_its_hashes(name: str) -> None:
     bill: dict[str, Any] = json.loads((ROOT / "dist" / f"{name}.cdx.json").read_text())
     assert bill["bomFormat"] == "CycloneDX"
     found = {
@@ -62,7 +62,7 @@ def test_the_bill_has_every_requirement_with_its_hashes(name: str) -> None:
         assert bill["metadata"]["component"]["name"] == "tracking-server"
 
 
-def test_the_containers_base_is_named_by_digest() -> None:
+def test_the_base_image_is_pinned_by_digest() -> None:
     dockerfile = (ROOT / "image" / "Dockerfile").read_text()
     [base] = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", dockerfile, re.M)
     assert re.fullmatch(r"python:[\w.-]+@sha256:[0-9a-f]{64}", base)

@@ -1,4 +1,4 @@
-"""Which releases of MLflow `make test-versions` tries."""
+"""The releases of MLflow that `make test-versions` tries."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def test_the_lock_names_a_release() -> None:
         ("3.17.2", ""),
     ],
 )
-def test_the_neighbours(released: str, wanted: str) -> None:
+def test_the_neighbouring_releases(released: str, wanted: str) -> None:
     found: list[Version] = [parsed(text) for text in released.split()]
     assert neighbours((3, 17, 2), found) == [parsed(text) for text in wanted.split()]
 
 
-def test_a_release_candidate_is_none() -> None:
+def test_a_release_candidate_is_not_a_release() -> None:
     assert not parsed("3.18.0rc1")
 
 
-def test_what_can_not_be_installed_is_told_as_such() -> None:
-    line = Outcome(version="3.18.0", not_installed="there is no mlflow-skinny==3.18.0").line()
-    assert line == "3.18.0  can't be installed: there is no mlflow-skinny==3.18.0"
+def test_a_release_that_cannot_be_installed_is_reported() -> None:
+    line = Outcome(version="3.18.0", not_installed="mlflow-skinny==3.18.0 is missing").line()
+    assert line == "3.18.0  can't be installed: mlflow-skinny==3.18.0 is missing"
