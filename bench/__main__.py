@@ -18,7 +18,7 @@ ROUNDS = 5
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=PARTS, help="all of them if none is named")
+    parser.add_argument("part", nargs="?", choices=PARTS, help="default: all of them")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
     if arguments.part is None:
@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def _all(rounds: int) -> int:
-    """Run each part in a separate process, and go on if one fails."""
+    """Run each part in a separate process, and continue if one fails."""
     started = time.monotonic()
     codes = [
         subprocess.run(

@@ -1,21 +1,21 @@
-"""Artifacts of 1 GiB and 8 GiB, up and down, on every way there is to the bucket.
+"""Artifacts of 1 GiB and 8 GiB, up and down, on every path to the bucket.
 
-`curl, bucket`: curl straight to the bucket's XML API, with a token; the other ways are compared
+`curl, bucket`: curl straight to the bucket's XML API, with a token; the other paths are compared
 with it. `curl, HTTP/1.1` and `curl, h2c`: through our server, as a stream. `client, signed`: an
-unmodified MLflow client of a proxied experiment, which asks our server to sign for large files
-and sends them to the bucket in parts. `client, direct`: the same client with an artifact location
-in the bucket itself, by Google's library and credentials of its own.
+unmodified MLflow client of a proxied experiment, which gets signed addresses for large files from
+our server and sends them to the bucket in parts. `client, direct`: the same client with an artifact
+location in the bucket, using Google's library and its own credentials.
 
 Our server has a core to itself; the bucket, which hashes what it stores, and curl or the client
 share the others. Seconds are curl's own, or the client's without its start. Every object in the
-bucket and every download is compared by its CRC32C. curl's downloads are hashed as they come; the
-client's are written to a file. While an upload over h2c has to wait curl 7 polls without a pause,
-1.6 million times for 1 GiB, on the bucket's core: its CPU is in the table, and `h2load, h2c` is
-the same upload by a client that doesn't.
+bucket and every download is compared by its CRC32C. curl's downloads are hashed as they arrive; the
+client's are written to a file. While an upload over h2c has to wait, curl 7 polls without a pause,
+1.6 million times for 1 GiB, on the bucket's core. The table has its CPU, and `h2load, h2c` is the
+same upload with a client that doesn't poll.
 
-Memory is the kernel's own peak of what the server was resident with during a transfer, less what
-it was when it had answered its first request. What it has written is counted by the kernel too,
-so that a temporary file that is unlinked at once is seen.
+Memory is the kernel's peak of the server's resident memory during a transfer, minus its resident
+memory after the first request. The kernel also counts the written bytes, so that temporary files
+are noticed even if they are unlinked at once.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _TIMEOUT_SECONDS = 300
 
 @dataclass(frozen=True)
 class _Transfer:
-    """`cpu` is the server's; `above` and `written` are its MiB."""
+    """`cpu` is the server's in seconds; `above` and `written` are its MiB."""
 
     seconds: float
     cpu: float
@@ -162,18 +162,18 @@ class Ways:
         else:
             seconds, content = self._curl(way)
         if content != file.content:
-            raise BenchError(f"{way}: {file.content} is what went up, {content} what came down.")
+            raise BenchError(f"{way}: uploaded {file.content}, downloaded {content}.")
         return seconds
 
     def check_and_delete(self, way: str, file: File) -> None:
-        """Returns the only object in the bucket."""
+        """Check the only object in the bucket, and delete it."""
         [(name, content)] = files.stored(self._stack).items()
         if content != file.content:
-            raise BenchError(f"{way}: {file.content} is what was sent, {content} what is stored.")
+            raise BenchError(f"{way}: sent {file.content}, stored {content}.")
         files.delete(self._stack, name)
 
     def _curl(self, way: str, *, upload: File | None = None) -> tuple[float, Content]:
-        """Seconds, and what came back."""
+        """Returns the seconds, and the content of the response."""
         if way == BUCKET:
             endpoint = files.straight(self._stack, NAME)
         else:
@@ -184,7 +184,7 @@ class Ways:
         return done.seconds, done.content
 
     def _client(self, *arguments: str) -> float:
-        # -P: the modules beside it are not the client's.
+        # -P: don't import the modules next to the script.
         command = [str(_CLIENT), "-P", str(ROOT / "bench" / "client.py"), *arguments]
         ran = subprocess.run(
             command,
@@ -208,7 +208,7 @@ def _children() -> float:
 def _there_and_back(ways: Ways, way: str, file: File, transfers: _Transfers) -> None:
     gib = file.content.size // GIB
     transfers[_Key(gib, way, UP)].append(ways.measured(lambda: ways.up(way, file)))
-    if way != H2LOAD:  # which doesn't keep what comes
+    if way != H2LOAD:  # which doesn't keep responses
         transfers[_Key(gib, way, DOWN)].append(ways.measured(lambda: ways.down(way, file)))
     ways.check_and_delete(way, file)
 
@@ -227,7 +227,7 @@ def _publish(transfers: _Transfers, *, idle: float, touched: bool) -> None:
         }
         if key.gib * GIB == SIZE and key.way != BUCKET:
             straight = transfers[_Key(key.gib, BUCKET, key.direction)]
-            # The client's ways are taken in the first round only.
+            # The client's paths are measured in the first round only.
             pairs = zip(measured, straight, strict=False)
             ratio = [one.seconds / other.seconds for one, other in pairs]
             ratios[key.way, key.direction] = ratio
@@ -281,7 +281,7 @@ def _goals(
         Goal(
             goal="8 GiB by an unmodified client, up and down",
             wanted="equal checksums",
-            # Another one ends the part before this.
+            # Different checksums end the part before this.
             measured="equal, in " + " and ".join(f"{one.seconds:.0f} s" for one in large),
             met=True,
         ),

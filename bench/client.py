@@ -1,10 +1,10 @@
-"""One file by MLflow's own client, run by its own Python: prints the seconds that it took.
+"""Transfers one file with MLflow's own client, run by its own Python; prints the seconds.
 
     client.py up RUN FILE
     client.py down RUN NAME FOLDER
 
-The client's settings, and what it needs to log in, are in the environment. Starting Python and
-importing MLflow is not counted.
+The client's settings and its login are in the environment. Starting Python and importing MLflow are
+not counted.
 """
 
 import sys

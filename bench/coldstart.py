@@ -1,12 +1,12 @@
 """Cold starts: from the process's start to its first authenticated response with database data.
 
-Asked for every few milliseconds, from the other core; experiment 0 is read from the database on
-every server. Each server starts on a schema that is there, alone, and is stopped again.
+The request is repeated every few milliseconds, from the other core; on every server it reads
+experiment 0 from the database. Each server starts alone, on an existing schema.
 
-With a cold page cache the files of the server's environment and of Python itself are dropped
-from it before (posix_fadvise, which needs no privileges), as Cloud Run reads an image lazily.
-mincore(2) says what of them is left: pages that other processes have mapped stay. The names in
-directories stay cached too, so that a start from nothing is slower still.
+For a cold page cache, the files of the server's environment and of Python itself are dropped from
+the cache first (posix_fadvise, which needs no privileges), as Cloud Run reads an image lazily.
+mincore(2) tells how much is still cached: pages that other processes have mapped stay. Directory
+entries stay cached too, so a start with nothing cached is slower still.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bench.report import ROOT, SERVER_PYTHON, at_least, publish, shown
 
 WARM, COLD = "warm", "cold"
 STILL_CACHED_SHARE = 0.05
-"""If more than this of an environment stays in the cache, the start isn't cold."""
+"""If a larger share of an environment stays in the cache, the start isn't cold."""
 
 MIB = 1 << 20
 
@@ -48,9 +48,9 @@ def measure(*, rounds: int) -> None:
         auth = stock.server(stack, auth=True, database=stack.new_database("stock_auth"))
         servers = [us, plain, auth]
         environments = {us.name: _ours, plain.name: _stock, auth.name: _stock}
-        os.sync()  # what is not written yet can't be dropped
+        os.sync()  # unwritten pages can't be dropped
         for server in servers:
-            # Creates its schema, and loads its files into the cache.
+            # Creates the server's schema, and loads its files into the cache.
             server.start()
             server.stop()
         starts: _Starts = defaultdict(list)
@@ -82,7 +82,7 @@ def _stock() -> Iterator[Path]:
 
 
 def _python() -> Iterator[Path]:
-    """The interpreter, its library and its standard library, without what is installed there."""
+    """Returns the files of the interpreter and the standard library, without installed packages."""
     asked = (
         "import sys, sysconfig as s; print(s.get_path('stdlib'), sys._base_executable,"
         " s.get_config_var('LIBDIR') + '/' + s.get_config_var('LDLIBRARY'), sep=chr(10))"
@@ -104,7 +104,7 @@ def _files(tree: Path, *, without: str = "") -> Iterator[Path]:
 
 
 def _evict(paths: Iterable[Path]) -> tuple[int, int]:
-    """Drop files from the page cache. Returns their bytes, and those that are still cached."""
+    """Drop files from the page cache. Returns their bytes, and the bytes that are still cached."""
     total = cached = 0
     for path in paths:
         with path.open("rb") as file:
@@ -119,7 +119,7 @@ def _cool(environment: Iterable[Path]) -> float:
     """Drop an environment and Python. Returns the MiB of both that are still cached.
 
     Raises:
-        BenchError: if much of the environment is, as somebody else has it mapped.
+        BenchError: if much of the environment stays cached, because another process uses it.
     """
     total, cached = _evict(environment)
     if cached > total * STILL_CACHED_SHARE:

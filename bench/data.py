@@ -1,8 +1,8 @@
 """runs/search in a database of 1,000, 10,000 and 100,000 runs.
 
-Both servers search one database, filled by SQL: each run has metrics, params and tags. `newest` is
-what MLflow's page asks for, the 100 that were started last; `filtered` wants two conditions and
-an order by a metric, for which all of the experiment's runs are looked at.
+Both servers search one database, filled with SQL: each run has metrics, params and tags. `newest`
+is the request of MLflow's page, for the 100 runs that started last. `filtered` has two conditions
+and an order by a metric, for which the database reads all of the experiment's runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SECONDS = 0.5
 PAGE = 100
 KEYS = 5
 
-# Numbers follow from the run's own, so that any two fillings are the same.
+# Values are derived from the run's number, so that every filling is the same.
 _FILL = (
     """
     INSERT INTO runs (run_uuid, name, source_type, source_name, entry_point_name, user_id, status,
@@ -95,7 +95,7 @@ def _fill(stack: Stack, experiment: str, *, first: int, last: int) -> None:
     for statement in _FILL:
         used = {name: value for name, value in values.items() if f":{name}" in statement}
         stack.sql(statement, **used)
-    # As autovacuum would some time later.
+    # As autovacuum would do later.
     stack.sql("VACUUM ANALYZE")
 
 

@@ -1,4 +1,4 @@
-"""Large files, and curl, which moves them: what comes is hashed on its way."""
+"""Large files, and curl, which transfers them; content is hashed as it arrives."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Done:
-    """A transfer as curl ended it: its exit code, its own seconds, what came and what it said."""
+    """A transfer as curl reported it: exit code, seconds, content and messages."""
 
     code: int
     seconds: float
@@ -63,7 +63,7 @@ def check_curl() -> None:
 
 
 def make(path: Path, size: int) -> File:
-    """Make a file in which every MiB differs, so that a misplaced one is noticed."""
+    """Make a file whose MiB all differ, so that a misplaced one is noticed."""
     crc32c, noise = 0, os.urandom(MIB - 8)
     with path.open("wb") as file:
         for number in range(size // MIB):
@@ -82,12 +82,12 @@ def read(stream: IO[bytes]) -> Content:
 
 
 def _text(crc32c: int) -> str:
-    """As the bucket says it."""
+    """Returns the checksum in the bucket's format."""
     return base64.b64encode(crc32c.to_bytes(4, "big")).decode()
 
 
 def straight(stack: Stack, name: str) -> Endpoint:
-    """In the bucket's root, by the XML API and with the server's own rights."""
+    """Returns an object in the bucket's root, for the XML API and with the server's credentials."""
     email = stack.outputs["service_account_email"]
     return Endpoint(
         address=f"{stack.cloud.project.storage_endpoint}/{stack.bucket}/{name}",
@@ -96,17 +96,17 @@ def straight(stack: Stack, name: str) -> Endpoint:
 
 
 def through(server: Server, name: str, *, protocol: str) -> Endpoint:
-    """Returns the same object's address at our server."""
+    """Returns the same object's address on our server."""
     assert server.authorization
     return Endpoint(f"{server.address}{_ARTIFACTS}/{name}", server.authorization, protocol)
 
 
 def stored(stack: Stack) -> dict[str, Content]:
-    """All that is in the bucket."""
+    """Returns all objects in the bucket."""
     found = stack.cloud.project.store.below(stack.bucket, after="", prefix="")
     return {
         one.attributes["name"]: Content(one.size, one.attributes["crc32c"])
-        # As a list: the objects' own server uses the same connection meanwhile.
+        # A list, because the objects' own server uses the same connection meanwhile.
         for one in list(found)
     }
 
@@ -118,12 +118,12 @@ def delete(stack: Stack, name: str) -> None:
 
 
 def curl(endpoint: Endpoint, *, upload: File | None = None, seconds: float = 300) -> Done:
-    """PUT a file or, without one, GET what is there, in so much time."""
+    """PUT a file or, without one, GET the object, within so many seconds."""
     command = [
         *("curl", "--silent", "--show-error", "--fail", endpoint.protocol),
         *("--max-time", str(seconds), "--header", f"Authorization: {endpoint.authorization}"),
         *(("--upload-file", str(upload.path)) if upload else ()),
-        # Not asked whether it may, and no wait for an answer.
+        # Without an `Expect` header, curl doesn't wait for permission to send.
         *("--header", "Expect:", "--write-out", "%{stderr}%{time_total}", endpoint.address),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
@@ -135,7 +135,7 @@ def curl(endpoint: Endpoint, *, upload: File | None = None, seconds: float = 300
 
 
 def h2load(endpoint: Endpoint, upload: File) -> float:
-    """PUT a file over h2c, and the seconds it took."""
+    """PUT a file over h2c. Returns the seconds."""
     command = [
         *("h2load", "--requests=1", "--clients=1", "--max-concurrent-streams=1"),
         *("--data", str(upload.path), "--header", ":method: PUT"),

@@ -1,6 +1,6 @@
-"""What refusing each kind of credentials takes the gate, in ns. Run by the server's Python.
+"""The time that the gate takes to refuse each kind of credentials, in ns.
 
-Prints JSON: for each kind one median for each round, the kinds interleaved.
+Run by the server's Python. Prints JSON: for each kind one median per round; the kinds take turns.
 """
 
 import base64
@@ -35,7 +35,7 @@ def scope_of(credentials: str, address: str) -> dict[str, Any]:
 
 
 def main(rounds: int) -> None:
-    # Whoever fails may not be told to wait, which is another answer: each time another address.
+    # A client that fails often gets another response, so each request has another address.
     clock = iter(range(0, 10**12, 3600))
     gate = Gate(
         None,  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ def main(rounds: int) -> None:
     for _ in range(rounds):
         taken: dict[str, list[int]] = {kind: [] for kind in KINDS}
         for number in range(EACH):
-            # In another order each time: the first finds the caches colder.
+            # In another order each time, because the first kind finds the caches colder.
             for kind, credentials in random.sample(sorted(KINDS.items()), len(KINDS)):
                 scope = scope_of(credentials, f"203.0.{number % 250}.7")
                 started = perf_counter_ns()

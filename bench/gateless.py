@@ -1,4 +1,4 @@
-"""Our server without the gate, to see what the gate costs. Run by the server's Python."""
+"""Our server without the gate, to measure the gate's cost. Run by the server's Python."""
 
 import gc
 import os

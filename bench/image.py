@@ -1,8 +1,8 @@
-"""Sizes: what is installed in the container beside stock MLflow, and the image itself.
+"""Sizes: the installed packages in the container and of stock MLflow, and the image itself.
 
-Stock is what pip makes of `mlflow[auth]` and the database's driver, with its `.pyc` files as ours
-has them. Ours is /opt/server in a container of the image, and where none can be built here the
-environment that has the same lock, in which nothing is left out. Bytes are those on the disk.
+Stock is what pip installs for `mlflow[auth]` and the database's driver, with `.pyc` files as well.
+Ours is /opt/server in a container of the image. If no image can be built, it is the environment
+with the same lock, which has all files of each package. Sizes are bytes on the disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _INSIDE = Path(builders.__file__).with_name("inside.py")
 
 
 def measure(*, rounds: int) -> None:
-    """Once: it has no spread."""
+    """Measure once: sizes don't vary."""
     theirs = _installed(stock.BIN.parent)
     ours = _installed(SERVER_PYTHON.parent.parent) + _installed(ROOT / "image" / "tracking_server")
     rows: list[dict[str, object]] = [
@@ -66,7 +66,7 @@ def measure(*, rounds: int) -> None:
 
 
 def _installed(tree: Path) -> int:
-    """Bytes of its files on the disk, as inside.py counts them in the container."""
+    """Returns the bytes of the tree's files on the disk, as inside.py counts them."""
     return sum(
         os.lstat(os.path.join(folder, name)).st_blocks * 512
         for folder, _, names in os.walk(tree)

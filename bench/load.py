@@ -1,4 +1,4 @@
-"""wrk: one kind of request at a time, each answer checked (`wrk/load.lua`)."""
+"""wrk: one kind of request at a time; each response is checked (`wrk/load.lua`)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _TIMEOUT_SECONDS = 60
 
 @dataclass(frozen=True)
 class Request:
-    """`@ID@` in path and body is one of `ids`, `@NUMBER16DIGITS@` in the body never the same."""
+    """`@ID@` in path and body is one of `ids`, `@NUMBER16DIGITS@` in the body differs each time."""
 
     name: str
     method: str
     path: str
-    # A piece of every right answer's body.
+    # A text in the body of every correct response.
     expected: str
     body: bytes = b""
     status: int = 200
@@ -36,11 +36,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Load:
-    """What a load came to; times in ms, `cpu` the servers' own for each request.
+    """The result of a load; times in ms, `cpu` the servers' own for each request.
 
-    The rate is by Little's law: all connections are busy all the time, so it is their number by
-    the mean latency. A count would leave out those under way at the end, which of a slow server
-    are a good part of all.
+    The rate follows from Little's law: all connections are always busy, so it is their number
+    divided by the mean latency. A count would omit the requests in progress at the end, which are a
+    large part of all requests to a slow server.
     """
 
     requests: int
@@ -64,10 +64,10 @@ def run(
 ) -> Load:
     """Keep so many connections busy for so long; `also` are further servers, one thread each.
 
-    A server that is `busy` with something else too is not waited for at the end.
+    If a server is `busy` with other work too, the end doesn't wait for it.
 
     Raises:
-        BenchError: if an answer is wrong or missing, unless it may.
+        BenchError: if a response is wrong or missing, unless `may_fail`.
     """
     servers = [server, *also]
     headers = {"Connection": "keep-alive", **server.headers, **request.headers}
@@ -99,11 +99,11 @@ def run(
         ) as wrk:
             try:
                 time.sleep(seconds)
-                # Its own durations are whole seconds.
+                # wrk's own durations are whole seconds.
                 wrk.send_signal(signal.SIGINT)
                 printed, _ = wrk.communicate(timeout=2 * _TIMEOUT_SECONDS)
             except BaseException:
-                wrk.kill()  # the block's end waits for it
+                wrk.kill()  # the end of the block waits for it
                 raise
     for one in () if busy else servers:
         one.settle()
@@ -114,7 +114,7 @@ def run(
     count, mean, p50, p99, wrong, missing, said = result[1].split(" ", 6)
     failed = int(wrong) + int(missing)
     if not int(count) and not failed and seconds < _TIMEOUT_SECONDS:
-        # Slower than was thought.
+        # The server is slower than expected.
         return run(
             server,
             request,
@@ -127,7 +127,7 @@ def run(
     if not int(count) or (failed and not may_fail):
         raise BenchError(
             f"{server.name}, {request.name}, {connections} connections: of {count} answers "
-            f"{wrong} were wrong and {missing} did not come. The first wrong one: {said}"
+            f"{wrong} were wrong and {missing} are missing. The first wrong one: {said}"
         )
     return Load(
         requests=int(count),
@@ -136,6 +136,6 @@ def run(
         rate=connections / (int(mean) / 1e6),
         p50=int(p50) / 1000,
         p99=int(p99) / 1000,
-        # Those under way at the end were worked on too.
+        # The servers also worked on the requests in progress at the end.
         cpu=spent / (int(count) + connections) * 1000,
     )

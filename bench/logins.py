@@ -1,6 +1,6 @@
-"""Whether the time of a refusal tells what was wrong: the gate alone, without network and server.
+"""Measures whether the time of a refusal reveals what was wrong, in the gate alone.
 
-A difference that is not seen here, in one process at its quietest, is not seen over a network.
+The gate runs in one quiet process: a difference that isn't visible there isn't over a network.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Memory: idle, under 10,000 mixed requests, and in a container's 512 MiB with large artifacts.
 
-The requests are those of the page, of runs, metrics, traces, small artifacts, searches and the
-registry, one of each kind in turn, from eight connections; each answer is checked. Every 500 the
-server is left in peace and its resident memory read. What it grows by in the last half is that of
-the straight line that fits best.
+The requests are those for the page, runs, metrics, traces, small artifacts, searches and the
+registry, one of each kind in turn, over eight connections; each response is checked. After every
+500 requests, the server gets a pause and its resident memory is read. Its growth over the last half
+is that of the best-fitting straight line.
 
-Then the server runs in a memory cgroup of 512 MiB without swap, a child of this process's own,
-and gets as many requests at a time as Cloud Run lets in: artifacts of 1 GiB go up and down while
-all other connections ask for everything else, and at last all of them are artifacts of 1 GiB,
-which are given up after a while. Where such a cgroup can't be made, its peak is read all the same.
+Then the server runs in a memory cgroup of 512 MiB without swap, a child of this process's own
+cgroup, with as many requests at a time as Cloud Run allows. First, artifacts of 1 GiB are uploaded
+and downloaded while the other connections send all other requests. At last, all requests are for
+artifacts of 1 GiB, which the clients abandon after a while. Where such a cgroup can't be created,
+the peak is still read.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ REQUESTS, EACH, SHOWN, CONNECTIONS = 10_000, 500, 2_500, 8
 RESIDENT = 220
 """MiB after all requests."""
 FLAT = 0.02
-"""Of that, the most that it may grow by in the last half."""
+"""The largest allowed growth in the last half, as a share."""
 LIMIT = 512
 AT_A_TIME = 80
-"""The setting `concurrency`'s default."""
+"""The default of the setting `concurrency`."""
 TRANSFERS = 2
-"""Of 1 GiB in each direction while requests are answered."""
+"""Transfers of 1 GiB in each direction while other requests are sent."""
 SECONDS, GIVEN_UP_AFTER = 1.0, 10
 SMALL = 64 * 1024
 LARGE = "large.bin"
@@ -72,9 +73,9 @@ class _Full:
 
 
 def measure(*, rounds: int) -> None:
-    """Once, however many rounds: what is asked for is a level, not a difference."""
+    """Measure once, however many rounds: the goals are absolute values, not ratios."""
     files.check_curl()
-    # The bucket's words on transfers that are given up.
+    # The bucket's messages about abandoned transfers.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     with ours.stack(LARGER_DATABASE) as stack:
         us = stack.server()
@@ -95,7 +96,7 @@ def measure(*, rounds: int) -> None:
 
 
 def _mix(server: Server, seed: Seed) -> list[Request]:
-    """One of each kind. Those that read come after those that write what they read."""
+    """Returns one request of each kind. Requests that read come after those that write the data."""
     json_type = {"Content-Type": "application/json"}
     artifacts = "/api/2.0/mlflow-artifacts/artifacts"
     small = f"{artifacts}/small/@ID@.bin"
@@ -173,7 +174,7 @@ def _samples(server: Server, mix: Sequence[Request]) -> list[_Sample]:
         if answer.status != request.status or request.expected.encode() not in text:
             raise BenchError(f"{request.name}: {answer.status} {text[:200]!r}")
 
-    # Write everything once that is read later.
+    # First write everything once that is read later.
     for count in range(len(mix)):
         ask(count)
     samples = []
@@ -187,7 +188,7 @@ def _samples(server: Server, mix: Sequence[Request]) -> list[_Sample]:
 
 
 def _growth(samples: Sequence[_Sample]) -> float:
-    """MiB over the last half."""
+    """Returns the MiB over the last half."""
     half = samples[len(samples) // 2 :]
     line = linear_regression([one.requests for one in half], [one.rss for one in half])
     return float(line.slope) * (half[-1].requests - half[0].requests + EACH)
@@ -199,7 +200,7 @@ def _growth(samples: Sequence[_Sample]) -> float:
 def _full(stack: Stack, seed: Seed) -> _Full:
     file = files.make(stack.folder / LARGE, GIB)
     if files.curl(files.straight(stack, LARGE), upload=file).code:
-        raise BenchError("The bucket did not take the file that is to be got.")
+        raise BenchError("The bucket did not accept the file to download.")
     with _limited() as group:
         enter = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
         command = ["sh", "-c", enter, str(group), *COMMAND] if group else COMMAND
@@ -214,7 +215,7 @@ def _full(stack: Stack, seed: Seed) -> _Full:
             for number in range(TRANSFERS):
                 name = f"up-{number}"
                 if files.stored(stack).get(name) != file.content:
-                    raise BenchError(f"What is in the bucket as {name} is not what was sent.")
+                    raise BenchError(f"The bucket's object {name} differs from the sent file.")
                 files.delete(stack, name)
             given_up = _give_up(us, file)
             us.settle()
@@ -228,7 +229,7 @@ def _full(stack: Stack, seed: Seed) -> _Full:
 
 @contextlib.contextmanager
 def _limited() -> Iterator[Path | None]:
-    """A memory cgroup (version 1) with LIMIT MiB and no swap, if one can be made."""
+    """Create a memory cgroup (version 1) with LIMIT MiB and no swap, if that is possible."""
     found = re.search(r"^\d+:memory:/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
     group = _V1 / found[1] / f"mlflow-gcp-bench-{os.getpid()}" if found else None
     try:
@@ -269,7 +270,7 @@ def _both(server: Server, file: File, requests: Sequence[Request]) -> tuple[int,
                 break
         for one in running:
             if one.result() not in (file.content, Content(0, files.NOTHING)):
-                raise BenchError("What came down is not what went up.")
+                raise BenchError("The downloaded file differs from the uploaded one.")
     return counted, wrong, said
 
 
@@ -281,7 +282,7 @@ def _transfer(server: Server, protocol: str, name: str, upload: File | None) -> 
 
 
 def _give_up(server: Server, file: File) -> int:
-    """As many artifacts as may come at a time, until curl has waited long enough."""
+    """Download as many artifacts at a time as allowed, until curl's time limit."""
 
     def one(number: int) -> int:
         up = number % 2
@@ -298,7 +299,7 @@ def _give_up(server: Server, file: File) -> int:
 
 
 def _stock(stack: Stack) -> tuple[float, float]:
-    """Stock without users, idle: resident, and that with shared pages counted once."""
+    """Measure stock without users, idle: resident memory, also with shared pages counted once."""
     server = stock.server(stack, auth=False, database=stack.new_database("stock"))
     try:
         server.start()

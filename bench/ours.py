@@ -1,4 +1,4 @@
-"""Our server and what it needs: the stack of local/, as `make local` makes it real."""
+"""Our server and the resources that it needs: the stack of local/, as `make local` creates it."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ LARGER_DATABASE = {"mlflow-gcp:databaseTier": "db-custom-1-3840"}
 
 
 class Stack:
-    """The stand-ins and the database, running, and the environment that they were declared with.
+    """The running stand-ins and database, with the declared environment.
 
-    `make local`'s own server is started once, for its environment, and stopped.
+    `make local`'s own server is started once, to get its environment, and stopped.
     """
 
     def __init__(self, *, cloud: Cloud, outputs: Mapping[str, Any], folder: Path) -> None:
         self.cloud, self.outputs, self.folder = cloud, outputs, folder
         [(name, service)] = cloud.project.services.items()
         pid = cloud.project.state.load("processes.json")[f"server {name}"]["pid"]
-        # As the kernel shows it to the process: whatever declared it, this is what it was given.
+        # The environment as the kernel shows it, so that it is what the process was really given.
         entries = Path(f"/proc/{pid}/environ").read_text().rstrip("\0").split("\0")
         self.environment = dict(entry.split("=", 1) for entry in entries)
         service.stop()
@@ -49,7 +49,7 @@ class Stack:
         self.postgres = database
         self.postgres.create_user(_ROLE, _PASSWORD)
         with self.postgres.connection() as connection:
-            # For the tables that our server made.
+            # Grants access to the tables that our server created.
             connection.run(f"ALTER ROLE {_ROLE} SUPERUSER")
 
     @property
@@ -67,7 +67,7 @@ class Stack:
         command: Sequence[str] = COMMAND,
         environment: Mapping[str, str] | None = None,
     ) -> Server:
-        """One instance, not started. `environment` is added to what the program declares."""
+        """Returns one instance, not started. `environment` is added to the declared one."""
         port = free_port()
         return Server(
             name=name,
@@ -80,7 +80,7 @@ class Stack:
         )
 
     def new_database(self, name: str, *, like: str = "template1") -> str:
-        """A database on the same PostgreSQL, empty or a copy of one that nobody is connected to."""
+        """Create a database on the same PostgreSQL, empty or a copy of one without connections."""
         self.sql(f"CREATE DATABASE {name} TEMPLATE {like}", database="postgres")
         return name
 
@@ -92,7 +92,7 @@ class Stack:
         )
 
     def sql(self, statement: str, *, database: str = OUR_DATABASE, **values: Any) -> list[Any]:
-        """Run a statement, the rows as lists."""
+        """Run a statement. Returns the rows as lists."""
         with contextlib.closing(
             pg8000.native.Connection(
                 _ROLE,
@@ -115,7 +115,7 @@ class Stack:
 
 @contextlib.contextmanager
 def stack(config: Mapping[str, str] | None = None) -> Iterator[Stack]:
-    """The whole stack until the end of the block, in a temporary directory."""
+    """Yield the whole stack, in a temporary directory that is removed at the end of the block."""
     with TemporaryDirectory(prefix="mlflow-gcp-bench-") as temporary:
         state = State(Path(temporary, "state"))
         state.create()

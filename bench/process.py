@@ -24,11 +24,11 @@ _IDLE_SHARE = 0.5
 
 
 class BenchError(Exception):
-    """A part can't be measured; the text says why in one line."""
+    """A part can't be measured; the text gives the reason in one line."""
 
 
 def reserve_cores(wanted: int = 1) -> list[int]:
-    """Cores for servers alone, half of those there at most; what is started here has the rest."""
+    """Reserve cores for servers, at most half of all; this process and its children use others."""
     if len(_CORES) < 2:
         raise BenchError("Two cores are needed: one for the server, one for the load.")
     count = min(wanted, len(_CORES) // 2)
@@ -37,10 +37,10 @@ def reserve_cores(wanted: int = 1) -> list[int]:
 
 
 def require(command: str, *, package: str, formula: str) -> str:
-    """Where a program is.
+    """Returns the path of a program.
 
     Raises:
-        BenchError: with what to install, on Debian and with Homebrew.
+            BenchError: with the package to install, on Debian and with Homebrew.
     """
     found = shutil.which(command)
     if found is None:
@@ -52,7 +52,7 @@ def require(command: str, *, package: str, formula: str) -> str:
 
 @contextlib.contextmanager
 def _pinned(core: int) -> Iterator[None]:
-    # Affinity is a thread's, and a child has that of the thread which starts it.
+    # Affinity belongs to a thread, and a child inherits that of the thread that starts it.
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -68,7 +68,7 @@ def basic(username: str, password: str) -> str:
 
 @dataclass
 class Server:
-    """`port` is where the command listens, `authorization` what it lets in, if anything."""
+    """`port` is the command's port, `authorization` the header that it accepts, if any."""
 
     name: str
     command: Sequence[str]
@@ -76,7 +76,7 @@ class Server:
     folder: Path
     port: int
     authorization: str | None
-    # Whether its database has a transaction open: a thread that waits for a connection looks idle.
+    # Whether the database has an open transaction: a thread that waits for a connection looks idle.
     in_transaction: Callable[[], bool]
     core: int = SERVER_CORE
 
@@ -95,7 +95,7 @@ class Server:
         return {"Authorization": self.authorization} if self.authorization else {}
 
     def start(self, *, patience: float = 120) -> float:
-        """Seconds from the process's start to its first answer out of the database."""
+        """Start it. Returns the seconds to its first response with data from the database."""
         with self.log.open("ab") as log, _pinned(self.core):
             started = time.perf_counter()
             self._process = subprocess.Popen(
@@ -117,7 +117,7 @@ class Server:
         return time.perf_counter() - started
 
     def _answers(self) -> bool:
-        """Whether experiment 0, which MLflow makes in every database, is answered."""
+        """Returns whether a request for experiment 0, which every MLflow database has, succeeds."""
         try:
             status, body = self.call("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0")
         except (OSError, http.client.HTTPException):
@@ -135,7 +135,7 @@ class Server:
             answer = connection.getresponse()
             return answer.status, answer.read()
 
-    # Its processes and resources
+    # Processes and resources
 
     def pids(self) -> list[int]:
         """Returns every process of its session."""
@@ -148,7 +148,7 @@ class Server:
         return found
 
     def cpu_seconds(self) -> float:
-        """Of its processes, user and system."""
+        """Returns the seconds of its processes, user and system."""
         total = 0.0
         for pid in self.pids():
             with contextlib.suppress(OSError):
@@ -156,7 +156,7 @@ class Server:
         return total
 
     def memory(self, what: str = "Pss") -> float:
-        """MiB of its processes together, pages that they share counted once (`Rss`: each time)."""
+        """Returns MiB of its processes; shared pages count once (`Rss`: once for each process)."""
         return sum(_field(pid, "smaps_rollup", what) for pid in self.pids()) / 1024
 
     def forget_peak(self) -> None:
@@ -165,16 +165,16 @@ class Server:
             Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def peak(self) -> float:
-        """The most MiB that its processes have been resident with, as the kernel counts it."""
+        """Returns the peak of its processes' resident memory in MiB, from the kernel."""
         found = (_field(pid, "status", "VmHWM") for pid in self.pids())
         return sum(found) / 1024
 
     def written(self) -> float:
-        """MiB that its processes have written to any file, its log and deleted ones too."""
+        """Returns MiB that its processes have written to files, including log and deleted ones."""
         return sum(_field(pid, "io", "write_bytes") for pid in self.pids()) / (1 << 20)
 
     def settle(self, *, patience: float = 60) -> None:
-        """Wait until it does nothing: what was asked last and not waited for is done too."""
+        """Wait until it does nothing, so that work for earlier requests is done too."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             before = self.cpu_seconds()
@@ -185,10 +185,10 @@ class Server:
                 return
         raise BenchError(f"{self.name} is still busy {patience:.0f} s after its last request.")
 
-    # Its lifecycle
+    # Start and stop
 
     def freeze(self) -> None:
-        """Stop it where it is, so that another is measured alone."""
+        """Pause its processes, so that another server is measured alone."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -215,12 +215,12 @@ class Server:
 
 
 def _cpu_clock(pid: int) -> int:
-    """The clock of a process's CPU time, in nanoseconds: clock_getcpuclockid(3) on Linux."""
+    """Returns the clock of a process's CPU time in nanoseconds: clock_getcpuclockid(3) on Linux."""
     return ~pid << 3 | 2
 
 
 def _stat(pid: int) -> list[str] | None:
-    """`/proc/PID/stat` from the third field, the state, on; nothing of one that has ended."""
+    """Returns `/proc/PID/stat` from the third field, the state; None if the process has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -229,7 +229,7 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def _field(pid: int, file: str, name: str) -> int:
-    """The number after `name:` in `/proc/PID/FILE`; 0 of a process that has ended."""
+    """Returns the number after `name:` in `/proc/PID/FILE`; 0 if the process has ended."""
     try:
         text = Path(f"/proc/{pid}/{file}").read_text()
     except OSError:
@@ -245,5 +245,5 @@ def alone(server: Server, among: Sequence[Server]) -> Iterator[Server]:
         if other is not server:
             other.freeze()
     server.thaw()
-    server.settle()  # it does first what its timers missed
+    server.settle()  # first it catches up on its timers
     yield server

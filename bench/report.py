@@ -27,7 +27,7 @@ class Goal:
 
 
 def median_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """The median, and half of what lies between the lowest and the highest as a share of it."""
+    """Returns the median, and half the range of the values as a share of the median."""
     middle = median(values)
     return middle, (max(values) - min(values)) / 2 / middle if middle else 0.0
 
@@ -39,7 +39,7 @@ def shown(values: Sequence[float], *, digits: int = 2, unit: str = "") -> str:
 
 
 def at_least(factor: float, ratio: Sequence[float], *, goal: str) -> Goal:
-    """A goal for the median of a ratio's rounds."""
+    """Returns a goal for the median of a ratio over the rounds."""
     shows = shown(ratio, digits=1, unit="×")
     return Goal(goal=goal, wanted=f"≥ {factor}×", measured=shows, met=median(ratio) >= factor)
 
@@ -50,7 +50,7 @@ def at_most(factor: float, ratio: Sequence[float], *, goal: str, digits: int = 1
 
 
 def publish(name: str, *, rows: list[dict[str, object]], goals: list[Goal]) -> None:
-    """Print the rows as a table and the goals, and write both down."""
+    """Print the rows as a table, and the goals; save both."""
     print(f"\n## {name}\n\n{table(rows)}\n")
     if goals:
         verdicts: list[dict[str, object]] = [
@@ -69,7 +69,7 @@ def publish(name: str, *, rows: list[dict[str, object]], goals: list[Goal]) -> N
 
 
 def table(rows: Sequence[dict[str, object]]) -> str:
-    """Markdown, its columns aligned; a row may lack some of them."""
+    """Returns a Markdown table with aligned columns; a row may lack some of them."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [columns, *([_cell(row.get(column, "")) for column in columns] for row in rows)]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
@@ -84,7 +84,7 @@ def _cell(value: object) -> str:
 
 
 def machine() -> dict[str, object]:
-    """Returns what the figures depend on, without anything that identifies the machine."""
+    """Returns the facts that the figures depend on, but none that identifies the machine."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     python = subprocess.run(
         [SERVER_PYTHON, "-c", "import platform; print(platform.python_version())"],
@@ -104,7 +104,7 @@ def machine() -> dict[str, object]:
 
 
 def declared_postgres() -> int:
-    """The stack's default major version, from Pulumi.yaml."""
+    """Returns the stack's default major version, from Pulumi.yaml."""
     found = re.search(
         r"databaseVersion:.*?default: \"?(\d+)", (ROOT / "Pulumi.yaml").read_text(), re.DOTALL
     )

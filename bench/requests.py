@@ -1,7 +1,8 @@
-"""Requests: rate, latency and CPU of each route, and what is refused.
+"""Requests: rate, latency and CPU of each route, and of refused requests.
 
-`CPU` is what the server's processes used, for each request. A ratio is that of two servers in one
-round, the median over the rounds. Stock may fail, ours may not: a wrong answer ends the part.
+`CPU` is the CPU time of the server's processes for each request. A ratio compares two servers in
+one round, and the median over the rounds is reported. Stock may fail; a wrong response of ours ends
+the part.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from bench.process import Server, alone
 from bench.report import ROOT, Goal, at_least, at_most, publish, shown
 
 CONNECTIONS = {1: 0.3, 8: 0.5, 64: 0.6}
-"""Connections and the seconds that they are kept busy."""
+"""Connections, and the seconds for which they are kept busy."""
 AT_GOAL, MANY = 8, 64
 AUTH_SECONDS = 1.5
-# At first all ask at once, and are answered sooner the earlier their turn comes: the 99th of a
-# hundred is compared with the 50th after some turns for each.
+# At first all connections send at once, and their latencies depend on their place in the queue.
+# Percentiles are compared after each connection has sent several requests.
 TURNS, LONGEST = 5, 2.0
 AUTH_ROUTES = ("log-metric", "log-batch", "runs/get", "runs/search")
 GATE_ROUNDS = 6
-# A log-batch holds up to four of stock's fifteen database connections at a time. Enough of them at
-# once wait for each other's until all fail, half a minute later, and the next ones begin.
+# A log-batch holds up to four of stock's fifteen database connections. If enough of them run at
+# once, they wait for each other's connections until all fail after half a minute, and so on.
 STOCK_HANGS = ("log-batch", MANY)
 
 
@@ -46,7 +47,7 @@ def measure(*, rounds: int) -> None:
         us = stack.server()
         us.start()
         seed = traffic.seed(us)
-        # Templates of databases are copied while nobody is connected.
+        # Databases can only be copied while they have no connections.
         us.stop()
         servers = [us]
         for database, auth in (("stock", False), ("stock_auth", True)):
@@ -89,7 +90,7 @@ def _loads(servers: Sequence[Server], requests: Sequence[Request], *, rounds: in
     for turn in range(rounds):
         for request in requests:
             for connections, seconds in CONNECTIONS.items():
-                # The goals against stock are for so many, and stock takes most of the time.
+                # The goals against stock are for 8 connections, and stock takes most of the time.
                 both = connections == AT_GOAL or (
                     turn == 0 and (request.name, connections) != STOCK_HANGS
                 )
@@ -105,10 +106,10 @@ def _loads(servers: Sequence[Server], requests: Sequence[Request], *, rounds: in
 
 
 def _gate(stack: Stack, request: Request) -> float:
-    """CPU ms of the gate for each request: ours with it and without, on the cheapest route."""
+    """Returns the gate's CPU ms per request, from the server with and without it."""
     us = stack.server()
     launcher = str(ROOT / "bench" / "gateless.py")
-    # -P: the modules beside it are not the server's.
+    # -P: don't import the modules next to the script.
     gateless = stack.server("gateless", command=[COMMAND[0], "-P", launcher])
     servers = [us, gateless]
     differences = []
@@ -197,7 +198,7 @@ def _goals(loads: _Loads, ratios: dict[tuple[str, str], list[float]], gate: floa
         if connections == MANY:
             tail = [load.p99 / load.p50 for load in measured]
             goals.append(at_most(2, tail, goal=f"{route}, {MANY} connections: p99 against p50"))
-    # A wrong answer, a 5xx among them, or a missing one ends the part before this.
+    # A wrong or missing response, or a 5xx, ends the part before this.
     answers = sum(load.requests for measured in ours_at.values() for load in measured)
     goals.append(
         Goal(

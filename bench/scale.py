@@ -1,9 +1,9 @@
-"""More instances on one database, with the 25 connections of Cloud SQL's smallest machine.
+"""Several instances on one database, with the 25 connections of Cloud SQL's smallest machine.
 
 wrk gives each instance a thread, and so the same number of connections, and every instance writes
-to all runs. Each has a core of its own where half of the cores are enough for that; where they
-aren't the instances share them, and all that is seen is what they take from each other.
-Connections are the most that pg_stat_activity shows under load, every 50 ms.
+to all runs. If half of the cores are enough, each instance has its own core. Otherwise they share
+cores, and the figures only show how much they slow each other down. Connections are the maximum of
+pg_stat_activity under load, sampled every 50 ms.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONNECTIONS = 64
 SECONDS = 1.0
 ROUTES = ("log-metric", "runs/search")
 EACH = 4
-"""Database connections of an instance: four fit the 17 that the smallest machine has for them."""
+"""Database connections of an instance: four instances fit the 17 of the smallest machine."""
 ACCEPTED = 25
 
 
@@ -83,7 +83,7 @@ def _metrics(stack: Stack) -> int:
 
 @contextlib.contextmanager
 def _watched(stack: Stack) -> Iterator[list[int]]:
-    """The connections of the instances, looked at until the end of the block."""
+    """Yield samples of the instances' connections, collected until the end of the block."""
     seen = [0]
     done = threading.Event()
 
@@ -107,7 +107,7 @@ def _watched(stack: Stack) -> Iterator[list[int]]:
 
 
 def _refused(stack: Stack) -> int:
-    """Connections that PostgreSQL refused, by its own log."""
+    """Returns the connections that PostgreSQL refused, from its log."""
     name = stack.postgres.settings.name
     log = stack.cloud.project.state.path("log", f"{name}.log").read_text(errors="replace")
     return log.count("FATAL:")

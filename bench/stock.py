@@ -1,4 +1,4 @@
-"""Stock MLflow of the same version with its ordinary dependencies, as its own command starts it."""
+"""Stock MLflow of the same version with its ordinary dependencies, started by its own command."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _USER = "admin"
 
 
 def server(stack: Stack, *, auth: bool, database: str) -> Server:
-    """`mlflow server --workers 1`, with `--app-name basic-auth` or not, not started.
+    """Returns `mlflow server --workers 1`, not started; with `--app-name basic-auth` if `auth`.
 
-    Users are in a database of their own.
+    Its users are in a separate database.
     """
     name = "stock basic-auth" if auth else "stock"
     folder = stack.folder / name.replace(" ", "-")
@@ -27,7 +27,7 @@ def server(stack: Stack, *, auth: bool, database: str) -> Server:
     environment = {
         **base_environment(folder),
         "PATH": f"{BIN}:/usr/bin:/bin",
-        # Nothing outside this computer is asked.
+        # No server outside this computer is contacted.
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
     }
@@ -57,7 +57,7 @@ def server(stack: Stack, *, auth: bool, database: str) -> Server:
 
 
 def _auth_config(folder: Path, database: str) -> Path:
-    """MLflow's own file with the database changed, as a server without a disk needs it."""
+    """Write MLflow's own file with another database, as needed on a server without a disk."""
     shipped = next(BIN.parent.glob("lib/python3.*/site-packages/mlflow/server/auth/basic_auth.ini"))
     text = shipped.read_text()
     wanted = "database_uri = sqlite:///basic_auth.db"

@@ -17,7 +17,7 @@ from bench.report import mlflow_version
 
 API = "/api/2.0/mlflow"
 RUNS = 64
-"""As many as there are connections at most, so that a run is seldom written by two at once."""
+"""As many runs as connections at most, so that two connections rarely write to one run."""
 _NUMBER = "@NUMBER16DIGITS@"
 _SPANS = 5
 _OTLP = "/v1/traces"
@@ -25,7 +25,7 @@ _OTLP = "/v1/traces"
 
 @dataclass(frozen=True)
 class Seed:
-    """The data that is logged before the first measurement."""
+    """The data that exists before the first measurement."""
 
     experiment: str
     runs: Sequence[str]
@@ -42,7 +42,7 @@ def post(server: Server, path: str, **body: Any) -> dict[str, Any]:
 
 
 def seed(server: Server) -> Seed:
-    """An experiment with runs, each with metrics, params and tags, and with traces."""
+    """Create an experiment with runs, each with metrics, params and tags, and with traces."""
     experiment = post(server, "/experiments/create", name="bench")["experiment_id"]
     runs = []
     for number in range(RUNS):
@@ -78,11 +78,11 @@ def seed(server: Server) -> Seed:
 
 
 def requests(seed: Seed) -> list[Request]:
-    """Every route of the tables."""
+    """Returns one request for every route of the tables."""
     json_type = {"Content-Type": "application/json"}
 
     def body(**fields: Any) -> bytes:
-        # The placeholder of a number isn't a string.
+        # The placeholder of a number must not be a string.
         return json.dumps(fields).replace(f'"{_NUMBER}"', _NUMBER).encode()
 
     return [
@@ -163,7 +163,7 @@ def refused() -> Request:
 
 
 def trace(identity: bytes) -> bytes:
-    """An OTLP export of one trace, a root and its children with inputs and outputs."""
+    """Returns an OTLP export of one trace, a root and its children with inputs and outputs."""
     assert len(identity) == 16
     export = ExportTraceServiceRequest()
     scope = export.resource_spans.add().scope_spans.add()

@@ -162,7 +162,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    except Exception as error:  # what MLflow or the bucket refuses says why itself
+    except Exception as error:  # errors of MLflow and the bucket explain themselves
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     print(f"Everything came back as it was logged: {link}")

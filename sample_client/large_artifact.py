@@ -57,4 +57,4 @@ with tempfile.TemporaryDirectory() as folder:
     )
     print(f"and down in {time.monotonic() - started:.1f} s")
     if not filecmp.cmp(large, copy, shallow=False):
-        sys.exit("What came back is not what was sent")
+        sys.exit("The downloaded file differs from the uploaded one")

@@ -1,7 +1,7 @@
 """A neural network with two hidden layers, without a large framework: scikit-learn's own.
 
-With Keras, PyTorch Lightning or Transformers, use the same line, `mlflow.autolog()`. They log the
-loss of each epoch automatically, which this sample logs by hand.
+With Keras, PyTorch Lightning or Transformers, `mlflow.autolog()` also logs the loss of each epoch,
+which this sample logs by hand.
 """
 
 import os

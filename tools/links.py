@@ -44,7 +44,7 @@ def links(markdown: str) -> list[str]:
 
 
 def anchors(markdown: str) -> set[str]:
-    """Returns the anchors that GitHub gives headings: `## What it costs` -> `what-it-costs`."""
+    """Returns the anchors that GitHub gives headings: `## A heading` -> `a-heading`."""
     found: set[str] = set()
     for heading in re.findall(r"^#{1,6} +(.+?) *#*$", FENCE.sub("", markdown), re.M):
         text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()

@@ -1,4 +1,4 @@
-"""Every sample run once for the layer, some at a time, against a stack on this computer."""
+"""Runs every sample once for all tests, several at a time, against local stacks."""
 
 import json
 import os
@@ -32,10 +32,10 @@ SCRIPTS = (
 SAMPLES = (*SCRIPTS, "notebook", "rest")
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # Imports each logged model once more to see what it needs, and takes the flavour's defaults
-    # where that takes longer.
+    # MLflow would import each logged model again to infer its requirements, and use the flavour's
+    # defaults where that takes longer.
     "MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT": "1",
-    # So that 12 MiB are large.
+    # So that a file of 12 MiB counts as large.
     "MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": str(12 * MEBIBYTE),
     "MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE": str(5 * MEBIBYTE),
 }
@@ -50,7 +50,7 @@ EXPRESSIONS = {
 
 @dataclass(frozen=True)
 class Ended:
-    """What became of a sample."""
+    """The outcome of a sample."""
 
     code: int
     out: str
@@ -62,7 +62,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Server:
-    """Asked as any program may, without MLflow's client."""
+    """MLflow's REST API without its client."""
 
     stack: Stack
     env: dict[str, str]
@@ -83,7 +83,7 @@ class Server:
         return str(self.ask(path)["experiment"]["experiment_id"])
 
     def runs(self, experiment: str) -> list[dict[str, Any]]:
-        """The latest first, each with what it has logged by name."""
+        """Returns the runs, latest first, each with its metrics, parameters and tags by name."""
         ids = [self.experiment(experiment)]
         found = self.ask("2.0/mlflow/runs/search", experiment_ids=ids).get("runs", [])
         return [
@@ -104,7 +104,7 @@ class Server:
         return {one["path"]: one.get("file_size") for one in self.ask(path).get("files", [])}
 
     def text(self, run: dict[str, Any], path: str) -> str:
-        """An artifact that came through the server."""
+        """Returns an artifact, read through the server."""
         where = run["artifact_uri"].removeprefix("mlflow-artifacts:/")
         return self.request("GET", f"/api/2.0/mlflow-artifacts/artifacts/{where}/{path}").text
 
@@ -134,7 +134,7 @@ def direct_server(stacks: dict[str, Stack]) -> Server:
 
 
 def require(tool: str) -> None:
-    """Missing, the test is skipped, except in CI."""
+    """Skip the test if the tool is missing; in CI, fail."""
     if not shutil.which(tool):
         missing = f"needs {tool}: on Debian `apt install {tool}`"
         pytest.fail(missing) if "CI" in os.environ else pytest.skip(missing)
@@ -149,7 +149,7 @@ def command(sample: str) -> list[str]:
 
 
 def workflow(env: dict[str, str], tools: Path) -> tuple[list[str], dict[str, str]]:
-    """The job's own lines and variables, as GitHub's runner fills them in; pip only tells."""
+    """Returns the job's own lines and variables, filled in as by GitHub; pip only prints."""
     job = yaml.safe_load(WORKFLOW.read_text())["jobs"]["train"]
     known = EXPRESSIONS | {
         f"{'secrets' if name.endswith('PASSWORD') else 'vars'}.{name}": value
@@ -170,11 +170,11 @@ def workflow(env: dict[str, str], tools: Path) -> tuple[list[str], dict[str, str
     return ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", "\n".join(lines)], variables
 
 
-# On the stack with artifacts=direct. Besides, ten wrong passwords in a minute are what a server
-# takes from one address, and the other stack has nine.
+# On the stack with artifacts=direct: the server allows ten wrong passwords a minute from one
+# address, and the other stack has nine already.
 DIRECT = {("direct_bucket", "right"), ("direct_bucket", "wrong"), ("rest", "wrong")}
 
-# Addresses to which the password would be sent as plain text.
+# Addresses that would get the password as plain text.
 UNSAFE = {
     "bare": "mlflow-1.us-central1.run.app",
     "http": "http://mlflow.example.com",
@@ -184,7 +184,7 @@ UNSAFE = {
 
 
 def jobs(stacks: dict[str, Stack], folder: Path, *, moved: str) -> Iterator[dict[str, Any]]:
-    """`moved`: the address of a server that sends everybody elsewhere."""
+    """`moved`: the address of a server that redirects every request."""
     home = {"PATH": os.environ["PATH"], "HOME": str(folder), **SETTINGS}
     served = {name: stack.environment() | home for name, stack in stacks.items()}
     proxied, direct = served["proxied"], served["direct"]
@@ -200,7 +200,7 @@ def jobs(stacks: dict[str, Stack], folder: Path, *, moved: str) -> Iterator[dict
         for variant, changed in {"right": {}, "wrong": wrong}.items():
             env = direct if (sample, variant) in DIRECT else proxied
             yield job(sample, variant, env | changed)
-        if sample != "notebook":  # what the wrong password has shown, once more
+        if sample != "notebook":  # the wrong password has shown the same
             yield job(sample, "unset", home)
     yield job("rest", "moved", proxied | {"MLFLOW_TRACKING_URI": moved})
     for sample in ("plain", "rest"):
@@ -220,7 +220,7 @@ def jobs(stacks: dict[str, Stack], folder: Path, *, moved: str) -> Iterator[dict
 
 
 class Moved(BaseHTTPRequestHandler):
-    """Cloud Run's answer to whoever comes by http."""
+    """Responds as Cloud Run does to a request by plain HTTP."""
 
     asked: ClassVar[list[str]] = []
 

@@ -1,8 +1,8 @@
-"""Run in the gallery's environment: each sample in a process of its own, some at a time.
+"""Run in the gallery's environment: runs each sample in a separate process, several at a time.
 
-Importing MLflow takes longer than most samples do. So it is imported once, and each Python sample
-runs in a fork of this, up to the interpreter's own end; another command is run as it is. Reads
-jobs as JSON and answers what became of them.
+Importing MLflow takes longer than most samples. So it is imported once, and each Python sample
+runs in a fork of this process, up to the interpreter's normal exit; other commands run as they are.
+Reads jobs as JSON and prints their outcomes.
 """
 
 import gc
@@ -26,7 +26,7 @@ Job = dict[str, Any]
 
 
 def become(job: Job) -> None:
-    """The sample, in a folder of its own."""
+    """Run the sample in this process, in a separate folder."""
     os.setsid()
     folder = Path(job["folder"])
     for descriptor, name in ((1, "out"), (2, "err")):
@@ -49,7 +49,7 @@ def main() -> None:
     running: dict[int, Job] = {}
     done: dict[str, Any] = {}
     started: dict[int, float] = {}
-    # A fork would copy all that the collector looks at.
+    # A fork would copy every page that the garbage collector touches.
     gc.freeze()
     while waiting or running:
         if waiting and len(running) < AT_A_TIME:

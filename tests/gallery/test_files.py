@@ -1,4 +1,4 @@
-"""What the gallery promises of its files, without running them."""
+"""Rules for the gallery's files, checked without running them."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def cells() -> list[dict[str, Any]]:
 
 
 def text(path: Path) -> str:
-    """A notebook's too, as one would read it."""
+    """Returns a file's text; a notebook's as one would read it."""
     if path.suffix == ".ipynb":
         return "\n\n\n".join("".join(cell["source"]) for cell in cells())
     return path.read_text()
@@ -50,8 +50,8 @@ def test_a_sample_is_short_and_listed(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.name)
-def test_one_file_is_enough(path: Path) -> None:
-    """Each has its own copy of what says what is wrong, and nothing of ours is imported."""
+def test_a_sample_needs_no_other_file(path: Path) -> None:
+    """Each sample has its own copy of the error handling and imports none of this project."""
     function = re.compile(r"^def connect.*?(?=\n\n\n)", re.M | re.S)
     assert function.findall(text(path)) == function.findall((GALLERY / "plain.py").read_text())
     ours = "|".join(one.stem for one in GALLERY.glob("*.py"))
@@ -64,14 +64,14 @@ def test_the_notebook_has_no_outputs() -> None:
     assert [(cell["outputs"], cell["execution_count"]) for cell in code] == [([], None)] * len(code)
 
 
-def test_what_a_shell_reads_goes_on_any_unix() -> None:
+def test_shell_samples_run_on_any_unix() -> None:
     assert offences((GALLERY / "rest.sh").read_text()) == []
     assert offences(shell_blocks((GALLERY / "README.md").read_text())) == []
     assert os.access(GALLERY / "rest.sh", os.X_OK)
 
 
-def test_the_workflow_runs_what_the_repositorys_own_runs() -> None:
-    """The same actions at the same commits, and no right but to read the code."""
+def test_the_workflow_uses_the_repositorys_pinned_actions() -> None:
+    """The same actions at the same commits, with permission to read the code and nothing else."""
     uses = re.compile(r"uses: (\S+@[0-9a-f]{40} # v\S+)$", re.M)
     ours = set(uses.findall((ROOT / ".github" / "workflows" / "ci.yml").read_text()))
     theirs = WORKFLOW.read_text()
@@ -88,7 +88,7 @@ esac
 """
 
 
-def test_direnv_asks_from_beside_your_code(tmp_path: Path) -> None:
+def test_direnv_finds_the_stack_from_another_project(tmp_path: Path) -> None:
     code = tmp_path / "my-code"
     code.mkdir()
     stand_in(tmp_path, "pulumi", PULUMI)

@@ -1,4 +1,4 @@
-"""Each sample does what it says, as the server tells, and says what is wrong in one line."""
+"""Each sample logs what it should, as the server sees it, and reports errors in one line."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def curl() -> None:
 
 
 def worked(ended: dict[str, Ended], sample: str) -> str:
-    """What it has printed."""
+    """Check the outcome. Returns what the sample has printed."""
     done = ended[f"{sample}-right"]
     assert done.code == 0, done.out + done.err
     assert "Traceback" not in done.err
@@ -171,11 +171,11 @@ def test_the_workflow_logs_a_run_with_its_commit(ended: dict[str, Ended], server
 
 
 def the_one_line(ended: Ended) -> str:
-    """It gave up at once, told why, and left nothing behind."""
+    """Returns the one line of a sample that failed at once and left no files."""
     assert ended.code == 1
     assert (ended.out, ended.left) == ("", [])
     [line] = ended.err.splitlines()
-    # MLflow by itself tries for four minutes.
+    # MLflow by itself retries for four minutes.
     assert ended.seconds < 20
     return line
 
@@ -200,14 +200,14 @@ def test_without_variables(ended: dict[str, Ended], sample: str) -> None:
 def test_no_password_is_sent_as_plain_text(
     ended: dict[str, Ended], sample: str, variant: str
 ) -> None:
-    """Without a scheme MLflow would take the address for a folder, and curl for http."""
+    """Without a scheme, MLflow would take the address for a folder, and curl would use http."""
     said = the_one_line(ended[f"{sample}-{variant}"])
     assert said.startswith(f"MLFLOW_TRACKING_URI={UNSAFE[variant]} ")
     assert "https://" in said
 
 
 def test_the_notebook_with_a_wrong_password(ended: dict[str, Ended]) -> None:
-    """Jupyter has its own frame around what ends a cell."""
+    """Jupyter adds its own frame around the error that ends a cell."""
     done = ended["notebook-wrong"]
     assert done.code == 1
     last = re.sub(r"\x1b\[[0-9;]*m", "", done.err).strip().splitlines()[-1]
@@ -224,7 +224,7 @@ def test_curl_with_a_wrong_password(ended: dict[str, Ended]) -> None:
 
 @pytest.mark.usefixtures("curl")
 def test_curl_that_is_sent_elsewhere(ended: dict[str, Ended], moved: str) -> None:
-    """No redirect is an answer, and the password goes on to nowhere."""
+    """A redirect is an error, and the password isn't sent to its target."""
     said = the_one_line(ended["rest-moved"])
     assert said.startswith(moved)
     assert "302" in said
@@ -238,7 +238,7 @@ def test_curl_without_variables(ended: dict[str, Ended]) -> None:
 
 
 @pytest.mark.parametrize("sample", ["plain", "rest"])
-def test_where_no_server_is(ended: dict[str, Ended], sample: str) -> None:
+def test_an_address_without_a_server(ended: dict[str, Ended], sample: str) -> None:
     assert "http://127.0.0.1:9" in the_one_line(ended[f"{sample}-unreachable"])
 
 
