@@ -1,4 +1,4 @@
-"""The shell commands in the pages, for tests that run them as they are written."""
+"""The shell commands in the pages, for tests that run them unchanged."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ ROOT = Path(__file__).parents[1]
 
 
 def commands(page: str, heading: str) -> list[str]:
-    """The shell blocks under a heading, in turn."""
+    """Returns the shell blocks under a heading, in order."""
     return dict(sections(page))[heading]
 
 
 def sections(page: str) -> list[tuple[str, list[str]]]:
-    """Every heading that has shell blocks, with them."""
+    """Returns every heading that has shell blocks, with the blocks."""
     found: list[tuple[str, list[str]]] = []
     # A block's own comments look like headings.
     pieces = re.split(r"^(```\w*\n.*?^```)$", (ROOT / page).read_text(), flags=re.M | re.S)
@@ -33,14 +33,14 @@ def sections(page: str) -> list[tuple[str, list[str]]]:
 
 
 def stand_in(folder: Path, name: str, script: str) -> None:
-    """A program of that name, for a PATH that this folder is on."""
+    """Write a program of that name into a folder that is on PATH."""
     path = folder / name
     path.write_text(script)
     path.chmod(0o755)
 
 
 def run(block: str, *, folder: Path, environment: Mapping[str, str], seconds: float = 300) -> str:
-    """As a user who stops at the first error. With job control, as in a shell of theirs."""
+    """Run it for a user who stops at the first error, with job control as in a terminal."""
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-mc", block],
         check=False, cwd=folder, env=dict(environment), stdin=subprocess.DEVNULL,

@@ -24,7 +24,7 @@ ELSEWHERE: dict[tuple[str, str], tuple[str, ...]] = {
     ),
     ("docs/moving-out.md", "Take the data"): ("tests/chaos/test_moving_out.py",),
     ("docs/moving-out.md", "Start another server"): ("tests/chaos/test_moving_out.py",),
-    ("docs/scaling.md", "Finding what is short"): ("tests/engine/test_manual.py",),
+    ("docs/scaling.md", "Finding the bottleneck"): ("tests/engine/test_manual.py",),
     ("docs/scaling.md", "Changing it"): ("tests/engine/test_manual.py",),
     ("docs/incidents.md", "Incidents"): ("tests/engine/test_manual.py",),
     ("docs/incidents.md", "A leaked password"): ("tests/engine/test_manual.py",),

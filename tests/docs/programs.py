@@ -83,7 +83,7 @@ OTHERS: dict[str, tuple[str, int]] = {
     "direnv": ("", 1),
     # https://pgloader.readthedocs.io/en/latest/pgloader.html
     "pgloader": ("", 1),
-    # https://www.postgresql.org/docs/17/app-pgdump.html and its neighbours
+    # https://www.postgresql.org/docs/17/app-pgdump.html and the pages of psql and pg_restore
     "pg_dump": ("--format= --no-owner --no-privileges --schema= --file=", 1),
     "pg_restore": (
         "--clean --if-exists --no-owner --no-privileges --exit-on-error --dbname=",
@@ -102,7 +102,7 @@ class Wrong(Exception):
 
 
 def judged(argv: Sequence[str]) -> str:
-    """Returns an empty text, or what is wrong with the command."""
+    """Returns what is wrong with the command; an empty text if it is fine."""
     program, *words = argv
     try:
         _PROGRAMS[program](words)
@@ -138,9 +138,9 @@ def given(options: str, count: int, words: Sequence[str]) -> tuple[dict[str, str
         else:
             raise Wrong(f"no such option: {name}")
     if len(plain) != count:
-        raise Wrong(f"{count} words wanted, {len(plain)} given")
+        raise Wrong(f"{count} arguments expected, {len(plain)} given")
     if empty := [word for word in plain if not word]:
-        raise Wrong(f"{len(empty)} words are empty")
+        raise Wrong(f"{len(empty)} arguments are empty")
     return found, plain
 
 

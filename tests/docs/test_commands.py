@@ -35,14 +35,14 @@ trap 'kill $(jobs -p) 2>/dev/null || true; export -p > "$HOME/variables"' EXIT
 """
 
 
-def test_what_runs_each_section_is_said() -> None:
+def test_every_section_with_commands_is_listed() -> None:
     there = {(page, heading) for page, found in PAGES.items() for heading, _ in found}
     assert there == ELSEWHERE.keys() | STAND_INS
     assert not ELSEWHERE.keys() & STAND_INS
 
 
 @pytest.mark.parametrize(("page", "heading"), ELSEWHERE, ids=lambda part: part)
-def test_who_is_said_to_run_it_does(page: str, heading: str) -> None:
+def test_the_listed_test_runs_the_section(page: str, heading: str) -> None:
     for path in ELSEWHERE[page, heading]:
         text = (ROOT / path).read_text()
         assert f'"{page}"' in text
@@ -78,7 +78,7 @@ def shell(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_command_is_one_that_its_program_takes(
+def test_every_programs_own_rules_accept_the_commands(
     tmp_path: Path, shell: dict[str, str], page: str
 ) -> None:
     """In order, because a page uses later what it sets first."""
@@ -90,7 +90,7 @@ def test_every_command_is_one_that_its_program_takes(
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_commands_in_a_line_are_ones_too(page: Path) -> None:
+def test_inline_commands_are_valid_too(page: Path) -> None:
     wrong = []
     for piece in code(page):
         words = piece.replace("…", "").split()
@@ -131,27 +131,31 @@ def _parts(line: str) -> list[list[str]]:
         "psql --commands x y",
     ],
 )
-def test_what_its_program_would_refuse_is_seen(command: str) -> None:
+def test_an_invalid_command_is_detected(command: str) -> None:
     assert programs.judged(shlex.split(command))
 
 
-def test_a_slow_writer_into_a_program_is_heard_out(tmp_path: Path, shell: dict[str, str]) -> None:
+def test_a_slow_writer_into_a_stand_in_is_read_to_the_end(
+    tmp_path: Path, shell: dict[str, str]
+) -> None:
     writer = "for _ in 1 2 3; do /bin/sleep 0.1; printf word; done"
     run(f"{{ {writer}; }} | gcloud", folder=tmp_path, environment=shell)
 
 
-def test_a_command_in_a_substitution_is_seen(tmp_path: Path, shell: dict[str, str]) -> None:
+def test_an_invalid_command_in_a_substitution_is_detected(
+    tmp_path: Path, shell: dict[str, str]
+) -> None:
     run('X="$(gcloud no such)"', folder=tmp_path, environment=shell)
     assert [programs.judged(argv) for argv in programs.started(tmp_path / "log")] == [
         "gcloud no such: no such command"
     ]
 
 
-def test_gclouds_own_parser_takes_them() -> None:
+def test_gcloud_has_the_commands_and_options() -> None:
     """Compare with gcloud's file for completion in a shell, which has all commands and options."""
     tree = GCLOUD_SDK / "data" / "cli" / "gcloud_completions.py"
     if not tree.exists():
-        pytest.skip("gcloud's SDK is not here: https://cloud.google.com/sdk/docs/install")
+        pytest.skip("gcloud's SDK is missing: https://cloud.google.com/sdk/docs/install")
     root: dict[str, Any] = runpy.run_path(str(tree))["STATIC_COMPLETION_CLI_TREE"]
     for command, (options, _) in programs.GCLOUD.items():
         node = root
@@ -164,7 +168,7 @@ def test_gclouds_own_parser_takes_them() -> None:
             assert (kind == "bool") is not option.endswith("="), f"{command} {option}: {kind}"
 
 
-def test_mlflows_own_parser_takes_them() -> None:
+def test_mlflow_has_the_commands_and_options() -> None:
     script = """
 import json
 from mlflow.cli import cli

@@ -1,4 +1,4 @@
-"""Every page's links work; `make links` requests those that leave the repository."""
+"""Every page's links work; `make links` requests the external ones."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import pytest
 from tools.links import ROOT, anchors, answer, broken, links, outside, pages
 
 
-def test_the_pages_are_found() -> None:
+def test_all_pages_are_found() -> None:
     names = {str(page.relative_to(ROOT)) for page in pages()}
     assert {"README.md", "CONTRIBUTING.md", "docs/moving.md", "docs/traps.md"} <= names
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
-def test_what_a_page_links_to_is_there(page: Path) -> None:
+def test_every_link_target_exists(page: Path) -> None:
     assert list(broken(page)) == []
 
 
-def test_every_page_is_reached_from_the_readme() -> None:
+def test_every_page_is_reachable_from_the_readme() -> None:
     reached, todo = set(), [ROOT / "README.md"]
     while todo:
         page = todo.pop()
@@ -45,7 +45,7 @@ def test_every_page_is_reached_from_the_readme() -> None:
         ("```sh\n[a](b)\n```\n", []),
     ],
 )
-def test_links_are_seen(markdown: str, found: list[str]) -> None:
+def test_links_are_found(markdown: str, found: list[str]) -> None:
     assert links(markdown) == found
 
 
@@ -69,7 +69,7 @@ def test_headings_have_githubs_names() -> None:
         ("https://example.com", ""),
     ],
 )
-def test_a_link_to_nowhere_is_seen(tmp_path: Path, link: str, said: str) -> None:
+def test_a_broken_link_is_reported(tmp_path: Path, link: str, said: str) -> None:
     root = tmp_path / "root"
     root.mkdir()
     (tmp_path / "outside.md").write_text("# There\n")
@@ -100,16 +100,16 @@ def site() -> Iterator[str]:
         server.shutdown()
 
 
-def test_an_address_is_asked(site: str) -> None:
+def test_an_external_address_is_requested(site: str) -> None:
     assert answer(f"{site}/there") == answer(f"{site}/only-get") == ""
     assert answer(f"{site}/gone").startswith("404")
 
 
-def test_nobody_there_is_no_answer() -> None:
+def test_an_unreachable_address_is_reported() -> None:
     assert answer("http://127.0.0.1:1")
 
 
-def test_each_address_is_asked_once(tmp_path: Path) -> None:
+def test_each_address_is_requested_once(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("[a](https://a.example/b#c) [d](https://a.example/b) [e](f.md)")
     assert outside([page, page]) == ["https://a.example/b"]

@@ -45,7 +45,7 @@ def settings() -> set[str]:
 
 @cache
 def program_outputs() -> set[str]:
-    """Returns the outputs of a stack with every setting that adds one."""
+    """Returns the outputs of the stacks that together have every output."""
     found = {*declared.run(EVERYTHING).outputs}
     return found | {*declared.run(EVERYTHING | PASSWORDS_ELSEWHERE).outputs}
 
@@ -53,7 +53,7 @@ def program_outputs() -> set[str]:
 def set_in(code: str) -> set[str]:
     """Returns the settings that are set, read or removed."""
     found = re.findall(r"pulumi config (?:set|get|rm)((?: --\w+)*) '?([\w:]+)", code)
-    # With --secret alone a value follows too.
+    # With --secret alone, the value follows as well.
     return {key for _, key in found if key != "KEY"}
 
 
@@ -73,7 +73,7 @@ class TestPage:
     def test_settings(self, page: Path) -> None:
         assert {key for piece in code(page) for key in set_in(piece)} - settings() == set()
 
-    def test_what_looks_like_a_setting_is_one(self, page: Path) -> None:
+    def test_words_in_camel_case_are_settings(self, page: Path) -> None:
         words = {piece.split()[0] for piece in code(page) if not piece.count("\n")}
         camel = {word for word in words if re.fullmatch(r"[a-z]+(?:[A-Z][a-z]+)+", word)}
         assert camel - settings() - OF_OTHERS == set()
@@ -120,7 +120,7 @@ class TestPage:
         ("pulumi config rm kmsKey", {"kmsKey"}),
     ],
 )
-def test_settings_are_seen(text: str, found: set[str]) -> None:
+def test_settings_are_found(text: str, found: set[str]) -> None:
     assert set_in(text) == found
 
 
@@ -134,5 +134,5 @@ def test_settings_are_seen(text: str, found: set[str]) -> None:
         ("what make does", set()),
     ],
 )
-def test_targets_are_seen(text: str, found: set[str]) -> None:
+def test_targets_are_found(text: str, found: set[str]) -> None:
     assert made(text) == found

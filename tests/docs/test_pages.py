@@ -35,7 +35,7 @@ class TestPage:
     def test_is_short(self, page: Path) -> None:
         assert words(GENERATED.sub("", page.read_text())) <= MOST_WORDS
 
-    def test_says_first_what_the_reader_can_do(self, page: Path) -> None:
+    def test_first_line_says_what_the_page_is_for(self, page: Path) -> None:
         title, empty, first, *_ = page.read_text().splitlines()
         assert re.fullmatch(r"# \S.*", title)
         assert not empty
@@ -63,7 +63,7 @@ def test_the_middleware_is_in_the_order_of_its_assembly() -> None:
 
 def test_every_middleware_is_on_the_page() -> None:
     page = (DOCS / "middleware.md").read_text()
-    # They count for the others.
+    # Those middleware classes count for the others.
     counters = {"Answers", "ProviderAnswers"}
     assert [name for name in _made(BOOT.read_text()) if f"`{name}`" not in page] == [
         name for name in _made(BOOT.read_text()) if name in counters

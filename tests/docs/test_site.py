@@ -41,7 +41,7 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_it_is_built_without_a_warning(clone: Path) -> None:
+def test_the_site_builds_without_a_warning(clone: Path) -> None:
     done = build(clone)
     assert done.returncode == 0, done.stderr
     index = (clone / "site" / "index.html").read_text()
@@ -50,7 +50,7 @@ def test_it_is_built_without_a_warning(clone: Path) -> None:
     assert "<th>default</th>" in (clone / "site" / "settings" / "index.html").read_text()
 
 
-def test_a_link_to_nowhere_fails_it(clone: Path) -> None:
+def test_a_broken_link_fails_the_build(clone: Path) -> None:
     with (clone / "docs" / "local.md").open("a") as page:
         page.write("\n[here](costs.md#gone)\n")
     done = build(clone)
@@ -58,7 +58,7 @@ def test_a_link_to_nowhere_fails_it(clone: Path) -> None:
     assert "does not contain an anchor '#gone'" in done.stderr
 
 
-def test_its_navigation_is_the_index() -> None:
+def test_the_navigation_matches_the_index() -> None:
     navigation = re.findall(r"^ +- (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
     index = links((ROOT / "docs" / "index.md").read_text())
     assert navigation == ["index.md", *(link for link in index if "/" not in link)]

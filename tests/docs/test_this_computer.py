@@ -1,4 +1,4 @@
-"""Runs README's first commands as they are: a clone, its stack on this computer, and its end."""
+"""Runs README's first commands as they are: clone, start a local stack, stop it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fake_google.ports import free_port
 from tests.local.conftest import ROOT
 from tests.page_commands import commands, run, stand_in
 
-# Clones the checkout as it is now, with its environments, which are installed once.
+# Clones the checkout as it is now, with its installed environments.
 GIT = """#!/bin/sh
 [ "$1" = clone ] || exit 64
 mkdir mlflow-gcp
