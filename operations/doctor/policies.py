@@ -224,7 +224,7 @@ def _members(rules: Rules, declared: Declared) -> Iterator[Refusal]:
 def _invoker_check(rules: Rules, declared: Declared) -> Iterator[Refusal]:
     if rules.enforced and declared.invoker_check_off:
         yield Refusal(
-            why="forbids Cloud Run's invoker check to be off, which publicThrough "
+            why="forbids turning off Cloud Run's invoker check, which publicThrough "
             "invokerIamDisabled and access internal require",
             how="pulumi config set access iam, with invokers, or publicThrough allUsers where that "
             f"is allowed, {ASK}",

@@ -48,6 +48,8 @@ STAND_INS = {
     ("docs/operating.md", "Deleting permanently"),
     ("docs/runbooks.md", "Runbooks"),
     ("docs/runbooks.md", "Roll back"),
+    ("docs/deploying.md", "The first deployment"),
+    ("docs/deploying.md", "Labels"),
     # What Pulumi does about a deleted signer: tests/engine/test_life.py.
     ("docs/incidents.md", "A stolen token of the server's account"),
     ("docs/runbooks.md", "Upgrade MLflow"),

@@ -39,9 +39,11 @@ GCLOUD: Table = {
     "sql backups create": ("--instance= --description=", 0),
     "sql backups list": ("--instance=", 0),
     "sql backups restore": ("--restore-instance= --backup-instance=", 1),
+    "sql databases list": ("--instance=", 0),
     "sql instances clone": ("--point-in-time=", 2),
     "sql instances delete": ("", 1),
     "sql instances describe": ("--format=", 1),
+    "sql instances list": ("", 0),
     "sql instances get-latest-recovery-time": ("", 1),
     "sql instances patch": ("--no-deletion-protection", 1),
     "storage buckets add-iam-policy-binding": ("--role= --member=", 1),
@@ -164,7 +166,7 @@ def _pulumi(words: Sequence[str]) -> None:
     _, plain = given(*PULUMI[command], rest)
     if command.startswith("config"):
         key = plain[0].partition("[")[0]
-        if key not in settings():
+        if key.partition(".")[0] not in settings():
             raise Wrong(f"Pulumi.yaml has no setting {key}")
 
 

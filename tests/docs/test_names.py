@@ -40,7 +40,10 @@ def code(page: Path) -> list[str]:
 
 
 def settings() -> set[str]:
-    return {"gcp:project"} | yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"].keys()
+    # The provider's own, and those of Pulumi.yaml.
+    return {"gcp:project", "gcp:defaultLabels"} | yaml.safe_load(
+        (ROOT / "Pulumi.yaml").read_text()
+    )["config"].keys()
 
 
 @cache

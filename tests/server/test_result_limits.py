@@ -101,8 +101,8 @@ def test_freed_memory_wakes_the_request_that_fits_in_it() -> None:
         assert waiting[0].result(5) is None
 
 
-def test_a_request_gives_back_what_it_held() -> None:
-    """Whichever way the request ends, even if work for it still runs."""
+def test_a_request_frees_its_memory() -> None:
+    """It does so however it ends, even if work for it still runs."""
     user, viewer = Answers(10 * BYTE), Answers(BYTE)
     kept: list[Answer] = []
 

@@ -72,7 +72,7 @@ def status(exchange: Exchange) -> int:
 
 
 @pytest.mark.parametrize("steps", [(), (b"x" * PROGRESS, 2 * PATIENCE)], ids=["nothing", "a start"])
-def test_a_body_that_stops_is_refused(steps: tuple[Any, ...]) -> None:
+def test_a_stalled_body_is_refused(steps: tuple[Any, ...]) -> None:
     exchange = play(echo, *steps)
     assert status(exchange) == 408
     # Otherwise a later time limit in the same task would take the cancellation for its own.

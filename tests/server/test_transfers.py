@@ -544,7 +544,7 @@ def test_large_files_over_h2c_arrive_in_order(google: Google, server: Server) ->
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_file_passes_through_little_memory_and_no_file(
+def test_a_file_is_streamed_with_little_memory_and_no_temporary_file(
     google: Google, server: Server, version: str
 ) -> None:
     if not Path("/proc/self/clear_refs").exists():
@@ -577,7 +577,7 @@ def test_a_file_passes_through_little_memory_and_no_file(
     assert temporary.stat().st_mtime_ns == untouched
 
 
-def test_a_download_that_the_bucket_ends_early_is_not_taken_for_whole(
+def test_a_truncated_download_is_not_mistaken_for_a_complete_one(
     google: Google, server: Server
 ) -> None:
     put(google, "large", LARGE)
