@@ -26,11 +26,11 @@ help:
 # ---- On this computer ------------------------------------------------------------------------
 
 .PHONY: local local-up local-down local-status local-clean check
-local: install-local ## Run the whole stack on this computer until Ctrl-C (PORT=8080)
-	@$(PROGRAM) -m local run --port="$${PORT:-8080}" --begun $(BEGUN)
+local: install-local ## Run the whole stack on this computer until Ctrl-C (PORT=8080 CONFIG=artifacts=direct)
+	@$(PROGRAM) -m local run --port="$${PORT:-8080}" $${CONFIG:+--config="$$CONFIG"} --begun $(BEGUN)
 
 local-up: install-local ## Run the local stack in the background
-	@$(PROGRAM) -m local up --port="$${PORT:-8080}" --begun $(BEGUN)
+	@$(PROGRAM) -m local up --port="$${PORT:-8080}" $${CONFIG:+--config="$$CONFIG"} --begun $(BEGUN)
 
 local-down: $(VENVS)/program.done ## Stop the local stack; its data stays
 	@$(PROGRAM) -m local down

@@ -96,10 +96,7 @@ def _rotate(stack: Stack, what: str, *, accepted_for: int, end: bool) -> None:
     if what == "viewer" and not stack.setting("viewerUsername"):
         how = "`pulumi config set viewerUsername viewer`, then `pulumi up`,"
         if isinstance(stack, LocalStack):
-            how = (
-                "`make local-down`, then `.venvs/program/bin/python -m local up --config "
-                "viewerUsername=viewer`,"
-            )
+            how = "`make local-down`, then `make local-up CONFIG=viewerUsername=viewer`,"
         raise OperationError(f"The stack has no viewer. {how} creates one.")
     if secret.own and stack.setting(secret.own):
         raise OperationError(

@@ -183,7 +183,7 @@ def test_the_restore_command_quotes_the_folder(
 
 def test_rotating_a_missing_viewer_is_refused(stack: Stack) -> None:
     with pytest.raises(
-        AssertionError, match="local up --config viewerUsername=viewer`, creates one"
+        AssertionError, match="make local-up CONFIG=viewerUsername=viewer`, creates one"
     ):
         operate(stack, "rotate", "--what", "viewer")
 

@@ -85,6 +85,12 @@ def test_a_value_is_one_argument_whatever_it_contains(echo: Path, target: str, n
     assert f"{option}={default}" in json.loads(make(echo, target).stdout)
 
 
+@pytest.mark.parametrize("target", ["local", "local-up"])
+def test_a_local_setting_is_one_argument_or_none(echo: Path, target: str) -> None:
+    assert not [each for each in json.loads(make(echo, target).stdout) if "config" in each]
+    assert "--config=a='b c" in json.loads(make(echo, target, "CONFIG=a='b c").stdout)
+
+
 def test_a_release_is_one_argument_or_none(echo: Path) -> None:
     kept = ["-m", "tests.engine.previous_release"]
     assert json.loads(make(echo, "previous-release").stdout) == kept
