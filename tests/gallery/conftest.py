@@ -44,6 +44,7 @@ EXPRESSIONS = {
     "github.repository": "my-org/my-model",
     "github.server_url": "https://github.com",
     "github.sha": COMMIT,
+    "github.actor": "ada",
     "github.run_id": "7",
 }
 

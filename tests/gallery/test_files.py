@@ -92,6 +92,7 @@ def test_direnv_finds_the_stack_from_another_project(tmp_path: Path) -> None:
     code = tmp_path / "my-code"
     code.mkdir()
     stand_in(tmp_path, "pulumi", PULUMI)
+    stand_in(tmp_path, "git", "#!/bin/sh\necho ada@example.com\n")
     template = (GALLERY / ".envrc.template").read_text()
     told = subprocess.run(
         ["bash", "-euc", f"{template}\nenv | grep ^MLFLOW | sort"],
@@ -102,6 +103,7 @@ def test_direnv_finds_the_stack_from_another_project(tmp_path: Path) -> None:
         "",
         [
             "MLFLOW_EXPERIMENT_NAME=my-experiment",
+            'MLFLOW_RUN_CONTEXT={"mlflow.user": "ada@example.com"}',
             "MLFLOW_TRACKING_PASSWORD=tracking_password --show-secrets",
             "MLFLOW_TRACKING_URI=tracking_uri --stack",
             "MLFLOW_TRACKING_USERNAME=tracking_username --stack",

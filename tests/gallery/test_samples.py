@@ -167,6 +167,7 @@ def test_the_workflow_logs_a_run_with_its_commit(ended: dict[str, Ended], server
     assert "pip install -r sample_client/requirements.txt" in worked(ended, "workflow")
     run = only(server.runs("my-org/my-model"))
     assert run["tags"]["mlflow.source.git.commit"] == COMMIT
+    assert run["tags"]["mlflow.user"] == "ada"
     assert run["tags"]["job"] == "https://github.com/my-org/my-model/actions/runs/7"
 
 
