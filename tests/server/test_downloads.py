@@ -88,7 +88,7 @@ def served(running: Served, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]
     monkeypatch.setattr(requests.Session, "send", watched)
     yield running
     running.bucket_is_reachable = True
-    running.project.cloud.storage.ahead = timedelta()
+    running.project.cloud.project.storage.ahead = timedelta()
 
 
 def test_a_small_file_needs_no_bucket(served: Served, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_large_file_comes_from_the_bucket(served: Served, tmp_path: Path) -> N
 def test_an_expired_address_is_renewed(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storage, watch = served.project.cloud.storage, Served.watch
+    storage, watch = served.project.cloud.project.storage, Served.watch
 
     def late(self: Served, request: requests.PreparedRequest) -> None:
         watch(self, request)
@@ -152,9 +152,9 @@ def test_a_part_can_be_sent_for_as_long_as_google_verifies_its_signature(served:
         begun = client.post("/api/2.0/mlflow-artifacts/mpu/create/files", json=body).json()
     address = begun["credentials"][0]["url"]
     assert parse_qs(urlsplit(address).query)["X-Goog-Expires"] == [str(LONGEST)]
-    served.project.cloud.storage.ahead = timedelta(seconds=LONGEST - 60)
+    served.project.cloud.project.storage.ahead = timedelta(seconds=LONGEST - 60)
     assert httpx.put(address, content=b"part").status_code == 200
-    served.project.cloud.storage.ahead = timedelta(seconds=LONGEST + 60)
+    served.project.cloud.project.storage.ahead = timedelta(seconds=LONGEST + 60)
     refused = httpx.put(address, content=b"part")
     assert refused.status_code == 400
     assert "<Code>ExpiredToken</Code>" in refused.text

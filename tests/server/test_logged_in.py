@@ -502,17 +502,13 @@ JUDGE = {
 
 
 def test_an_error_of_the_database_keeps_its_statement(user: httpx.Client, server: Server) -> None:
-    answer = user.post(
-        SEARCH, json={"experiment_ids": ["0"], "filter": "metrics.x > 1e400", "max_results": 5}
-    )
-    found = user.get("/api/2.0/mlflow/experiments/get", params={"experiment_id": str(10**30)})
-    for response in (answer, found):
-        assert "SELECT" not in response.text
-        assert "sqlalche.me" not in response.text
+    found = user.post("/api/2.0/mlflow/experiments/create", json={"name": "too long " * 30})
     assert found.status_code == 400
+    assert "INSERT" not in found.text
+    assert "sqlalche.me" not in found.text
     identifier = found.json()["message"].rsplit(" ", 1)[1].rstrip(".")
     told = [entry for entry in server.entries() if entry.get("request_id") == identifier]
-    assert any("SELECT" in entry["message"] for entry in told)
+    assert any("INSERT" in entry["message"] for entry in told)
 
 
 # ---- sizes and counts ------------------------------------------------------------------------
@@ -763,7 +759,7 @@ def test_a_small_file_may_hold_anything(user: httpx.Client) -> None:
 
 def test_a_query_result_has_a_limit(user: httpx.Client, viewer: httpx.Client) -> None:
     """The limit counts bytes from the database, and is lower for the viewer."""
-    tags = [{"key": f"t{number}", "value": "x" * 5000} for number in range(800)]
+    tags = [{"key": f"t{number}", "value": "x" * 5000} for number in range(400)]
     created = user.post("/api/2.0/mlflow/experiments/create", json={"name": "large answers"})
     experiment = created.json()["experiment_id"]
     for _ in range(3):
