@@ -153,8 +153,8 @@ def test_invalid_settings_are_refused_before_anything_is_created(own_stack: Stac
         ),
         (
             "infra/google/service.py",
-            '"GCP_PROJECT": project',
-            '"GCP_PROJET": project',
+            '"GCP_PROJECT": scope.project',
+            '"GCP_PROJET": scope.project',
             "GCP_PROJECT is not set",
         ),
         (
