@@ -45,8 +45,14 @@ def accepted_until(value: str, *, version: int, now: datetime) -> str:
 
 
 def usage(stack: Stack, user: str) -> str:
-    """Returns a sentence that says how many clients still use the previous password."""
-    count = len(_clients(stack, user))
+    """Returns a sentence that says how many clients still use the previous password.
+
+    A log that can't be read must not keep anyone from changing a password that has leaked.
+    """
+    try:
+        count = len(_clients(stack, user))
+    except OperationError as error:
+        return f"How many clients still use the previous password isn't known: {error}"
     clients = "1 address has" if count == 1 else f"{count or 'no'} addresses have"
     return f"In the last 24 hours {clients} used the previous password."
 
