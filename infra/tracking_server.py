@@ -67,11 +67,7 @@ class TrackingServer(Component):
 
 
 # The project's own settings; the name is a separate argument, and the provider has the others.
-_ARGUMENTS = {
-    setting.argument: setting
-    for setting in listed()
-    if ":" not in setting.key and setting.key != "name"
-}
+_ARGUMENTS = {setting.argument: setting for setting in listed() if setting.is_argument}
 _OF_KEY = {setting.key: argument for argument, setting in _ARGUMENTS.items()}
 
 

@@ -54,13 +54,19 @@ def moment(timestamp: str) -> str:
 
 def local_line(text: str) -> str:
     """Formats a line of the server's log, which Cloud Logging would parse into an entry."""
+    entry = parsed(text)
+    if entry is None:
+        return line({"textPayload": text})
+    return line({**entry, "jsonPayload": entry})
+
+
+def parsed(text: str) -> Entry | None:
+    """Returns the entry in a line of the server's log; None for other text."""
     try:
         entry = json.loads(text)
     except ValueError:
-        entry = None
-    if not isinstance(entry, dict):
-        return line({"textPayload": text})
-    return line({**entry, "jsonPayload": entry})
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
 def logs(stack: Stack, *, since: str, follow: bool) -> None:
@@ -90,9 +96,7 @@ def logs(stack: Stack, *, since: str, follow: bool) -> None:
 
 def _read(stack: CloudStack, more: str, *options: str) -> list[Entry]:
     chosen = (
-        'resource.type="cloud_run_revision"'
-        f' AND resource.labels.service_name="{stack.service}"'
-        f' AND resource.labels.location="{stack.region}"'
+        f"{stack.log_filter}"
         # The server logs each request itself. Requests that Google's front end refuses are only in
         # Cloud Run's own log.
         ' AND (NOT log_id("run.googleapis.com/requests") OR severity>=WARNING)'

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from infra.facts.limits import PREVIOUS_PASSWORD
+from infra.facts.limits import previous_password_until
 from operations import cli_tools
 from operations.errors import OperationError
+from operations.logs import Entry, parsed
 from operations.stack import LocalStack, Stack
 
 HOURS = 24
 MAX_HOURS = 30 * 24
 # How long ago a client may have used the password to count, and how many log entries are read.
-RECENT = "24h"
+RECENT_HOURS = 24
 _MOST = 1000
 
 
@@ -38,10 +37,8 @@ def setting(*, version: int, accepted_for: int, now: datetime) -> str:
 
 def accepted_until(value: str, *, version: int, now: datetime) -> str:
     """Returns the time until which the version before is accepted; empty if it isn't any more."""
-    match = PREVIOUS_PASSWORD.fullmatch(value)
-    if not match or int(match["version"]) != version - 1:
-        return ""
-    return match["time"] if datetime.fromisoformat(match["time"]) > now else ""
+    until = previous_password_until(value, version=version)
+    return until if until and datetime.fromisoformat(until) > now else ""
 
 
 def usage(stack: Stack, user: str) -> str:
@@ -54,38 +51,28 @@ def usage(stack: Stack, user: str) -> str:
     except OperationError as error:
         return f"How many clients still use the previous password isn't known: {error}"
     clients = "1 address has" if count == 1 else f"{count or 'no'} addresses have"
-    return f"In the last 24 hours {clients} used the previous password."
+    return f"In the last {RECENT_HOURS} hours {clients} used the previous password."
 
 
 def _clients(stack: Stack, user: str) -> set[str]:
     if isinstance(stack, LocalStack):
-        since = datetime.now(UTC) - timedelta(hours=24)
+        since = datetime.now(UTC) - timedelta(hours=RECENT_HOURS)
         return _addresses(_local_entries(stack), user, since=since)
     entries = cli_tools.gcloud_json(
-        *("logging", "read"),
-        'resource.type="cloud_run_revision"'
-        f' AND resource.labels.service_name="{stack.service}"'
-        f' AND resource.labels.location="{stack.region}"'
-        f' AND jsonPayload.previous_password="{user}"',
-        *(f"--freshness={RECENT}", f"--limit={_MOST}", f"--project={stack.project}"),
+        *("logging", "read", f'{stack.log_filter} AND jsonPayload.previous_password="{user}"'),
+        *(f"--freshness={RECENT_HOURS}h", f"--limit={_MOST}", f"--project={stack.project}"),
     )
     return {entry["jsonPayload"]["client"] for entry in entries}
 
 
-def _local_entries(stack: LocalStack) -> Iterable[Mapping[str, Any]]:
+def _local_entries(stack: LocalStack) -> Iterable[Entry]:
     if not stack.log.exists():
         return
     with stack.log.open(errors="replace") as file:
-        for line in file:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict):
-                yield entry
+        yield from filter(None, map(parsed, file))
 
 
-def _addresses(entries: Iterable[Mapping[str, Any]], user: str, *, since: datetime) -> set[str]:
+def _addresses(entries: Iterable[Entry], user: str, *, since: datetime) -> set[str]:
     return {
         str(entry["client"])
         for entry in entries

@@ -106,6 +106,15 @@ class CloudStack:
     def connection_name(self) -> ConnectionName:
         return ConnectionName.parse(self.outputs["database_connection_name"])
 
+    @property
+    def log_filter(self) -> str:
+        """Returns the filter for the service's entries in Cloud Logging."""
+        return (
+            'resource.type="cloud_run_revision"'
+            f' AND resource.labels.service_name="{self.service}"'
+            f' AND resource.labels.location="{self.region}"'
+        )
+
     def database_url(self) -> str:
         return cli_tools.gcloud(
             *("secrets", "versions", "access", "latest"),

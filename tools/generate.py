@@ -108,7 +108,7 @@ def arguments() -> str:
         f"    {setting.argument}: {setting.kind.python_type}\n"
         for _, settings in by_group()
         for setting in settings
-        if ":" not in setting.key and setting.key != "name"
+        if setting.is_argument
     )
 
 

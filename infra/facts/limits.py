@@ -112,6 +112,15 @@ def is_previous_password(text: str) -> bool:
         return False
 
 
+def previous_password_until(text: str, *, version: int) -> str | None:
+    """Returns the time in the text, if it is for the version before this one.
+
+    After a further change, it must not extend the life of a password that has leaked meanwhile.
+    """
+    match = PREVIOUS_PASSWORD.fullmatch(text)
+    return match["time"] if match and int(match["version"]) == version - 1 else None
+
+
 def is_private_network(text: str) -> bool:
     """Returns whether it is a private address range, with its length, that users may be given.
 

@@ -76,7 +76,7 @@ class Run:
     seconds: float = 0.1
     # Checkpoints, plots and a model.
     artifacts_gb: float = 0.1
-    # What clients outside Google Cloud download of them.
+    # The part of them that clients outside Google Cloud download.
     downloaded_gb: float = 0.01
 
 

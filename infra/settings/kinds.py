@@ -79,39 +79,28 @@ class Password(Text):
 class Choice(Kind):
     """One of several values; the first is the default."""
 
-    pulumi_type = "string"
+    pulumi_type: ClassVar[PulumiType] = "string"
     python_type = "str"
 
-    choices: tuple[str, ...]
-    default: str = ""
+    choices: tuple[str, ...] | tuple[int, ...]
+    default: str | int = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "default", self.choices[0])
 
-    def parse(self, given: Any) -> str:
-        if str(given) in self.choices:
-            return str(given)
-        raise InvalidError(f"one of {', '.join(self.choices)}", self.default)
-
-
-@dataclass(frozen=True, kw_only=True)
-class IntegerChoice(Kind):
-    """One of several whole numbers; the first is the default."""
-
-    pulumi_type = "integer"
-    python_type = "int"
-
-    choices: tuple[int, ...]
-    default: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "default", self.choices[0])
-
-    def parse(self, given: Any) -> int:
+    def parse(self, given: Any) -> str | int:
         for choice in self.choices:
             if str(given) == str(choice):
                 return choice
         raise InvalidError(f"one of {', '.join(map(str, self.choices))}", self.default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegerChoice(Choice):
+    """One of several whole numbers; the first is the default."""
+
+    pulumi_type = "integer"
+    python_type = "int"
 
 
 @dataclass(frozen=True, kw_only=True)

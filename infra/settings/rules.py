@@ -213,17 +213,16 @@ def _check_logins(rules: Rules, settings: Settings) -> None:
                 example="viewer",
             )
     for who, login, previous in (
-        ("Tracking", settings.tracking, settings.previous_tracking_password),
-        ("Viewer", settings.viewer, settings.previous_viewer_password),
+        ("tracking", settings.tracking, settings.previous_tracking_password),
+        ("viewer", settings.viewer, settings.previous_viewer_password),
     ):
         generated = login and login.password is None and login.password_secret is None
         if previous and not generated:
             rules.refuse(
-                f"previous{who}Password",
+                f"previous{who.title()}Password",
                 expected="none: only a password that the stack generates has a previous version",
-                remedy=Remove(f"previous{who}Password"),
+                remedy=Remove(f"previous{who.title()}Password"),
             )
-    for who, login in (("tracking", settings.tracking), ("viewer", settings.viewer)):
         if login and login.password is not None and login.password_version > 1:
             rules.refuse(
                 f"{who}PasswordVersion",
@@ -238,7 +237,7 @@ def _check_logins(rules: Rules, settings: Settings) -> None:
         rules.refuse(
             "viewerPasswordSecret",
             expected="a different secret than trackingPasswordSecret: otherwise the viewer knows "
-            "the password of the user who may change everything",
+            "the password of a user with all rights",
             example=f"projects/{settings.project}/secrets/viewer-password/versions/1",
         )
     if settings.viewer and settings.viewer.username == settings.tracking.username:

@@ -34,13 +34,13 @@ from ..facts.limits import (
     NAME,
     NETWORK,
     PASSWORD_MIN,
-    PREVIOUS_PASSWORD,
     PROJECT,
     RATE_LIMITS,
     SECRET_VERSION,
     SUBNETWORK,
     is_previous_password,
     is_private_network,
+    previous_password_until,
 )
 from ..facts.regions import MULTI_REGIONS, REGIONS
 from .kinds import Boolean, Choice, Integer, IntegerChoice, Kind, Password, Text, Texts
@@ -88,6 +88,11 @@ class Setting:
     required: bool
     # The release that introduced it.
     since: str
+
+    @property
+    def is_argument(self) -> bool:
+        """Whether `TrackingServer` takes it by its name; the component's own name is `name`."""
+        return ":" not in self.key and self.key != "name"
 
     @property
     def argument(self) -> str:
@@ -228,9 +233,10 @@ class AccessSettings:
     mode: str = _setting(
         "access",
         Choice(choices=("public", "internal", "iam", "iap")),
-        "Which callers reach the server, which then asks them for the password. `public`: anyone "
-        "on the internet. `internal`: anyone in the project's VPC networks. `iam`: the invokers, "
-        "with an ID token. `iap`: the invokers, through Identity-Aware Proxy, with a Google login.",
+        "The callers that reach the server, which then asks them for the password. `public`: "
+        "anyone on the internet. `internal`: anyone in the project's VPC networks. `iam`: the "
+        "invokers, with an ID token. `iap`: the invokers, through Identity-Aware Proxy, with a "
+        "Google login.",
         group=Group.ACCESS,
         change=Change.REVISION,
         common=True,
@@ -640,7 +646,7 @@ class Settings:
     network: str = _setting(
         "network",
         Choice(choices=("public", "private")),
-        "Where the database has its address. `public`: on the internet, where only Cloud SQL's "
+        "The place of the database's address. `public`: on the internet, where only Cloud SQL's "
         "connectors can use it. `private`: in a network of the stack, or in existingNetwork, which "
         "the server connects through. A change to `private` interrupts the server for some "
         "minutes, and you can't change back and keep the data.",
@@ -703,8 +709,8 @@ class Settings:
             "region",
             example="EU",
         ),
-        "Where artifacts are stored: a region, or a multi-region such as US or EU. Empty: the "
-        "stack's region.",
+        "The region of the artifacts, or a multi-region such as US or EU. Empty: the stack's "
+        "region.",
         group=Group.ARTIFACTS,
         change=Change.DATA,
     )
@@ -733,7 +739,7 @@ class Settings:
     builder: str = _setting(
         "builder",
         Choice(choices=("docker", "cloud-build")),
-        "What builds the image. `docker`: Docker on this machine. `cloud-build`: Google Cloud "
+        "The builder of the image. `docker`: Docker on this machine. `cloud-build`: Google Cloud "
         "Build, for machines without Docker; it requires the gcloud CLI, logged in.",
         group=Group.IMAGE,
         change=Change.REVISION,
@@ -817,8 +823,8 @@ class Settings:
             password=self.tracking_password,
             password_version=self.tracking_password_version,
             password_secret=self.tracking_password_secret,
-            previous_until=_previous_until(
-                self.previous_tracking_password, self.tracking_password_version
+            previous_until=previous_password_until(
+                self.previous_tracking_password or "", version=self.tracking_password_version
             ),
         )
 
@@ -832,8 +838,8 @@ class Settings:
             password=self.viewer_password,
             password_version=self.viewer_password_version,
             password_secret=self.viewer_password_secret,
-            previous_until=_previous_until(
-                self.previous_viewer_password, self.viewer_password_version
+            previous_until=previous_password_until(
+                self.previous_viewer_password or "", version=self.viewer_password_version
             ),
         )
 
@@ -883,15 +889,6 @@ class Settings:
             number=self.github_repository_id,
             review=self.github_review,
         )
-
-
-def _previous_until(previous: str | None, version: int) -> str | None:
-    """Returns the time, if it is for the version before this one.
-
-    After a further change, it must not extend the life of a password that has leaked meanwhile.
-    """
-    match = PREVIOUS_PASSWORD.fullmatch(previous or "")
-    return match["time"] if match and int(match["version"]) == version - 1 else None
 
 
 def listed(settings: type[Any] = Settings) -> Iterator[Setting]:

@@ -117,7 +117,7 @@ class Declared:
     # What Cloud Run sends through a network; None: nothing.
     vpc_egress: str | None = None
     load_balancer: bool = False
-    # How many seconds the bucket keeps deleted objects; None: there is no new bucket.
+    # How many seconds the bucket keeps deleted objects; None: no bucket is created.
     soft_delete: str | None = None
 
 

@@ -43,7 +43,7 @@ def test_pulumis_output_about_a_stack_is_understood(deployed: Deployment) -> Non
     assert "trackingPasswordVersion is 2 now, in Pulumi.prod.yaml." in declined.stdout
     assert "`pulumi config set trackingPasswordVersion 1 --stack prod`" in declined.stderr
     deployed.up()
-    # The log can't be read here, and a leaked password is changed all the same.
+    # The log can't be read here, and a leaked password is still changed.
     leaked = operate(deployed, "rotate", "--hours", "0")
     assert "isn't known: gcloud isn't logged in" in leaked.stdout
     assert "trackingPasswordVersion is 3 now" in leaked.stdout

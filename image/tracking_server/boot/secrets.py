@@ -79,7 +79,7 @@ def fetch(settings: ServerSettings, *, deadline: float = DEADLINE) -> SecretValu
     asked = {f.name: getattr(settings.secrets, f.name) for f in fields(SecretVersions)}
     asked = {name: version for name, version in asked.items() if version is not None}
     former = {
-        f"{user}_password": version
+        user: version
         for user, until in settings.previous_until.items()
         if until > time() and (version := settings.secrets.previous(f"{user}_password"))
     }
@@ -95,7 +95,7 @@ def fetch(settings: ServerSettings, *, deadline: float = DEADLINE) -> SecretValu
 
     def previous_of(user: str, current: Credentials | None) -> PreviousCredentials | None:
         """Returns the previous login. If it can't be read, the boot goes on without it."""
-        password = passwords.get(f"{user}_password")
+        password = passwords.get(user)
         if isinstance(password, BootError):
             log.warning("the previous %s password isn't accepted: %s", user, password)
         if not isinstance(password, str) or not current:
