@@ -97,7 +97,7 @@ def prepare(config: settings.ServerSettings) -> tuple["Flask", secrets.SecretVal
     flask = internals.import_flask(gcs_repository=gcs_artifact_repository)
     engines.connect_with(
         values.database_url,
-        pool_size=config.pool_share,
+        pool_size=config.pool_share - config.hot_connections,
         cloudsql_root=config.cloudsql_root,
     )
     engine = engines.single_connection_engine()
@@ -128,12 +128,10 @@ def assemble(
     from tracking_server.gate.response_headers import ResponseHeaders
     from tracking_server.gate.stall_timeout import Stalls
     from tracking_server.mlflow import request_limits
-    from tracking_server.mlflow.runs import answer_at_once
     from tracking_server.mlflow.wsgi import FlaskThreads
 
     internals.bound_webhooks(largest=LARGEST_ANSWER, seconds=LONGEST_ANSWER)
     request_limits.enforce(flask)
-    answer_at_once(flask)
     threads = config.pool_share + FREE_THREADS
     shares = memory.shares(config.memory, config.processes)
     answering = FlaskThreads(
@@ -151,7 +149,8 @@ def assemble(
         import_native=lambda: _import_native(providers),
         native_problem=request_limits.query_problem,
     )
-    limited = AnswerLimit(app, user=Answers(shares.answers), viewer=Answers(shares.viewers_answers))
+    hot, close_hot = _hot_routes(app, config, flask)
+    limited = AnswerLimit(hot, user=Answers(shares.answers), viewer=Answers(shares.viewers_answers))
     transfers = ProxiedTransfers(Bodies(limited), values.artifact_url)
     admission = Admission(Stalls(transfers), limit=config.max_concurrency)
     gate = Gate(
@@ -177,7 +176,40 @@ def assemble(
         page=internals.page_file(flask),
         embeddable=internals.embeddable_page(),
     )
-    return headers, transfers.close
+
+    async def close() -> None:
+        await close_hot()
+        await transfers.close()
+
+    return headers, close
+
+
+def _hot_routes(
+    app: ASGIApp, config: settings.ServerSettings, flask: "Flask"
+) -> tuple[ASGIApp, Callable[[], Awaitable[None]]]:
+    """Returns the hot routes in front of `app`, and a function that closes their connections."""
+    from tracking_server.hot_routes.app import HotRoutes
+    from tracking_server.hot_routes.connections import Connections
+    from tracking_server.hot_routes.routes import Database
+    from tracking_server.hot_routes.searches import Searches
+    from tracking_server.hot_routes.statements import SCHEMA_REVISION
+    from tracking_server.mlflow import flask_headers
+
+    count = config.hot_connections
+    if (revision := internals.latest_schema_revision()) != SCHEMA_REVISION:
+        log.warning(
+            "hot routes are off: they were tested with the schema %s, and this is %s",
+            SCHEMA_REVISION,
+            revision,
+        )
+        count = 0
+    elif not count:
+        log.info("hot routes are off: they need one more database connection for each process")
+    connections = Connections(engines.address(), count=count)
+    if not count:
+        return app, connections.close
+    database = Database(connections, Searches(internals.runs_query))
+    return HotRoutes(app, database, flask_headers.responder(flask)), connections.close
 
 
 def _import_native(providers: ProviderAnswers) -> "FastAPI":

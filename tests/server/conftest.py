@@ -121,7 +121,8 @@ def container_environment(google: Google, database_url: str, cloudsql_root: Path
         **google.environment,
         "ARTIFACTS": "proxied",
         "MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST},mlflow-*.a.run.app,localhost,127.0.0.1",
-        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "4",
+        # Four for MLflow, and two for the hot routes.
+        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "6",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "CLOUDSQL_ROOT": str(cloudsql_root),
         "BOOT_PATIENCE": "5",

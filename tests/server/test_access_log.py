@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message
-from tracking_server.gate.access_log import NOT_LOGGED, PREVIOUS_LOGIN, AccessLog
+from tracking_server.gate.access_log import LOG_FIELDS, NOT_LOGGED, AccessLog
 from tracking_server.logs import CloudLoggingFormatter
 
 
@@ -198,7 +198,7 @@ def test_a_failed_login_differs_from_a_browsers_first_request(
 
 def test_a_client_with_the_previous_password_is_logged(lines: list[dict[str, Any]]) -> None:
     handled(responding(200))
-    handled(responding(200), **{PREVIOUS_LOGIN: {"previous_password": "tracking", "client": "c"}})
+    handled(responding(200), **{LOG_FIELDS: {"previous_password": "tracking", "client": "c"}})
     *_, without, _, using = lines
     assert "previous_password" not in without
     assert (using["previous_password"], using["client"]) == ("tracking", "c")

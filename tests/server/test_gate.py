@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tracking_server.gate.access_log import PREVIOUS_LOGIN
+from tracking_server.gate.access_log import LOG_FIELDS
 from tracking_server.gate.callbacks import Callbacks
 from tracking_server.gate.credentials import Credentials, PreviousCredentials
 from tracking_server.gate.failed_logins import PATIENCE
@@ -474,7 +474,7 @@ def test_the_log_names_the_client_of_a_previous_password(login: bytes, user: str
     gate = rotating(0)
     asyncio.run(gate(scope, None, send))  # type: ignore[arg-type]
     fields = {"previous_password": user, "client": "169.254.1.1"}
-    assert scope.get(PREVIOUS_LOGIN) == (fields if user else None)
+    assert scope.get(LOG_FIELDS) == (fields if user else None)
 
 
 @pytest.mark.parametrize(

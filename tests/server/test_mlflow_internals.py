@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from inspect import getsource
 
 import pytest
+from tracking_server.hot_routes.statements import SCHEMA_REVISION
 from tracking_server.mlflow import internals
 
 from tests.server.flask_app import import_flask
@@ -46,6 +47,22 @@ def test_the_revisions() -> None:
     known = internals.known_schema_revisions()
     assert latest in known
     assert len(known) > 20
+
+
+def test_the_hot_routes_know_this_schema() -> None:
+    """After an upgrade, read the new migrations and run test_hot_routes.py before this changes."""
+    assert internals.latest_schema_revision() == SCHEMA_REVISION
+
+
+def test_a_search_is_compiled_with_its_values() -> None:
+    query, parameters = internals.runs_query("metrics.a > 1", ["tags.b DESC"], "ALL")
+    names = [name for name, _ in parameters]
+    assert {"experiment_ids", "offset", "limit"} < set(names)
+    assert ("key_1", "a") in parameters
+    assert f"${len(names)}::" in query
+    assert f"${len(names) + 1}::" not in query
+    with pytest.raises(ValueError, match="datasets"):
+        internals.runs_query("datasets.name = 'x'", [], "ALL")
 
 
 def test_the_public_settings_are_known_to_mlflow() -> None:

@@ -101,6 +101,11 @@ class ServerSettings:
         return self.pool_size // self.processes
 
     @property
+    def hot_connections(self) -> int:
+        """Returns how many of them the hot routes have; MLflow keeps what one request may need."""
+        return max(0, min(self.pool_share // 3, self.pool_share - CONNECTIONS_PER_PROCESS))
+
+    @property
     def on_this_computer(self) -> bool:
         """Whether only programs on the same computer can connect, as with `make local`."""
         try:

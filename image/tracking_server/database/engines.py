@@ -42,6 +42,12 @@ def connect_with(url: URL, *, pool_size: int, cloudsql_root: str) -> None:
     _address, _pool_size = _at_root(url, cloudsql_root), pool_size
 
 
+def address() -> URL:
+    """Returns the database's address, with the password."""
+    assert _address is not None, "connect_with was not called"  # noqa: S101
+    return _address
+
+
 def single_connection_engine() -> Engine:
     """Returns an engine that keeps one connection until it is disposed of.
 

@@ -46,6 +46,14 @@ class Answers:
                 raise Full
             self._free -= size
 
+    def take_at_once(self, size: int) -> bool:
+        """Take so many bytes if they are free; for the event loop, which must not wait."""
+        with self._freed:
+            if size > self._free:
+                return False
+            self._free -= size
+            return True
+
     def free(self, size: int) -> None:
         with self._freed:
             self._free += size
@@ -76,6 +84,14 @@ class Answer:
         if more := _counted(held) - _counted(self._held):
             self._answers.take(more)
         self._held = held
+
+    def add_at_once(self, size: int) -> bool:
+        """Count the bytes of a response, if the limits allow it now."""
+        held = self._held + size
+        if not self._answers.take_at_once(_counted(held) - _counted(self._held)):
+            return False
+        self._held = held
+        return True
 
     def close(self) -> None:
         self._closed = True

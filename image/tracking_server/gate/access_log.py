@@ -21,8 +21,8 @@ CLIENT_CLOSED_REQUEST = 499
 NOT_LOGGED = "tracking_server.not_logged"
 """A key of the scope. Code that sets it has already logged the request in another way."""
 
-PREVIOUS_LOGIN = "tracking_server.previous_login"
-"""A key of the scope with fields for the log, if the client uses the previous password."""
+LOG_FIELDS = "tracking_server.log_fields"
+"""A key of the scope: a dictionary, to which code inside may add fields for the log."""
 
 log = logging.getLogger("tracking_server.access")
 
@@ -45,6 +45,7 @@ class AccessLog:
         begin_request(_trace_id(scope))
         started = perf_counter()
         status, size = 0, 0
+        added: dict[str, Any] = scope.setdefault(LOG_FIELDS, {})
 
         async def counted(message: Message) -> None:
             nonlocal status, size
@@ -74,7 +75,7 @@ class AccessLog:
         if scope.get(NOT_LOGGED):
             return
         fields: dict[str, Any] = {"pool": self._pool_use()}
-        fields |= scope.get(PREVIOUS_LOGIN, {})
+        fields |= added
         if status == 401:
             # Tells guesses from a browser's first request, which it sends before it prompts.
             logins = (b"authorization", b"x-mlflow-authorization")

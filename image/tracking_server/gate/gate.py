@@ -18,7 +18,7 @@ from typing import Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tracking_server.gate.access_log import NOT_LOGGED, PREVIOUS_LOGIN
+from tracking_server.gate.access_log import LOG_FIELDS, NOT_LOGGED
 from tracking_server.gate.callbacks import DEPTH, GATEWAY, Callbacks, is_direct_and_local
 from tracking_server.gate.credentials import Credentials, PreviousCredentials
 from tracking_server.gate.failed_logins import FailedLogins, address_of, network_of
@@ -142,10 +142,10 @@ class Gate:
         if not (is_user or is_viewer):
             return self._refused_login(scope, headers)
         if (user or viewer) == "previous":
-            scope[PREVIOUS_LOGIN] = {
-                "previous_password": "tracking" if is_user else "viewer",
-                "client": self._client(scope, headers),
-            }
+            scope.setdefault(LOG_FIELDS, {}).update(
+                previous_password="tracking" if is_user else "viewer",
+                client=self._client(scope, headers),
+            )
         if _is_cross_site(scope["method"], host, headers):
             return CROSS_SITE
         LOOKING.set(not is_user)

@@ -7,7 +7,7 @@ changes one fails there.
 import base64
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import cache, wraps
 from importlib.abc import MetaPathFinder
@@ -34,12 +34,9 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
     from flask import Flask, Response
-    from google.protobuf.message import Message
     from mlflow.entities import GatewayModelDefinition, GatewaySecretInfo
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.utils.crypto import KEKManager
-
-    MakeMessage = Callable[[], Message]
 
 
 def configure_server(
@@ -113,40 +110,57 @@ def import_fastapi() -> "FastAPI":
     return app
 
 
-def run_messages() -> "dict[object, MakeMessage]":
-    """Returns, by MLflow's view, functions that check the current request and return its message.
+def runs_query(
+    filter_text: str, order: Sequence[str], view: str
+) -> tuple[str, tuple[tuple[str, Any], ...]]:
+    """Returns the SQL of a search for runs, and its parameters with their names and values.
 
-    tests/server/test_runs.py compares the views' source, so that an upgrade that changes it fails
-    there.
+    The values of `experiment_ids`, `offset` and `limit` are to be replaced. The result has the
+    columns of the runs, in the order of the response.
+
+    Raises:
+        Exception: if MLflow doesn't accept the filter or the order.
+        ValueError: if the search needs more than joins that keep each run once.
     """
-    from mlflow.protos.service_pb2 import GetRun, SearchRuns
-    from mlflow.server import handlers
+    from mlflow.entities import LifecycleStage, ViewType
+    from mlflow.store.tracking import sqlalchemy_store as store
+    from mlflow.store.tracking.dbmodels.models import SqlRun
+    from mlflow.utils.search_utils import SearchUtils
+    from sqlalchemy import ARRAY, BigInteger, Integer, any_, bindparam, select
+    from sqlalchemy.dialects import registry
+    from sqlalchemy.orm import Session
 
-    is_array, is_text = handlers._assert_array, handlers._assert_string
-
-    def get() -> "Message":
-        schema = {"run_id": [handlers._assert_required, is_text]}
-        message: Message = handlers.get_run_impl(
-            handlers._get_request_message(GetRun(), schema=schema)
+    runs: Any = SqlRun
+    dialect: Any = registry.load("postgresql.asyncpg")()
+    session = Session()  # only builds queries
+    own, joined, datasets = store._get_sqlalchemy_filter_clauses(
+        SearchUtils.parse_search_filter(filter_text), session, "postgresql"
+    )
+    if datasets:
+        raise ValueError("a run can have several datasets that match")
+    selected, ordered_by, outer_joined = store._get_orderby_clauses(list(order), session)
+    cases = [column for column in selected if getattr(column, "name", "").startswith("clause_")]
+    statement = select(*runs.__table__.columns, *cases).select_from(runs)
+    for subquery in joined:
+        statement = statement.join(subquery)
+    for subquery in outer_joined:
+        statement = statement.outerjoin(subquery)
+    experiment_ids: Any = bindparam("experiment_ids", [], ARRAY(Integer))
+    stages = LifecycleStage.view_type_to_stages(ViewType.from_string(view.lower()))
+    statement = (
+        statement.where(
+            runs.experiment_id == any_(experiment_ids),
+            runs.lifecycle_stage.in_(sorted(stages)),
+            *own,
         )
-        return message
-
-    def is_page(size: object) -> None:
-        handlers._assert_less_than_or_equal(int(size), 50000)  # type: ignore[call-overload]
-
-    def search() -> "Message":
-        schema = {
-            "experiment_ids": [is_array],
-            "filter": [is_text],
-            "max_results": [handlers._assert_intlike, is_page],
-            "order_by": [is_array, handlers._assert_item_type_string],
-        }
-        message: Message = handlers.search_runs_impl(
-            handlers._get_request_message(SearchRuns(), schema=schema)
-        )
-        return message
-
-    return {handlers._get_run: get, handlers._search_runs: search}
+        .order_by(*ordered_by)
+        .offset(bindparam("offset", 0, BigInteger))
+        .limit(bindparam("limit", 0, BigInteger))
+    )
+    compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+    return str(compiled), tuple(
+        (name, compiled.params[name]) for name in compiled.positiontup or ()
+    )
 
 
 def gateway_change(view: object) -> "tuple[str, Any] | None":

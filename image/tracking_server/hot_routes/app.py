@@ -1,0 +1,115 @@
+"""Passes each request to its hot route, or to MLflow's own."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tracking_server.database.result_limits import ANSWER
+from tracking_server.gate.access_log import LOG_FIELDS
+from tracking_server.gate.refusals import COME_BACK, refuse
+from tracking_server.hot_routes.connections import FAILURES, was_refused
+from tracking_server.hot_routes.request import NotHot
+from tracking_server.hot_routes.routes import NOT_REPEATABLE, ROUTES, Database
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+FlaskHeaders = Callable[[str, bytes, bytes], Headers | None]
+"""`flask_headers.responder`."""
+
+UNAVAILABLE = (
+    "The database can't respond at the moment, try again: the connection was lost, and the run may "
+    "have been created"
+)
+
+log = logging.getLogger(__name__)
+
+
+class OutcomeUnknown(Exception):
+    """The connection failed, so the statement may have succeeded or not."""
+
+
+class HotRoutes:
+    """Handles the requests that a hot route understands completely, and passes on all others.
+
+    A request whose statement fails is passed on too, unchanged, so that every error is MLflow's.
+    Bodies arrive in one message.
+    """
+
+    def __init__(self, app: ASGIApp, database: Database, flask_headers: FlaskHeaders) -> None:
+        self.app = app
+        self._database = database
+        self._flask_headers = flask_headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or (scope["method"], scope["path"]) not in ROUTES:
+            await self.app(scope, receive, send)
+            return
+        message = await receive()
+        try:
+            headers, text = await self._answer(scope, message["body"])
+        except (NotHot, ValueError, KeyError, TypeError):
+            await self.app(scope, _again(message, receive), send)
+        except OutcomeUnknown:
+            await refuse(send, 503, UNAVAILABLE, come_back=COME_BACK)
+        else:
+            scope.setdefault(LOG_FIELDS, {})["hot"] = True
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": text})
+
+    async def _answer(self, scope: Scope, body: bytes) -> tuple[Headers, bytes]:
+        """Returns the headers and the body of the response.
+
+        Raises:
+            NotHot, ValueError, KeyError, TypeError: if MLflow has to handle the request.
+            OutcomeUnknown: if the statement may have succeeded, and must not be repeated.
+        """
+        headers = self._headers(scope)
+        route = ROUTES[scope["method"], scope["path"]]
+        try:
+            given = scope["query_string"] if scope["method"] == "GET" else body
+            text = (await route(self._database, given)).encode()
+        except FAILURES as error:
+            log.info("hot routes: MLflow handles a request after %s", type(error).__name__)
+            if route in NOT_REPEATABLE and not was_refused(error):
+                raise OutcomeUnknown from None
+            raise NotHot from None
+        answer = ANSWER.get()
+        if answer is not None and not answer.add_at_once(len(text)):
+            raise NotHot
+        return [*headers, (b"content-length", b"%d" % len(text))], text
+
+    def _headers(self, scope: Scope) -> Headers:
+        """Returns the headers that Flask would send.
+
+        Raises:
+            NotHot: if Flask would refuse the request, or might not read it as JSON.
+        """
+        host = origin = kind = b""
+        for name, value in scope["headers"]:
+            if name == b"content-type":
+                kind = value
+            elif name == b"origin":
+                origin = value
+            elif name == b"host":
+                host = value
+        if scope["method"] == "POST" and not kind.lower().startswith(b"application/json"):
+            raise NotHot
+        headers = self._flask_headers(scope["method"], host, origin)
+        if headers is None:
+            raise NotHot
+        return headers
+
+
+def _again(message: Message, receive: Receive) -> Receive:
+    """Returns a function that returns the message first."""
+    unread: Message | None = message
+
+    async def receive_again() -> Message:
+        nonlocal unread
+        if unread is None:
+            return await receive()
+        message, unread = unread, None
+        return message
+
+    return receive_again

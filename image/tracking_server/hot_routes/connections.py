@@ -1,0 +1,162 @@
+"""The database connections of the hot routes, on the event loop.
+
+They are opened in the background, for the first request and after a failure. While none is open,
+MLflow handles the requests, also with its own responses to an outage.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import asyncpg
+from sqlalchemy.engine import URL
+
+from tracking_server.gate.viewer_policy import LOOKING
+from tracking_server.hot_routes.answer import Row
+from tracking_server.hot_routes.request import NotHot
+from tracking_server.outgoing.egress import own_connection
+
+STATEMENT_TIMEOUT = 2
+"""Seconds after which Postgres ends a statement. MLflow then handles the request, within its own
+limit."""
+
+ANSWER_TIMEOUT = 4.0
+"""Seconds to wait for a response before the connection counts as dead."""
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for opening a connection."""
+
+PAUSE = 2.0
+"""Seconds after a failed attempt to connect."""
+
+WAITING = 1.0
+"""Seconds that a request waits for a connection."""
+
+REMEMBERED_STATEMENTS = 48
+"""Prepared statements of a connection. About twenty are fixed; each filter of another shape adds
+one."""
+
+FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+"""The exceptions of a statement or a connection; asyncpg's timeouts are OSErrors too."""
+
+log = logging.getLogger(__name__)
+
+
+def was_refused(error: Exception) -> bool:
+    """Whether the database has refused a statement, so that it has written nothing."""
+    return isinstance(error, asyncpg.PostgresError) and not isinstance(
+        error, asyncpg.PostgresConnectionError
+    )
+
+
+class Connections:
+    """Keeps `count` connections open; a viewer's requests get at most half of them."""
+
+    def __init__(self, url: URL, *, count: int) -> None:
+        self._url, self._count = url, count
+        self._idle: list[asyncpg.Connection] = []
+        self._open = 0
+        self._free = asyncio.Semaphore(0)
+        self._viewers = asyncio.Semaphore(max(1, count // 2))
+        self._opening: asyncio.Task[None] | None = None
+
+    async def fetch(self, statement: str, *values: Any) -> Sequence[Row]:
+        """Run a statement in a transaction of its own, read-only for a viewer.
+
+        Raises:
+            NotHot: if no connection becomes free in time.
+            One of FAILURES: if the statement fails, or its response doesn't arrive.
+        """
+        if LOOKING.get():
+            async with self._viewers:
+                return await self._fetch(statement, values, read_only=True)
+        return await self._fetch(statement, values)
+
+    async def close(self) -> None:
+        self._count = 0
+        if self._opening is not None:
+            self._opening.cancel()
+        for connection in self._idle:
+            connection.terminate()
+
+    async def _fetch(
+        self, statement: str, values: Sequence[Any], *, read_only: bool = False
+    ) -> Sequence[Row]:
+        connection = await self._take()
+        try:
+            async with connection.transaction(readonly=True) if read_only else nullcontext():
+                rows: Sequence[Row] = await connection.fetch(statement, *values)
+        except asyncpg.PostgresError:
+            raise
+        except BaseException:
+            # The response may still arrive, and a later statement would read it as its own.
+            connection.terminate()
+            raise
+        finally:
+            self._give_back(connection)
+        return rows
+
+    async def _take(self) -> asyncpg.Connection:
+        while True:
+            if self._open < self._count:
+                self._open_more()
+            if not self._open:
+                raise NotHot
+            if self._free.locked():
+                try:
+                    async with asyncio.timeout(WAITING):
+                        await self._free.acquire()
+                except TimeoutError:
+                    raise NotHot from None
+            else:
+                await self._free.acquire()
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+            self._open -= 1
+
+    def _give_back(self, connection: asyncpg.Connection) -> None:
+        if connection.is_closed() or not self._count:
+            self._open -= 1
+            connection.terminate()
+        else:
+            self._idle.append(connection)
+            self._free.release()
+
+    def _open_more(self) -> None:
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._open_all())
+
+    async def _open_all(self) -> None:
+        while self._open < self._count:
+            try:
+                connection = await self._connect()
+            except FAILURES as error:
+                log.warning("hot routes: no connection to the database: %s", type(error).__name__)
+                await asyncio.sleep(PAUSE)
+                return
+            self._open += 1
+            self._idle.append(connection)
+            self._free.release()
+
+    async def _connect(self) -> asyncpg.Connection:
+        url = self._url
+        address: dict[str, Any] = {"host": url.host, "port": url.port}
+        socket = url.query.get("unix_sock")
+        if isinstance(socket, str):
+            # asyncpg is given the folder and the port, which are parts of the socket's path.
+            folder, _, name = socket.rpartition("/")
+            address = {"host": folder, "port": int(name.rpartition(".")[2])}
+        with own_connection():
+            return await asyncpg.connect(
+                **address,
+                user=url.username,
+                password=url.password,
+                database=url.database,
+                timeout=CONNECT_TIMEOUT,
+                command_timeout=ANSWER_TIMEOUT,
+                statement_cache_size=REMEMBERED_STATEMENTS,
+                server_settings={"statement_timeout": f"{STATEMENT_TIMEOUT}s"},
+            )

@@ -1,0 +1,286 @@
+"""The hot routes: each reads a request, runs its statement and returns the JSON of the response.
+
+Each raises NotHot, before it has written anything, if MLflow has to handle the request.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from tracking_server.hot_routes import answer, statements
+from tracking_server.hot_routes.answer import Links, LinksByRun, Row
+from tracking_server.hot_routes.connections import Connections
+from tracking_server.hot_routes.request import (
+    LONGEST_EXPERIMENT,
+    LONGEST_KEY,
+    LONGEST_PARAM,
+    LONGEST_TAG,
+    LONGEST_USER,
+    MOST_METRICS,
+    MOST_PARAMS,
+    MOST_TAGS,
+    MOST_TERMS,
+    MOST_TOGETHER,
+    RUN_NAME,
+    Fields,
+    Metrics,
+    NotHot,
+    body_fields,
+    experiment_id,
+    integer,
+    name,
+    offset,
+    only,
+    page_token,
+    query_fields,
+    run_id,
+    text,
+)
+from tracking_server.hot_routes.searches import Searches
+
+Route = Callable[["Database", bytes], Awaitable[str]]
+"""Its arguments are the database and the body, or for GET the query."""
+
+_RUN = frozenset({"run_id", "run_uuid"})
+_METRIC = frozenset({"key", "value", "timestamp", "step"})
+_KEY_VALUE = frozenset({"key", "value"})
+_STATUSES = frozenset({"RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"})
+
+LARGEST_PAGE = 25_000
+"""Values of a metric in one response, as many as MLflow's client asks for at a time."""
+
+LARGEST_SEARCH = 5000
+"""Runs of one page; most pages have 100, and the client's has 1,000."""
+
+MOST_EXPERIMENTS = 1000
+
+
+class Database:
+    """The database for the routes: connections, and MLflow's SQL for a search."""
+
+    def __init__(self, connections: Connections, searches: Searches) -> None:
+        self.fetch = connections.fetch
+        self.searches = searches
+
+
+async def log_metric(database: Database, body: bytes) -> str:
+    fields = body_fields(body, _RUN | _METRIC)
+    metrics = Metrics()
+    metrics.add({key: fields[key] for key in fields.keys() - _RUN})
+    [key], [value], [timestamp], [step], [nan] = metrics.columns()
+    return await _written(
+        database, statements.LOG_METRIC, run_id(fields), key, value, timestamp, step, nan
+    )
+
+
+async def log_param(database: Database, body: bytes) -> str:
+    fields = body_fields(body, _RUN | _KEY_VALUE)
+    value = text(fields["value"], LONGEST_PARAM)
+    return await _written(
+        database, statements.LOG_PARAM, run_id(fields), name(fields["key"]), value
+    )
+
+
+async def set_tag(database: Database, body: bytes) -> str:
+    fields = body_fields(body, _RUN | _KEY_VALUE)
+    key, value = _tag(fields["key"], fields["value"])
+    return await _written(database, statements.SET_TAG, run_id(fields), key, value)
+
+
+async def log_batch(database: Database, body: bytes) -> str:
+    fields = body_fields(body, {"run_id", "metrics", "params", "tags"})
+    metrics = Metrics()
+    for given in _list(fields, "metrics", MOST_METRICS):
+        metrics.add(given)
+    params: dict[str, str] = {}
+    for given in _list(fields, "params", MOST_PARAMS):
+        only(given, _KEY_VALUE)
+        params[name(given["key"])] = text(given["value"], LONGEST_PARAM)
+    tags: dict[str, str] = {}
+    for given in _list(fields, "tags", MOST_TAGS):
+        only(given, _KEY_VALUE)
+        key, value = _tag(given["key"], given["value"])
+        tags[key] = value
+    count = len(metrics.keys) + len(params) + len(tags)
+    if len(params) != len(fields.get("params", ())) or not 0 < count <= MOST_TOGETHER:
+        raise NotHot
+    given = (run_id(fields), *metrics.columns())
+    if not params and not tags:
+        return await _written(database, statements.LOG_METRICS, *given)
+    pairs = (list(column) for pairs in (params, tags) for column in (pairs.keys(), pairs.values()))
+    return await _written(database, statements.LOG_BATCH, *given, *pairs)
+
+
+async def create_run(database: Database, body: bytes) -> str:
+    fields = body_fields(body, {"experiment_id", "user_id", "run_name", "start_time", "tags"})
+    tags: dict[str, str] = {}
+    for given in _list(fields, "tags", MOST_TAGS):
+        only(given, _KEY_VALUE)
+        tags[text(given["key"], LONGEST_KEY)] = text(given["value"], LONGEST_TAG)
+    run_name = text(fields["run_name"], LONGEST_KEY)
+    if len(tags) != len(fields.get("tags", ())) or tags.setdefault(RUN_NAME, run_name) != run_name:
+        raise NotHot
+    row = {
+        "run_uuid": uuid4().hex,
+        "name": run_name,
+        "experiment_id": experiment_id(fields["experiment_id"]),
+        "user_id": text(fields["user_id"], LONGEST_USER),
+        "status": "RUNNING",
+        "start_time": integer(fields["start_time"]),
+        "end_time": None,
+        "lifecycle_stage": "active",
+        "metric_keys": None,
+        "param_keys": None,
+        "tag_keys": list(tags),
+        "tag_values": list(tags.values()),
+    }
+    created = await database.fetch(
+        statements.CREATE_RUN,
+        row["run_uuid"],
+        row["experiment_id"],
+        run_name,
+        row["user_id"],
+        row["start_time"],
+        row["tag_keys"],
+        row["tag_values"],
+    )
+    if not created:
+        raise NotHot
+    return answer.created_run_answer({**row, "artifact_uri": created[0]["artifact_uri"]})
+
+
+async def update_run(database: Database, body: bytes) -> str:
+    fields = body_fields(body, _RUN | {"status", "end_time"})
+    status = fields.get("status")
+    end_time = integer(fields["end_time"]) if "end_time" in fields else None
+    if not (status is None or (type(status) is str and status in _STATUSES)):
+        raise NotHot
+    rows = await database.fetch(statements.UPDATE_RUN, run_id(fields), status, end_time)
+    return answer.run_info_answer(_only_row(rows))
+
+
+async def get_run(database: Database, query: bytes) -> str:
+    rows = await database.fetch(statements.GET_RUN, run_id(query_fields(query, _RUN)))
+    row = _only_row(rows)
+    return answer.run_answer(row, await _links(database, rows, models_read=True))
+
+
+async def search_runs(database: Database, body: bytes) -> str:
+    fields = body_fields(
+        body,
+        {"experiment_ids", "filter", "run_view_type", "max_results", "order_by", "page_token"},
+    )
+    count = integer(fields.get("max_results", 1000), lowest=1, highest=LARGEST_SEARCH)
+    given = _list(fields, "experiment_ids", MOST_EXPERIMENTS)
+    experiments = [experiment_id(one) for one in given]
+    first = offset(fields["page_token"]) if fields.get("page_token") else 0
+    search = database.searches.search(
+        fields.get("filter", ""),
+        tuple(_list(fields, "order_by", MOST_TERMS)),
+        fields.get("run_view_type", "ACTIVE_ONLY"),
+    )
+    values = search.values(experiment_ids=experiments, offset=first, limit=count + 1)
+    rows = await database.fetch(search.statement, *values)
+    token = None
+    if len(rows) > count:
+        rows, token = rows[:count], page_token(first + count)
+    return answer.runs_answer(rows, await _links(database, rows, models_read=False), token)
+
+
+async def get_history(database: Database, query: bytes) -> str:
+    fields = query_fields(query, _RUN | {"metric_key", "max_results", "page_token"})
+    key = text(fields["metric_key"], LONGEST_KEY)
+    if not fields["max_results"].isdecimal():
+        raise NotHot
+    count = integer(int(fields["max_results"]), lowest=1, highest=LARGEST_PAGE)
+    first = offset(fields["page_token"]) if fields.get("page_token") else 0
+    rows = await database.fetch(statements.GET_HISTORY, run_id(fields), key, count + 1, first)
+    token = None
+    if len(rows) > count:
+        rows, token = rows[:count], page_token(first + count)
+    return answer.history_answer(rows, key, token)
+
+
+async def get_experiment(database: Database, query: bytes) -> str:
+    given = query_fields(query, {"experiment_id"})["experiment_id"]
+    rows = await database.fetch(statements.GET_EXPERIMENT, experiment_id(given))
+    return answer.experiment_answer(_only_row(rows))
+
+
+async def get_experiment_by_name(database: Database, query: bytes) -> str:
+    given = query_fields(query, {"experiment_name"})["experiment_name"]
+    rows = await database.fetch(statements.GET_EXPERIMENT_BY_NAME, text(given, LONGEST_EXPERIMENT))
+    return answer.experiment_answer(_only_row(rows))
+
+
+ROUTES: Mapping[tuple[str, str], Route] = {
+    (method, f"/{prefix}/2.0/mlflow/{path}"): route
+    for prefix in ("api", "ajax-api")
+    for method, path, route in (
+        ("POST", "runs/log-metric", log_metric),
+        ("POST", "runs/log-parameter", log_param),
+        ("POST", "runs/set-tag", set_tag),
+        ("POST", "runs/log-batch", log_batch),
+        ("POST", "runs/create", create_run),
+        ("POST", "runs/update", update_run),
+        ("GET", "runs/get", get_run),
+        ("POST", "runs/search", search_runs),
+        ("GET", "metrics/get-history", get_history),
+        ("GET", "experiments/get", get_experiment),
+        ("GET", "experiments/get-by-name", get_experiment_by_name),
+    )
+}
+"""By method and path."""
+
+NOT_REPEATABLE = frozenset({create_run})
+"""Routes that MLflow must not handle after a statement whose outcome is unknown."""
+
+
+async def _written(database: Database, statement: str, *values: object) -> str:
+    """Run a statement that returns a row if it has written."""
+    _only_row(await database.fetch(statement, *values))
+    return answer.EMPTY
+
+
+def _only_row(rows: Sequence[Row]) -> Row:
+    if len(rows) != 1:
+        raise NotHot
+    return rows[0]
+
+
+def _list(fields: Fields, key: str, most: int) -> Sequence[Any]:
+    given = fields.get(key, [])
+    if type(given) is not list or len(given) > most:
+        raise NotHot
+    return given
+
+
+def _tag(key: object, value: object) -> tuple[str, str]:
+    if key == RUN_NAME:
+        raise NotHot
+    return name(key), text(value, LONGEST_TAG)
+
+
+async def _links(database: Database, rows: Sequence[Row], *, models_read: bool) -> LinksByRun:
+    """Returns the datasets and models of the runs that have some.
+
+    In a search, MLflow leaves out the models that a run has read.
+    """
+    found: LinksByRun = {}
+    linked = [row["run_uuid"] for row in rows if row["linked"]]
+    if not linked:
+        return found
+    for row in await database.fetch(statements.GET_DATASETS, linked):
+        if row["size"] > statements.LARGEST_RESULT:
+            raise NotHot
+        links = found.setdefault(row["destination_id"], Links())
+        _, tags = links.datasets.setdefault(row["dataset_uuid"], (row, []))
+        if row["tag_key"] is not None:
+            tags.append((row["tag_key"], row["tag_value"]))
+    for row in await database.fetch(statements.GET_MODELS, linked):
+        links = found.setdefault(row["source_id"], Links())
+        if row["destination_type"] == "MODEL_OUTPUT":
+            links.models_written.append((row["destination_id"], row["step"]))
+        elif models_read:
+            links.models_read.append(row["destination_id"])
+    return found
