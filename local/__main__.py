@@ -8,17 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
-try:
-    from fake_google.state import LocalError, Process, State
-    from local.supervise import ROOT, Options, Supervisor, already_running, fail
-except ModuleNotFoundError as missing:
-    sys.exit(
-        f"error: {missing.name} is not installed for {sys.executable}: `make local` installs what "
-        "is needed under .venvs/ and starts it (make comes with `apt install make`, on macOS with "
-        "`xcode-select --install`)."
-    )
+from fake_google.state import LocalError, Process, State
+from local.supervise import ROOT, Options, Supervisor, already_running, fail
 
 _START_SECONDS = 10
 _STOP_SECONDS = 60
@@ -60,6 +54,13 @@ def _port(given: str) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> Options:
+    # Importing it takes a second.
+    if find_spec("pulumi") is None:
+        raise LocalError(
+            f"pulumi is not installed for {sys.executable}: `make local` installs what is needed "
+            "under .venvs/ and starts it (make comes with `apt install make`, on macOS with "
+            "`xcode-select --install`)."
+        )
     config = {}
     for setting in arguments.config:
         key, equals, value = setting.partition("=")

@@ -11,15 +11,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies
 
-from fake_google.cloud import Cloud
 from fake_google.ports import free_port
-from fake_google.project import Container, Project
 from fake_google.state import SETTINGS, LocalError, Process, State
-from local import program
 from local.person import RUN_CONTEXT, run_context
+
+if TYPE_CHECKING:
+    from fake_google.cloud import Cloud
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -103,6 +103,11 @@ class Supervisor:
             state.release()
 
     def _supervise(self, entry: dict[str, Any]) -> None:
+        # These take a second to import, and only this function needs them.
+        from fake_google.cloud import Cloud
+        from fake_google.project import Container, Project
+        from local import program
+
         options = self._options
         remembered = fitting(self._state.load(SETTINGS), options.config)
         config = {**DEFAULTS, **remembered, **options.config}
