@@ -23,11 +23,10 @@ def engine() -> Engine:
 
 
 @pytest.fixture
-def deployed(tmp_path: Path, engine: Engine) -> Iterator[Deployment]:
-    """A project with Pulumi's defaults, after one `up`."""
+def deployed(tmp_path: Path, engine: Engine, shared: Deployment) -> Iterator[Deployment]:
+    """A project with the default settings, after one `up`: a copy of `shared`."""
     with deployment(tmp_path, engine) as made:
-        made.init()
-        made.up()
+        made.copy(shared)
         yield made
 
 
@@ -40,7 +39,7 @@ def fresh(tmp_path: Path, engine: Engine) -> Iterator[Deployment]:
 
 @pytest.fixture(scope="session")
 def shared(engine: Engine) -> Iterator[Deployment]:
-    """Like `deployed`, for tests that only preview."""
+    """A project with the default settings, after one `up`, for tests that only preview."""
     with (
         TemporaryDirectory(prefix="mlflow-gcp-engine-") as folder,
         deployment(Path(folder), engine) as made,

@@ -36,6 +36,8 @@ BUCKET = "gcp:storage/bucket:Bucket"
 VERSION = "gcp:secretmanager/secretVersion:SecretVersion"
 PASSWORD = "random:index/randomPassword:RandomPassword"
 
+SAVE_AT_THE_END = {"PULUMI_SKIP_CHECKPOINTS": "true", "PULUMI_EXPERIMENTAL": "true"}
+
 
 class SlowProject(Project):
     """A project where a role's new grants may not take effect at once, as on Google Cloud."""
@@ -55,6 +57,15 @@ class SlowProject(Project):
         self.policy.grants += self._unseen
 
 
+@dataclass(frozen=True)
+class Created:
+    token: str
+    name: str
+    inputs: Inputs
+    id: str
+    outputs: Outputs
+
+
 class TroubledCloud(Cloud):
     """A project where tests can make calls fail or hang."""
 
@@ -68,6 +79,7 @@ class TroubledCloud(Cloud):
         self.reached, self.released = threading.Event(), threading.Event()
         # The secret values that the cloud has given out.
         self.given: list[str] = []
+        self.created: list[Created] = []
 
     def create(self, token: str, name: str, inputs: Inputs) -> tuple[str, Outputs]:
         if fault := self.faults.pop(token, None):
@@ -81,7 +93,17 @@ class TroubledCloud(Cloud):
         made, outputs = super().create(token, name, inputs)
         if token == PASSWORD:
             self.given.append(outputs["result"])
+        self.created.append(Created(token, name, inputs, made, outputs))
         return made, outputs
+
+    def recreate(self, created: Created) -> None:
+        """Create the resource that another project has, with the same id and outputs."""
+        super().create(created.token, created.name, created.inputs)
+        # Google chooses some ids.
+        *_, (key, live) = self.project.live.items()
+        del self.project.live[key]
+        self.project.live[created.token, created.id] = live
+        live.outputs |= created.outputs
 
     def invoke(self, function: str, arguments: Inputs) -> Outputs:
         answer = super().invoke(function, arguments)
@@ -154,6 +176,8 @@ class Deployment:
             "PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true",
             # The CLI ends before collecting its garbage would pay off.
             "GOGC": "off",
+            # Write the state once for each command, not after each step.
+            **SAVE_AT_THE_END,
             # Something accepts connections, as a Docker daemon does; nothing is built.
             "DOCKER_HOST": cloud.project.storage_endpoint.replace("http:", "tcp:"),
         }
@@ -183,6 +207,15 @@ class Deployment:
     def init(self, stack: str = "prod", **settings: Any) -> None:
         self.pulumi("stack", "init", stack)
         self.configure(stack, **{"gcp:project": PROJECT, **settings})
+
+    def copy(self, other: Deployment) -> None:
+        """Copy the stack "prod" and the project of another deployment."""
+        shutil.copytree(other.state, self.state, dirs_exist_ok=True)
+        shutil.copy(other.project / "Pulumi.prod.yaml", self.project)
+        for created in other.cloud.created:
+            # Random values are only in the state.
+            if not created.token.startswith("random:"):
+                self.cloud.recreate(created)
 
     def configure(self, stack: str = "prod", **settings: Any) -> None:
         """Write the file as `pulumi config set` and, for None, `pulumi config rm` would."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.engine.deployment import PROGRAM, ROOT, Deployment, deployment
+from tests.engine.deployment import PROGRAM, ROOT, Created, Deployment, deployment
 from tests.engine.engine import build
 
 STACK = Path(__file__).with_name("previous") / "stack.json"
@@ -62,12 +62,8 @@ def restore(made: Deployment) -> None:
         if not resource.get("custom") or token.startswith(("pulumi:", "random:")):
             continue
         name = resource["urn"].rpartition("::")[2]
-        made.cloud.create(token, name, _plain(resource["inputs"]))
-        # Google chooses some ids.
-        *_, (key, live) = made.cloud.project.live.items()
-        del made.cloud.project.live[key]
-        made.cloud.project.live[token, resource["id"]] = live
-        live.outputs |= _plain(resource["outputs"])
+        inputs, outputs = _plain(resource["inputs"]), _plain(resource["outputs"])
+        made.cloud.recreate(Created(token, name, inputs, resource["id"], outputs))
 
 
 def _plain(value: Any) -> Any:

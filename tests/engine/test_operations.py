@@ -19,6 +19,7 @@ def operate(deployed: Deployment, *arguments: str) -> subprocess.CompletedProces
 def test_pulumis_output_about_a_stack_is_understood(deployed: Deployment) -> None:
     for name in ("operations", "local", "fake_google"):
         copy_of(ROOT / name, deployed.project / name)
+    deployed.pulumi("stack", "select", "prod")
     selected = operate(deployed, "env")
     assert selected.returncode == 0, selected.stderr
     assert "stack prod, which Pulumi has selected" in selected.stderr
