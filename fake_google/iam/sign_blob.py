@@ -32,17 +32,46 @@ _PERMISSIONS = {
 
 
 class Keys:
-    """One RSA key for each account, generated once, so that signed URLs survive a restart."""
+    """One RSA key for each account. It is kept, so that signed URLs survive a restart."""
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._accounts: set[str] = set()
         self._keys: dict[str, rsa.RSAPrivateKey] = {}
 
     def create(self, email: str) -> None:
-        name = f"keys/{email}.pem"
+        self._accounts.add(email)
+
+    def forget(self, email: str) -> None:
+        self._accounts.discard(email)
+        self._keys.pop(email, None)
+        self._state.path(f"keys/{email}.pem").unlink(missing_ok=True)
+
+    def __contains__(self, email: str) -> bool:
+        return email in self._accounts
+
+    def sign(self, email: str, message: bytes) -> bytes:
+        return self._key(email).sign(message, padding.PKCS1v15(), hashes.SHA256())
+
+    def verify(self, email: str, message: bytes, signature: bytes) -> bool:
+        if email not in self:
+            return False
         try:
-            pem = self._state.path(name).read_bytes()
-        except FileNotFoundError:
+            self._key(email).public_key().verify(
+                signature, message, padding.PKCS1v15(), hashes.SHA256()
+            )
+        except InvalidSignature:
+            return False
+        return True
+
+    def _key(self, email: str) -> rsa.RSAPrivateKey:
+        """Returns the account's key, generated at its first use because that takes a while."""
+        if email not in self._keys:
+            self._keys[email] = self._load(f"keys/{email}.pem")
+        return self._keys[email]
+
+    def _load(self, name: str) -> rsa.RSAPrivateKey:
+        if not self._state.path(name).exists():
             new = rsa.generate_private_key(public_exponent=65537, key_size=2048)
             pem = new.private_bytes(
                 serialization.Encoding.PEM,
@@ -50,29 +79,9 @@ class Keys:
                 serialization.NoEncryption(),
             )
             self._state.write(name, pem.decode())
-        key = serialization.load_pem_private_key(pem, password=None)
+        key = serialization.load_pem_private_key(self._state.path(name).read_bytes(), password=None)
         assert isinstance(key, rsa.RSAPrivateKey)  # noqa: S101 what the lines above wrote
-        self._keys[email] = key
-
-    def forget(self, email: str) -> None:
-        self._keys.pop(email, None)
-        self._state.path(f"keys/{email}.pem").unlink(missing_ok=True)
-
-    def __contains__(self, email: str) -> bool:
-        return email in self._keys
-
-    def sign(self, email: str, message: bytes) -> bytes:
-        return self._keys[email].sign(message, padding.PKCS1v15(), hashes.SHA256())
-
-    def verify(self, email: str, message: bytes, signature: bytes) -> bool:
-        key = self._keys.get(email)
-        if key is None:
-            return False
-        try:
-            key.public_key().verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
-        except InvalidSignature:
-            return False
-        return True
+        return key
 
 
 def _not_imitated(request: web.Request) -> web.Response:

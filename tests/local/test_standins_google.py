@@ -84,6 +84,7 @@ def test_a_changed_value_is_a_new_version_and_an_unchanged_one_is_not(google: St
 
 def test_only_the_owner_can_read_the_file_of_secrets(google: StandIns) -> None:
     google.secret("url", "one")
+    google.cloud.project.keys.sign(SERVER, b"anything")
     for name in ("secrets.json", f"keys/{SERVER}.pem"):
         assert google.cloud.project.state.path(name).stat().st_mode & 0o777 == 0o600
 
