@@ -239,7 +239,7 @@ $(VENVS)/program.done: WHAT = the program, PostgreSQL and what tests need (80 MB
 $(VENVS)/program.done: OPTIONS = --require-hashes
 $(VENVS)/server.done: image/requirements.txt image/pyproject.toml
 $(VENVS)/server.done: WHAT = the server, as in the container (85 MB)
-$(VENVS)/server.done: OPTIONS = $(WHOLE) --compile-bytecode
+$(VENVS)/server.done: OPTIONS = $(WHOLE)
 $(VENVS)/server-test.done: image/requirements.txt tests/server/requirements.txt image/pyproject.toml
 $(VENVS)/server-test.done: WHAT = the server with its tests
 $(VENVS)/server-test.done: OPTIONS = $(WHOLE)
