@@ -20,7 +20,8 @@ def clone(tmp_path: Path) -> Path:
     """The files that an installation reads, in a folder with a blank and an umlaut in its name."""
     folder = tmp_path / "a clöne"
     shutil.copytree(ROOT / "tools", folder / "tools")
-    shutil.copytree(ROOT / "local", folder / "local")
+    for name in ("fake_google", "local"):
+        shutil.copytree(ROOT / name, folder / name)
     for name in ("Makefile", "requirements-dev.txt"):
         shutil.copy2(ROOT / name, folder)
     return folder
