@@ -102,20 +102,20 @@ def test_versions_that_conflict_with_the_settings_are_left_out(
     assert set(held.values()) == {"2"}
 
 
-def test_a_rotated_password_outlives_a_start_without_its_user(own_stack: Stack) -> None:
-    own_stack.config = ("viewerUsername=viewer",)
-    assert own_stack.up().returncode == 0
-    rotate = [sys.executable, "-m", "operations", "--state", str(own_stack.folder)]
+def test_a_rotated_password_outlives_a_start_without_its_user(light_stack: Stack) -> None:
+    light_stack.config = ("viewerUsername=viewer",)
+    assert light_stack.up().returncode == 0
+    rotate = [sys.executable, "-m", "operations", "--state", str(light_stack.folder)]
     rotate += ["--stack", "local", "rotate", "--what", "viewer"]
-    rotated = own_stack.run(rotate)
+    rotated = light_stack.run(rotate)
     assert rotated.returncode == 0, rotated.stdout + rotated.stderr
-    passwords = [viewers_password(own_stack)]
+    passwords = [viewers_password(light_stack)]
     for config in ((), ("viewerUsername=viewer",)):
-        own_stack.down()
-        own_stack.config = config
-        started = own_stack.up()
+        light_stack.down()
+        light_stack.config = config
+        started = light_stack.up()
         assert started.returncode == 0, started.stdout + started.stderr
-        passwords.append(viewers_password(own_stack))
+        passwords.append(viewers_password(light_stack))
     assert passwords == [passwords[0], None, passwords[0]]
 
 

@@ -97,9 +97,12 @@ class RoundRobin:
 
 
 def test_four_instances_lose_no_data_and_no_connection_is_refused(own_stack: Stack) -> None:
+    """They also have a private database and a Cloud KMS key."""
     own_stack.config = (
-        f"mlflow-gcp:maxInstances={INSTANCES}",
-        f"mlflow-gcp:databaseConnections={EACH}",
+        f"maxInstances={INSTANCES}",
+        f"databaseConnections={EACH}",
+        "network=private",
+        "kmsKey=projects/keys-of-all/locations/us-central1/keyRings/ring/cryptoKeys/mlflow",
     )
     started = own_stack.up()
     assert started.returncode == 0, started.stdout + started.stderr
