@@ -6,6 +6,8 @@ https://cloud.google.com/service-infrastructure/docs/service-networking/referenc
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 from fake_google.errors import NotFound, Refused
 from fake_google.project import Inputs, Outputs, Project
 from fake_google.resource_type import last
@@ -48,17 +50,40 @@ def delete_network(project: Project, _olds: Inputs, inputs: Inputs) -> None:
 
 def make_subnetwork(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
     _check_network(project, inputs)
-    return subnetwork_id(project, inputs), {}
+    made = subnetwork_id(project, inputs)
+    for (token, other), live in project.live.items():
+        if token == SUBNETWORK and other != made and live.inputs["network"] == inputs["network"]:
+            _check_overlap(inputs, live.inputs)
+    return made, {}
+
+
+def _check_overlap(inputs: Inputs, other: Inputs) -> None:
+    """https://cloud.google.com/vpc/docs/subnets#ipv4-ranges"""
+    ranges = [ip_network(each["ipCidrRange"]) for each in (inputs, other)]
+    if ranges[0].overlaps(ranges[1]):
+        raise Refused(
+            "Error 400: Invalid value for field 'resource.ipCidrRange': "
+            f"'{inputs['ipCidrRange']}'. Invalid IPCidrRange: {inputs['ipCidrRange']} conflicts "
+            f"with existing subnetwork '{other['name']}'., invalid"
+        )
 
 
 def delete_subnetwork(project: Project, _olds: Inputs, inputs: Inputs) -> None:
-    """Deletes a subnetwork. A deleted service's addresses are free at once; Google needs hours."""
-    region = inputs.get("region") or project.region
-    for (token, made), live in project.live.items():
-        if token != SERVICE or (live.inputs.get("location") or project.region) != region:
-            continue
-        if inputs["name"] in {last(subnetwork) for _, subnetwork in ways(live.inputs)}:
-            _in_use("subnetwork", subnetwork_id(project, inputs), f"{made}/addresses/serverless")
+    subnetwork = subnetwork_id(project, inputs)
+    used = project.reserved.union(
+        *(subnetworks(project, service) for service in project.all(SERVICE))
+    )
+    if subnetwork in used:
+        region = subnetwork.rpartition("/subnetworks/")[0]
+        _in_use("subnetwork", subnetwork, f"{region}/addresses/serverless-ipv4-1")
+
+
+def release_addresses(project: Project) -> None:
+    """Frees the addresses of deleted services, which Google does after one or two hours.
+
+    https://cloud.google.com/run/docs/configuring/vpc-direct-vpc#delete-subnet
+    """
+    project.reserved.clear()
 
 
 def make_addresses(project: Project, _name: str, inputs: Inputs) -> tuple[str, Outputs]:
@@ -74,7 +99,16 @@ def make_peering(project: Project, _name: str, inputs: Inputs) -> tuple[str, Out
     for ranges in inputs["reservedPeeringRanges"]:
         if project.read(ADDRESSES, addresses_id(project, {"name": ranges})) is None:
             raise NotFound(f"Error 400: The reserved range {ranges} does not exist.")
-    project.peered.add(inputs["network"])
+    network = inputs["network"]
+    # Google keeps the connection that has deleted instances, even for a new network of that name:
+    # https://github.com/hashicorp/terraform-provider-google/issues/3294
+    left_over = network in project.produced and network not in project.peered
+    if left_over and not inputs.get("updateOnCreationFail"):
+        raise Refused(
+            "Error waiting for Create Service Networking Connection: Error code 9, message: Cannot "
+            "modify allocated ranges in CreateConnection. Please use UpdateConnection."
+        )
+    project.peered.add(network)
     return f"{inputs['network']}:{inputs['service']}", {}
 
 
@@ -97,6 +131,15 @@ def ways(service: Inputs) -> list[tuple[str, str]]:
         (interface.get("network") or "", interface.get("subnetwork") or "")
         for interface in access.get("networkInterfaces") or ()
     ]
+
+
+def subnetworks(project: Project, service: Inputs) -> set[str]:
+    """Returns the full names of the subnetworks that a Cloud Run service connects to."""
+    region = service.get("location") or project.region
+    return {
+        subnetwork_id(project, {"name": last(subnetwork), "region": region})
+        for _, subnetwork in ways(service)
+    }
 
 
 def check_ways(project: Project, service: Inputs, *, location: str) -> None:

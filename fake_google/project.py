@@ -82,6 +82,8 @@ class Project:
         # Networks that are peered with Google's own, and those that Cloud SQL has used.
         self.peered: set[str] = set()
         self.produced: set[str] = set()
+        # Subnetworks where Cloud Run still keeps the addresses of deleted services.
+        self.reserved: set[str] = set()
         self.stopping = threading.Event()
         self._endpoints = Endpoints()
         self.storage = Storage(

@@ -11,7 +11,7 @@ from fake_google.artifact_registry import check_image
 from fake_google.errors import BootRefused, NotFound, Refused, Unsupported
 from fake_google.iam import policy as iam
 from fake_google.kms import check_key
-from fake_google.network import check_ways, ways
+from fake_google.network import check_ways, subnetworks, ways
 from fake_google.project import PROJECT_NUMBER, Inputs, Outputs, Project
 from fake_google.resource_type import last
 from fake_google.run.container import BootFailed, Probe, Service, base_environment
@@ -101,6 +101,7 @@ def delete_service(project: Project, olds: Inputs, inputs: Inputs) -> None:
             "cannot destroy service without setting deletion_protection=false and running "
             "`pulumi up`"
         )
+    project.reserved |= subnetworks(project, inputs)
     if running := project.services.pop(inputs["name"], None):
         running.stop()
 

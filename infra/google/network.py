@@ -104,6 +104,9 @@ class Network(Component):
             # connection until then. Once the peering is removed, the network can be deleted:
             # https://github.com/GoogleCloudPlatform/magic-modules/pull/18476
             deletion_policy="REMOVE_PEERING",
+            # Meanwhile, a new network of the same name can only take the connection over:
+            # https://github.com/hashicorp/terraform-provider-google/issues/3294
+            update_on_creation_fail=True,
             opts=self.child(),
         )
         self.vpc = VpcAccess(id=network.id, network=network.name, subnetwork=subnetwork.name)

@@ -8,8 +8,10 @@ import time
 import pytest
 import yaml
 
+from fake_google.network import release_addresses
 from fake_google.sql.instances import grow_disk
 from tests.engine.deployment import (
+    BUCKET,
     INSTANCE,
     ROOT,
     SAVE_AT_THE_END,
@@ -145,8 +147,14 @@ def test_the_production_stack_is_destroyed_once_unprotected(fresh: Deployment) -
     assert "cannot be deleted" in fresh.destroy(fails=True).errors
     fresh.configure(deletionProtection=False)
     fresh.up()
+    # Cloud Run keeps the addresses in the subnetwork for some hours.
+    assert "addresses/serverless-ipv4-" in fresh.destroy(fails=True).errors
+    assert fresh.cloud.counts().keys().isdisjoint({BUCKET, INSTANCE, SERVICE})
+    release_addresses(fresh.cloud.project)
     fresh.destroy()
     assert fresh.cloud.counts() == {"gcp:projects/iAMMember:IAMMember": 1}
+    # It can be created again, while Google still keeps the connection to the deleted instance.
+    fresh.up()
 
 
 def test_wrong_settings_are_reported_without_a_traceback(fresh: Deployment) -> None:

@@ -5,12 +5,13 @@ Google refuses a name that is taken, and refuses to delete what something else u
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
-from tests.engine.deployment import INSTANCE, SERVICE, Deployment, kinds
+from fake_google.network import release_addresses
+from tests.engine.deployment import INSTANCE, SERVICE, Deployment, Run, kinds
 from tests.engine.test_settings import IMAGE, KEY, PROJECT_MEMBER, REPLACED, SECRET, UPDATED
 
 REPOSITORY = "gcp:artifactregistry/repository:Repository"
@@ -31,8 +32,9 @@ SEQUENCES: dict[str, list[dict[str, Any]]] = {
     ],
     "region": [
         {"network": "private", "rateLimit": 600, **DOMAINS},
-        {"gcp:region": "europe-west1", "bucketLocation": "EU"},
-        {"gcp:region": "us-central1", "name": "second"},
+        # With the same name, the new subnetwork would be in the same network as the old one.
+        {"gcp:region": "europe-west1", "bucketLocation": "EU", "name": "second"},
+        {"gcp:region": "us-central1", "name": "mlflow"},
     ],
     "domains": [
         {**DOMAINS, "rateLimit": 600},
@@ -55,6 +57,12 @@ SEQUENCES: dict[str, list[dict[str, Any]]] = {
 }
 
 
+def wait_for_addresses(stack: Deployment, run: Callable[..., Run]) -> None:
+    """Runs a command that a subnetwork stops, until Cloud Run has released its addresses."""
+    assert "addresses/serverless-ipv4-" in run(fails=True).errors
+    release_addresses(stack.cloud.project)
+
+
 def change(stack: Deployment, settings: Mapping[str, Any]) -> dict[str, set[str]]:
     stack.configure(**settings)
     return dict(kinds(stack.up().touched))
@@ -65,9 +73,15 @@ def test_settings_change_one_after_the_other(fresh: Deployment, changed: str) ->
     first, *rest = SEQUENCES[changed]
     fresh.init(deletionProtection=False, bucketForceDestroy=True, **first)
     fresh.up()
+    private = "network" in first
     for settings in rest:
+        if private:
+            fresh.configure(**settings)
+            wait_for_addresses(fresh, fresh.up)
         change(fresh, settings)
     assert fresh.preview().touched == set()
+    if private:
+        wait_for_addresses(fresh, fresh.destroy)
     fresh.destroy()
     assert not fresh.cloud.project.live
 

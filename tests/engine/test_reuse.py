@@ -37,7 +37,10 @@ VPC = f"projects/{PROJECT}/global/networks/ours"
 SECRET = f"projects/{PROJECT}/secrets/everybody"
 THERE: list[tuple[str, dict[str, Any]]] = [
     ("compute/network:Network", {"name": "ours"}),
-    ("compute/subnetwork:Subnetwork", {"name": "servers", "network": VPC}),
+    (
+        "compute/subnetwork:Subnetwork",
+        {"name": "servers", "network": VPC, "ipCidrRange": "10.8.0.0/22"},
+    ),
     ("compute/globalAddress:GlobalAddress", {"name": "google", "network": VPC}),
     (
         "servicenetworking/connection:Connection",

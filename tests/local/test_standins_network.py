@@ -10,6 +10,7 @@ import pytest
 
 from fake_google.errors import ApiNotEnabled, BootRefused, NotFound, Refused
 from fake_google.kms import service_agent
+from fake_google.network import release_addresses
 from tests.local.standins import PROJECT, SERVER, StandIns, project
 
 NETWORK = "compute/network:Network"
@@ -37,6 +38,12 @@ def instance(**configuration: Any) -> dict[str, Any]:
     }
 
 
+SUBNETWORK_INPUTS = {
+    "name": "mlflow",
+    "region": "us-central1",
+    "network": NAME,
+    "ipCidrRange": "10.0.0.0/22",
+}
 PRIVATE = instance(ipv4Enabled=False, privateNetwork=NAME)
 PEERED = {
     "network": NAME,
@@ -85,7 +92,7 @@ def network(google: StandIns) -> dict[str, str]:
         kind: create(google, kind, inputs)[0]
         for kind, inputs in {
             NETWORK: {"name": "mlflow"},
-            SUBNETWORK: {"name": "mlflow", "network": NAME},
+            SUBNETWORK: SUBNETWORK_INPUTS,
             ADDRESSES: {"name": "services", "network": NAME},
             PEERING: PEERED,
         }.items()
@@ -107,6 +114,14 @@ def test_resources_of_a_missing_network_are_refused(google: StandIns) -> None:
     create(google, NETWORK, {"name": "mlflow"})
     with pytest.raises(NotFound, match="reserved range services"):
         create(google, PEERING, PEERED)
+
+
+def test_subnetworks_of_a_network_do_not_overlap(google: StandIns) -> None:
+    network(google)
+    elsewhere = {**SUBNETWORK_INPUTS, "region": "europe-west1"}
+    with pytest.raises(Refused, match="conflicts with existing subnetwork 'mlflow'"):
+        create(google, SUBNETWORK, {**elsewhere, "ipCidrRange": "10.0.2.0/24"})
+    create(google, SUBNETWORK, {**elsewhere, "ipCidrRange": "10.0.4.0/22"})
 
 
 def test_an_instance_needs_an_address_and_a_peered_network(google: StandIns) -> None:
@@ -144,6 +159,12 @@ def test_a_network_is_deleted_last(google: StandIns) -> None:
         delete(google, PEERING, made[PEERING])
     delete(google, PEERING, made[PEERING], deletionPolicy="REMOVE_PEERING")
     delete(google, NETWORK, made[NETWORK])
+    # A new network of the same name has the old connection, with the old ranges.
+    create(google, NETWORK, {"name": "mlflow"})
+    create(google, ADDRESSES, {"name": "services", "network": NAME})
+    with pytest.raises(Refused, match="Cannot modify allocated ranges in CreateConnection"):
+        create(google, PEERING, PEERED)
+    create(google, PEERING, {**PEERED, "updateOnCreationFail": True})
 
 
 def test_an_abandoned_peering_keeps_the_network(google: StandIns) -> None:
@@ -175,6 +196,9 @@ def test_a_private_database_is_only_reachable_from_its_network(google: StandIns)
     with pytest.raises(Refused, match="subnetworks/mlflow' is already being used by"):
         delete(google, SUBNETWORK, made[SUBNETWORK])
     delete(google, SERVICE, server, deletionProtection=False)
+    with pytest.raises(Refused, match="already being used by .*/addresses/serverless-ipv4-"):
+        delete(google, SUBNETWORK, made[SUBNETWORK])
+    release_addresses(google.cloud.project)
     delete(google, SUBNETWORK, made[SUBNETWORK])
 
 
