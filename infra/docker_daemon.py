@@ -37,7 +37,7 @@ class NoDocker(pulumi.RunError):
             f"No Docker daemon answers at {' or '.join(tried)}; builder docker requires one to "
             f"build the image. {start()}, or let Google build: pulumi config set builder "
             "cloud-build, or name a ready image: pulumi config set image "
-            "us-central1-docker.pkg.dev/my-project/mlflow/server@sha256:..."
+            "us-central1-docker.pkg.dev/my-project/my-images/server@sha256:..."
         )
 
 

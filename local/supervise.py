@@ -28,7 +28,7 @@ DEFAULTS = {
     "gcp:region": "us-central1",
     "mlflow-gcp:deletionProtection": "false",
     # A ready image, so that nothing is built: the code in image/ runs directly.
-    "mlflow-gcp:image": "us-central1-docker.pkg.dev/local-project/mlflow/server:local",
+    "mlflow-gcp:image": "us-central1-docker.pkg.dev/local-project/images/server:local",
 }
 
 

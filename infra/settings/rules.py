@@ -143,6 +143,15 @@ def _check_bucket_name(rules: Rules, project: str, name: str) -> None:
 
 
 def _check_image(rules: Rules, settings: Settings) -> None:
+    own = f"{settings.region}-docker.pkg.dev/{settings.project}/{settings.name}/"
+    if (settings.image or "").startswith(own) and rules.ok("gcp:region", "gcp:project", "name"):
+        rules.refuse(
+            "image",
+            expected=f"an image outside {own}, the stack's own repository, which `pulumi up` "
+            "deletes once image is set: copy it to another repository first",
+            example=f"{settings.region}-docker.pkg.dev/{settings.project}/my-images/"
+            "server@sha256:...",
+        )
     if settings.image and settings.builder == "cloud-build" and rules.ok("image", "builder"):
         rules.refuse(
             "builder",

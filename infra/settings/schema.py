@@ -730,7 +730,7 @@ class Settings:
             valid=lambda image: IMAGE.fullmatch(image) and re.search(r"[:@]", image),
             expected="an image with its digest or tag, in Artifact Registry, gcr.io or docker.io "
             "(the registries that Cloud Run pulls from), or none to build it from image/",
-            example="us-central1-docker.pkg.dev/my-project/mlflow/server@sha256:...",
+            example="us-central1-docker.pkg.dev/my-project/my-images/server@sha256:...",
         ),
         "A ready image to run, with its digest or tag. Empty: the image is built from image/.",
         group=Group.IMAGE,

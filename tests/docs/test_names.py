@@ -18,7 +18,7 @@ INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 # Words in camel case that aren't settings: a setting's values, and names of other programs.
 OF_OTHERS = {"allUsers", "invokerIamDisabled", "httpRequest"}
 EVERYTHING = {
-    "image": "us-central1-docker.pkg.dev/my-project/mlflow/server:1",
+    "image": "us-central1-docker.pkg.dev/my-project/my-images/server:1",
     "viewerUsername": "viewer",
     "githubRepository": "my-org/mlflow-gcp",
     "githubRepositoryId": 74,

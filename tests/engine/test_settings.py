@@ -52,7 +52,7 @@ VPC = (
     "gcp:servicenetworking/connection:Connection",
 )
 KEY = "projects/my-keys/locations/us-central1/keyRings/ring/cryptoKeys/mlflow"
-READY = "us-central1-docker.pkg.dev/my-project/mlflow/server@sha256:" + "0" * 64
+READY = "us-central1-docker.pkg.dev/my-project/my-images/server@sha256:" + "0" * 64
 
 ON_SERVICE = {SERVICE: UPDATED}
 ON_INSTANCE = {INSTANCE: UPDATED}

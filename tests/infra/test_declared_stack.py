@@ -59,7 +59,8 @@ SERVER, SIGNER = (
 )
 BUCKET_NAME = f"{PROJECT}-mlflow-artifacts-ab12cd"
 CONNECTION = f"{PROJECT}:{REGION}:mlflow-ab12cd"
-READY_IMAGE = f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server@{DIGEST}"
+BUILT_IMAGE = f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server@{DIGEST}"
+READY_IMAGE = f"{REGION}-docker.pkg.dev/{PROJECT}/my-images/server@{DIGEST}"
 
 SECRET_VALUES = {
     "artifact_url": f"gs://{BUCKET_NAME}",
@@ -405,7 +406,7 @@ def test_service() -> None:
         "scaling": {"minInstanceCount": 0, "maxInstanceCount": 2},
         "volumes": [{"name": "cloudsql", "cloudSqlInstance": {"instances": [CONNECTION]}}],
     }
-    assert container["image"] == READY_IMAGE
+    assert container["image"] == BUILT_IMAGE
     assert container["ports"] == {"name": "h2c", "containerPort": 8080}
     assert container["volumeMounts"] == [{"name": "cloudsql", "mountPath": "/cloudsql"}]
     assert container["resources"] == {
@@ -445,7 +446,7 @@ def test_outputs() -> None:
         "artifact_bucket": BUCKET_NAME,
         "service_account_email": SERVER.removeprefix("serviceAccount:"),
         "database_connection_name": CONNECTION,
-        "image": READY_IMAGE,
+        "image": BUILT_IMAGE,
         "monthly_cost_estimate": "9.50 USD idle, 19.23 with 100 runs a day, "
         "at us-central1's prices",
     }
@@ -500,7 +501,7 @@ def test_a_ready_image_is_not_built(preview: bool) -> None:
 
 def test_docker_builds_for_cloud_run_and_keeps_the_token_secret() -> None:
     image = default().one(IMAGE)
-    assert image.inputs["imageName"] == f"{READY_IMAGE.partition('@')[0]}:latest"
+    assert image.inputs["imageName"] == f"{BUILT_IMAGE.partition('@')[0]}:latest"
     build = image.inputs["build"]
     assert build["platform"] == "linux/amd64"
     assert (build["context"], build["dockerfile"]) == ("image", "image/Dockerfile")

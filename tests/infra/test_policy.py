@@ -45,7 +45,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "iam": {"access": "iam", "invokers": INVOKERS},
     "iap": {"access": "iap", "invokers": INVOKERS},
     "cloud-build": {"builder": "cloud-build"},
-    "a ready image": {"image": f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server@{DIGEST}"},
+    "a ready image": {"image": f"{REGION}-docker.pkg.dev/{PROJECT}/my-images/server@{DIGEST}"},
     "direct": {"artifacts": "direct"},
     "a password of the user's": {"trackingPassword": "a-password-of-the-user"},
     "an existing instance": {"existingDatabaseInstance": f"{PROJECT}:{REGION}:shared"},
@@ -79,7 +79,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "a private network and a key": {"network": "private", "kmsKey": KEY},
     "a key of the user's": {"kmsKey": KEY},
     "a ready image and a key": {
-        "image": f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server@{DIGEST}",
+        "image": f"{REGION}-docker.pkg.dev/{PROJECT}/my-images/server@{DIGEST}",
         "kmsKey": KEY,
     },
     "cloud-build and a key": {"builder": "cloud-build", "kmsKey": KEY},

@@ -25,7 +25,7 @@ MEMBER = "gcp:projects/iAMMember:IAMMember"
 ENCRYPTS = "gcp:kms/cryptoKeyIAMMember:CryptoKeyIAMMember"
 STORAGE_AGENT_CALL = "gcp:storage/getProjectServiceAccount:getProjectServiceAccount"
 INSTANCE = "gcp:sql/databaseInstance:DatabaseInstance"
-IMAGE = f"{REGION}-docker.pkg.dev/{PROJECT}/mlflow/server@sha256:{'d' * 64}"
+IMAGE = f"{REGION}-docker.pkg.dev/{PROJECT}/my-images/server@sha256:{'d' * 64}"
 
 
 SHAPES: dict[str, dict[str, Any]] = {

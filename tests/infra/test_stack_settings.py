@@ -232,6 +232,7 @@ ACCEPTED: list[Config] = [
     },
     {"image": f"europe-docker.pkg.dev/p/r/s:1@sha256:{DIGEST}"},
     {"image": "gcr.io/p/s:1", "builder": "docker"},
+    {"image": "us-central1-docker.pkg.dev/my-project/mlflow-images/server:1"},
     {"builder": "cloud-build"},
     {**REPOSITORY, "githubReview": "true"},
     {"githubRepository": "a-b/...", "githubRepositoryId": 74},
@@ -481,6 +482,11 @@ REFUSED = [
             ("viewerPasswordSecret", "mlflow_tracking_password"),
             ("viewerPasswordSecret", "mlflow_kek_passphrase"),
         )
+    ),
+    row(
+        {"image": "us-central1-docker.pkg.dev/my-project/mlflow/server:1"},
+        "image",
+        "my-project/mlflow/",
     ),
     row({"image": "gcr.io/p/s:1", "builder": "cloud-build"}, "builder", "image"),
     row({"githubRepository": "my-org/my-repo"}, "githubRepositoryId", "my-org/my-repo"),
