@@ -107,13 +107,25 @@ NEEDED: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember": (
         ("iap.admin", ("iap.webServices.getIamPolicy", "iap.webServices.setIamPolicy")),
     ),
+    # The provider reads the pool back, and lists its attestation rules even if it has none:
+    # https://cloud.google.com/iam/docs/audit-logging
     "gcp:iam/workloadIdentityPool:WorkloadIdentityPool": (
-        ("iam.workloadIdentityPoolAdmin", ("iam.googleapis.com/workloadIdentityPools.create",)),
+        (
+            "iam.workloadIdentityPoolAdmin",
+            (
+                "iam.googleapis.com/workloadIdentityPools.create",
+                "iam.googleapis.com/workloadIdentityPools.get",
+                "iam.workloadIdentityPools.getAttestationRules",
+            ),
+        ),
     ),
     "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolProvider": (
         (
             "iam.workloadIdentityPoolAdmin",
-            ("iam.googleapis.com/workloadIdentityPoolProviders.create",),
+            (
+                "iam.googleapis.com/workloadIdentityPoolProviders.create",
+                "iam.googleapis.com/workloadIdentityPoolProviders.get",
+            ),
         ),
     ),
     "gcp:compute/network:Network": ((NETWORK, ("compute.networks.create",)),),

@@ -400,6 +400,14 @@ def test_missing_permissions_are_listed_with_their_roles(computer: Computer) -> 
     assert found[1].how.endswith("--role roles/secretmanager.admin --condition None")
 
 
+def test_reading_a_pool_requires_a_permission_of_its_own(computer: Computer) -> None:
+    computer.settings(githubRepository="my-org/mlflow-gcp", githubRepositoryId=74)
+    computer.google.lacking = frozenset({"iam.workloadIdentityPools.getAttestationRules"})
+    [found] = troubles(look())
+    assert found.found == "you lack: iam.workloadIdentityPools.getAttestationRules"
+    assert "--role roles/iam.workloadIdentityPoolAdmin" in found.how
+
+
 def test_a_disabled_api_matters_only_without_permission_to_enable_it(computer: Computer) -> None:
     computer.google.off = frozenset({"run.googleapis.com", "sqladmin.googleapis.com"})
     findings = look()
