@@ -16,7 +16,7 @@ from infra.facts.limits import PROJECT
 from infra.settings.refusals import SettingsError
 from infra.settings.schema import Settings
 
-from . import availability, names, permissions, policies, quota, tools
+from . import availability, instances, names, permissions, policies, quota, tools
 from .declared import Resource, resources
 from .findings import Finding, Verdict, fix, not_checked, ok, printed, summary, would_fail
 from .google import Answer, Credentials, Google, NoCredentials, log_in
@@ -45,7 +45,16 @@ ROOT = Path(__file__).parents[2]
 
 # Concurrent requests to Google.
 WORKERS = 12
-AFTER_PROJECT = ("billing", "APIs", "permissions", "policies", "quota", "names", "region")
+AFTER_PROJECT = (
+    "billing",
+    "APIs",
+    "permissions",
+    "policies",
+    "quota",
+    "names",
+    "instances",
+    "region",
+)
 
 
 def examine(named: str | None, *, folder: Path) -> list[Finding]:
@@ -150,6 +159,7 @@ def of_settings(
     regions = ask(availability.get_regions, project)
     existing = settings.database.existing_instance
     database = ask(availability.get_instance, project, existing) if existing else None
+    listed = ask(instances.get_instances, project)
     tiers = None if existing else ask(availability.get_tiers, project)
 
     rights = granted()
@@ -177,6 +187,7 @@ def of_settings(
         name=settings.name,
         state_known=state.known,
     )
+    found += instances.check_instances(listed(), name=settings.name, state=state)
     found.append(availability.check_region(regions(), settings.region))
     if tiers:
         tier = settings.database.tier

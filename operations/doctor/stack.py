@@ -68,6 +68,19 @@ def ask_pulumi(*, selected: bool, folder: Path) -> Pulumi:
     )
 
 
+INSTANCE = "gcp:sql/databaseInstance:DatabaseInstance"
+SUFFIX = ("random:index/randomId:RandomId", "instance-suffix")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suffix:
+    """The random end of an instance's name, which the state has before the instance exists."""
+
+    hex: str
+    # The URN of the component that declares the instance.
+    parent: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class State:
     # Whether Pulumi reports the state; the other fields are valid only then.
@@ -75,6 +88,9 @@ class State:
     exists: bool = False
     # The types and names of the resources that the stack has created.
     made: frozenset[tuple[str, str]] = frozenset()
+    # The names of its Cloud SQL instances.
+    instances: frozenset[str] = frozenset()
+    suffix: Suffix | None = None
 
 
 def state_of(stack: str, folder: Path) -> State:
@@ -83,10 +99,25 @@ def state_of(stack: str, folder: Path) -> State:
         return State(known="no stack named" in done.stderr)
     try:
         deployment = json.loads(done.stdout).get("deployment") or {}
-        made = frozenset(_key(each["urn"]) for each in deployment.get("resources") or [])
+        resources = [(_key(each["urn"]), each) for each in deployment.get("resources") or []]
+        return State(
+            known=True,
+            exists=True,
+            made=frozenset(key for key, _ in resources),
+            instances=frozenset(
+                str(each["outputs"]["name"]) for (kind, _), each in resources if kind == INSTANCE
+            ),
+            suffix=next(
+                (
+                    Suffix(hex=str(each["outputs"]["hex"]), parent=str(each["parent"]))
+                    for key, each in resources
+                    if key == SUFFIX
+                ),
+                None,
+            ),
+        )
     except (ValueError, KeyError, AttributeError, TypeError):
         return State(known=False)
-    return State(known=True, exists=True, made=made)
 
 
 def _key(urn: str) -> tuple[str, str]:

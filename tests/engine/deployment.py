@@ -74,6 +74,8 @@ class TroubledCloud(Cloud):
     def __init__(self, project: SlowProject) -> None:
         super().__init__(project)
         self.faults: dict[str, str] = {}
+        # A type whose creation succeeds after its caller has given up.
+        self.lost = ""
         # A type whose creation hangs.
         self.held = ""
         self.reached, self.released = threading.Event(), threading.Event()
@@ -91,6 +93,9 @@ class TroubledCloud(Cloud):
             self.released.wait(60)
             raise Refused("the caller is gone")
         made, outputs = super().create(token, name, inputs)
+        if token == self.lost:
+            self.lost = ""
+            raise Refused("timeout while waiting for state to become 'DONE' (timeout: 40m0s)")
         if token == PASSWORD:
             self.given.append(outputs["result"])
         self.created.append(Created(token, name, inputs, made, outputs))

@@ -130,6 +130,8 @@ class Google:
                 return limit(-1)
             case "run", ["v1", *_]:
                 return 200, {"locations": [{"locationId": REGION}, {"locationId": "us-east1"}]}
+            case "sqladmin", ["v1", "projects", _, "instances"]:
+                return 200, {}
             case "sqladmin", ["v1", "projects", _, "tiers"]:
                 return 200, {"items": [{"tier": "db-f1-micro", "region": [REGION]}]}
             case "sqladmin", ["v1", "projects", project, "instances", instance]:

@@ -441,6 +441,52 @@ def test_resources_of_the_stack_itself_are_not_conflicts(computer: Computer) -> 
     assert names.found.startswith("Cloud Run services with its names exist")
 
 
+LOST = "mlflow-1a2b3c"
+OTHERS = [{"name": name} for name in ("mlflow-prod", "mlflow-team-1a2b3c", "mlflow-1a2b3c4")]
+
+
+def state_with(*, instance: bool, suffix: str) -> str:
+    """Returns an exported state with the suffix of the instance's name, and maybe the instance."""
+    database = "urn:pulumi:dev::mlflow-gcp::mlflow-gcp:infra:Database"
+    made = [
+        {
+            "urn": f"{database}$random:index/randomId:RandomId::instance-suffix",
+            "parent": f"{database}::database",
+            "outputs": {"hex": suffix},
+        }
+    ]
+    if instance:
+        urn = f"{database}$gcp:sql/databaseInstance:DatabaseInstance::instance"
+        made.append({"urn": urn, "outputs": {"name": f"mlflow-{suffix}"}})
+    return json.dumps({"deployment": {"resources": made}})
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict", "how"),
+    [
+        (state_with(instance=False, suffix="1a2b3c"), FIX, "take it over: pulumi import gcp:sql/"),
+        (state_with(instance=True, suffix="ffffff"), WARNING, "if nobody needs it: gcloud sql"),
+        ("{}", WARNING, "if nobody needs it: gcloud sql instances patch mlflow-1a2b3c"),
+        ("not JSON", UNSEEN, ""),
+    ],
+)
+def test_an_instance_that_is_not_in_the_state_is_found(
+    computer: Computer, state: str, verdict: Verdict, how: str
+) -> None:
+    computer.google.replies = {
+        ("sqladmin", f"v1/projects/{PROJECT}/instances"): (
+            200,
+            {"items": [*OTHERS, {"name": LOST}]},
+        )
+    }
+    computer.pulumi(state=state)
+    found = only(look(), "instances")
+    assert (found.verdict, found.found.split()[0].rstrip(":")) == (verdict, LOST)
+    assert found.how.startswith(how)
+    computer.pulumi(state=state_with(instance=True, suffix="1a2b3c"))
+    assert only(look(), "instances").verdict is Verdict.OK
+
+
 def test_a_stack_that_does_not_exist_yet(computer: Computer) -> None:
     computer.pulumi(state=None)
     [finding] = troubles(look())
