@@ -203,7 +203,7 @@ install-local: $(VENVS)/program.done $(VENVS)/server.done
 
 # In parallel: one installation waits for the network while another writes.
 install-test:
-	@$(MAKE) --no-print-directory -j4 $(foreach name,program server server-test client gallery supply page site,$(VENVS)/$(name).done)
+	@$(MAKE) --no-print-directory -j4 QUIET=--quiet $(foreach name,program server server-test client gallery supply page site,$(VENVS)/$(name).done)
 
 install-bench: install-local $(VENVS)/client.done $(VENVS)/bench.done
 
@@ -227,7 +227,9 @@ define install
 touch $@ && echo "installed $(1) in $$(($$(date +%s) - began)) s"
 endef
 
-IN = $(UV) pip install --quiet --python $(@:.done=)
+# In a terminal, uv and pip show how many bytes they have downloaded.
+QUIET := $(shell test -t 2 || echo --quiet)
+IN = $(UV) pip install $(QUIET) --python $(@:.done=)
 $(ENVIRONMENTS:%=$(VENVS)/%.done): $(VENVS)/%.done: | $(VENVS)/uv.done
 	$(call install,$(WHAT),$(UV) venv --quiet \
 		--python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(@:.done=) \
@@ -268,7 +270,7 @@ $(VENVS)/uv.done: tools/requirements-uv.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { echo "error: $$($(PYTHON) --version 2>&1) does not fit the locks: Python 3.11 to 3.14 is needed, for example make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) can't make virtual environments: install its venv module (Debian and Ubuntu: apt install python3-venv)"; exit 1; }
 	$(call install,uv (20 MB),$(PYTHON) -m venv $(VENVS)/uv \
-		&& $(VENVS)/uv/bin/python -m pip install --quiet --retries 2 --disable-pip-version-check \
+		&& $(VENVS)/uv/bin/python -m pip install $(QUIET) --retries 2 --disable-pip-version-check \
 		$(WHOLE) -r $<)
 
 lock: | $(VENVS)/uv.done ## Compile the locks from their .in files

@@ -55,6 +55,19 @@ def error(done: subprocess.CompletedProcess[str]) -> str:
     return str(line)
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_downloads_show_their_progress_in_a_terminal(terminal: bool) -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(ours), os.fdopen(theirs) as screen:
+        done = subprocess.run(
+            ["make", "--dry-run", "--always-make", ".venvs/uv.done", ".venvs/program.done"],
+            check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True,
+            stderr=screen if terminal else subprocess.PIPE,
+        )  # fmt: skip
+    for tool in ("-m pip", "uv pip"):
+        assert (f"{tool} install --quiet" in done.stdout) is not terminal
+
+
 def test_a_step_prints_its_duration_and_is_done_once(clone: Path) -> None:
     (with_uv(clone) / "requirements-dev.txt").write_text("# nothing\n")
     # The rest of an interrupted installation.
