@@ -69,9 +69,13 @@ match sys.argv[1:]:
 
 PULUMI = """#!{python}
 import sys
-_, stack, output, name = sys.argv
-assert (stack, output) == ("stack", "output")
-print({outputs}[name])
+match sys.argv[1:]:
+    case ["stack", "output", name]:
+        print({outputs}[name])
+    case ["config", "get", "name"]:
+        sys.exit("error: configuration key 'name' not found for stack 'local'")
+    case other:
+        sys.exit(f"no such command: {{other}}")
 """
 
 
