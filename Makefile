@@ -26,23 +26,23 @@ help:
 # ---- On this computer ------------------------------------------------------------------------
 
 .PHONY: local local-up local-down local-status local-clean check
-local: install-local ## Run the whole stack on this computer until Ctrl-C (PORT=8080 CONFIG=artifacts=direct)
+local: install-local ## Run the server on this computer until Ctrl-C (PORT=8080 CONFIG=artifacts=direct)
 	@$(PROGRAM) -m local run --port="$${PORT:-8080}" $${CONFIG:+--config="$$CONFIG"} --begun $(BEGUN)
 
-local-up: install-local ## Run the local stack in the background
+local-up: install-local ## Run it in the background
 	@$(PROGRAM) -m local up --port="$${PORT:-8080}" $${CONFIG:+--config="$$CONFIG"} --begun $(BEGUN)
 
-local-down: $(VENVS)/program.done ## Stop the local stack; its data stays
+local-down: $(VENVS)/program.done ## Stop it; its data stays
 	@$(PROGRAM) -m local down
 
-check: $(VENVS)/client.done ## Log a run with every kind of data to the local stack
-	@test -f .local/env || { echo "error: no stack has run on this computer yet: make local-up starts it"; exit 1; }
+check: $(VENVS)/client.done ## Log a run with every kind of data to it
+	@test -f .local/env || { echo "error: the server has not run on this computer yet: make local-up starts it"; exit 1; }
 	@. ./.local/env && $(VENVS)/client/bin/python sample_client/check_tracking.py
 
-local-status: $(VENVS)/program.done ## Show whether the local stack runs, and at which address
+local-status: $(VENVS)/program.done ## Show whether it runs, and at which address
 	@$(PROGRAM) -m local status || true
 
-local-clean: $(VENVS)/program.done ## Delete the local stack's data
+local-clean: $(VENVS)/program.done ## Delete its data
 	@$(PROGRAM) -m local clean
 
 # ---- Before `pulumi up` --------------------------------------------------------------------

@@ -32,7 +32,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             action="append",
             default=[],
             metavar="KEY=VALUE",
-            help="a setting of the stack, such as artifacts=direct",
+            help="a setting, such as artifacts=direct",
         )
         command.add_argument(
             "--python",

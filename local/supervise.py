@@ -124,7 +124,7 @@ class Supervisor:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, lambda *_: cloud.project.stopping.set())
         try:
-            self.say("running __main__.py, creating what it declares locally")
+            self.say("creating the database, the bucket and the server on this computer")
             outputs = program.run(main=ROOT / "__main__.py", cloud=cloud, config=config)
             cloud.check_reachable()
             # Even with a load balancer, which doesn't run here.

@@ -130,7 +130,9 @@ def _when(entry: Entry) -> datetime:
 
 def _local(log: Path, *, start: datetime, since: str, follow: bool) -> None:
     if not log.exists():
-        raise OperationError("No stack has run on this computer: `make local-up` starts it.")
+        raise OperationError(
+            "The server has not run on this computer yet: `make local-up` starts it."
+        )
     first = start.strftime("%Y-%m-%d %H:%M:%SZ")
     shown = anything = False
     for text in _lines(log, follow=follow):

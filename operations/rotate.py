@@ -51,8 +51,8 @@ SECRETS = {
     ),
     "encryption": Secret(
         setting="encryptionKeyVersion",
-        consequence="The new revision re-encrypts the gateway's keys and the webhooks' secrets "
-        "when it boots; calls through the gateway may fail for some seconds.",
+        consequence="The server re-encrypts the gateway's keys and the webhooks' secrets when it "
+        "starts with the new key; calls through the gateway may fail for some seconds.",
     ),
 }
 
@@ -144,10 +144,10 @@ def _previous(
             f"WHAT={what}` replaces it."
         )
     if end:
-        print("It gets 401 as soon as the new revision has the traffic.", flush=True)
+        print("It gets 401 as soon as the change takes effect.", flush=True)
         return {key: None}
     if not accepted_for:
-        print("The old password gets 401 as soon as the new revision has the traffic.", flush=True)
+        print("The old password gets 401 as soon as the change takes effect.", flush=True)
         return {key: None} if value else {}
     if until:
         raise OperationError(
@@ -221,7 +221,7 @@ def _local(stack: LocalStack, changes: Mapping[str, str | None]) -> None:
         done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             raise OperationError(
-                "The stack on this computer did not start again. `make local-up` starts it; its "
+                "The server on this computer did not start again. `make local-up` starts it; its "
                 f"log is in {stack.state.path('log')}.\n{done.stdout}{done.stderr}".rstrip()
             )
     print("Done: the server uses it.")

@@ -129,7 +129,7 @@ class LocalStack:
         self.state = state
 
     def __str__(self) -> str:
-        return "the stack on this computer"
+        return "the server on this computer"
 
     @cached_property
     def entry(self) -> Mapping[str, Any]:
@@ -139,7 +139,9 @@ class LocalStack:
         except LocalError as error:
             raise OperationError(str(error)) from None
         if not entry.get("ready"):
-            raise OperationError("No stack runs on this computer: `make local-up` starts it.")
+            raise OperationError(
+                "The server does not run on this computer: `make local-up` starts it."
+            )
         return entry
 
     @property
@@ -197,7 +199,7 @@ def find(name: str, *, state: State, say: Callable[[str], None]) -> Stack:
             f"No stack was named, {why_none}, and none runs on this computer. Name one, for "
             "example STACK=dev, or start one: `make local-up`."
         )
-    say(f"the stack on this computer: {why_none} (STACK=dev names another)")
+    say(f"the server on this computer: {why_none} (STACK=dev names another)")
     return LocalStack(state)
 
 

@@ -85,7 +85,7 @@ def make_service(project: Project, _name: str, inputs: Inputs) -> tuple[str, Out
     )
     limits = (container.get("resources") or {}).get("limits") or {}
     declared = ", ".join(f"{name} {limits[name]}" for name in sorted(limits))
-    project.say(f"starting the server, without the declared limits ({declared})")
+    project.say(f"starting the server (on Google Cloud it has {declared})")
     project.services[name] = service
     outputs = {"uri": service.address}
     try:

@@ -45,7 +45,7 @@ def operate(stack: Stack, *arguments: str, stdin: str = "", **changed: str) -> s
         timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "the stack on this computer: Pulumi isn't installed" in done.stderr
+    assert "the server on this computer: Pulumi isn't installed" in done.stderr
     return done.stdout
 
 
