@@ -10,6 +10,7 @@ import json
 import runpy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -296,3 +297,13 @@ def run(
         preview=preview,
     )
     return program
+
+
+def recorded(config: Mapping[str, Any] | None = None, *, preview: bool = False) -> Program:
+    """Returns what `run` returns. Tests share it, so they must not change it."""
+    return _recorded(json.dumps(config or {}, sort_keys=True), preview)
+
+
+@cache
+def _recorded(config: str, preview: bool) -> Program:
+    return run(json.loads(config), preview=preview)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import pytest
 
-from tests.infra.declared import IAP_AGENT, NUMBER, REGION, UNKNOWN, Declared, Program, run
+from tests.infra.declared import IAP_AGENT, NUMBER, REGION, UNKNOWN, Declared, Program, recorded
 
 API = "gcp:projects/service:Service"
 AGENT = "gcp:projects/serviceIdentity:ServiceIdentity"
@@ -48,9 +47,8 @@ GRANTS = {
 }
 
 
-@cache
 def declared(mode: str) -> Program:
-    return run(MODES[mode])
+    return recorded(MODES[mode])
 
 
 def of_access(program: Program) -> list[Declared]:
@@ -114,7 +112,7 @@ def test_iap_gets_its_api_and_its_agent(mode: str) -> None:
 @pytest.mark.parametrize("preview", [False, True])
 @pytest.mark.parametrize("mode", MODES)
 def test_grants_come_after_what_they_need(mode: str, preview: bool) -> None:
-    program = run(MODES[mode], preview=True) if preview else declared(mode)
+    program = recorded(MODES[mode], preview=True) if preview else declared(mode)
     apis = {api.urn for api in program.all(API)}
     for resource in [program.service, *of_access(program)]:
         assert apis <= program.before(resource), resource
@@ -127,16 +125,16 @@ def test_grants_come_after_what_they_need(mode: str, preview: bool) -> None:
 
 def test_id_tokens_for_a_custom_domain_are_accepted() -> None:
     domains = {"customDomains": ["mlflow.example.com"]}
-    by_token = run({**MODES["iam"], **domains}).service.inputs
+    by_token = recorded({**MODES["iam"], **domains}).service.inputs
     assert by_token["customAudiences"] == ["https://mlflow.example.com"]
-    assert "customAudiences" not in run(domains).service.inputs
+    assert "customAudiences" not in recorded(domains).service.inputs
     assert "customAudiences" not in declared("iam").service.inputs
 
 
 @pytest.mark.parametrize("access", ["iam", "iap"])
 def test_removing_an_invoker_does_not_affect_the_others(access: str) -> None:
     def members(invokers: list[str]) -> set[tuple[str, Any]]:
-        program = run({"access": access, "invokers": invokers})
+        program = recorded({"access": access, "invokers": invokers})
         return {(r.urn, r.inputs.get("member")) for r in of_access(program)}
 
     everybody, without = members(INVOKERS), members(INVOKERS[1:])

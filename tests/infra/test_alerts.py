@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from infra.google.alert_rules import connections_limit
 from infra.google.log_metrics import LOG_METRICS
 from infra.settings.reader import load
-from tests.infra.declared import NUMBER, PROJECT, UNKNOWN, Program, run
+from tests.infra.declared import NUMBER, PROJECT, UNKNOWN, Program, recorded
 
 API = "gcp:projects/service:Service"
 BUDGET = "gcp:billing/budget:Budget"
@@ -58,19 +57,16 @@ UPTIME_QUERY = (
 )
 
 
-@cache
 def default() -> Program:
-    return run()
+    return recorded()
 
 
-@cache
 def watched() -> Program:
-    return run(EMAIL)
+    return recorded(EMAIL)
 
 
-@cache
 def uptime_watched() -> Program:
-    return run(UPTIME)
+    return recorded(UPTIME)
 
 
 def added(program: Program) -> dict[str, int]:
@@ -117,7 +113,7 @@ def test_without_an_address_nothing_is_monitored() -> None:
 def test_exactly_the_chosen_resources_are_added(
     config: Mapping[str, Any], more: dict[str, int], switched_on: set[str], preview: bool
 ) -> None:
-    program = run(config, preview=preview)
+    program = recorded(config, preview=preview)
     assert added(program) == {**WATCHING, **more}
     assert apis(program) == {"logging.googleapis.com", "monitoring.googleapis.com"} | switched_on
     enabled = {api.urn for api in program.all(API)}
@@ -129,7 +125,7 @@ def test_exactly_the_chosen_resources_are_added(
 
 
 def test_notification_channels() -> None:
-    program = run({**UPTIME, **BUDGETED})
+    program = recorded({**UPTIME, **BUDGETED})
     assert program.one(CHANNEL).inputs == {
         "displayName": "On call for mlflow",
         "type": "email",
@@ -156,13 +152,13 @@ def test_conditions() -> None:
 
 
 def test_a_query_that_waits_for_a_resource_is_unknown_before_it_exists() -> None:
-    queries = {k: c["query"] for k, c in conditions(run(UPTIME, preview=True)).items()}
+    queries = {k: c["query"] for k, c in conditions(recorded(UPTIME, preview=True)).items()}
     unknown = {name for name, query in queries.items() if query == UNKNOWN}
     assert unknown == {"connections", "disk", "uptime"}
 
 
 def test_metric_names_are_converted_as_promql_does() -> None:
-    program = run({**EMAIL, "name": "ml-team-2"})
+    program = recorded({**EMAIL, "name": "ml-team-2"})
     names = {metric.inputs["name"] for metric in program.all(METRIC)}
     assert names == {f"ml-team-2/{metric.name}" for metric in LOG_METRICS}
     assert (
@@ -184,7 +180,7 @@ def closes(text: str) -> bool:
 
 @pytest.mark.parametrize("config", [UPTIME, {**UPTIME, "name": "ml-team-2"}])
 def test_every_filter_and_query_is_well_formed(config: Mapping[str, Any]) -> None:
-    program = run(config)
+    program = recorded(config)
     filters = [metric.inputs["filter"] for metric in program.all(METRIC)]
     queries = [condition["query"] for condition in conditions(program).values()]
     assert filters
@@ -232,7 +228,7 @@ def test_log_metrics() -> None:
     ],
 )
 def test_the_connection_threshold_follows_the_tier(config: dict[str, Any], limit: int) -> None:
-    query = conditions(run({**EMAIL, **config}))["connections"]["query"]
+    query = conditions(recorded({**EMAIL, **config}))["connections"]["query"]
     assert query.endswith(f" > {limit}")
 
 
@@ -250,7 +246,7 @@ def test_the_connection_alert_fires_before_the_database_refuses(tier: str) -> No
 
 
 def test_the_disk_threshold_follows_the_limit_of_its_growth() -> None:
-    query = conditions(run({**EMAIL, "databaseDiskLimitGb": 20}))["disk"]["query"]
+    query = conditions(recorded({**EMAIL, "databaseDiskLimitGb": 20}))["disk"]["query"]
     assert query.endswith(" > 17000000000")
 
 
@@ -288,7 +284,7 @@ def test_uptime_check() -> None:
 
 
 def test_budget() -> None:
-    program = run(BUDGETED)
+    program = recorded(BUDGETED)
     budget, provider = program.one(BUDGET), program.one(PROVIDER)
     assert budget.inputs == {
         "billingAccount": "012345-6789AB-CDEF01",
@@ -318,7 +314,7 @@ def test_the_budget_logs_in_as_the_stack_does() -> None:
         "gcp:impersonateServiceAccountDelegates": ["a@my-project.iam.gserviceaccount.com"],
         "gcp:billingProject": "quota-project",
     }
-    inputs = run({**BUDGETED, **login}).one(PROVIDER).inputs
+    inputs = recorded({**BUDGETED, **login}).one(PROVIDER).inputs
     assert inputs["impersonateServiceAccount"] == login["gcp:impersonateServiceAccount"]
     delegates = inputs["impersonateServiceAccountDelegates"]
     assert delegates == json.dumps(login["gcp:impersonateServiceAccountDelegates"])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import Any
 
 import pulumi_gcp as gcp
@@ -26,6 +25,7 @@ from tests.infra.declared import (
     Program,
     Secret,
     plain_strings,
+    recorded,
     run,
     shown,
 )
@@ -94,9 +94,8 @@ INVENTORY = {
 }
 
 
-@cache
 def default() -> Program:
-    return run()
+    return recorded()
 
 
 # Each check takes a program as its argument, so that it can be run on broken ones too.
@@ -295,7 +294,7 @@ def test_pulumi_protects_the_same_resources_as_google() -> None:
         return {resource.type for resource in program.created if resource.protect}
 
     assert protected(default()) == {INSTANCE, SERVICE}
-    assert protected(run({"deletionProtection": False})) == set()
+    assert protected(recorded({"deletionProtection": False})) == set()
 
 
 def test_apis_stay_enabled() -> None:
@@ -355,7 +354,7 @@ def test_database_and_user_are_deleted_with_their_instance() -> None:
 
 
 def test_names_that_stay_taken_change_with_every_replacement() -> None:
-    program = run({"bucketLocation": "eu", "gcp:region": "europe-west1"})
+    program = recorded({"bucketLocation": "eu", "gcp:region": "europe-west1"})
     keepers = {r.name: r.inputs.get("keepers") for r in program.all(RANDOM_ID)}
     assert keepers == {
         "instance-suffix": {"region": "europe-west1"},
@@ -376,7 +375,7 @@ def test_secrets() -> None:
         key: {"secretId": f"mlflow_{key}", "replication": {"auto": {}}} for key in SECRET_VALUES
     }
     # The names of secrets that `trackingPasswordSecret` and `viewerPasswordSecret` may not have.
-    made = {secret.name for secret in run({"viewerUsername": "viewer"}).all(SECRET)}
+    made = {secret.name for secret in recorded({"viewerUsername": "viewer"}).all(SECRET)}
     assert made == set(names.SECRETS)
     versions = {version.name: version.inputs for version in program.all(VERSION)}
     assert {key: inputs["secretData"] for key, inputs in versions.items()} == SECRET_VALUES
@@ -478,7 +477,7 @@ def test_every_resource_has_one_component() -> None:
 
 
 def test_a_first_preview_works_while_all_outputs_are_unknown() -> None:
-    program = run(preview=True)
+    program = recorded(preview=True)
     assert program.counts() == dict(sorted(INVENTORY.items()))
     assert program.env["DATABASE_URL_SECRET"] == UNKNOWN
     assert program.env["ARTIFACT_SIGNER"] == UNKNOWN
@@ -491,7 +490,7 @@ def test_a_first_preview_works_while_all_outputs_are_unknown() -> None:
 
 @pytest.mark.parametrize("preview", [False, True])
 def test_a_ready_image_is_not_built(preview: bool) -> None:
-    program = run({"image": READY_IMAGE}, preview=preview)
+    program = recorded({"image": READY_IMAGE}, preview=preview)
     counts = program.counts()
     assert program.container["image"] == READY_IMAGE
     assert not {REPOSITORY, IMAGE, COMMAND} & counts.keys()
@@ -533,7 +532,7 @@ def test_old_images_are_deleted_but_never_the_newest() -> None:
 
 @pytest.mark.parametrize("preview", [False, True])
 def test_cloud_build_needs_no_docker(preview: bool) -> None:
-    program = run({"builder": "cloud-build"}, preview=preview)
+    program = recorded({"builder": "cloud-build"}, preview=preview)
     assert program.counts() == {
         **{kind: count for kind, count in INVENTORY.items() if kind != IMAGE},
         API: INVENTORY[API] + 1,
@@ -554,13 +553,13 @@ def test_cloud_build_needs_no_docker(preview: bool) -> None:
 
 
 def test_public_access_with_the_invoker_check_disabled() -> None:
-    program = run({"publicThrough": "invokerIamDisabled"})
+    program = recorded({"publicThrough": "invokerIamDisabled"})
     assert program.service.inputs["invokerIamDisabled"] is True
     assert program.all(INVOKER) == []
 
 
 def test_a_users_password_is_used_and_stays_secret() -> None:
-    program = run({"trackingPassword": "correct horse battery"})
+    program = recorded({"trackingPassword": "correct horse battery"})
     assert "tracking-password" not in {r.name for r in program.all(RANDOM_PASSWORD)}
     version = program.one(VERSION, "tracking_password")
     assert version.inputs["secretData"] == "correct horse battery"
@@ -570,7 +569,7 @@ def test_a_users_password_is_used_and_stays_secret() -> None:
 
 
 def test_a_viewer_has_separate_secrets() -> None:
-    plain, viewed = default(), run({"viewerUsername": "viewer"})
+    plain, viewed = default(), recorded({"viewerUsername": "viewer"})
     assert {"viewer_username", "viewer_password"}.isdisjoint(plain.outputs)
     assert viewed.outputs["viewer_username"] == "viewer"
     assert isinstance(viewed.outputs["viewer_password"], Secret)
@@ -597,14 +596,14 @@ def test_stacks_with_different_names_share_no_resource_name() -> None:
                 if key in resource.inputs and resource.type not in {DATABASE, USER}:
                     yield f"{resource.type} {resource.inputs[key]}"
 
-    first, second = set(names(default())), set(names(run({"name": "ml-two"})))
+    first, second = set(names(default())), set(names(recorded({"name": "ml-two"})))
     assert len(first) == len(second) == 13
     assert not first & second
     assert "gcp:secretmanager/secret:Secret ml-two_database_url" in second
 
 
 def test_settings_reach_their_resources() -> None:
-    program = run(
+    program = recorded(
         {
             "artifacts": "direct",
             "databaseVersion": 18,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from infra.google.github_deployer import condition
 from infra.settings.reader import load
 from infra.settings.refusals import SettingsError, command_line
 from infra.settings.schema import GitHubRepository
-from tests.infra.declared import POOL, PROJECT, REGION, Program, run
+from tests.infra.declared import POOL, PROJECT, REGION, Program, recorded
 
 REPOSITORY, NUMBER = "my-org/mlflow-gcp", 1332519958
 CONFIG = {"githubRepository": REPOSITORY, "githubRepositoryId": NUMBER}
@@ -64,11 +63,10 @@ PULL = claims("pull_request", "refs/pull/7/merge", "review", head_ref="feature",
 BRANCH = claims("push", "refs/heads/feature", "deploy")
 
 
-@cache
 def declared(builder: str = "docker", *, watched: bool = False, review: bool = False) -> Program:
     email = {"alertEmail": "oncall@example.com"} if watched else {}
     previews = {"githubReview": True} if review else {}
-    return run({**CONFIG, "builder": builder, **email, **previews})
+    return recorded({**CONFIG, "builder": builder, **email, **previews})
 
 
 def policy(program: Program) -> Policy:
@@ -317,7 +315,7 @@ def test_the_deploy_account_cannot_delete_or_grant() -> None:
 
 
 def test_the_deploy_account_has_no_permission_on_an_existing_instance() -> None:
-    theirs = run({**CONFIG, "existingDatabaseInstance": f"{PROJECT}:us-central1:others"})
+    theirs = recorded({**CONFIG, "existingDatabaseInstance": f"{PROJECT}:us-central1:others"})
     for permission in NEEDED["instance"]:
         for resource in (THEIRS["instance"], OURS["project"]):
             assert not _may(theirs, permission, resource, account="deploy")
@@ -349,7 +347,7 @@ def test_the_review_account_is_optional() -> None:
 
 
 def test_without_a_repository_there_is_no_federation() -> None:
-    program = run()
+    program = recorded()
     assert not [r for r in program.created if "workloadIdentity" in r.type]
     assert sorted(r.name for r in program.all(ACCOUNT)) == ["server", "signer"]
     assert not [key for key in program.outputs if key.startswith("github_")]
@@ -384,7 +382,7 @@ def test_a_repository_id_must_be_a_number(given: str) -> None:
 
 def test_a_long_name_fits_the_pool() -> None:
     """Google limits the pool's display name, which includes it, to 32 characters."""
-    program = run({**CONFIG, "name": "a" * 23})
+    program = recorded({**CONFIG, "name": "a" * 23})
     [pool] = program.all("gcp:iam/workloadIdentityPool:WorkloadIdentityPool")
     assert len(pool.inputs["displayName"]) == 32
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.infra.declared import PROJECT, REGION, Program, run
+from tests.infra.declared import PROJECT, REGION, Program, recorded
 from tests.infra.policy import (
     BUCKET,
     BUCKET_MEMBER,
@@ -41,8 +41,8 @@ def less(program: Program, plain: Program) -> dict[str, int]:
 
 
 def test_an_existing_instance_gets_a_database_and_a_user() -> None:
-    program = run(IN_SHARED)
-    assert less(program, run()) == {INSTANCE: 1, RANDOM_ID: 1}
+    program = recorded(IN_SHARED)
+    assert less(program, recorded()) == {INSTANCE: 1, RANDOM_ID: 1}
     for kind in (DATABASE, USER):
         made = program.one(kind)
         assert made.inputs["name"] == "ml-two"
@@ -62,7 +62,9 @@ def test_an_existing_instance_gets_a_database_and_a_user() -> None:
 
 @pytest.mark.parametrize("protection", [True, False])
 def test_there_the_database_is_protected_and_deleted_before_its_users(protection: bool) -> None:
-    program = run({**IN_SHARED, "databasePasswordVersion": 3, "deletionProtection": protection})
+    program = recorded(
+        {**IN_SHARED, "databasePasswordVersion": 3, "deletionProtection": protection}
+    )
     database, users = program.one(DATABASE), program.all(USER)
     assert {user.inputs["name"] for user in users} == {"ml-two", "ml-two-alternate"}
     assert {user.urn for user in users} <= database.depends_on
@@ -73,15 +75,15 @@ def test_there_the_database_is_protected_and_deleted_before_its_users(protection
 def test_an_existing_instance_gets_no_database_alerts() -> None:
     watched = {"alertEmail": "oncall@example.com"}
     usual, there = (
-        {r.name for r in run(c).all(ALERT)} for c in (watched, {**watched, **IN_SHARED})
+        {r.name for r in recorded(c).all(ALERT)} for c in (watched, {**watched, **IN_SHARED})
     )
     assert usual - there == {"connections", "disk"}
     assert there < usual
 
 
 def test_an_existing_bucket_gets_a_grant() -> None:
-    program = run({"existingBucket": "my.artifacts"})
-    assert less(program, run()) == {BUCKET: 1, RANDOM_ID: 1}
+    program = recorded({"existingBucket": "my.artifacts"})
+    assert less(program, recorded()) == {BUCKET: 1, RANDOM_ID: 1}
     granted = program.all(BUCKET_MEMBER)
     assert {(r.inputs["bucket"], r.inputs["role"], r.inputs["member"]) for r in granted} == {
         ("my.artifacts", "roles/storage.objectUser", member) for member in (SERVER, SIGNER)
@@ -115,8 +117,8 @@ def test_an_existing_bucket_gets_a_grant() -> None:
 def test_an_existing_network_is_used_unchanged(
     given: dict[str, str], network: str, way: dict[str, str]
 ) -> None:
-    program = run({"network": "private", **given})
-    own = run({"network": "private"})
+    program = recorded({"network": "private", **given})
+    own = recorded({"network": "private"})
     assert less(program, own) == dict.fromkeys((NETWORK, SUBNETWORK, ADDRESSES, PEERING), 1)
     configuration = program.one(INSTANCE).inputs["settings"]["ipConfiguration"]
     assert configuration == {
@@ -127,7 +129,7 @@ def test_an_existing_network_is_used_unchanged(
     access = program.service.inputs["template"]["vpcAccess"]
     assert access == {"egress": "PRIVATE_RANGES_ONLY", "networkInterfaces": [way]}
     # The same with an existing instance.
-    shared = run({"network": "private", **given, **IN_SHARED})
+    shared = recorded({"network": "private", **given, **IN_SHARED})
     assert shared.service.inputs["template"]["vpcAccess"] == access
 
 
@@ -140,8 +142,8 @@ def test_a_password_in_an_existing_secret_is_not_copied() -> None:
         # The deploy account gets no permission on these secrets.
         **deployed,
     }
-    program = run(given)
-    usual = run({"viewerUsername": "viewer", **deployed})
+    program = recorded(given)
+    usual = recorded({"viewerUsername": "viewer", **deployed})
     assert less(program, usual) == dict.fromkeys((SECRET, VERSION, PASSWORD), 2) | {
         SECRET_MEMBER: 2
     }

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from infra.google.image import PLATFORM, content_hash
-from tests.infra.declared import PROJECT, REGION, ROOT, run
+from tests.infra.declared import PROJECT, REGION, ROOT, recorded, run
 
 COMMAND = "command:local:Command"
 DIGEST = "sha256:" + "e" * 64
@@ -165,7 +165,7 @@ def test_hash_is_the_same_elsewhere(
 
 
 def test_cloud_build_runs_again_only_when_the_content_changes() -> None:
-    first, second = (run({"builder": "cloud-build"}) for _ in range(2))
+    first, second = recorded({"builder": "cloud-build"}), run({"builder": "cloud-build"})
     command, again = first.one(COMMAND), second.one(COMMAND)
     assert command.inputs == again.inputs
     assert command.inputs["triggers"] == [content_hash(ROOT / "image")]
@@ -179,7 +179,7 @@ def test_cloud_build_runs_again_only_when_the_content_changes() -> None:
 
 
 def test_cloud_build_runs_as_an_account_with_minimal_roles() -> None:
-    program = run({"builder": "cloud-build"})
+    program = recorded({"builder": "cloud-build"})
     granted = {
         (r.type.split("/")[0], r.inputs["role"], r.inputs.get("bucket") or r.inputs.get("project"))
         for r in program.created
@@ -200,7 +200,7 @@ def test_cloud_build_runs_as_an_account_with_minimal_roles() -> None:
 
 
 def test_cloud_builds_source_is_deleted_after_a_day() -> None:
-    bucket = run({"builder": "cloud-build"}).one("gcp:storage/bucket:Bucket", "source").inputs
+    bucket = recorded({"builder": "cloud-build"}).one("gcp:storage/bucket:Bucket", "source").inputs
     assert bucket["name"] == SOURCE_BUCKET
     assert bucket["location"] == REGION.upper()
     assert bucket["forceDestroy"] is True
@@ -241,7 +241,7 @@ esac
 
 def _run_cloud_build(tmp_path: Path, status: int) -> tuple[subprocess.CompletedProcess[str], str]:
     """Run the declared command in the shell it names, with a gcloud that only records its calls."""
-    command = run({"builder": "cloud-build"}).one(COMMAND)
+    command = recorded({"builder": "cloud-build"}).one(COMMAND)
     gcloud = tmp_path / "gcloud"
     gcloud.write_text(FAKE_GCLOUD)
     gcloud.chmod(gcloud.stat().st_mode | stat.S_IXUSR)

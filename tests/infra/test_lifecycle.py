@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.infra.declared import run
+from tests.infra.declared import recorded
 
 BUCKET = "gcp:storage/bucket:Bucket"
 DECADE = 3650
@@ -29,7 +29,7 @@ class Thing:
 
 @cache
 def declared() -> list[Mapping[str, Any]]:
-    rules: list[Mapping[str, Any]] = run().one(BUCKET).inputs["lifecycleRules"]
+    rules: list[Mapping[str, Any]] = recorded().one(BUCKET).inputs["lifecycleRules"]
     return rules
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.infra.declared import ADDRESS, REGION, Program, run, shown
+from tests.infra.declared import ADDRESS, REGION, Program, recorded, shown
 
 COMPUTE = "gcp:compute/"
 API = "gcp:projects/service:Service"
@@ -22,7 +22,7 @@ def compute(program: Program) -> dict[str, dict[str, Any]]:
 
 
 def test_exactly_the_parts_of_a_load_balancer_are_declared() -> None:
-    program, plain = run(BALANCED), run({"name": "ml", "customDomains": DOMAINS})
+    program, plain = recorded(BALANCED), recorded({"name": "ml", "customDomains": DOMAINS})
     assert compute(program) == {
         "GlobalAddress address": {"name": "ml"},
         "RegionNetworkEndpointGroup service": {
@@ -76,7 +76,7 @@ def test_exactly_the_parts_of_a_load_balancer_are_declared() -> None:
 
 
 def test_the_server_is_only_reachable_at_the_first_domain() -> None:
-    program, plain = run(BALANCED), run({"name": "ml", "customDomains": DOMAINS})
+    program, plain = recorded(BALANCED), recorded({"name": "ml", "customDomains": DOMAINS})
     assert program.outputs["tracking_uri"] == "https://mlflow.example.com"
     assert program.outputs["load_balancer_address"] == ADDRESS
     assert "load_balancer_address" not in plain.outputs
@@ -87,23 +87,23 @@ def test_the_server_is_only_reachable_at_the_first_domain() -> None:
 
 
 def test_the_uptime_check_requests_the_domain() -> None:
-    program = run({**BALANCED, "alertEmail": "oncall@example.com", "uptimeCheck": True})
+    program = recorded({**BALANCED, "alertEmail": "oncall@example.com", "uptimeCheck": True})
     labels = program.one(CHECK).inputs["monitoredResource"]["labels"]
     assert labels["host"] == "mlflow.example.com"
 
 
 def test_the_domains_are_audiences_of_id_tokens() -> None:
-    program = run({**BALANCED, **INVOKERS})
+    program = recorded({**BALANCED, **INVOKERS})
     assert program.service.inputs["customAudiences"] == [f"https://{name}" for name in DOMAINS]
 
 
 def test_a_domain_given_twice_has_one_certificate() -> None:
-    program = run({**BALANCED, "customDomains": ["ml.example.org", "ML.example.org"]})
+    program = recorded({**BALANCED, "customDomains": ["ml.example.org", "ML.example.org"]})
     assert program.one(f"{COMPUTE}managedSslCertificate:ManagedSslCertificate")
 
 
 def test_the_rate_limit_is_a_cloud_armor_rule() -> None:
-    limited, free = run({**BALANCED, "rateLimit": 6000}), run(BALANCED)
+    limited, free = recorded({**BALANCED, "rateLimit": 6000}), recorded(BALANCED)
     policy = limited.one(f"{COMPUTE}securityPolicy:SecurityPolicy").inputs
     everybody = {"versionedExpr": "SRC_IPS_V1", "config": {"srcIpRanges": ["*"]}}
     throttle, last = policy["rules"]
@@ -126,6 +126,6 @@ def test_the_rate_limit_is_a_cloud_armor_rule() -> None:
 
 @pytest.mark.parametrize("preview", [False, True])
 def test_the_address_is_an_output(preview: bool) -> None:
-    program = run(BALANCED, preview=preview)
+    program = recorded(BALANCED, preview=preview)
     assert shown(program.outputs["tracking_uri"]) == "https://mlflow.example.com"
     assert (program.outputs["load_balancer_address"] == ADDRESS) is not preview

@@ -12,7 +12,7 @@ from infra.facts import prices
 from infra.facts.prices import Run, estimate, total
 from infra.settings.reader import load
 from infra.settings.schema import Settings
-from tests.infra.declared import PROJECT, REGION, ROOT, run
+from tests.infra.declared import PROJECT, REGION, ROOT, recorded
 
 
 def settings(**config: Any) -> Settings:
@@ -102,7 +102,9 @@ def test_the_load_balancer() -> None:
     # 5 + 2 x 1, and 6,083,333 requests at 0.75 a million
     limited = settings(**balanced, rateLimit=600)
     assert dollars("Armor", limited, runs_a_day=1000) == pytest.approx(11.56, abs=0.01)
-    [policy] = run({**balanced, "rateLimit": 600}).all("gcp:compute/securityPolicy:SecurityPolicy")
+    [policy] = recorded({**balanced, "rateLimit": 600}).all(
+        "gcp:compute/securityPolicy:SecurityPolicy"
+    )
     assert len(policy.inputs["rules"]) == prices.RULES
 
 
@@ -151,7 +153,7 @@ def test_a_year_of_runs() -> None:
 )
 def test_every_declared_alert_is_priced(config: dict[str, str]) -> None:
     watched = {"alertEmail": "oncall@example.com", **config}
-    policies = run(watched).all("gcp:monitoring/alertPolicy:AlertPolicy")
+    policies = recorded(watched).all("gcp:monitoring/alertPolicy:AlertPolicy")
     # Each policy costs 0.10, and 43,800 values cost 0.35 a million.
     assert dollars("alerts", settings(**watched)) == pytest.approx(len(policies) * 0.11533)
     assert not [line for line in estimate(settings()) if "alerts" in line.what]
@@ -187,7 +189,7 @@ def test_the_output_names_the_region_of_its_prices() -> None:
         ", at us-central1's prices"
     )
     there = prices.summary(settings(**{"gcp:region": REGION}))
-    assert run().outputs["monthly_cost_estimate"] == there
+    assert recorded().outputs["monthly_cost_estimate"] == there
 
 
 def test_every_paid_resource_adds_to_the_sum() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from infra.facts import tiers
 from infra.facts.limits import CONNECTIONS_PER_PROCESS, RESERVED_CONNECTIONS
 from infra.google.network import SERVER_RANGE
 from infra.settings.reader import load
-from tests.infra.declared import NUMBER, PROJECT, REGION, UNKNOWN, Program, run
+from tests.infra.declared import NUMBER, PROJECT, REGION, UNKNOWN, Program, recorded
 from tests.infra.policy import AGENTS
 from tests.infra.test_policy import KEY, stack_files
 
@@ -37,9 +36,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-@cache
 def declared(shape: str) -> Program:
-    return run(SHAPES[shape])
+    return recorded(SHAPES[shape])
 
 
 def added(shape: str) -> dict[str, int]:
@@ -134,14 +132,14 @@ def test_only_the_service_agents_that_store_data_may_use_the_key() -> None:
 
 def test_no_api_is_called_before_it_is_enabled() -> None:
     assert STORAGE_AGENT_CALL in {token for token, *_ in declared("key").calls}
-    ahead = run(SHAPES["key"], preview=True)
+    ahead = recorded(SHAPES["key"], preview=True)
     assert STORAGE_AGENT_CALL not in {token for token, *_ in ahead.calls}
     assert ahead.one(ENCRYPTS, "storage-encrypts").inputs["member"] == UNKNOWN
 
 
 @pytest.mark.parametrize("shape", ["private", "both"])
 def test_a_first_preview_works_while_all_outputs_are_unknown(shape: str) -> None:
-    assert run(SHAPES[shape], preview=True).counts() == declared(shape).counts()
+    assert recorded(SHAPES[shape], preview=True).counts() == declared(shape).counts()
 
 
 def test_the_production_stack_is_highly_available_protected_and_private() -> None:

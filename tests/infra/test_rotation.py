@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from infra.settings.refusals import SettingsError
-from tests.infra.declared import Declared, Program, run
+from tests.infra.declared import Declared, Program, recorded, run
 
 RANDOM_PASSWORD = "random:index/randomPassword:RandomPassword"
 USER = "gcp:sql/user:User"
@@ -35,7 +35,7 @@ def connects_as(program: Program) -> str:
     ],
 )
 def test_a_raised_version_generates_another_secret(setting: str, name: str) -> None:
-    first, second = generated(run()), generated(run({setting: 2}))
+    first, second = generated(recorded()), generated(recorded({setting: 2}))
     assert first[name] is None
     assert second == {**first, name: "2"}
 
@@ -46,7 +46,7 @@ def test_database_users_alternate_and_the_previous_one_keeps_its_password() -> N
         0: ("mlflow-alternate", "alternate-database-password"),
     }
     for version in range(1, 5):
-        program = run({"databasePasswordVersion": version})
+        program = recorded({"databasePasswordVersion": version})
         user, password = names[version % 2]
         assert connects_as(program) == f"{user}:generated-{password}"
         passwords = {
@@ -103,5 +103,5 @@ PREVIOUS = "TRACKING_PREVIOUS_PASSWORD_UNTIL", "VIEWER_PREVIOUS_PASSWORD_UNTIL"
 def test_only_the_version_before_is_accepted_too(
     settings: dict[str, object], until: list[tuple[str, str]]
 ) -> None:
-    env = run(settings).env
+    env = recorded(settings).env
     assert [(name, env[name]) for name in PREVIOUS if name in env] == until
