@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
-from types import ModuleType
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
-import pulumi
-import pulumi_command as command
-import pulumi_gcp as gcp
 import pytest
 import yaml
 
-from infra.component import Component
 from tests.infra import policy
-from tests.infra.declared import DIGEST, PROJECT, REGION, ROOT
+from tests.infra.declared import DIGEST, PROJECT, REGION, ROOT, Program, Secret, recorded
 from tests.infra.policy import RULES, Stack
 
 Rule = Callable[[Stack], Iterator[str]]
-Defect = Callable[[pytest.MonkeyPatch], None]
+Defect = Callable[[Program], None]
 
 KEY = f"projects/keys-of-all/locations/{REGION}/keyRings/ring/cryptoKeys/mlflow"
 INVOKERS = ["user:ada@example.com", "group:ml@example.com"]
@@ -96,11 +92,21 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "watched": {"alertEmail": "oncall@example.com", "uptimeCheck": True},
 }
+# Shapes that together declare every resource of all shapes.
+COVERING = (
+    "a load balancer",
+    "a private network and a key",
+    "a viewer",
+    "existing secrets",
+    "iam",
+    "iap",
+    "previewed and deployed from GitHub",
+    "watched",
+)
 
 
-@cache
 def declared(shape: str) -> Stack:
-    return Stack.of(SHAPES[shape])
+    return Stack(SHAPES[shape], recorded(SHAPES[shape]))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -109,152 +115,158 @@ def test_every_stack_follows_the_rules(shape: str) -> None:
     assert {name: found for name, found in offences.items() if found} == {}
 
 
-# Defects of the program.
+def test_a_few_shapes_declare_every_resource() -> None:
+    def resources(shape: str) -> set[tuple[str, str]]:
+        return {(each.type, each.name) for each in declared(shape).program.resources}
+
+    assert set().union(*map(resources, SHAPES)) == set().union(*map(resources, COVERING))
 
 
-def with_(module: ModuleType, name: str, **arguments: Any) -> Defect:
-    """Declare all resources of this type with these arguments."""
+# Defects in what the program declares. test_declared_stack.py has defects of the program itself.
 
-    def defect(monkeypatch: pytest.MonkeyPatch) -> None:
-        original = getattr(module, name)
-        monkeypatch.setattr(
-            module, name, lambda *given, **others: original(*given, **{**others, **arguments})
-        )
+
+def with_(type_: str, path: str = "", **changed: Any) -> Defect:
+    """Change inputs of all resources of this type; the path leads to them. None removes one."""
+
+    def defect(program: Program) -> None:
+        for resource in program.all(type_):
+            for inputs in at(resource.raw, path):
+                inputs.update(changed)
+                for name in [name for name, value in changed.items() if value is None]:
+                    del inputs[name]
 
     return defect
 
 
-def and_(module: ModuleType, name: str, **arguments: Any) -> Defect:
+def at(inputs: Any, path: str) -> Iterator[dict[str, Any]]:
+    """Returns the inputs at a path such as `settings.ipConfiguration`, in each item of a list.
+
+    A resource may not have them.
+    """
+    if isinstance(inputs, list):
+        for item in inputs:
+            yield from at(item, path)
+    elif not path:
+        yield inputs
+    else:
+        first, _, others = path.partition(".")
+        if first in inputs:
+            yield from at(inputs[first], others)
+
+
+def and_(type_: str, **inputs: Any) -> Defect:
     """Declare another resource of this type, as part of the server's identity."""
 
-    def defect(monkeypatch: pytest.MonkeyPatch) -> None:
-        original = gcp.serviceaccount.Account
-
-        def account(*given: Any, opts: pulumi.ResourceOptions, **others: Any) -> Any:
-            getattr(module, name)("besides", **arguments, opts=opts)
-            return original(*given, opts=opts, **others)
-
-        monkeypatch.setattr(gcp.serviceaccount, "Account", account)
+    def defect(program: Program) -> None:
+        account = program.all(ACCOUNT)[0]
+        program.resources.append(replace(account, type=type_, name="besides", raw=inputs))
 
     return defect
 
 
-def as_(module: ModuleType, name: str, other: Callable[..., Any]) -> Defect:
-    """Declare something else instead of each resource of this type."""
-    return lambda monkeypatch: monkeypatch.setattr(module, name, other)
+def as_(type_: str, other: str) -> Defect:
+    """Declare a resource of another type instead of each one of this type."""
+
+    def defect(program: Program) -> None:
+        for resource in program.all(type_):
+            resource.type = other
+
+    return defect
 
 
-def env(name: str, value: str, *, marked: bool = False) -> Defect:
+def without(type_: str) -> Defect:
+    def defect(program: Program) -> None:
+        gone = {resource.urn for resource in program.all(type_)}
+        program.resources = [each for each in program.resources if each.urn not in gone]
+        for resource in program.resources:
+            resource.depends_on -= gone
+
+    return defect
+
+
+def env(name: str, value: Any) -> Defect:
     """Give the container another value for this variable."""
 
-    def defect(monkeypatch: pytest.MonkeyPatch) -> None:
-        original = gcp.cloudrunv2.ServiceTemplateContainerEnvArgs
-
-        def other(**given: Any) -> Any:
-            if given["name"] == name:
-                given["value"] = pulumi.Output.secret(value) if marked else value
-            return original(**given)
-
-        monkeypatch.setattr(gcp.cloudrunv2, "ServiceTemplateContainerEnvArgs", other)
+    def defect(program: Program) -> None:
+        for each in at(program.service.raw, "template.containers.envs"):
+            if each["name"] == name:
+                each["value"] = value
 
     return defect
 
 
-def waits_for_nothing(module: ModuleType, name: str) -> Defect:
-    def defect(monkeypatch: pytest.MonkeyPatch) -> None:
-        original = getattr(module, name)
-
-        def other(*given: Any, opts: pulumi.ResourceOptions, **others: Any) -> Any:
-            opts.depends_on = None
-            return original(*given, opts=opts, **others)
-
-        monkeypatch.setattr(module, name, other)
+def waits_for_nothing(type_: str) -> Defect:
+    def defect(program: Program) -> None:
+        for resource in program.all(type_):
+            resource.depends_on = frozenset()
 
     return defect
 
 
-def nothing(*_given: Any, **_others: Any) -> None:
-    """Not declared."""
+def not_protected(program: Program) -> None:
+    for resource in program.resources:
+        resource.protect = False
 
 
-def binding(name: str, *, member: Any, **arguments: Any) -> Any:
-    return gcp.storage.BucketIAMBinding(name, members=[member], **arguments)
-
-
-def not_protected(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Component.child
-    monkeypatch.setattr(
-        Component, "child", lambda self, **more: original(self, **{**more, "protect": False})
-    )
-
-
-SQL, RUN, STORAGE, PROJECTS, IAP = gcp.sql, gcp.cloudrunv2, gcp.storage, gcp.projects, gcp.iap
-IP = "DatabaseInstanceSettingsIpConfigurationArgs"
-BACKUP = "DatabaseInstanceSettingsBackupConfigurationArgs"
-OPEN = SQL.DatabaseInstanceSettingsIpConfigurationAuthorizedNetworkArgs(value="0.0.0.0/0")
-OFFICE = SQL.DatabaseInstanceSettingsIpConfigurationAuthorizedNetworkArgs(value="192.0.2.1/32")
-FROM_ANYWHERE = STORAGE.BucketIpFilterArgs(
-    mode="Enabled",
-    public_network_source=STORAGE.BucketIpFilterPublicNetworkSourceArgs(
-        allowed_ip_cidr_ranges=["0.0.0.0/0"]
-    ),
-)
+SERVICE, ACCOUNT = "gcp:cloudrunv2/service:Service", "gcp:serviceaccount/account:Account"
+IP, BACKUP = "settings.ipConfiguration", "settings.backupConfiguration"
+CONTAINER = "template.containers"
+FROM_ANYWHERE = {
+    "mode": "Enabled",
+    "publicNetworkSource": {"allowedIpCidrRanges": ["0.0.0.0/0"]},
+}
 SERVER = policy.SERVER
-ACCOUNTS = gcp.serviceaccount
-SECRETS = gcp.secretmanager
-EVERYWHERE = SECRETS.SecretReplicationArgs(auto=SECRETS.SecretReplicationAutoArgs())
 
 DEFECTS: list[tuple[Rule, Defect, str]] = [
     (
         policy.buckets_are_private,
-        with_(STORAGE, "Bucket", public_access_prevention="inherited"),
+        with_(policy.BUCKET, publicAccessPrevention="inherited"),
         "defaults",
     ),
     (
         policy.buckets_are_private,
-        with_(STORAGE, "Bucket", uniform_bucket_level_access=False),
+        with_(policy.BUCKET, uniformBucketLevelAccess=False),
         "defaults",
     ),
     (
         policy.no_member_has_a_basic_role,
-        with_(PROJECTS, "IAMMember", role="roles/editor"),
+        with_(policy.PROJECT_MEMBER, role="roles/editor"),
         "defaults",
     ),
     (
         policy.only_listed_roles_are_granted,
-        with_(STORAGE, "BucketIAMMember", role="roles/storage.admin"),
+        with_(policy.BUCKET_MEMBER, role="roles/storage.admin"),
         "defaults",
     ),
     (
         policy.only_listed_roles_are_granted,
-        and_(PROJECTS, "IAMMember", project=PROJECT, role="roles/run.invoker", member=SERVER),
+        and_(policy.PROJECT_MEMBER, project=PROJECT, role="roles/run.invoker", member=SERVER),
         "defaults",
     ),
     (
         policy.only_listed_roles_are_granted,
-        with_(RUN, "ServiceIamMember", member="user:eve@example.com"),
+        with_(policy.INVOKER, member="user:eve@example.com"),
         "iam",
     ),
     (
         policy.only_listed_roles_are_granted,
-        with_(IAP, "WebCloudRunServiceIamMember", role="roles/iap.admin"),
+        with_(policy.ACCESSOR, role="roles/iap.admin"),
         "iap",
     ),
     (
         policy.only_listed_roles_are_granted,
-        with_(RUN, "ServiceIamMember", member=INVOKERS[0]),
+        with_(policy.INVOKER, member=INVOKERS[0]),
         "iap",
     ),
     (
         policy.no_member_can_create_tokens,
-        with_(ACCOUNTS, "IAMMember", role="roles/iam.serviceAccountTokenCreator"),
+        with_(policy.ACCOUNT_MEMBER, role="roles/iam.serviceAccountTokenCreator"),
         "defaults",
     ),
     (
         policy.no_member_can_create_tokens,
         and_(
-            PROJECTS,
-            "IAMMember",
+            policy.PROJECT_MEMBER,
             project=PROJECT,
             role="roles/iam.serviceAccountKeyAdmin",
             member="user:eve@example.com",
@@ -263,13 +275,13 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
     ),
     (
         policy.no_account_has_a_role_on_itself,
-        with_(ACCOUNTS, "IAMMember", member=policy.SIGNER),
+        with_(policy.ACCOUNT_MEMBER, member=policy.SIGNER),
         "defaults",
     ),
     *(
         (
             policy.custom_roles_on_accounts_only_sign,
-            with_(PROJECTS, "IAMCustomRole", permissions=held),
+            with_(policy.CUSTOM_ROLE, permissions=held),
             shape,
         )
         for held, shape in (
@@ -277,26 +289,30 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
             (["iam.serviceAccounts.signJwt"], "direct"),
         )
     ),
-    (policy.grants_revoke_nothing, as_(STORAGE, "BucketIAMMember", binding), "defaults"),
     (
         policy.grants_revoke_nothing,
-        and_(STORAGE, "BucketACL", bucket="my-bucket", predefined_acl="publicRead"),
+        as_(policy.BUCKET_MEMBER, "gcp:storage/bucketIAMBinding:BucketIAMBinding"),
+        "defaults",
+    ),
+    (
+        policy.grants_revoke_nothing,
+        and_("gcp:storage/bucketACL:BucketACL", bucket="my-bucket", predefinedAcl="publicRead"),
         "defaults",
     ),
     (
         policy.only_the_chosen_access_is_open,
-        with_(STORAGE, "BucketIAMMember", member="allUsers"),
+        with_(policy.BUCKET_MEMBER, member="allUsers"),
         "defaults",
     ),
     (
         policy.only_the_chosen_access_is_open,
-        with_(RUN, "ServiceIamMember", member="allAuthenticatedUsers"),
+        with_(policy.INVOKER, member="allAuthenticatedUsers"),
         "defaults",
     ),
     *(
         (
             policy.only_the_chosen_access_is_open,
-            with_(RUN, "ServiceIamMember", member="allUsers"),
+            with_(policy.INVOKER, member="allUsers"),
             shape,
         )
         for shape in ("iam", "iap")
@@ -304,89 +320,100 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
     *(
         (
             policy.only_the_chosen_access_is_open,
-            with_(RUN, "Service", invoker_iam_disabled=True),
+            with_(SERVICE, invokerIamDisabled=True),
             shape,
         )
         for shape in ("iam", "iap")
     ),
     (
         policy.only_the_chosen_access_is_open,
-        with_(RUN, "Service", ingress="INGRESS_TRAFFIC_ALL"),
+        with_(SERVICE, ingress="INGRESS_TRAFFIC_ALL"),
         "internal",
     ),
     (
         policy.only_the_chosen_access_is_open,
-        with_(RUN, "Service", ingress="INGRESS_TRAFFIC_INTERNAL_ONLY"),
+        with_(SERVICE, ingress="INGRESS_TRAFFIC_INTERNAL_ONLY"),
         "iam",
     ),
-    (policy.only_the_chosen_access_is_open, with_(RUN, "Service", iap_enabled=False), "iap"),
+    (policy.only_the_chosen_access_is_open, with_(SERVICE, iapEnabled=False), "iap"),
     (
         policy.the_load_balancer_cannot_be_bypassed,
-        with_(RUN, "Service", ingress="INGRESS_TRAFFIC_ALL"),
+        with_(SERVICE, ingress="INGRESS_TRAFFIC_ALL"),
         "a load balancer",
     ),
     (policy.the_load_balancer_cannot_be_bypassed, env("TRUSTED_PROXIES", "0"), "a load balancer"),
     (
         policy.the_load_balancer_cannot_be_bypassed,
-        with_(RUN, "Service", ingress="INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER"),
+        with_(SERVICE, ingress="INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER"),
         "defaults",
     ),
     (
         policy.the_load_balancer_cannot_be_bypassed,
-        with_(gcp.compute, "SSLPolicy", min_tls_version="TLS_1_0"),
+        with_(policy.TLS, minTlsVersion="TLS_1_0"),
         "a load balancer",
     ),
     (
         policy.the_load_balancer_cannot_be_bypassed,
-        with_(gcp.compute, "URLMapDefaultUrlRedirectArgs", https_redirect=False),
+        with_(policy.URL_MAP, "defaultUrlRedirect", httpsRedirect=False),
         "a load balancer",
     ),
-    (policy.no_address_range_is_open, with_(SQL, IP, authorized_networks=[OPEN]), "defaults"),
-    (policy.no_address_range_is_open, with_(SQL, IP, authorized_networks=[OFFICE]), "defaults"),
     (
         policy.no_address_range_is_open,
-        with_(STORAGE, "Bucket", ip_filter=FROM_ANYWHERE),
+        with_(policy.INSTANCE, IP, authorizedNetworks=[{"value": "0.0.0.0/0"}]),
+        "defaults",
+    ),
+    (
+        policy.no_address_range_is_open,
+        with_(policy.INSTANCE, IP, authorizedNetworks=[{"value": "192.0.2.1/32"}]),
+        "defaults",
+    ),
+    (
+        policy.no_address_range_is_open,
+        with_(policy.BUCKET, ipFilter=FROM_ANYWHERE),
         "defaults",
     ),
     *(
         (policy.the_database_has_the_chosen_network, defect, shape)
         for defect, shape in (
-            (with_(SQL, IP, ipv4_enabled=True), "a private network"),
-            (with_(SQL, IP, private_network=None, ipv4_enabled=True), "a private network"),
-            (with_(SQL, IP, private_network="projects/p/global/networks/n"), "defaults"),
-            (with_(RUN, "ServiceTemplateArgs", vpc_access=None), "a private network"),
-            (with_(RUN, "ServiceTemplateVpcAccessArgs", egress="ALL_TRAFFIC"), "a private network"),
-            (as_(gcp.servicenetworking, "Connection", nothing), "a private network"),
+            (with_(policy.INSTANCE, IP, ipv4Enabled=True), "a private network"),
+            (
+                with_(policy.INSTANCE, IP, privateNetwork=None, ipv4Enabled=True),
+                "a private network",
+            ),
+            (with_(policy.INSTANCE, IP, privateNetwork="projects/p/global/networks/n"), "defaults"),
+            (with_(SERVICE, "template", vpcAccess=None), "a private network"),
+            (with_(SERVICE, "template.vpcAccess", egress="ALL_TRAFFIC"), "a private network"),
+            (without(policy.PEERING), "a private network"),
         )
     ),
     *(
         (policy.data_is_encrypted_with_the_chosen_key, defect, shape)
         for defect, shape in (
-            (with_(SQL, "DatabaseInstance", encryption_key_name=None), "a key of the user's"),
-            (with_(SQL, "DatabaseInstance", encryption_key_name=KEY), "defaults"),
-            (with_(STORAGE, "Bucket", encryption=None), "a key of the user's"),
-            (with_(gcp.artifactregistry, "Repository", kms_key_name=None), "a key of the user's"),
-            (with_(RUN, "ServiceTemplateArgs", encryption_key=None), "a ready image and a key"),
-            (with_(gcp.secretmanager, "Secret", replication=EVERYWHERE), "a key of the user's"),
+            (with_(policy.INSTANCE, encryptionKeyName=None), "a key of the user's"),
+            (with_(policy.INSTANCE, encryptionKeyName=KEY), "defaults"),
+            (with_(policy.BUCKET, encryption=None), "a key of the user's"),
+            (with_(policy.REPOSITORY, kmsKeyName=None), "a key of the user's"),
+            (with_(SERVICE, "template", encryptionKey=None), "a ready image and a key"),
+            (with_(policy.SECRET, replication={"auto": {}}), "a key of the user's"),
             (
-                with_(SECRETS, "SecretReplicationUserManagedReplicaArgs", location="us-east1"),
+                with_(policy.SECRET, "replication.userManaged.replicas", location="us-east1"),
                 "a key of the user's",
             ),
-            (waits_for_nothing(SECRETS, "Secret"), "a key of the user's"),
+            (waits_for_nothing(policy.SECRET), "a key of the user's"),
         )
     ),
     (
         policy.only_listed_roles_are_granted,
-        with_(gcp.kms, "CryptoKeyIAMMember", role="roles/cloudkms.admin"),
+        with_(policy.KEY_MEMBER, role="roles/cloudkms.admin"),
         "a key of the user's",
     ),
     (
         policy.only_listed_roles_are_granted,
-        with_(gcp.kms, "CryptoKeyIAMMember", member=SERVER),
+        with_(policy.KEY_MEMBER, member=SERVER),
         "a key of the user's",
     ),
     *(
-        (policy.only_listed_roles_are_granted, with_(PROJECTS, "IAMMember", role=role), shape)
+        (policy.only_listed_roles_are_granted, with_(policy.PROJECT_MEMBER, role=role), shape)
         for role, shape in (
             ("roles/cloudbuild.builds.builder", "cloud-build"),
             ("roles/resourcemanager.projectIamAdmin", "deployed from GitHub"),
@@ -394,63 +421,63 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
     ),
     (
         policy.custom_roles_are_small,
-        with_(PROJECTS, "IAMCustomRole", permissions=["run.services.delete"]),
+        with_(policy.CUSTOM_ROLE, permissions=["run.services.delete"]),
         "deployed from GitHub",
     ),
     *(
         (
             policy.only_one_repositorys_workflows_are_trusted,
-            with_(gcp.iam, "WorkloadIdentityPoolProvider", attribute_condition=condition),
+            with_(policy.IDENTITY_PROVIDER, attributeCondition=condition),
             "deployed from GitHub",
         )
         for condition in (None, "assertion.repository_owner == 'my-org'")
     ),
     (
         policy.no_account_key_is_created,
-        and_(gcp.serviceaccount, "Key", service_account_id="mlflow-server"),
+        and_("gcp:serviceaccount/key:Key", serviceAccountId="mlflow-server"),
         "defaults",
     ),
     (
         policy.no_account_key_is_created,
-        and_(STORAGE, "HmacKey", service_account_email="me@example.com"),
+        and_("gcp:storage/hmacKey:HmacKey", serviceAccountEmail="me@example.com"),
         "defaults",
     ),
     (
         policy.connections_are_encrypted,
-        with_(SQL, IP, ssl_mode="ALLOW_UNENCRYPTED_AND_ENCRYPTED"),
+        with_(policy.INSTANCE, IP, sslMode="ALLOW_UNENCRYPTED_AND_ENCRYPTED"),
         "defaults",
     ),
-    (policy.connections_are_encrypted, with_(SQL, IP, ssl_mode=None), "defaults"),
+    (policy.connections_are_encrypted, with_(policy.INSTANCE, IP, sslMode=None), "defaults"),
     (
         policy.connections_are_encrypted,
-        with_(SQL, "DatabaseInstanceSettingsArgs", connector_enforcement="NOT_REQUIRED"),
+        with_(policy.INSTANCE, "settings", connectorEnforcement="NOT_REQUIRED"),
         "defaults",
     ),
-    (policy.the_database_is_backed_up, with_(SQL, BACKUP, enabled=False), "defaults"),
+    (policy.the_database_is_backed_up, with_(policy.INSTANCE, BACKUP, enabled=False), "defaults"),
     (
         policy.the_database_is_backed_up,
-        with_(SQL, BACKUP, point_in_time_recovery_enabled=None),
+        with_(policy.INSTANCE, BACKUP, pointInTimeRecoveryEnabled=None),
         "defaults",
     ),
     (
         policy.the_database_is_backed_up,
-        with_(SQL, BACKUP, backup_retention_settings=None),
+        with_(policy.INSTANCE, BACKUP, backupRetentionSettings=None),
         "Pulumi.dev.yaml",
     ),
     (
         policy.overwritten_objects_can_be_restored,
-        with_(STORAGE, "BucketVersioningArgs", enabled=False),
+        with_(policy.BUCKET, "versioning", enabled=False),
         "defaults",
     ),
     (
         policy.overwritten_objects_can_be_restored,
-        with_(STORAGE, "BucketSoftDeletePolicyArgs", retention_duration_seconds=0),
+        with_(policy.BUCKET, "softDeletePolicy", retentionDurationSeconds=0),
         "Pulumi.dev.yaml",
     ),
     (policy.secrets_are_marked, env("ARTIFACTS", "generated-tracking-password"), "defaults"),
     (
         policy.secrets_are_marked,
-        and_(command.local, "Command", environment={"IMAGE": "a:b", "PGPASSWORD": "correct horse"}),
+        and_("command:local:Command", environment={"IMAGE": "a:b", "PGPASSWORD": "correct horse"}),
         "defaults",
     ),
     (
@@ -470,22 +497,22 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
     ),
     (
         policy.the_container_gets_references_to_its_secrets,
-        env("ARTIFACTS", "correct horse", marked=True),
+        env("ARTIFACTS", Secret("correct horse")),
         "defaults",
     ),
     (
         policy.protection_matches_the_setting,
-        with_(SQL, "DatabaseInstance", deletion_protection=False),
+        with_(policy.INSTANCE, deletionProtection=False),
         "defaults",
     ),
     (
         policy.protection_matches_the_setting,
-        with_(SQL, "DatabaseInstanceSettingsArgs", deletion_protection_enabled=True),
+        with_(policy.INSTANCE, "settings", deletionProtectionEnabled=True),
         "Pulumi.dev.yaml",
     ),
     (
         policy.protection_matches_the_setting,
-        with_(RUN, "Service", deletion_protection=False),
+        with_(SERVICE, deletionProtection=False),
         "defaults",
     ),
     *(
@@ -494,43 +521,43 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
     ),
     (
         policy.protection_matches_the_setting,
-        with_(STORAGE, "Bucket", force_destroy=True),
+        with_(policy.BUCKET, forceDestroy=True),
         "defaults",
     ),
     *(
         (
             policy.images_are_named_by_digest,
-            with_(RUN, "ServiceTemplateContainerArgs", image="us-docker.pkg.dev/p/r/server:latest"),
+            with_(SERVICE, CONTAINER, image="us-docker.pkg.dev/p/r/server:latest"),
             shape,
         )
         for shape in ("defaults", "cloud-build")
     ),
     (
         policy.the_server_has_a_dedicated_account,
-        with_(RUN, "ServiceTemplateArgs", service_account=None),
+        with_(SERVICE, "template", serviceAccount=None),
         "defaults",
     ),
     *(
-        (policy.everything_is_in_the_region, with_(module, kind, **where), "defaults")
-        for module, kind, where in (
-            (RUN, "Service", {"location": "us-central1"}),
-            (gcp.sql, "DatabaseInstance", {"region": "us-central1"}),
-            (gcp.storage, "Bucket", {"location": "US"}),
-            (gcp.artifactregistry, "Repository", {"location": "us"}),
-            (RUN, "ServiceTemplateContainerEnvArgs", {"value": "p:us-central1:i"}),
+        (policy.everything_is_in_the_region, with_(type_, path, **where), "defaults")
+        for type_, path, where in (
+            (SERVICE, "", {"location": "us-central1"}),
+            (policy.INSTANCE, "", {"region": "us-central1"}),
+            (policy.BUCKET, "", {"location": "US"}),
+            (policy.REPOSITORY, "", {"location": "us"}),
+            (SERVICE, f"{CONTAINER}.envs", {"value": "p:us-central1:i"}),
         )
     ),
     (
         policy.resources_wait_for_their_dependencies,
-        waits_for_nothing(gcp.serviceaccount, "Account"),
+        waits_for_nothing(ACCOUNT),
         "defaults",
     ),
     (
         policy.resources_wait_for_their_dependencies,
-        waits_for_nothing(PROJECTS, "ServiceIdentity"),
+        waits_for_nothing("gcp:projects/serviceIdentity:ServiceIdentity"),
         "iap",
     ),
-    (policy.resources_wait_for_their_dependencies, waits_for_nothing(RUN, "Service"), "defaults"),
+    (policy.resources_wait_for_their_dependencies, waits_for_nothing(SERVICE), "defaults"),
 ]
 
 
@@ -539,11 +566,10 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
     DEFECTS,
     ids=[f"{rule.__name__}-{number}" for number, (rule, *_) in enumerate(DEFECTS)],
 )
-def test_a_defect_breaks_its_rule(
-    monkeypatch: pytest.MonkeyPatch, rule: Rule, defect: Defect, shape: str
-) -> None:
-    defect(monkeypatch)
-    assert list(rule(Stack.of(SHAPES[shape])))
+def test_a_defect_breaks_its_rule(rule: Rule, defect: Defect, shape: str) -> None:
+    stack = deepcopy(declared(shape))
+    defect(stack.program)
+    assert list(rule(stack))
 
 
 def test_every_rule_has_a_defect() -> None:
