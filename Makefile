@@ -96,7 +96,8 @@ test-small: install-local sbom $(VENVS)/client.done $(VENVS)/gallery.done $(VENV
 	$(PROGRAM) -m pytest -n 3 --dist loadfile $(SMALL)
 
 test-infra: $(VENVS)/program.done ## Test the program with Pulumi's mocks
-	$(PROGRAM) -m pytest -n 2 --dist worksteal tests/infra
+	@# By file, because the tests of a file share recordings of the program.
+	$(PROGRAM) -m pytest -n 2 --dist loadfile tests/infra
 
 test-errors: install-local $(VENVS)/client.done ## Test the message of every error that a user can cause
 	@# The tests mostly wait for processes, so more run at a time than there are cores.

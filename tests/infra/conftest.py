@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import gc
 import socketserver
 from collections.abc import Iterator
 from threading import Thread
 
 import pytest
+from pulumi.runtime import resource
+from pulumi.runtime.proto import source_pb2
 
 from tests.infra.declared import ROOT
+
+# A run of the program declares some 60 resources. Half of its time would be spent on searching
+# Pulumi's many modules for garbage, and on the lines of code that declare each resource, which no
+# test looks at.
+gc.set_threshold(100_000, 50, 50)
+resource._get_stack_trace = source_pb2.StackTrace
 
 
 @pytest.fixture(scope="session")
