@@ -150,11 +150,25 @@ def port(hits: list[str]) -> Iterator[int]:
     server.server_close()
 
 
+# Succeeds if one of the URLs can be reached.
+ANY = """
+WAY, URLS = {way!r}, {urls!r}
+for URL in URLS:
+    try:
+        exec(WAY)
+    except Exception as error:
+        refused = error
+    else:
+        sys.exit()
+raise refused
+"""
+
+
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_no_library_connects_to_an_internal_address(way: str, port: int, hits: list[str]) -> None:
     hits.clear()
-    for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]"):
-        assert run(way, url=f"http://{host}:{port}/")
+    hosts = ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]")
+    assert run(ANY.format(way=way, urls=[f"http://{host}:{port}/" for host in hosts]))
     assert not hits
     assert not run(way, url=f"http://127.0.0.1:{port}/opened", opened=("127.0.0.0/8",))
     assert hits == ["/opened"]
