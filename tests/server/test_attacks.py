@@ -7,9 +7,9 @@ import base64
 import re
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
-from itertools import product
+from itertools import cycle, islice
 from pathlib import Path
 from urllib.parse import quote
 
@@ -287,15 +287,21 @@ CREDENTIALS = {
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 
 
+def rotated(values: Collection[bytes], start: int) -> Iterator[bytes]:
+    """Returns the values again and again, from a different one for each start."""
+    return islice(cycle(values), start % len(values), None)
+
+
 def test_every_route_refuses_every_method_without_the_right_credentials(server: Server) -> None:
-    """Sends up to 25,000 requests over the network; each is refused in one of two ways."""
+    """Each route gets every method and all credentials, not every pair: test_gate.py has those."""
     paths = sorted({route.path for route in every_route()} | {"/nowhere", "/api/2.0/mlflow/x"})
     wanted = [
         f"{method} {quote(path, safe='/:{}')} HTTP/1.1\r\n".encode() + HOST_LINE + lines + b"\r\n"
-        for path, method, lines in product(paths, METHODS, CREDENTIALS.values())
+        for number, path in enumerate(paths)
+        for method, lines in zip(METHODS, rotated(CREDENTIALS.values(), number), strict=False)
         if not (path == "/health" and method in {"GET", "HEAD"})
     ]
-    assert len(wanted) > 20_000
+    assert len(wanted) > 2_500
     statuses: Counter[bytes] = Counter()
     for start in range(0, len(wanted), 200):
         batch = wanted[start : start + 200]
