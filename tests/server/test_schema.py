@@ -23,9 +23,14 @@ from tracking_server.mlflow import internals
 
 from fake_google.sql.postgres import Postgres
 from tests.schema import WHOLE_SCHEMA
-from tests.server.conftest import StartServer
+from tests.server.conftest import StartServer, made_empty_database
 
 BOOTS = 3
+
+
+@pytest.fixture
+def database_url(postgres: Postgres, tmp_path: Path) -> str:
+    return made_empty_database(postgres, f"empty_{tmp_path.name}")
 
 
 @pytest.fixture
