@@ -1,7 +1,7 @@
 """Fixtures shared by these tests: Google's stand-ins and a real Postgres, once per session."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -172,11 +172,24 @@ StartServer = Callable[[dict[str, str]], Server]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[StartServer]:
-    """Start servers, and end those that still run after the test."""
+    """Start servers as the container does, and end those that still run after the test."""
+    with _started(tmp_path, forked=False) as start_one:
+        yield start_one
+
+
+@pytest.fixture
+def fork(tmp_path: Path) -> Iterator[StartServer]:
+    """Like `start`, for tests that don't look at the process: `Server.forked`."""
+    with _started(tmp_path, forked=True) as start_one:
+        yield start_one
+
+
+@contextmanager
+def _started(folder: Path, *, forked: bool) -> Iterator[StartServer]:
     servers: list[Server] = []
 
     def start_one(env: dict[str, str]) -> Server:
-        servers.append(Server(env, tmp_path))
+        servers.append(Server(env, folder, forked=forked))
         return servers[-1]
 
     yield start_one

@@ -17,6 +17,7 @@ import httpx
 
 from fake_google.ports import free_port
 from tests.reaper import reap_process
+from tests.server.forked import Fork
 
 USER, PASSWORD = "mlflow", "canary-password"
 AUTHORIZATION = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -31,24 +32,32 @@ class Server:
     env: Mapping[str, str]
     folder: Path
     module: str = "tracking_server"
+    forked: bool = False
+    """For tests that don't look at the process or at its imports; the boot is much shorter."""
     port: int = field(init=False)
+    process: subprocess.Popen[bytes] | Fork = field(init=False)
 
     def __post_init__(self) -> None:
         self.port = free_port()
         self._log = self.folder / f"server-{self.port}.log"
-        with self._log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module],
-                env={
-                    "PATH": os.defpath,
-                    **self.env,
-                    "BIND_ADDRESS": "127.0.0.1",
-                    "PORT": str(self.port),
-                },
-                stdout=output,
-                stderr=output,
-                cwd=self.folder,
-            )
+        env = {
+            "PATH": os.defpath,
+            **self.env,
+            "BIND_ADDRESS": "127.0.0.1",
+            "PORT": str(self.port),
+        }
+        if self.forked:
+            self._log.touch()
+            self.process = Fork(env, self.folder, self._log)
+        else:
+            with self._log.open("wb") as output:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", self.module],
+                    env=env,
+                    stdout=output,
+                    stderr=output,
+                    cwd=self.folder,
+                )
         reap_process(self.process.pid)
 
     @property

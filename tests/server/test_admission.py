@@ -201,9 +201,9 @@ def test_requests_refused_together_are_not_retried_together() -> None:
 
 
 def test_requests_without_credentials_take_no_place(
-    start: StartServer, environment: dict[str, str]
+    fork: StartServer, environment: dict[str, str]
 ) -> None:
-    server = start(environment | {"MAX_CONCURRENCY": "1"}).ready()
+    server = fork(environment | {"MAX_CONCURRENCY": "1"}).ready()
     path, body = "/api/2.0/mlflow/experiments/create", b'{"name": "first"}'
     head = (
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {AUTHORIZATION}\r\n"

@@ -42,7 +42,7 @@ def server(
     url = made_database(postgres, "attacked")
     with (
         our_environment(folder, url, cloudsql_root) as environment,
-        ours(environment, folder) as running,
+        ours(environment, folder, forked=True) as running,
     ):
         yield running.ready()
         assert not [entry for entry in running.entries() if "stack_trace" in entry]

@@ -64,38 +64,38 @@ def test_rarely_used_modules_are_loaded_on_first_use(
 
 
 def test_a_missing_secret_ends_the_boot(
-    start: StartServer, environment: dict[str, str], google: Google
+    fork: StartServer, environment: dict[str, str], google: Google
 ) -> None:
     """tests/server/test_secrets.py does so with each of them."""
     google.grant("gone")
-    line = start(environment | {"TRACKING_PASSWORD_SECRET": "gone/versions/1"}).failed()
+    line = fork(environment | {"TRACKING_PASSWORD_SECRET": "gone/versions/1"}).failed()
     assert "projects/my-project/secrets/gone/versions/1 does not exist" in line
 
 
 def test_a_wrong_database_password_ends_the_boot(
-    start: StartServer, environment: dict[str, str], google: Google, database_url: str
+    fork: StartServer, environment: dict[str, str], google: Google, database_url: str
 ) -> None:
     wrong = google.store(database_url.replace("canary", "wrong-canary"))
-    server = start(environment | {"DATABASE_URL_SECRET": wrong})
+    server = fork(environment | {"DATABASE_URL_SECRET": wrong})
     assert "refuses the user's password" in server.failed()
     no_secret_is_visible(server)
 
 
 def test_a_missing_database_ends_the_boot(
-    start: StartServer, environment: dict[str, str], google: Google, database_url: str
+    fork: StartServer, environment: dict[str, str], google: Google, database_url: str
 ) -> None:
     missing = google.store(database_url.replace("@/mlflow", "@/no_such"))
-    assert "no such database" in start(environment | {"DATABASE_URL_SECRET": missing}).failed()
+    assert "no such database" in fork(environment | {"DATABASE_URL_SECRET": missing}).failed()
 
 
-def test_an_incomplete_environment_ends_the_boot(start: StartServer) -> None:
-    assert "GCP_PROJECT is not set" in start({}).failed()
+def test_an_incomplete_environment_ends_the_boot(fork: StartServer) -> None:
+    assert "GCP_PROJECT is not set" in fork({}).failed()
 
 
 def test_direct_mode_gives_clients_the_bucket(
-    start: StartServer, environment: dict[str, str]
+    fork: StartServer, environment: dict[str, str]
 ) -> None:
-    server = start(environment | {"ARTIFACTS": "direct"}).ready()
+    server = fork(environment | {"ARTIFACTS": "direct"}).ready()
     with server.client() as client:
         client.post("/api/2.0/mlflow/experiments/create", json={"name": "direct"})
         found = client.get(
@@ -118,9 +118,9 @@ def half_a_request(server: Server, body: bytes) -> http.client.HTTPConnection:
 
 
 def test_requests_finish_or_end_in_time_after_sigterm(
-    start: StartServer, environment: dict[str, str]
+    fork: StartServer, environment: dict[str, str]
 ) -> None:
-    server = start(environment).ready()
+    server = fork(environment).ready()
     body = b'{"name": "finished"}'
     connection, endless = half_a_request(server, body), half_a_request(server, body)
     server.process.send_signal(signal.SIGTERM)
@@ -135,12 +135,12 @@ def test_requests_finish_or_end_in_time_after_sigterm(
 
 
 def test_an_instance_never_holds_more_connections_than_it_is_allowed(
-    start: StartServer, environment: dict[str, str], postgres: Postgres, database_url: str
+    fork: StartServer, environment: dict[str, str], postgres: Postgres, database_url: str
 ) -> None:
     """MLflow creates separate engines for tracking, the registry and jobs."""
     limit = 8
     environment["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] = str(limit)
-    server = start(environment).ready()
+    server = fork(environment).ready()
     name = database_url.split("@/")[1].split("?")[0]
     counts: list[int] = []
     statuses: set[int] = set()
@@ -176,11 +176,11 @@ def test_an_instance_never_holds_more_connections_than_it_is_allowed(
 
 
 def test_encrypted_values_outlive_the_process_and_a_changed_passphrase(
-    start: StartServer, environment: dict[str, str], google: Google
+    fork: StartServer, environment: dict[str, str], google: Google
 ) -> None:
     """By default, MLflow generates a new key for the webhooks' secrets in each process."""
     hooks = "/api/2.0/mlflow/webhooks"
-    server = start(environment).ready()
+    server = fork(environment).ready()
     with server.client() as client:
         hook = {
             "name": "told",
@@ -191,7 +191,7 @@ def test_encrypted_values_outlive_the_process_and_a_changed_passphrase(
         assert client.post(hooks, json=hook).status_code == 200
     assert server.stop() == 0
     changed = google.store_further(environment["KEK_PASSPHRASE_SECRET"], "another canary")
-    server = start(environment | {"KEK_PASSPHRASE_SECRET": changed}).ready()
+    server = fork(environment | {"KEK_PASSPHRASE_SECRET": changed}).ready()
     with server.client() as client:
         found = client.get(hooks)
         assert found.status_code == 200, found.text

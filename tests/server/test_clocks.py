@@ -44,7 +44,9 @@ def served(
     url = made_database(postgres, "clocks")
     with (
         project(folder / "google") as made,
-        ours(environment_of(made, folder, url, cloudsql_root) | SIGNED, folder) as server,
+        ours(
+            environment_of(made, folder, url, cloudsql_root) | SIGNED, folder, forked=True
+        ) as server,
         server.ready().client() as client,
     ):
         assert client.put(f"{_ARTIFACTS}/artifacts/x.txt", content=b"x").status_code == 200

@@ -1,7 +1,6 @@
 """Names are found whatever their case, and sorted as on Cloud SQL."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,7 +17,7 @@ NAMES = ["apple", "Banana", "über", "ÜBUNG", "zebra"]
 def client(
     shared_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[httpx.Client]:
-    server = Server(shared_environment, Path(tmp_path_factory.mktemp("collation")))
+    server = Server(shared_environment, tmp_path_factory.mktemp("collation"), forked=True)
     try:
         with server.ready().client() as client:
             for name in reversed(NAMES):

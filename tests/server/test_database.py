@@ -115,9 +115,9 @@ def test_a_repeated_expression_uses_the_same_parameters(engine: Engine) -> None:
 
 
 def test_the_server_outlives_its_database(
-    start: StartServer, environment: dict[str, str], postgres: Postgres, cloudsql_root: Path
+    fork: StartServer, environment: dict[str, str], postgres: Postgres, cloudsql_root: Path
 ) -> None:
-    server = start(environment).ready()
+    server = fork(environment).ready()
     with server.client() as client:
 
         def works() -> bool:

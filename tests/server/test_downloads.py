@@ -61,7 +61,7 @@ def running(
             made, folder, made_database(postgres, "downloads"), cloudsql_root
         )
         environment["MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE"] = str(LARGE)
-        with ours(environment, folder) as server:
+        with ours(environment, folder, forked=True) as server:
             with server.ready().client() as client:
                 for name, content in CONTENT.items():
                     path = f"/api/2.0/mlflow-artifacts/artifacts/files/{requests.utils.quote(name)}"

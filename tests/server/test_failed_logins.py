@@ -57,9 +57,9 @@ def test_any_header_gives_a_client(header: bytes, proxies: int) -> None:
 
 
 def test_the_server_counts_as_its_environment_says(
-    start: StartServer, environment: dict[str, str]
+    fork: StartServer, environment: dict[str, str]
 ) -> None:
-    server = start(environment | {"TRUSTED_PROXIES": "1"}).ready()
+    server = fork(environment | {"TRUSTED_PROXIES": "1"}).ready()
     with httpx.Client(base_url=server.url, auth=(USER, "wrong")) as wrong:
 
         def answers(client: str, times: int) -> set[int]:

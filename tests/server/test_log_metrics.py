@@ -42,9 +42,9 @@ def urls(entries: list[Entry]) -> list[str]:
 
 
 def test_metrics_of_a_real_server(
-    start: StartServer, environment: dict[str, str], database_url: str, cloudsql_root: Path
+    fork: StartServer, environment: dict[str, str], database_url: str, cloudsql_root: Path
 ) -> None:
-    server = start(environment | {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(POOL)}).ready()
+    server = fork(environment | {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(POOL)}).ready()
     with server.client() as client:
         with ThreadPoolExecutor(READERS) as threads:
             many = threads.map(

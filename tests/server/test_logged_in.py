@@ -94,7 +94,7 @@ def running(folder: Path, postgres: Postgres, cloudsql_root: Path, **more: str) 
     url = made_database(postgres, f"logged_in_{folder.name}".replace("-", "_"))
     with (
         our_environment(folder, url, cloudsql_root, viewer=VIEWER) as environment,
-        ours(environment | more, folder) as server,
+        ours(environment | more, folder, forked=True) as server,
     ):
         yield server.ready()
 

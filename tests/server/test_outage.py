@@ -238,9 +238,9 @@ def test_a_statement_without_a_response_is_abandoned(
 
 
 def test_the_server_responds_with_503_while_its_database_is_down(
-    start: StartServer, environment: dict[str, str], postgres: Postgres, cloudsql_root: Path
+    fork: StartServer, environment: dict[str, str], postgres: Postgres, cloudsql_root: Path
 ) -> None:
-    server = start(environment).ready()
+    server = fork(environment).ready()
     link = cloudsql_root / CONNECTION_NAME / ".s.PGSQL.5432"
     with server.client() as client:
 

@@ -78,7 +78,7 @@ def both(shared_environment: dict[str, str], folder: Path) -> Iterator[Both]:
     (folder / "tmp").mkdir()
     environment = {**shared_environment, "PYTHONPATH": str(ROOT)}
     servers = [
-        Server({**environment, "TMPDIR": str(folder / "tmp")}, folder),
+        Server({**environment, "TMPDIR": str(folder / "tmp")}, folder, forked=True),
         Server(environment, folder, module="tests.server.unfilled"),
     ]
     try:

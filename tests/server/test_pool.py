@@ -275,9 +275,9 @@ def test_failed_and_lost_connections_take_no_place() -> None:
 
 
 def test_every_thread_can_run_log_batch_at_the_same_time(
-    start: StartServer, environment: dict[str, str]
+    fork: StartServer, environment: dict[str, str]
 ) -> None:
-    server = start(environment).ready()
+    server = fork(environment).ready()
     api = "/api/2.0/mlflow"
     with ExitStack() as stack:
         client = stack.enter_context(server.client())

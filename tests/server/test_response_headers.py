@@ -290,7 +290,7 @@ def test_mlflows_page_has_no_inline_script_and_no_handler() -> None:
 def server(
     shared_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    server = Server(shared_environment, tmp_path_factory.mktemp("server"))
+    server = Server(shared_environment, tmp_path_factory.mktemp("server"), forked=True)
     yield server.ready()
     server.process.kill()
     server.process.wait()

@@ -70,10 +70,10 @@ def everything(engine: Engine) -> set[tuple[str, ...]]:
 
 
 def test_several_boots_at_once(
-    start: StartServer, environment: dict[str, str], engine: Engine
+    fork: StartServer, environment: dict[str, str], engine: Engine
 ) -> None:
     """On an empty database; tests/chaos/test_boots.py uses databases with data."""
-    servers = [start(environment) for _ in range(BOOTS)]
+    servers = [fork(environment) for _ in range(BOOTS)]
     for server in servers:
         server.ready()
     said = [entry["message"] for server in servers for entry in server.entries()]

@@ -40,7 +40,9 @@ def served(tmp_path: Path, postgres: Postgres, cloudsql_root: Path) -> Iterator[
     url = made_database(postgres, f"signing_{tmp_path.name}")
     with (
         project(tmp_path / "google") as made,
-        ours(environment_of(made, tmp_path, url, cloudsql_root) | SIGNED, tmp_path) as server,
+        ours(
+            environment_of(made, tmp_path, url, cloudsql_root) | SIGNED, tmp_path, forked=True
+        ) as server,
         server.ready().client() as client,
     ):
         assert client.put(f"{_ARTIFACTS}/artifacts/x.txt", content=b"x").status_code == 200

@@ -103,7 +103,9 @@ def serving(
     with (
         our_environment(folder, url, cloudsql_root, viewer=VIEWER) as environment,
         # Otherwise the gateway logs its traces after the response.
-        ours(environment | {"MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false"}, folder) as server,
+        ours(
+            environment | {"MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false"}, folder, forked=True
+        ) as server,
         server.ready().client() as user_client,
         server.client() as viewer_client,
         closing(

@@ -18,8 +18,8 @@ PROCESSES, POOL = 3, 14
 
 
 @pytest.fixture
-def server(start: StartServer, environment: dict[str, str]) -> Server:
-    return start(
+def server(fork: StartServer, environment: dict[str, str]) -> Server:
+    return fork(
         environment
         | {"WEB_CONCURRENCY": str(PROCESSES), "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(POOL)}
     ).ready()

@@ -140,9 +140,13 @@ def _granted(made: StandIns, name: str, value: str) -> str:
 
 @contextmanager
 def ours(
-    environment: dict[str, str], folder: Path, *, module: str = "tracking_server"
+    environment: dict[str, str],
+    folder: Path,
+    *,
+    module: str = "tracking_server",
+    forked: bool = False,
 ) -> Iterator[Server]:
-    server = Server(environment, folder, module)
+    server = Server(environment, folder, module, forked)
     try:
         yield server
     finally:
