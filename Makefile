@@ -113,7 +113,8 @@ test-docs: install-local $(VENVS)/client.done $(VENVS)/site.done ## Test the pag
 	$(PROGRAM) -m pytest -n 2 --dist worksteal tests/docs
 
 test-server: $(VENVS)/server-test.done ## Test the container's code, in process and with a real Postgres
-	$(SERVER_TEST) -m pytest -n 3 --dist worksteal tests/server
+	@# By file, because the tests of a file share a server.
+	$(SERVER_TEST) -m pytest -n 3 --dist loadfile tests/server
 
 test-local: install-local $(VENVS)/client.done ## Test the whole stack with the real MLflow client
 	@# The tests mostly wait for processes, so more run at a time than there are cores.
