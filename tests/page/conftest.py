@@ -17,6 +17,7 @@ from playwright.sync_api import (
     Page,
     Playwright,
     Response,
+    WebError,
     expect,
     sync_playwright,
 )
@@ -188,6 +189,12 @@ def browser(playwright: Playwright, chromium: str, web: Web) -> Iterator[Browser
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A browser without saved credentials."""
+    with new_context(browser) as context:
+        yield context
+
+
+@contextmanager
+def new_context(browser: Browser) -> Iterator[BrowserContext]:
     with browser.new_context(
         ignore_https_errors=True, viewport=VIEWPORT, accept_downloads=True
     ) as context:
@@ -195,9 +202,17 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
         yield context
 
 
+def without_hints(context: BrowserContext) -> Page:
+    """Returns a page without MLflow's first-visit hints."""
+    page = context.new_page()
+    for hint in ("Got it", "Try it now"):
+        page.add_locator_handler(page.get_by_role("button", name=hint), lambda hint: hint.click())
+    return page
+
+
 @contextmanager
-def watched_page(context: BrowserContext, *expected: str) -> Iterator[Page]:
-    """Yield a page without MLflow's first-visit hints; fail if its console has errors at the end.
+def watched(context: BrowserContext, *expected: str) -> Iterator[None]:
+    """Fail if the console of the context's pages has errors at the end.
 
     `expected`: texts that mark an error as allowed.
     """
@@ -209,13 +224,22 @@ def watched_page(context: BrowserContext, *expected: str) -> Iterator[Page]:
         if message.type == "error" and not known:
             errors.append(text)
 
+    def fail(error: WebError) -> None:
+        errors.append(str(error.error))
+
     context.on("console", look)
-    context.on("weberror", lambda error: errors.append(str(error.error)))
-    page = context.new_page()
-    for hint in ("Got it", "Try it now"):
-        page.add_locator_handler(page.get_by_role("button", name=hint), lambda hint: hint.click())
-    yield page
+    context.on("weberror", fail)
+    yield
+    context.remove_listener("console", look)
+    context.remove_listener("weberror", fail)
     assert errors == []
+
+
+@contextmanager
+def watched_page(context: BrowserContext, *expected: str) -> Iterator[Page]:
+    """Yield a new page without hints; fail if its console has errors at the end."""
+    with watched(context, *expected):
+        yield without_hints(context)
 
 
 def log_in(page: Page, address: str, *answers: tuple[str, str]) -> Response:

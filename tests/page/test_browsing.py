@@ -5,9 +5,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
-from tests.page.conftest import CUSTOM, EXPORTED, HASHED, Picture, Seeded, log_in, watched_page
+from tests.page.conftest import (
+    CUSTOM,
+    EXPORTED,
+    HASHED,
+    Picture,
+    Seeded,
+    log_in,
+    new_context,
+    watched,
+    watched_page,
+    without_hints,
+)
 
 BASE = f"https://{EXPORTED}/#"
 
@@ -16,15 +27,21 @@ BASE = f"https://{EXPORTED}/#"
 COMPARING = "Cannot read properties of undefined (reading 'includes')"
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Browser, credentials: tuple[str, str]) -> Iterator[Page]:
+    """A page with a logged-in user. Tests share it, because MLflow's page takes seconds to load."""
+    with new_context(browser) as context:
+        tab = without_hints(context)
+        assert log_in(tab, f"https://{EXPORTED}/", credentials).status == 200
+        yield tab
+
+
 @pytest.fixture
-def page(
-    request: pytest.FixtureRequest, context: BrowserContext, credentials: tuple[str, str]
-) -> Iterator[Page]:
-    """A page with a logged-in user; its console is checked at the end."""
+def page(request: pytest.FixtureRequest, tab: Page) -> Iterator[Page]:
+    """The shared page; its console is checked at the end."""
     marks = request.node.iter_markers("stock_error")
-    with watched_page(context, *(mark.args[0] for mark in marks)) as page:
-        assert log_in(page, f"https://{EXPORTED}/", credentials).status == 200
-        yield page
+    with watched(tab.context, *(mark.args[0] for mark in marks)):
+        yield tab
 
 
 def test_an_error_in_the_console_fails_the_test(
@@ -153,11 +170,11 @@ def test_traces_shown(page: Page, seeded: Seeded, keep: Picture) -> None:
     keep(page, "trace")
 
 
-@pytest.mark.parametrize("host", [EXPORTED, HASHED, CUSTOM])
+@pytest.mark.parametrize("host", [HASHED, CUSTOM])
 def test_a_note_edited(
     context: BrowserContext, credentials: tuple[str, str], seeded: Seeded, host: str
 ) -> None:
-    """The page's own writes have an Origin header, on each of the addresses."""
+    """The page's writes have an Origin header. The other tests write at the exported address."""
     address = f"https://{host}/#/experiments/{seeded.experiment}/runs/{seeded.best}"
     with watched_page(context) as page:
         log_in(page, f"https://{host}/", credentials)
