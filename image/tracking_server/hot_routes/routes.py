@@ -118,7 +118,9 @@ async def create_run(database: Database, body: bytes) -> str:
         only(given, _KEY_VALUE)
         tags[text(given["key"], LONGEST_KEY)] = text(given["value"], LONGEST_TAG)
     run_name = text(fields["run_name"], LONGEST_KEY)
-    if len(tags) != len(fields.get("tags", ())) or tags.setdefault(RUN_NAME, run_name) != run_name:
+    twice = len(tags) != len(fields.get("tags", ()))
+    # MLflow makes up a name for a run without one.
+    if twice or not run_name or tags.setdefault(RUN_NAME, run_name) != run_name:
         raise NotHot
     row = {
         "run_uuid": uuid4().hex,
@@ -190,7 +192,7 @@ async def search_runs(database: Database, body: bytes) -> str:
 async def get_history(database: Database, query: bytes) -> str:
     fields = query_fields(query, _RUN | {"metric_key", "max_results", "page_token"})
     key = text(fields["metric_key"], LONGEST_KEY)
-    if not fields["max_results"].isdecimal():
+    if not key or not fields["max_results"].isdecimal():
         raise NotHot
     count = integer(int(fields["max_results"]), lowest=1, highest=LARGEST_PAGE)
     first = offset(fields["page_token"]) if fields.get("page_token") else 0
