@@ -14,6 +14,7 @@ from contextlib import closing, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import asyncpg
@@ -26,6 +27,8 @@ from tracking_server.gate.viewer_policy import LOOKING
 from tracking_server.hot_routes.app import HotRoutes
 from tracking_server.hot_routes.connections import Connections
 from tracking_server.hot_routes.request import MOST_PARAMS, NotHot
+from tracking_server.hot_routes.routes import INLINE, _text
+from tracking_server.hot_routes.searches import Searches
 
 from fake_google.sql.postgres import Postgres
 from tests.server.conftest import (
@@ -336,6 +339,27 @@ def test_mlflow_takes_over_while_connections_are_lost(sides: tuple[Side, Side]) 
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     assert open_ones <= CONNECTIONS
+
+
+def test_a_slow_search_is_left_to_mlflow() -> None:
+    searches = Searches(lambda *_: ("SELECT 1", (("limit", 0), ("experiment_ids", []))))
+    slow = searches.search("a", [], "ALL")
+    assert slow.values(limit=5, experiment_ids=[1]) == [5, [1]]
+    searches.leave_to_mlflow(slow)
+    with pytest.raises(NotHot):
+        searches.search("a", [], "ALL")
+
+
+def test_a_long_response_is_written_in_a_thread() -> None:
+    written_in = []
+
+    def write(text: str) -> str:
+        written_in.append(current_thread() is main_thread())
+        return text
+
+    for size in (INLINE, INLINE + 1):
+        assert asyncio.run(_text(size, write, "x")) == "x"
+    assert written_in == [True, False]
 
 
 def test_a_viewers_statements_are_read_only(database_url: str, cloudsql_root: Path) -> None:

@@ -41,6 +41,9 @@ one."""
 FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 """The exceptions of a statement or a connection; asyncpg's timeouts are OSErrors too."""
 
+TOO_SLOW = asyncpg.QueryCanceledError
+"""The one that a statement raises after STATEMENT_TIMEOUT."""
+
 log = logging.getLogger(__name__)
 
 
@@ -70,6 +73,8 @@ class Connections:
             One of FAILURES: if the statement fails, or its response doesn't arrive.
         """
         if LOOKING.get():
+            if self._viewers.locked():
+                raise NotHot
             async with self._viewers:
                 return await self._fetch(statement, values, read_only=True)
         return await self._fetch(statement, values)

@@ -3,13 +3,14 @@
 Each raises NotHot, before it has written anything, if MLflow has to handle the request.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVarTuple
 from uuid import uuid4
 
 from tracking_server.hot_routes import answer, statements
 from tracking_server.hot_routes.answer import Links, LinksByRun, Row
-from tracking_server.hot_routes.connections import Connections
+from tracking_server.hot_routes.connections import TOO_SLOW, Connections
 from tracking_server.hot_routes.request import (
     LONGEST_EXPERIMENT,
     LONGEST_KEY,
@@ -37,6 +38,9 @@ from tracking_server.hot_routes.request import (
     text,
 )
 from tracking_server.hot_routes.searches import Searches
+from tracking_server.hot_routes.statements import METRIC_SIZE
+
+Ts = TypeVarTuple("Ts")
 
 Route = Callable[["Database", bytes], Awaitable[str]]
 """Its arguments are the database and the body, or for GET the query."""
@@ -53,6 +57,9 @@ LARGEST_SEARCH = 5000
 """Runs of one page; most pages have 100, and the client's has 1,000."""
 
 MOST_EXPERIMENTS = 1000
+
+INLINE = 64 * 1024
+"""Bytes from the database whose response is written on the event loop, in a few milliseconds."""
 
 
 class Database:
@@ -164,7 +171,8 @@ async def update_run(database: Database, body: bytes) -> str:
 async def get_run(database: Database, query: bytes) -> str:
     rows = await database.fetch(statements.GET_RUN, run_id(query_fields(query, _RUN)))
     row = _only_row(rows)
-    return answer.run_answer(row, await _links(database, rows, models_read=True))
+    links = await _links(database, rows, models_read=True)
+    return await _text(row["size"], answer.run_answer, row, links)
 
 
 async def search_runs(database: Database, body: bytes) -> str:
@@ -182,11 +190,17 @@ async def search_runs(database: Database, body: bytes) -> str:
         fields.get("run_view_type", "ACTIVE_ONLY"),
     )
     values = search.values(experiment_ids=experiments, offset=first, limit=count + 1)
-    rows = await database.fetch(search.statement, *values)
+    try:
+        rows = await database.fetch(search.statement, *values)
+    except TOO_SLOW:
+        database.searches.leave_to_mlflow(search)
+        raise
+    size = rows[0]["size"] if rows else 0
     token = None
     if len(rows) > count:
         rows, token = rows[:count], page_token(first + count)
-    return answer.runs_answer(rows, await _links(database, rows, models_read=False), token)
+    links = await _links(database, rows, models_read=False)
+    return await _text(size, answer.runs_answer, rows, links, token)
 
 
 async def get_history(database: Database, query: bytes) -> str:
@@ -200,7 +214,7 @@ async def get_history(database: Database, query: bytes) -> str:
     token = None
     if len(rows) > count:
         rows, token = rows[:count], page_token(first + count)
-    return answer.history_answer(rows, key, token)
+    return await _text(len(rows) * METRIC_SIZE, answer.history_answer, rows, key, token)
 
 
 async def get_experiment(database: Database, query: bytes) -> str:
@@ -236,6 +250,16 @@ ROUTES: Mapping[tuple[str, str], Route] = {
 
 NOT_REPEATABLE = frozenset({create_run})
 """Routes that MLflow must not handle after a statement whose outcome is unknown."""
+
+
+async def _text(size: int | None, write: Callable[[*Ts], str], *args: *Ts) -> str:
+    """Write a response, in a thread if that would block the event loop for long.
+
+    `size` is the number of bytes from the database, None if there were too many.
+    """
+    if size is None:
+        raise NotHot
+    return write(*args) if size <= INLINE else await asyncio.to_thread(write, *args)
 
 
 async def _written(database: Database, statement: str, *values: object) -> str:

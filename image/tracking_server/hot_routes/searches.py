@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from time import monotonic
 from typing import Any
 
 from tracking_server.hot_routes.request import NotHot, text
@@ -12,6 +13,9 @@ LONGEST_TEXT = 1000
 """Characters of a filter or of a term of the order; parsing is done on the event loop."""
 
 REMEMBERED_SEARCHES = 128
+
+SLOW_FOR = 60.0
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Searches:
     def __init__(self, compile_query: Compile) -> None:
         self._compile = compile_query
         self._compiled = lru_cache(REMEMBERED_SEARCHES)(self._compile_search)
+        self._slow: dict[str, float] = {}
 
     def search(self, filter_text: object, order: Sequence[object], view: object) -> Search:
         """Returns the statement for a filter, the terms of an order, and the kind of runs.
@@ -43,7 +48,16 @@ class Searches:
             NotHot: if MLflow has to handle the request, for example to refuse it.
         """
         terms = tuple(text(term, LONGEST_TEXT) for term in order)
-        return self._compiled(text(filter_text, LONGEST_TEXT), terms, text(view, 20))
+        search = self._compiled(text(filter_text, LONGEST_TEXT), terms, text(view, 20))
+        if self._slow.get(search.statement, 0) > monotonic():
+            raise NotHot
+        return search
+
+    def leave_to_mlflow(self, search: Search) -> None:
+        """Leave a search that took too long to MLflow for a while; the connections are few."""
+        if len(self._slow) >= REMEMBERED_SEARCHES:
+            self._slow.clear()
+        self._slow[search.statement] = monotonic() + SLOW_FOR
 
     def _compile_search(self, filter_text: str, order: tuple[str, ...], view: str) -> Search:
         try:

@@ -111,11 +111,14 @@ UPDATE_RUN = f"""
   UPDATE runs SET status = coalesce($2, status), end_time = coalesce($3, end_time)
   WHERE run_uuid = $1 AND lifecycle_stage = 'active' AND name <> '' RETURNING {RUN}"""
 
-_VALUES = """
+RUN_SIZE, METRIC_SIZE = 500, 40
+"""Bytes of a run's own columns, and of a metric without its key."""
+
+_VALUES = f"""
   LEFT JOIN LATERAL (
     SELECT array_agg(key) AS metric_keys, array_agg(value) AS metric_values,
       array_agg(timestamp) AS timestamps, array_agg(step) AS steps, array_agg(is_nan) AS nans,
-      sum(length(key) + 40) AS metrics_size
+      sum(octet_length(key) + {METRIC_SIZE}) AS metrics_size
     FROM latest_metrics WHERE run_uuid = run.run_uuid) AS metrics ON true
   LEFT JOIN LATERAL (
     SELECT array_agg(key) AS param_keys, array_agg(value) AS param_values,
@@ -141,8 +144,6 @@ _COLUMNS = (
     "tag_keys",
     "tag_values",
 )
-_RUN_SIZE, _METRIC_SIZE = 500, 40
-"""Bytes of a run's own columns, and of a metric without its key."""
 
 
 def with_values(runs: str) -> str:
@@ -157,7 +158,7 @@ def with_values(runs: str) -> str:
     return f"""
       SELECT {RUN}, CASE WHEN size <= {LARGEST_RESULT} THEN size END AS size, linked, {kept}
       FROM (
-        SELECT *, sum({_RUN_SIZE} + coalesce(metrics_size, 0) + coalesce(params_size, 0)
+        SELECT *, sum({RUN_SIZE} + coalesce(metrics_size, 0) + coalesce(params_size, 0)
             + coalesce(tags_size, 0)) OVER () AS size,
           EXISTS (SELECT FROM inputs WHERE destination_type = 'RUN'
             AND destination_id = run_uuid)
