@@ -211,7 +211,7 @@ install-bench: install-local $(VENVS)/client.done $(VENVS)/bench.done
 
 # Each lock file has an environment, which is rebuilt when the lock file changes. A stamp, NAME.done,
 # marks a complete environment.
-ENVIRONMENTS := program server server-test client gallery previous bench supply page site
+ENVIRONMENTS := program server server-test client gallery previous bench bench-go supply page site
 WHOLE := --no-deps --require-hashes
 # uv must use the installed Python and, like pip, the system's certificates.
 UV_SYSTEM_CERTS ?= 1
@@ -257,6 +257,9 @@ $(VENVS)/previous.done: OPTIONS = $(WHOLE)
 $(VENVS)/bench.done: bench/requirements.txt
 $(VENVS)/bench.done: WHAT = stock MLflow to compare with
 $(VENVS)/bench.done: OPTIONS = --require-hashes --compile-bytecode
+$(VENVS)/bench-go.done: bench/requirements-go.txt
+$(VENVS)/bench-go.done: WHAT = FastTrackML to compare with
+$(VENVS)/bench-go.done: OPTIONS = $(WHOLE)
 $(VENVS)/supply.done: tools/requirements.txt
 $(VENVS)/supply.done: WHAT = the tools that look at the locks
 $(VENVS)/supply.done: OPTIONS = --require-hashes
@@ -281,6 +284,7 @@ lock: | $(VENVS)/uv.done ## Compile the locks from their .in files
 	$(COMPILE) --override image/requirements.excluded image/requirements.in -o image/requirements.txt
 	$(COMPILE) tests/server/requirements.in -o tests/server/requirements.txt
 	$(COMPILE) bench/requirements.in -o bench/requirements.txt
+	$(COMPILE) --no-deps bench/requirements-go.in -o bench/requirements-go.txt
 	$(COMPILE) tests/page/requirements.in -o tests/page/requirements.txt
 	$(COMPILE) tools/requirements.in -o tools/requirements.txt
 	$(COMPILE) tools/requirements-uv.in -o tools/requirements-uv.txt

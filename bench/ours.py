@@ -53,6 +53,11 @@ class Stack:
             connection.run(f"ALTER ROLE {_ROLE} SUPERUSER")
 
     @property
+    def role(self) -> tuple[str, str]:
+        """Returns a database superuser and its password."""
+        return _ROLE, _PASSWORD
+
+    @property
     def bucket(self) -> str:
         return str(self.outputs["artifact_bucket"])
 

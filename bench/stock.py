@@ -57,11 +57,12 @@ def server(stack: Stack, *, auth: bool, database: str) -> Server:
 
 
 def _auth_config(folder: Path, database: str) -> Path:
-    """Write MLflow's own file with another database, as needed on a server without a disk."""
+    """Write MLflow's own file with another database, and with its cache of logins on."""
     shipped = next(BIN.parent.glob("lib/python3.*/site-packages/mlflow/server/auth/basic_auth.ini"))
     text = shipped.read_text()
     wanted = "database_uri = sqlite:///basic_auth.db"
     assert wanted in text
     path = folder / "basic_auth.ini"
-    path.write_text(text.replace(wanted, f"database_uri = {database.replace('%', '%%')}"))
+    ours = f"database_uri = {database.replace('%', '%%')}\nauth_cache_ttl_seconds = 60"
+    path.write_text(text.replace(wanted, ours))
     return path

@@ -41,7 +41,7 @@ def post(server: Server, path: str, **body: Any) -> dict[str, Any]:
     return dict(json.loads(answer))
 
 
-def seed(server: Server) -> Seed:
+def seed(server: Server, *, traces: bool = True) -> Seed:
     """Create an experiment with runs, each with metrics, params and tags, and with traces."""
     experiment = post(server, "/experiments/create", name="bench")["experiment_id"]
     runs = []
@@ -67,14 +67,14 @@ def seed(server: Server) -> Seed:
             params=[{"key": f"param {key}", "value": f"{number % 8}"} for key in range(5)],
             tags=[{"key": f"tag {key}", "value": f"{number % 8}"} for key in range(5)],
         )
-    traces = []
-    for number in range(RUNS):
+    ids = []
+    for number in range(RUNS if traces else 0):
         identity = f"{number:016d}".encode()
         status, answer = server.call("POST", _OTLP, trace(identity), **_otlp_headers(experiment))
         if status != 200:
             raise BenchError(f"{server.name} answered {status} to {_OTLP}: {answer[:200]!r}")
-        traces.append(f"tr-{identity.hex()}")
-    return Seed(experiment=experiment, runs=runs, traces=traces)
+        ids.append(f"tr-{identity.hex()}")
+    return Seed(experiment=experiment, runs=runs, traces=ids)
 
 
 def requests(seed: Seed) -> list[Request]:
@@ -107,6 +107,21 @@ def requests(seed: Seed) -> list[Request]:
                     for key in range(10)
                 ],
                 tags=[{"key": "tag 0", "value": "again"}],
+            ),
+            headers=json_type,
+            ids=seed.runs,
+        ),
+        Request(
+            name="log-batch of 100",
+            method="POST",
+            path=f"{API}/runs/log-batch",
+            expected="{}",
+            body=body(
+                run_id="@ID@",
+                metrics=[
+                    {"key": f"metric {key}", "value": 0.5, "timestamp": _NUMBER, "step": 1}
+                    for key in range(100)
+                ],
             ),
             headers=json_type,
             ids=seed.runs,
