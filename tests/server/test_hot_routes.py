@@ -87,7 +87,7 @@ class Side:
         if path == "runs/create" and response.status_code == 200:
             info = response.json()["run"]["info"]
             self._learn(info, f"{{new {nth}}}")
-            if not fields.get("run_name"):
+            if info["run_name"] != fields.get("run_name"):  # MLflow has made one up
                 self._names[info["run_name"]] = f"{{name {nth}}}"
         return (
             response.status_code,
