@@ -252,6 +252,11 @@ def test_hot_routes_handle_ordinary_requests(sides: tuple[Side, Side]) -> None:
     assert not sides[1].hot_requests()
 
 
+def test_a_run_with_an_empty_name_is_created_once(sides: tuple[Side, Side]) -> None:
+    fields = {"experiment_id": EXPERIMENT, "user_id": "u", "run_name": "", "start_time": 9}
+    compare(sides, [("POST", "runs/create", fields)])
+
+
 def test_a_page_of_the_same_origin_gets_the_same_headers(sides: tuple[Side, Side]) -> None:
     for side in sides:
         side.begin(f"experiment {next(_numbers)}")
