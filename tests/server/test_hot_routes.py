@@ -5,7 +5,9 @@ them, whose responses are those of MLflow (test_parity.py compares them with sto
 """
 
 import asyncio
+import base64
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -255,6 +257,66 @@ def test_hot_routes_handle_ordinary_requests(sides: tuple[Side, Side]) -> None:
 def test_a_run_with_an_empty_name_is_created_once(sides: tuple[Side, Side]) -> None:
     fields = {"experiment_id": EXPERIMENT, "user_id": "u", "run_name": "", "start_time": 9}
     compare(sides, [("POST", "runs/create", fields)])
+
+
+def token(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ("POST", "runs/search", {"page_token": 0, "experiment_ids": [EXPERIMENT]}),
+        ("POST", "runs/search", {"page_token": token('{"offset": 0}')}),
+        ("POST", "runs/search", {"page_token": token('{"offset": 01}')}),
+        (
+            "POST",
+            "runs/search",
+            {"experiment_ids": [EXPERIMENT], "run_view_type": "deleted_only"},
+        ),
+        ("GET", "metrics/get-history", {"run_id": RUN, "metric_key": "", "max_results": 5}),
+        *(
+            (
+                "POST",
+                "runs/log-metric",
+                {"run_id": RUN, "key": "a", "value": value, "timestamp": 1},
+            )
+            for value in (math.nan, math.inf, -math.inf)
+        ),
+        (
+            "POST",
+            "runs/log-batch",
+            {"run_id": RUN, "metrics": [{"key": "a", "value": math.inf, "timestamp": 1}]},
+        ),
+    ],
+)
+def test_unusual_requests_have_the_same_effects(
+    sides: tuple[Side, Side], request_: Request
+) -> None:
+    compare(sides, [request_])
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"Content-Type": "application/jsonx"},
+        {"Content-Type": "Application/JSON"},
+        {"Content-Type": "application/json; charset=utf-8"},
+        {"X-MLflow-Workspace": "default"},
+    ],
+)
+def test_headers_have_the_same_effects(sides: tuple[Side, Side], header: dict[str, str]) -> None:
+    name = f"experiment {next(_numbers)}"
+    found = []
+    for side in sides:
+        side.begin(name)
+        response = side.client.post(
+            API + "runs/set-tag",
+            content=json.dumps({"run_id": side.ids[RUN], "key": "k", "value": "v"}),
+            headers={"Content-Type": "application/json", **header},
+        )
+        found.append((response.status_code, side.masked(response.text), side.tables()))
+    assert found[0] == found[1]
 
 
 def test_a_page_of_the_same_origin_gets_the_same_headers(sides: tuple[Side, Side]) -> None:

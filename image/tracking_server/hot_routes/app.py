@@ -93,7 +93,9 @@ class HotRoutes:
                 origin = value
             elif name == b"host":
                 host = value
-        if scope["method"] == "POST" and not kind.lower().startswith(b"application/json"):
+            elif name == b"x-mlflow-workspace":
+                raise NotHot
+        if scope["method"] == "POST" and kind.partition(b";")[0] != b"application/json":
             raise NotHot
         headers = self._flask_headers(scope["method"], host, origin)
         if headers is None:

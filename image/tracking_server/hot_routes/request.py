@@ -38,7 +38,7 @@ RUN_NAME = "mlflow.runName"
 _RUN_ID = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z_-]{0,31}")
 _NAME = re.compile(r"[/0-9a-zA-Z_.\- :]{1,250}")
 _EXPERIMENT_ID = re.compile(r"0|[1-9][0-9]{0,8}")
-_OFFSET = re.compile(rb'\{"offset": ([0-9]{1,9})\}')
+_OFFSET = re.compile(rb'\{"offset": ([1-9][0-9]{0,8})\}')
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 Fields = Mapping[str, Any]
@@ -160,7 +160,9 @@ def text(given: Any, longest: int) -> str:
 
 
 def offset(token: Any) -> int:
-    """Returns the offset in a page token."""
+    """Returns the offset in a page token, which is empty for the first page."""
+    if token == "":
+        return 0
     found = _OFFSET.fullmatch(b64decode(text(token, 100), validate=True))
     if not found:
         raise NotHot
@@ -174,7 +176,7 @@ def page_token(following: int) -> str:
 
 def number(given: Any) -> float:
     """Returns a number; in protobuf's JSON, those that aren't finite are strings."""
-    if type(given) is float or (type(given) is int and abs(given) < LARGEST_DOUBLE):
+    if type(given) in (int, float) and abs(given) <= LARGEST_DOUBLE:
         return float(given)
     if type(given) is str and given in _NOT_FINITE:
         return _NOT_FINITE[given]

@@ -48,6 +48,7 @@ Route = Callable[["Database", bytes], Awaitable[str]]
 _RUN = frozenset({"run_id", "run_uuid"})
 _METRIC = frozenset({"key", "value", "timestamp", "step"})
 _KEY_VALUE = frozenset({"key", "value"})
+_VIEWS = ("ACTIVE_ONLY", "DELETED_ONLY", "ALL")
 _STATUSES = frozenset({"RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"})
 
 LARGEST_PAGE = 25_000
@@ -183,11 +184,14 @@ async def search_runs(database: Database, body: bytes) -> str:
     count = integer(fields.get("max_results", 1000), lowest=1, highest=LARGEST_SEARCH)
     given = _list(fields, "experiment_ids", MOST_EXPERIMENTS)
     experiments = [experiment_id(one) for one in given]
-    first = offset(fields["page_token"]) if fields.get("page_token") else 0
+    first = offset(fields.get("page_token", ""))
+    view = fields.get("run_view_type", "ACTIVE_ONLY")
+    if view not in _VIEWS:
+        raise NotHot
     search = database.searches.search(
         fields.get("filter", ""),
         tuple(_list(fields, "order_by", MOST_TERMS)),
-        fields.get("run_view_type", "ACTIVE_ONLY"),
+        view,
     )
     values = search.values(experiment_ids=experiments, offset=first, limit=count + 1)
     try:
@@ -209,7 +213,7 @@ async def get_history(database: Database, query: bytes) -> str:
     if not key or not fields["max_results"].isdecimal():
         raise NotHot
     count = integer(int(fields["max_results"]), lowest=1, highest=LARGEST_PAGE)
-    first = offset(fields["page_token"]) if fields.get("page_token") else 0
+    first = offset(fields.get("page_token", ""))
     rows = await database.fetch(statements.GET_HISTORY, run_id(fields), key, count + 1, first)
     token = None
     if len(rows) > count:
