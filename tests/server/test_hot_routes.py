@@ -368,6 +368,48 @@ def test_a_large_run_is_left_to_mlflow(sides: tuple[Side, Side]) -> None:
     assert API + "runs/search" not in handled
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        """INSERT INTO params (key, value, run_uuid)
+          SELECT 'p' || n, '', :run FROM generate_series(1, 25000) AS n""",
+        """INSERT INTO tags (key, value, run_uuid)
+          SELECT 't' || n, '', :run FROM generate_series(1, 25000) AS n""",
+        """INSERT INTO inputs (input_uuid, source_type, source_id, destination_type,
+            destination_id, step)
+          SELECT n || left(:run, 20), 'RUN_OUTPUT', :run, 'MODEL_OUTPUT', 'm-' || n, n
+          FROM generate_series(1, 1001) AS n""",
+        """WITH dataset AS (
+            INSERT INTO datasets (dataset_uuid, experiment_id, name, digest,
+              dataset_source_type, dataset_source)
+            VALUES (left(:run, 30), 0, :run, 'd', 'local', 's') RETURNING dataset_uuid),
+          input AS (
+            INSERT INTO inputs (input_uuid, source_type, source_id, destination_type,
+              destination_id)
+            SELECT left(:run, 20), 'DATASET', dataset_uuid, 'RUN', :run FROM dataset
+            RETURNING input_uuid)
+          INSERT INTO input_tags (input_uuid, name, value)
+          SELECT input_uuid, 't' || n, '' FROM input, generate_series(1, 1001) AS n""",
+    ],
+    ids=["params", "tags", "models", "datasets"],
+)
+def test_a_run_with_many_entries_is_left_to_mlflow(
+    sides: tuple[Side, Side], statement: str
+) -> None:
+    name = f"experiment {next(_numbers)}"
+    before = sides[0].hot_requests()
+    found = []
+    for side in sides:
+        side.begin(name)
+        with closing(side.connection()) as connection:
+            connection.run(statement, run=side.ids[RUN])
+        found.append(side.send(("GET", "runs/get", {"run_id": RUN}), 0))
+    assert found[0][0] == 200
+    if "datasets" not in statement:
+        assert found[0] == found[1]
+    assert API + "runs/get" not in sides[0].hot_requests() - before
+
+
 def test_concurrent_writers_keep_the_latest_value(sides: tuple[Side, Side]) -> None:
     hot, _ = sides
     hot.begin(f"experiment {next(_numbers)}")

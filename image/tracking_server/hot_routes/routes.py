@@ -38,7 +38,7 @@ from tracking_server.hot_routes.request import (
     text,
 )
 from tracking_server.hot_routes.searches import Searches
-from tracking_server.hot_routes.statements import METRIC_SIZE
+from tracking_server.hot_routes.statements import ENTRY_SIZE
 
 Ts = TypeVarTuple("Ts")
 
@@ -218,7 +218,7 @@ async def get_history(database: Database, query: bytes) -> str:
     token = None
     if len(rows) > count:
         rows, token = rows[:count], page_token(first + count)
-    return await _text(len(rows) * METRIC_SIZE, answer.history_answer, rows, key, token)
+    return await _text(len(rows) * ENTRY_SIZE, answer.history_answer, rows, key, token)
 
 
 async def get_experiment(database: Database, query: bytes) -> str:
@@ -300,17 +300,24 @@ async def _links(database: Database, rows: Sequence[Row], *, models_read: bool) 
     linked = [row["run_uuid"] for row in rows if row["linked"]]
     if not linked:
         return found
-    for row in await database.fetch(statements.GET_DATASETS, linked):
+    for row in await _few(database, statements.GET_DATASETS, linked):
         if row["size"] > statements.LARGEST_RESULT:
             raise NotHot
         links = found.setdefault(row["destination_id"], Links())
         _, tags = links.datasets.setdefault(row["dataset_uuid"], (row, []))
         if row["tag_key"] is not None:
             tags.append((row["tag_key"], row["tag_value"]))
-    for row in await database.fetch(statements.GET_MODELS, linked):
+    for row in await _few(database, statements.GET_MODELS, linked):
         links = found.setdefault(row["source_id"], Links())
         if row["destination_type"] == "MODEL_OUTPUT":
             links.models_written.append((row["destination_id"], row["step"]))
         elif models_read:
             links.models_read.append(row["destination_id"])
     return found
+
+
+async def _few(database: Database, statement: str, run_ids: Sequence[str]) -> Sequence[Row]:
+    rows = await database.fetch(statement, run_ids)
+    if len(rows) > statements.MOST_LINKS:
+        raise NotHot
+    return rows

@@ -111,23 +111,26 @@ UPDATE_RUN = f"""
   UPDATE runs SET status = coalesce($2, status), end_time = coalesce($3, end_time)
   WHERE run_uuid = $1 AND lifecycle_stage = 'active' AND name <> '' RETURNING {RUN}"""
 
-RUN_SIZE, METRIC_SIZE = 500, 40
-"""Bytes of a run's own columns, and of a metric without its key."""
+RUN_SIZE, ENTRY_SIZE = 500, 40
+"""Bytes of a run's own columns, and of a metric, parameter or tag without its key and text."""
 
 _VALUES = f"""
   LEFT JOIN LATERAL (
     SELECT array_agg(key) AS metric_keys, array_agg(value) AS metric_values,
       array_agg(timestamp) AS timestamps, array_agg(step) AS steps, array_agg(is_nan) AS nans,
-      sum(octet_length(key) + {METRIC_SIZE}) AS metrics_size
+      sum(octet_length(key) + {ENTRY_SIZE}) AS metrics_size
     FROM latest_metrics WHERE run_uuid = run.run_uuid) AS metrics ON true
   LEFT JOIN LATERAL (
     SELECT array_agg(key) AS param_keys, array_agg(value) AS param_values,
-      sum(octet_length(key) + octet_length(value)) AS params_size
+      sum(octet_length(key) + octet_length(value) + {ENTRY_SIZE}) AS params_size
     FROM params WHERE run_uuid = run.run_uuid) AS params ON true
   LEFT JOIN LATERAL (
     SELECT array_agg(key) AS tag_keys, array_agg(value) AS tag_values,
-      sum(octet_length(key) + octet_length(value)) AS tags_size
+      sum(octet_length(key) + octet_length(value) + {ENTRY_SIZE}) AS tags_size
     FROM tags WHERE run_uuid = run.run_uuid) AS tags ON true"""
+
+MOST_LINKS = 1000
+"""Rows for the datasets, their tags and the models of the runs in one result."""
 
 LARGEST_RESULT = 1_000_000
 """Bytes of the keys and values in one result. A larger one has no values, and MLflow handles the
@@ -184,13 +187,15 @@ GET_DATASETS = f"""
         + coalesce(octet_length(dataset_profile), 0) + 500) OVER () AS size
     FROM inputs JOIN datasets ON source_id = dataset_uuid LEFT JOIN input_tags USING (input_uuid)
     WHERE destination_type = 'RUN' AND destination_id = ANY($1::text[])
-    ORDER BY destination_id) AS found"""
+    ORDER BY destination_id) AS found
+  LIMIT {MOST_LINKS + 1}"""
 
-GET_MODELS = """
+GET_MODELS = f"""
   SELECT source_id, destination_type, destination_id, step FROM inputs
   WHERE source_id = ANY($1::text[])
     AND (source_type, destination_type) IN
-      (('RUN_INPUT', 'MODEL_INPUT'), ('RUN_OUTPUT', 'MODEL_OUTPUT'))"""
+      (('RUN_INPUT', 'MODEL_INPUT'), ('RUN_OUTPUT', 'MODEL_OUTPUT'))
+  LIMIT {MOST_LINKS + 1}"""
 
 GET_HISTORY = """
   SELECT value, is_nan, timestamp, step FROM metrics WHERE run_uuid = $1 AND key = $2
@@ -202,7 +207,7 @@ _EXPERIMENT = f"""
     CASE WHEN tags_size <= {LARGEST_RESULT} THEN tag_values END AS tag_values
   FROM experiments AS one LEFT JOIN LATERAL (
     SELECT array_agg(key) AS tag_keys, array_agg(value) AS tag_values,
-      sum(octet_length(key) + octet_length(value)) AS tags_size
+      sum(octet_length(key) + octet_length(value) + {ENTRY_SIZE}) AS tags_size
     FROM experiment_tags WHERE experiment_id = one.experiment_id) AS tags ON true"""
 
 GET_EXPERIMENT = f"{_EXPERIMENT} WHERE experiment_id = $1"
