@@ -410,6 +410,15 @@ def test_a_run_with_many_entries_is_left_to_mlflow(
     assert API + "runs/get" not in sides[0].hot_requests() - before
 
 
+def test_a_long_filter_is_left_to_mlflow(sides: tuple[Side, Side]) -> None:
+    filter_text = f"attributes.run_id IN ({', '.join(['0'] * 100)})".replace("0", "'0'")
+    before = sides[0].hot_requests()
+    compare(
+        sides, [("POST", "runs/search", {"experiment_ids": [EXPERIMENT], "filter": filter_text})]
+    )
+    assert API + "runs/search" not in sides[0].hot_requests() - before
+
+
 def test_concurrent_writers_keep_the_latest_value(sides: tuple[Side, Side]) -> None:
     hot, _ = sides
     hot.begin(f"experiment {next(_numbers)}")

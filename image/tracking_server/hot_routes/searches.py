@@ -9,8 +9,9 @@ from typing import Any
 from tracking_server.hot_routes.request import NotHot, text
 from tracking_server.hot_routes.statements import with_values
 
-LONGEST_TEXT = 1000
-"""Characters of a filter or of a term of the order; parsing is done on the event loop."""
+LONGEST_TEXT = 300
+"""Characters of a filter or of a term of the order. They are parsed on the event loop, in a time
+that grows with the square of the length."""
 
 REMEMBERED_SEARCHES = 128
 
