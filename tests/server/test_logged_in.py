@@ -563,6 +563,12 @@ def test_excessive_queries_of_the_viewer_are_refused(
     assert answer.json()["message"]
 
 
+def test_a_number_is_refused_in_the_words_of_mlflow(viewer: httpx.Client) -> None:
+    """Clients, and MLflow's own tests, match them."""
+    answer = viewer.post(SEARCH, json={"max_results": 123456789})
+    assert "Invalid value 123456789 for parameter 'max_results' supplied" in answer.text
+
+
 @pytest.mark.parametrize(
     ("path", "fields"),
     [

@@ -218,7 +218,8 @@ def check_field(name: str, value: Any) -> None:
         # MLflow itself refuses values that aren't numbers.
         if (number := _integer(value)) is not None and not lowest <= number <= highest:
             raise _refused(
-                f"{name} is {str(value)[:40]}, and must be a number from {lowest} to {highest}"
+                f"Invalid value {str(value)[:40]} for parameter '{name}' supplied: it must be a "
+                f"number from {lowest} to {highest}"
             )
 
 
