@@ -6,7 +6,15 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 from tracking_server.gate import body_limits
-from tracking_server.gate.body_limits import UNTOLD, Bodies, Limits, Room, TooMuch
+from tracking_server.gate.body_limits import (
+    SMALL,
+    SMALL_TOGETHER,
+    UNTOLD,
+    Bodies,
+    Limits,
+    Room,
+    TooMuch,
+)
 
 from tests.server.exchange import Exchange
 
@@ -108,6 +116,27 @@ async def test_bodies_wait_for_room_in_turn() -> None:
     for exchange in (first, third):
         assert (await exchange.done()).status == 200
     assert bodies._users_room._free == LIMITS.together
+
+
+async def test_a_small_body_does_not_wait_behind_large_ones() -> None:
+    app = Waiting()
+    bodies = Bodies(app, user=LIMITS)
+    large = [posted(bodies, b"1" * 2 * UNTOLD) for _ in range(2)]
+    await app.read.acquire()
+    small = [posted(bodies, b"s" * SMALL) for _ in range(SMALL_TOGETHER // SMALL)]
+    async with asyncio.timeout(5):
+        for _ in small:
+            await app.read.acquire()
+    # Without a place left among the small ones, it waits like a large one.
+    small.append(posted(bodies, b"s"))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(app.bodies) == len(small)
+    app.go_on.set()
+    for exchange in (*large, *small):
+        assert (await exchange.done()).status == 200
+    assert bodies._users_room._free == LIMITS.together
+    assert bodies._users_small._free == SMALL_TOGETHER
 
 
 async def test_a_body_that_waits_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

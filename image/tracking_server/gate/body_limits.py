@@ -34,6 +34,10 @@ UNTOLD = MIB
 """Bytes reserved for a body of unknown length when its first part arrives. Over HTTP/2 a request
 may omit the length, and most requests that do have no body."""
 
+SMALL, SMALL_TOGETHER = 64 * 1024, MIB
+"""Bytes of a body that need not wait behind large ones, and of all such bodies at once. Otherwise a
+client that logs a metric would wait until large bodies have been handled."""
+
 DROPPED, DROPPING = 64 * MIB, 10.0
 """Bytes and seconds of a refused body that are still read. The client sends the whole body before
 it reads the response, and would otherwise miss it."""
@@ -125,6 +129,9 @@ class Room:
         self._free += size
         self._serve()
 
+    def has(self, size: int) -> bool:
+        return size <= self._free
+
     def _serve(self) -> None:
         while self._queue and self._queue[0][0] <= self._free:
             size, turn = self._queue.pop(0)
@@ -140,15 +147,18 @@ class Bodies:
         self.app = app
         self._user, self._users_room = user, Room(user.together)
         self._viewer, self._viewers_room = viewer, Room(viewer.together)
+        self._users_small, self._viewers_small = Room(SMALL_TOGETHER), Room(SMALL_TOGETHER)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         if LOOKING.get():
-            reading = _Reading(scope, receive, self._viewer, self._viewers_room)
+            rooms = (self._viewers_room, self._viewers_small)
+            reading = _Reading(scope, receive, self._viewer, *rooms)
         else:
-            reading = _Reading(scope, receive, self._user, self._users_room)
+            rooms = (self._users_room, self._users_small)
+            reading = _Reading(scope, receive, self._user, *rooms)
         try:
             try:
                 body = await reading.whole()
@@ -165,8 +175,11 @@ class Bodies:
 
 
 class _Reading:
-    def __init__(self, scope: Scope, receive: Receive, limits: Limits, room: Room) -> None:
-        self._scope, self._receive, self._limits, self._room = scope, receive, limits, room
+    def __init__(
+        self, scope: Scope, receive: Receive, limits: Limits, room: Room, small: Room
+    ) -> None:
+        self._scope, self._receive, self._limits = scope, receive, limits
+        self._room, self._small = room, small
         self._reserved = 0
         self.complete = False
         self._encoding = _header(scope, b"content-encoding").lower()
@@ -193,6 +206,9 @@ class _Reading:
         if length.isdigit():
             expected = int(length)
             self._check_size(expected)
+            compressed = self._encoding in ("gzip", "deflate")
+            if expected <= SMALL and not compressed and self._small.has(expected):
+                self._room = self._small
             await self._reserve(expected)
         try:
             async with asyncio.timeout(READING):
