@@ -436,7 +436,7 @@ def test_env_is_exactly_what_the_server_expects() -> None:
 
 
 def test_outputs() -> None:
-    outputs = default().outputs
+    outputs = dict(default().outputs)
     assert isinstance(outputs.pop("tracking_password"), Secret)
     links = outputs.pop("console_links")
     assert outputs == {
@@ -546,7 +546,8 @@ def test_cloud_build_needs_no_docker(preview: bool) -> None:
         "gcp:artifactregistry/repositoryIamMember:RepositoryIamMember": 1,
     }
     assert "cloudbuild.googleapis.com" in {a.inputs["service"] for a in program.all(API)}
-    assert program.container["image"] == (UNKNOWN if preview else READY_IMAGE)
+    built = READY_IMAGE.replace("my-images", "mlflow")
+    assert program.container["image"] == (UNKNOWN if preview else built)
     check_order(program)
     # No registry token is requested: gcloud has its own login.
     assert TOKEN_CALL not in {token for token, *_ in program.calls}
