@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from flask import Flask
 
+    from tracking_server.hot_routes.routes import Database
+
 LARGEST_ANSWER, LONGEST_ANSWER = 64 * 1024, 60.0
 """Bytes and seconds of a response from a webhook's address."""
 
@@ -127,7 +129,8 @@ def assemble(
     from tracking_server.gate.concurrency_limit import Admission
     from tracking_server.gate.response_headers import ResponseHeaders
     from tracking_server.gate.stall_timeout import Stalls
-    from tracking_server.mlflow import request_limits
+    from tracking_server.hot_routes.app import HotRoutes
+    from tracking_server.mlflow import flask_headers, request_limits
     from tracking_server.mlflow.wsgi import FlaskThreads
 
     internals.bound_webhooks(largest=LARGEST_ANSWER, seconds=LONGEST_ANSWER)
@@ -149,7 +152,8 @@ def assemble(
         import_native=lambda: _import_native(providers),
         native_problem=request_limits.query_problem,
     )
-    hot, close_hot = _hot_routes(app, config, flask)
+    database = _hot_database(config)
+    hot = HotRoutes(app, database, flask_headers.responder(flask)) if database else app
     limited = AnswerLimit(hot, user=Answers(shares.answers), viewer=Answers(shares.viewers_answers))
     transfers = ProxiedTransfers(Bodies(limited), values.artifact_url)
     admission = Admission(Stalls(transfers), limit=config.max_concurrency)
@@ -178,38 +182,32 @@ def assemble(
     )
 
     async def close() -> None:
-        await close_hot()
+        if database:
+            await database.close()
         await transfers.close()
 
     return headers, close
 
 
-def _hot_routes(
-    app: ASGIApp, config: settings.ServerSettings, flask: "Flask"
-) -> tuple[ASGIApp, Callable[[], Awaitable[None]]]:
-    """Returns the hot routes in front of `app`, and a function that closes their connections."""
-    from tracking_server.hot_routes.app import HotRoutes
+def _hot_database(config: settings.ServerSettings) -> "Database | None":
+    """Returns the hot routes' own connections to the database, None if the routes are off."""
     from tracking_server.hot_routes.connections import Connections
     from tracking_server.hot_routes.routes import Database
     from tracking_server.hot_routes.searches import Searches
     from tracking_server.hot_routes.statements import SCHEMA_REVISION
-    from tracking_server.mlflow import flask_headers
 
-    count = config.hot_connections
     if (revision := internals.latest_schema_revision()) != SCHEMA_REVISION:
         log.warning(
             "hot routes are off: they were tested with the schema %s, and this is %s",
             SCHEMA_REVISION,
             revision,
         )
-        count = 0
-    elif not count:
+        return None
+    if not config.hot_connections:
         log.info("hot routes are off: they need one more database connection for each process")
-    connections = Connections(engines.address(), count=count)
-    if not count:
-        return app, connections.close
-    database = Database(connections, Searches(internals.runs_query))
-    return HotRoutes(app, database, flask_headers.responder(flask)), connections.close
+        return None
+    connections = Connections(engines.address(), count=config.hot_connections)
+    return Database(connections, Searches(internals.runs_query))
 
 
 def _import_native(providers: ProviderAnswers) -> "FastAPI":

@@ -23,6 +23,7 @@ GCLOUD: Table = {
     "auth application-default login": ("--impersonate-service-account=", 0),
     "auth login": ("", 0),
     "billing accounts list": ("", 0),
+    "compute addresses list": ("--filter=", 0),
     "iam service-accounts delete": ("--quiet", 1),
     "iam service-accounts disable": ("", 1),
     "iam service-accounts enable": ("", 1),

@@ -189,7 +189,7 @@ HERE = (
     command(
         "no stack to check",
         ("sh", "-c", f"make -C {FOLDER} -o .venvs/client.done check 2>/dev/null"),
-        *("no stack", "make local-up"),
+        *("has not run", "make local-up"),
         before=_never_started,
         code=2,
     ),

@@ -67,7 +67,7 @@ class Database:
     """The database for the routes: connections, and MLflow's SQL for a search."""
 
     def __init__(self, connections: Connections, searches: Searches) -> None:
-        self.fetch = connections.fetch
+        self.fetch, self.close = connections.fetch, connections.close
         self.searches = searches
 
 
