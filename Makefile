@@ -85,7 +85,7 @@ psql: $(VENVS)/program.done ## Open psql on the database (WRITE=1 to write)
 SMALL := tests/supply tests/errors tests/operations tests/docs tests/gallery
 
 .PHONY: test test-infra test-small test-errors test-operations test-supply test-docs test-server test-local test-gallery test-engine test-container test-page lint lint-program lint-server format
-test: install-test test-infra test-small test-server test-local test-engine ## Run all tests (about 9 minutes)
+test: install-test test-infra test-small test-server test-local test-engine ## Run all tests (half an hour on two cores)
 	@# Both mostly wait, so they run at once; the container's output is printed at the end.
 	@log=$$(mktemp); $(MAKE) --no-print-directory test-container >"$$log" 2>&1 & container=$$!; \
 	$(MAKE) --no-print-directory test-page; page=$$?; \
