@@ -54,6 +54,17 @@ SEQUENCES: dict[str, list[dict[str, Any]]] = {
         {"builder": "cloud-build", **IAM},
         {"builder": None, "access": None, "invokers": None},
     ],
+    "access, then builder": [
+        {},
+        {**IAP},
+        {"access": "internal", "invokers": None},
+        {**IAM},
+        {**IAP},
+        {"builder": "cloud-build"},
+        {"access": "internal", "invokers": None},
+        {"access": "public"},
+        {"builder": "docker"},
+    ],
 }
 
 
