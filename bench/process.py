@@ -122,7 +122,7 @@ class Server:
             status, body = self.call("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0")
         except (OSError, http.client.HTTPException):
             return False
-        return status == 200 and b'"experiment_id": "0"' in body
+        return status == 200 and b'"experiment_id":"0"' in body.replace(b" ", b"")
 
     def call(
         self, method: str, path: str, body: bytes | None = None, **headers: str

@@ -130,7 +130,7 @@ def requests(seed: Seed) -> list[Request]:
             name="runs/get",
             method="GET",
             path=f"{API}/runs/get?run_id=@ID@",
-            expected='"key": "param 4"',
+            expected='"param 4"',
             ids=seed.runs,
         ),
         Request(
