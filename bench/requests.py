@@ -56,18 +56,16 @@ def measure(*, rounds: int) -> None:
         for database, auth in (("stock", False), ("stock_auth", True)):
             stack.new_database(database, like=OUR_DATABASE)
             servers.append(stock.server(stack, auth=auth, database=database))
-        go = fasttrackml.server(stack)
+        if go := fasttrackml.server(stack):
+            servers.append(go)
+        requests = {}
         try:
-            for server in [*servers, *([go] if go else [])]:
+            for server in servers:
                 server.start()
                 server.settle()
-                if server is go:
-                    gos_seed = traffic.seed(server, traces=False)
+                own = traffic.seed(server, traces=False) if server is go else seed
+                requests[server.name] = traffic.requests(own)
                 server.freeze()
-            requests = {server.name: traffic.requests(seed) for server in servers}
-            if go:
-                servers.append(go)
-                requests[go.name] = traffic.requests(gos_seed)
             loads = _loads(servers, requests, rounds=rounds)
         finally:
             for server in servers:

@@ -85,6 +85,21 @@ def requests(seed: Seed) -> list[Request]:
         # The placeholder of a number must not be a string.
         return json.dumps(fields).replace(f'"{_NUMBER}"', _NUMBER).encode()
 
+    def batch(name: str, count: int, **more: Any) -> Request:
+        metrics = [
+            {"key": f"metric {key}", "value": 0.5, "timestamp": _NUMBER, "step": 1}
+            for key in range(count)
+        ]
+        return Request(
+            name=name,
+            method="POST",
+            path=f"{API}/runs/log-batch",
+            expected="{}",
+            body=body(run_id="@ID@", metrics=metrics, **more),
+            headers=json_type,
+            ids=seed.runs,
+        )
+
     return [
         Request(
             name="log-metric",
@@ -95,37 +110,8 @@ def requests(seed: Seed) -> list[Request]:
             headers=json_type,
             ids=seed.runs,
         ),
-        Request(
-            name="log-batch",
-            method="POST",
-            path=f"{API}/runs/log-batch",
-            expected="{}",
-            body=body(
-                run_id="@ID@",
-                metrics=[
-                    {"key": f"metric {key}", "value": 0.5, "timestamp": _NUMBER, "step": 1}
-                    for key in range(10)
-                ],
-                tags=[{"key": "tag 0", "value": "again"}],
-            ),
-            headers=json_type,
-            ids=seed.runs,
-        ),
-        Request(
-            name="log-batch of 100",
-            method="POST",
-            path=f"{API}/runs/log-batch",
-            expected="{}",
-            body=body(
-                run_id="@ID@",
-                metrics=[
-                    {"key": f"metric {key}", "value": 0.5, "timestamp": _NUMBER, "step": 1}
-                    for key in range(100)
-                ],
-            ),
-            headers=json_type,
-            ids=seed.runs,
-        ),
+        batch("log-batch", 10, tags=[{"key": "tag 0", "value": "again"}]),
+        batch("log-batch of 100", 100),
         Request(
             name="runs/get",
             method="GET",
