@@ -61,7 +61,7 @@ class Side:
         self._names: dict[str, str] = {}
 
     def begin(self, name: str) -> None:
-        """Create an experiment with three runs, of which one is deleted."""
+        """Create an experiment with three runs, and delete one of them."""
         made = self._call("experiments/create", name=name)
         self.ids = {"{name}": name, EXPERIMENT: made["experiment_id"]}
         self._names = {made["experiment_id"]: EXPERIMENT}

@@ -169,7 +169,7 @@ class Bodies:
                 after = COME_BACK if error.status == 503 else None
                 await refuse(send, error.status, str(error), come_back=after)
                 return
-            await self.app(reading.plain_scope(body), _replayed(body, receive), send)
+            await self.app(reading.plain_scope(body), replayed(body, receive), send)
         finally:
             reading.close()
 
@@ -372,7 +372,7 @@ def _full() -> TooMuch:
     )
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
+def replayed(body: bytes, receive: Receive) -> Receive:
     """Returns the body in one message, then passes on later ones, such as the disconnect."""
     unread: Message | None = {"type": "http.request", "body": body, "more_body": False}
 

@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tracking_server.database.result_limits import ANSWER
 from tracking_server.gate.access_log import LOG_FIELDS
+from tracking_server.gate.body_limits import replayed
 from tracking_server.gate.refusals import COME_BACK, refuse
 from tracking_server.hot_routes.connections import FAILURES, was_refused
 from tracking_server.hot_routes.request import NotHot
@@ -45,11 +46,11 @@ class HotRoutes:
         if scope["type"] != "http" or (scope["method"], scope["path"]) not in ROUTES:
             await self.app(scope, receive, send)
             return
-        message = await receive()
+        body = (await receive())["body"]
         try:
-            headers, text = await self._answer(scope, message["body"])
+            headers, text = await self._answer(scope, body)
         except (NotHot, ValueError, KeyError, TypeError):
-            await self.app(scope, _again(message, receive), send)
+            await self.app(scope, replayed(body, receive), send)
         except OutcomeUnknown:
             await refuse(send, 503, UNAVAILABLE, come_back=COME_BACK)
         else:
@@ -101,17 +102,3 @@ class HotRoutes:
         if headers is None:
             raise NotHot
         return headers
-
-
-def _again(message: Message, receive: Receive) -> Receive:
-    """Returns a function that returns the message first."""
-    unread: Message | None = message
-
-    async def receive_again() -> Message:
-        nonlocal unread
-        if unread is None:
-            return await receive()
-        message, unread = unread, None
-        return message
-
-    return receive_again

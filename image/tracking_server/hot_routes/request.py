@@ -32,6 +32,9 @@ MOST_TERMS = 3
 LARGEST_DOUBLE = 1.7976931348623157e308
 """MLflow stores an infinite value as the largest finite one."""
 
+METRIC = frozenset({"key", "value", "timestamp", "step"})
+"""The fields of an ordinary metric."""
+
 RUN_NAME = "mlflow.runName"
 """A tag that is also a column of the run; MLflow writes both."""
 
@@ -64,7 +67,7 @@ class Metrics:
         Raises:
             NotHot: unless it has exactly the fields of an ordinary metric, each in its range.
         """
-        only(given, _METRIC)
+        only(given, METRIC)
         value = number(given["value"])
         not_a_number = math.isnan(value)
         self.keys.append(name(given["key"]))
@@ -77,9 +80,6 @@ class Metrics:
         return self.keys, self.values, self.timestamps, self.steps, self.nans
 
 
-_METRIC = frozenset({"key", "value", "timestamp", "step"})
-
-
 def body_fields(body: bytes, allowed: Collection[str]) -> Fields:
     """Returns the fields of a JSON body.
 
@@ -89,10 +89,7 @@ def body_fields(body: bytes, allowed: Collection[str]) -> Fields:
     """
     if len(body) > LARGEST_BODY:
         raise NotHot
-    fields = json.loads(body)
-    if type(fields) is not dict:
-        raise NotHot
-    return only(fields, allowed)
+    return only(json.loads(body), allowed)
 
 
 def query_fields(query: bytes, allowed: Collection[str]) -> Mapping[str, str]:

@@ -17,6 +17,7 @@ from tracking_server.hot_routes.request import (
     LONGEST_PARAM,
     LONGEST_TAG,
     LONGEST_USER,
+    METRIC,
     MOST_METRICS,
     MOST_PARAMS,
     MOST_TAGS,
@@ -46,7 +47,6 @@ Route = Callable[["Database", bytes], Awaitable[str]]
 """Its arguments are the database and the body, or for GET the query."""
 
 _RUN = frozenset({"run_id", "run_uuid"})
-_METRIC = frozenset({"key", "value", "timestamp", "step"})
 _KEY_VALUE = frozenset({"key", "value"})
 _VIEWS = ("ACTIVE_ONLY", "DELETED_ONLY", "ALL")
 _STATUSES = frozenset({"RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"})
@@ -72,7 +72,7 @@ class Database:
 
 
 async def log_metric(database: Database, body: bytes) -> str:
-    fields = body_fields(body, _RUN | _METRIC)
+    fields = body_fields(body, _RUN | METRIC)
     metrics = Metrics()
     metrics.add({key: fields[key] for key in fields.keys() - _RUN})
     [key], [value], [timestamp], [step], [nan] = metrics.columns()
@@ -171,9 +171,9 @@ async def update_run(database: Database, body: bytes) -> str:
 
 async def get_run(database: Database, query: bytes) -> str:
     rows = await database.fetch(statements.GET_RUN, run_id(query_fields(query, _RUN)))
-    row = _only_row(rows)
+    row, size = _only_row(rows), _size(rows)
     links = await _links(database, rows, models_read=True)
-    return await _text(row["size"], answer.run_answer, row, links)
+    return await _text(size, answer.run_answer, row, links)
 
 
 async def search_runs(database: Database, body: bytes) -> str:
@@ -199,7 +199,7 @@ async def search_runs(database: Database, body: bytes) -> str:
     except TOO_SLOW:
         database.searches.leave_to_mlflow(search)
         raise
-    size = rows[0]["size"] if rows else 0
+    size = _size(rows)
     token = None
     if len(rows) > count:
         rows, token = rows[:count], page_token(first + count)
@@ -256,14 +256,20 @@ NOT_REPEATABLE = frozenset({create_run})
 """Routes that MLflow must not handle after a statement whose outcome is unknown."""
 
 
-async def _text(size: int | None, write: Callable[[*Ts], str], *args: *Ts) -> str:
+async def _text(size: int, write: Callable[[*Ts], str], *args: *Ts) -> str:
     """Write a response, in a thread if that would block the event loop for long.
 
-    `size` is the number of bytes from the database, None if there were too many.
+    `size` is the number of bytes from the database.
     """
+    return write(*args) if size <= INLINE else await asyncio.to_thread(write, *args)
+
+
+def _size(rows: Sequence[Row]) -> int:
+    """Returns the bytes in a result; one that is too large has no size and no values."""
+    size: int | None = rows[0]["size"] if rows else 0
     if size is None:
         raise NotHot
-    return write(*args) if size <= INLINE else await asyncio.to_thread(write, *args)
+    return size
 
 
 async def _written(database: Database, statement: str, *values: object) -> str:

@@ -43,9 +43,7 @@ SET_TAG = f"""
     ON CONFLICT (key, run_uuid) DO UPDATE SET value = EXCLUDED.value)
   SELECT 1 FROM run"""
 
-LOG_METRICS = f"""
-  WITH run AS ({_ACTIVE}),
-  given AS (
+_WITH_METRICS = f"""given AS (
     SELECT * FROM unnest($2::text[], $3::float8[], $4::int8[], $5::int8[], $6::bool[])
     WITH ORDINALITY AS given (key, value, timestamp, step, is_nan, nth)),
   history AS (
@@ -56,7 +54,12 @@ LOG_METRICS = f"""
     SELECT key, value, timestamp, step, is_nan, run_uuid FROM (
       SELECT DISTINCT ON (key) *, min(nth) OVER (PARTITION BY key) AS first FROM given
       ORDER BY key, step DESC, timestamp DESC, value DESC, nth) AS newest, run
-    ORDER BY first {_KEEP_LATEST})
+    ORDER BY first {_KEEP_LATEST})"""
+"""Writes the metrics in $2 to $6 to the run in the query `run`."""
+
+LOG_METRICS = f"""
+  WITH run AS ({_ACTIVE}),
+  {_WITH_METRICS}
   SELECT 1 FROM run"""
 
 LOG_BATCH = f"""
@@ -69,18 +72,7 @@ LOG_BATCH = f"""
   new_params AS (
     INSERT INTO params (key, value, run_uuid)
     SELECT key, value, run_uuid FROM given_params, run WHERE key NOT IN (SELECT key FROM present)),
-  given AS (
-    SELECT * FROM unnest($2::text[], $3::float8[], $4::int8[], $5::int8[], $6::bool[])
-    WITH ORDINALITY AS given (key, value, timestamp, step, is_nan, nth)),
-  history AS (
-    INSERT INTO metrics (key, value, timestamp, step, is_nan, run_uuid)
-    SELECT key, value, timestamp, step, is_nan, run_uuid FROM given, run ON CONFLICT DO NOTHING),
-  latest AS (
-    INSERT INTO latest_metrics AS old (key, value, timestamp, step, is_nan, run_uuid)
-    SELECT key, value, timestamp, step, is_nan, run_uuid FROM (
-      SELECT DISTINCT ON (key) *, min(nth) OVER (PARTITION BY key) AS first FROM given
-      ORDER BY key, step DESC, timestamp DESC, value DESC, nth) AS newest, run
-    ORDER BY first {_KEEP_LATEST}),
+  {_WITH_METRICS},
   tag AS (
     INSERT INTO tags (key, value, run_uuid)
     SELECT key, value, run_uuid FROM unnest($9::text[], $10::text[]) AS given (key, value), run
@@ -136,7 +128,16 @@ LARGEST_RESULT = 1_000_000
 """Bytes of the keys and values in one result. A larger one has no values, and MLflow handles the
 request within its own limits."""
 
+
+def _unless_too_large(size: str, *names: str) -> str:
+    """Returns columns that are null if the column `size` exceeds LARGEST_RESULT."""
+    return ", ".join(
+        f"CASE WHEN {size} <= {LARGEST_RESULT} THEN {name} END AS {name}" for name in names
+    )
+
+
 _COLUMNS = (
+    "size",
     "metric_keys",
     "metric_values",
     "timestamps",
@@ -155,11 +156,8 @@ def with_values(runs: str) -> str:
     `runs` is a query of the columns in `RUN`, in the order of the result. If the result would
     exceed `LARGEST_RESULT`, its column `size` is null.
     """
-    kept = ", ".join(
-        f"CASE WHEN size <= {LARGEST_RESULT} THEN {name} END AS {name}" for name in _COLUMNS
-    )
     return f"""
-      SELECT {RUN}, CASE WHEN size <= {LARGEST_RESULT} THEN size END AS size, linked, {kept}
+      SELECT {RUN}, linked, {_unless_too_large("size", *_COLUMNS)}
       FROM (
         SELECT *, sum({RUN_SIZE} + coalesce(metrics_size, 0) + coalesce(params_size, 0)
             + coalesce(tags_size, 0)) OVER () AS size,
@@ -176,9 +174,7 @@ GET_RUN = with_values(f"SELECT {RUN} FROM runs WHERE run_uuid = $1")
 
 GET_DATASETS = f"""
   SELECT destination_id, dataset_uuid, name, digest, source_type, size, tag_key, tag_value,
-    CASE WHEN size <= {LARGEST_RESULT} THEN source END AS source,
-    CASE WHEN size <= {LARGEST_RESULT} THEN schema END AS schema,
-    CASE WHEN size <= {LARGEST_RESULT} THEN profile END AS profile
+    {_unless_too_large("size", "source", "schema", "profile")}
   FROM (
     SELECT destination_id, dataset_uuid, datasets.name, digest,
       dataset_source_type AS source_type, dataset_source AS source, dataset_schema AS schema,
@@ -203,8 +199,7 @@ GET_HISTORY = """
 
 _EXPERIMENT = f"""
   SELECT experiment_id, name, artifact_location, lifecycle_stage, last_update_time, creation_time,
-    workspace, tags_size, CASE WHEN tags_size <= {LARGEST_RESULT} THEN tag_keys END AS tag_keys,
-    CASE WHEN tags_size <= {LARGEST_RESULT} THEN tag_values END AS tag_values
+    workspace, tags_size, {_unless_too_large("tags_size", "tag_keys", "tag_values")}
   FROM experiments AS one LEFT JOIN LATERAL (
     SELECT array_agg(key) AS tag_keys, array_agg(value) AS tag_values,
       sum(octet_length(key) + octet_length(value) + {ENTRY_SIZE}) AS tags_size

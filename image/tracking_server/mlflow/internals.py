@@ -342,8 +342,9 @@ def schema_revision(connection: Connection) -> str | None:
     return revision
 
 
+@cache
 def latest_schema_revision() -> str:
-    """Returns the revision that this version of MLflow requires."""
+    """Returns the revision that this version of MLflow requires; Alembic reads all migrations."""
     from mlflow.store.db.utils import _get_latest_schema_revision
 
     revision: str = _get_latest_schema_revision()
