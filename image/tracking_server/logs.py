@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from secrets import token_hex
 from typing import Any
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 _trace: ContextVar[str | None] = ContextVar("trace", default=None)
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -39,7 +41,7 @@ class CloudLoggingFormatter(logging.Formatter):
             entry["httpRequest"] = request
         if self._project and (trace := _trace.get()):
             entry["logging.googleapis.com/trace"] = f"projects/{self._project}/traces/{trace}"
-        return json.dumps(entry, ensure_ascii=False)
+        return _encode(entry)
 
 
 def begin_request(trace: str | None) -> None:
@@ -55,6 +57,9 @@ def request_id() -> str:
 
 def configure(project: str | None) -> None:
     """Send log records, warnings and uncaught exceptions through one handler to stdout."""
+    # The format has none of these: https://docs.python.org/3/howto/logging.html#optimization
+    logging._srcfile = None  # type: ignore[assignment]
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(CloudLoggingFormatter(project))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)

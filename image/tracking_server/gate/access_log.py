@@ -15,6 +15,8 @@ _TRACE_HEADERS = (b"traceparent", b"x-cloud-trace-context")
 # W3C's version-trace-span-flags, or Google's trace/span;o=options
 _TRACE = re.compile(rb"(?:[0-9a-f]{2}-)?([0-9a-f]{32})[-/;].*|([0-9a-f]{32})")
 
+_PASS = re.compile(r"^/callback/[^/]*")
+
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that disconnected before the response; no standard has one."""
 
@@ -56,7 +58,7 @@ class AccessLog:
             await send(message)
 
         # The pass in the path of a call back is valid for a while.
-        path = re.sub(r"^/callback/[^/]*", "/callback/…", scope["raw_path"].decode("latin-1"))
+        path = _PASS.sub("/callback/…", scope["raw_path"].decode("latin-1"))
         try:
             await self.app(scope, receive, counted)
         except ClientDisconnect:
