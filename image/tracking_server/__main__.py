@@ -131,6 +131,7 @@ def assemble(
     from tracking_server.gate.stall_timeout import Stalls
     from tracking_server.hot_routes.app import HotRoutes
     from tracking_server.mlflow import flask_headers, request_limits
+    from tracking_server.mlflow.not_offered import NotOffered
     from tracking_server.mlflow.wsgi import FlaskThreads
 
     internals.bound_webhooks(largest=LARGEST_ANSWER, seconds=LONGEST_ANSWER)
@@ -146,11 +147,13 @@ def assemble(
     providers = ProviderAnswers(
         largest=shares.providers // 2, together=shares.providers, values=PROVIDERS_VALUES
     )
-    app = Composition(
-        flask=answering,
-        has_flask_route=flask.url_map.bind("").test,
-        import_native=lambda: _import_native(providers),
-        native_problem=request_limits.query_problem,
+    app = NotOffered(
+        Composition(
+            flask=answering,
+            has_flask_route=flask.url_map.bind("").test,
+            import_native=lambda: _import_native(providers),
+            native_problem=request_limits.query_problem,
+        )
     )
     database = _hot_database(config)
     hot = HotRoutes(app, database, flask_headers.responder(flask)) if database else app

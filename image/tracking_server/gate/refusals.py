@@ -11,7 +11,7 @@ COME_BACK = (2, 8)
 """The range of seconds after which a refused caller may try again; MLflow's client does so seven
 times. The server picks a random value, so that callers refused together don't return together."""
 
-_CODES = {503: "TEMPORARILY_UNAVAILABLE", 403: "PERMISSION_DENIED"}
+_CODES = {403: "PERMISSION_DENIED", 501: "NOT_IMPLEMENTED", 503: "TEMPORARILY_UNAVAILABLE"}
 
 
 async def refuse(

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tracking_server.mlflow.not_offered import JOBS
+
 _ARTIFACTS = r"/(ajax-)?api/2\.0/mlflow-artifacts"
 _ERROR = r"body\.(detail|error_class|error_code|message|sqlstate): .*"
 _ASSISTANT = "/ajax-api/3.0/mlflow/assistant"
@@ -109,8 +111,21 @@ BY_DESIGN = (
     ),
     Difference(
         r"GET .*/experiments/search",
-        r"(x-(content-type|frame)-options|vary): None != '(nosniff|SAMEORIGIN|Origin)'",
-        "Stock omits these headers if it refuses a workspace before Flask.",
+        rf"status: 500 != 501|cache-control: None != 'no-store'|{_ERROR}|"
+        r"x-content-type-options: None != 'nosniff'",
+        "A request for a workspace isn't worth a repetition, and MLflow's client repeats 500.",
+    ),
+    Difference(
+        rf"POST ({'|'.join(path for _, path in JOBS)})|PUT .*/scorers/online-config|"
+        r"\w+ .*/mlflow/workspaces(/.*)?",
+        r"status: \d+ != 501|content-type: .*|cache-control: .*|vary: .*|"
+        r"x-(content-type|frame)-options: .*|body(\.\w+)?: .*",
+        "Jobs and workspaces are refused at once, with what to do instead.",
+    ),
+    Difference(
+        r"GET .*/scorers/online-configs",
+        r"body\.configs: .* != \[\]",
+        "Automatic evaluation can't be switched on, because nothing would run it.",
     ),
     Difference(
         r"GET .*/experiments/get-by-name",

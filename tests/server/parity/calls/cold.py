@@ -1,6 +1,6 @@
 """First requests to a server: each needs a module that MLflow imports only for it."""
 
-from tests.server.parity.call import Call, get, keys, post, text
+from tests.server.parity.call import Call, get, keys, post
 from tests.server.parity.calls.traces import otlp, spans
 
 _TRACE = "tr-2000000000000000000000000000$mark"
@@ -35,13 +35,9 @@ FLASK: list[Call] = [
     post("/ajax-api/2.0/mlflow/runs/create-promptlab-run", _PROMPTLAB),
     post("/graphql", {"query": "{ nonsense }"}),
     post("/api/3.0/mlflow/datasets/search", {"filter_string": "name = '$mark'"}),
-    post("/ajax-api/3.0/mlflow/genai/evaluate/invoke", {}, 400),
-    post("/ajax-api/3.0/mlflow/issues/invoke", {}, 400),
-    post(
-        "/ajax-api/3.0/mlflow/scorer/invoke",
-        {"experiment_id": "0", "serialized_scorer": text({"name": "s"}), "trace_ids": ["tr-1"]},
-        400,
-    ),
+    get("/api/3.0/mlflow/prompt-optimization/jobs/search", experiment_id="0"),
+    get("/api/3.0/mlflow/scorers/list", experiment_id="0"),
+    get("/ajax-api/3.0/mlflow/jobs/missing", 404),
     get("/ajax-api/3.0/mlflow/gateway/supported-providers"),
 ]
 
