@@ -154,7 +154,7 @@ bench: install-bench ## Measure everything against stock MLflow (needs wrk and h
 bench-%: install-bench
 	$(PROGRAM) -m bench $*
 
-lint: lint-program lint-server api-docs ## Run linters and type checkers, and render all docstrings
+lint: lint-program lint-server licences api-docs ## Run linters and type checkers, and render all docstrings
 
 lint-program: $(VENVS)/program.done
 	$(VENVS)/program/bin/ruff check .
@@ -178,6 +178,12 @@ sbom: $(VENVS)/supply.done ## Write the bills of materials (CycloneDX) of contai
 		--pyproject image/pyproject.toml --output-reproducible --of JSON -o dist/image.cdx.json
 	@$(VENVS)/supply/bin/python -W ignore -m cyclonedx_py requirements requirements.txt \
 		--output-reproducible --of JSON -o dist/program.cdx.json
+
+.PHONY: licences
+licences: $(VENVS)/program.done $(VENVS)/server-test.done ## Write the licences of the locked packages to dist/, and check them
+	@mkdir -p dist
+	@$(PROGRAM) tools/licences.py requirements.txt $(VENVS)/program/lib/python3.*/site-packages \
+		image/requirements.txt $(VENVS)/server-test/lib/python3.*/site-packages >dist/licences.txt
 
 audit: $(VENVS)/supply.done ## Check the locked packages for known vulnerabilities
 	$(VENVS)/supply/bin/pip-audit --strict --require-hashes --disable-pip -r image/requirements.txt
