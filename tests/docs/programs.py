@@ -248,7 +248,6 @@ printf '%s' "$words" >> "{log}"
 # A program that pipes a value into one that doesn't read it may be ended by the closed pipe.
 if [ -p /dev/stdin ]; then cat > /dev/null; fi
 case "${{0##*/}} $*" in
-    "git clone "*) mkdir -p mlflow-gcp ;;
     "make local-up") echo "export MLFLOW_TRACKING_URI=http://127.0.0.1:8080" > .local/env ;;
     "pulumi stack output database_connection_name") echo my-project:us-central1:mlflow-1 ;;
     "pulumi stack output "*) echo "an-output" ;;

@@ -26,7 +26,8 @@ def build(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [MKDOCS, *command.split(), "--site-dir", folder / "site"],
         check=False, cwd=folder, capture_output=True, text=True, timeout=120,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1",
+             "SITE_REPOSITORY": "https://github.com/my-org/my-fork"},
     )  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def test_the_site_builds_without_a_warning(clone: Path) -> None:
     done = build(clone)
     assert done.returncode == 0, done.stderr
     index = (clone / "site" / "index.html").read_text()
-    assert 'href="https://github.com/your-org/mlflow-gcp/blob/main/CONTRIBUTING.md"' in index
+    assert 'href="https://github.com/my-org/my-fork/blob/main/CONTRIBUTING.md"' in index
     # A generated table begins right after a comment.
     assert "<th>default</th>" in (clone / "site" / "settings" / "index.html").read_text()
 
