@@ -25,7 +25,7 @@ https://www.apache.org/legal/resolved.html"""
 
 def licence(found: Distribution) -> str:
     """Returns the licence that a package states, empty if it states none."""
-    if expression := found.metadata.get("License-Expression"):
+    for expression in found.metadata.get_all("License-Expression") or ():
         return str(expression)
     classifiers = [
         name.rpartition(" :: ")[2]
@@ -34,8 +34,8 @@ def licence(found: Distribution) -> str:
     ]
     if classifiers:
         return " AND ".join(classifiers)  # the stricter reading
-    lines = str(found.metadata.get("License") or "").strip().splitlines()
-    return lines[0].strip() if lines else ""
+    text = "".join(found.metadata.get_all("License") or ())
+    return text.strip().partition("\n")[0].strip()
 
 
 def is_allowed(stated: str) -> bool:
