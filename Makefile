@@ -288,6 +288,7 @@ lock: | $(VENVS)/uv.done ## Compile the locks from their .in files
 	$(COMPILE) requirements.in -o requirements.txt
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) --override image/requirements.excluded image/requirements.in -o image/requirements.txt
+	$(COMPILE) image/requirements-build.in -o image/requirements-build.txt
 	$(COMPILE) tests/server/requirements.in -o tests/server/requirements.txt
 	$(COMPILE) bench/requirements.in -o bench/requirements.txt
 	$(COMPILE) --no-deps bench/requirements-go.in -o bench/requirements-go.txt

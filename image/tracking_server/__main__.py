@@ -133,6 +133,8 @@ def assemble(
     from tracking_server.mlflow import flask_headers, request_limits
     from tracking_server.mlflow.not_offered import NotOffered
     from tracking_server.mlflow.wsgi import FlaskThreads
+    from tracking_server.page.files import build_folder
+    from tracking_server.page.static_files import INDEX, PageFiles
 
     internals.bound_webhooks(largest=LARGEST_ANSWER, seconds=LONGEST_ANSWER)
     request_limits.enforce(flask)
@@ -159,7 +161,9 @@ def assemble(
     hot = HotRoutes(app, database, flask_headers.responder(flask)) if database else app
     limited = AnswerLimit(hot, user=Answers(shares.answers), viewer=Answers(shares.viewers_answers))
     transfers = ProxiedTransfers(Bodies(limited), values.artifact_url)
-    admission = Admission(Stalls(transfers), limit=config.max_concurrency)
+    page_folder = build_folder()
+    page = PageFiles(transfers, folder=page_folder)
+    admission = Admission(Stalls(page), limit=config.max_concurrency)
     gate = Gate(
         admission,
         user=values.user,
@@ -180,7 +184,7 @@ def assemble(
     # Outermost: the access log sends a response too, when everything inside has failed.
     headers = ResponseHeaders(
         access_log,
-        page=internals.page_file(flask),
+        page=page_folder / INDEX,
         embeddable=internals.embeddable_page(),
     )
 

@@ -314,11 +314,6 @@ def mime_type(file_name: str) -> str:
     return guessed
 
 
-def page_file(flask: "Flask") -> Path:
-    """Returns the file of MLflow's page, the one document that loads everything else."""
-    return Path(flask.static_folder or "", "index.html")
-
-
 def embeddable_page() -> str:
     """Returns the path of the page that MLflow's client shows in a notebook's frame."""
     from mlflow.tracing.constant import TRACE_RENDERER_ASSET_PATH
