@@ -133,6 +133,7 @@ def assemble(
     from tracking_server.mlflow import flask_headers, request_limits
     from tracking_server.mlflow.not_offered import NotOffered
     from tracking_server.mlflow.wsgi import FlaskThreads
+    from tracking_server.page.compressed_json import CompressedJson
     from tracking_server.page.files import build_folder
     from tracking_server.page.static_files import INDEX, PageFiles
 
@@ -162,7 +163,7 @@ def assemble(
     limited = AnswerLimit(hot, user=Answers(shares.answers), viewer=Answers(shares.viewers_answers))
     transfers = ProxiedTransfers(Bodies(limited), values.artifact_url)
     page_folder = build_folder()
-    page = PageFiles(transfers, folder=page_folder)
+    page = PageFiles(CompressedJson(transfers), folder=page_folder)
     admission = Admission(Stalls(page), limit=config.max_concurrency)
     gate = Gate(
         admission,

@@ -1,1 +1,1 @@
-"""Serves the files of MLflow's page."""
+"""MLflow's page: its static files, and compressed responses to its requests."""
