@@ -18,8 +18,7 @@ INDEX = "index.html"
 CHUNK = 256 * 1024
 """Bytes that are read from a file at a time."""
 
-FOREVER = b"max-age=31536000, immutable"
-REVALIDATED = b"no-cache"
+FOREVER, A_DAY, REVALIDATED = b"max-age=31536000, immutable", b"max-age=86400", b"no-cache"
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -64,9 +63,16 @@ def _unpacked(file: PageFile) -> list[str]:
 def _headers(file: PageFile, etag: bytes) -> Headers:
     return [
         (b"etag", etag),
-        (b"cache-control", FOREVER if file.is_immutable else REVALIDATED),
+        (b"cache-control", _cache_control(file)),
         (b"vary", b"Accept-Encoding"),
     ]
+
+
+def _cache_control(file: PageFile) -> bytes:
+    if file.is_immutable:
+        return FOREVER
+    # An HTML file names the immutable files of its own version of MLflow.
+    return REVALIDATED if file.media_type.startswith("text/html") else A_DAY
 
 
 def _is_known(scope: Scope, etag: bytes) -> bool:
