@@ -160,7 +160,7 @@ lint-program: $(VENVS)/program.done
 	$(VENVS)/program/bin/ruff check .
 	$(VENVS)/program/bin/ruff format --check .
 	$(PROGRAM) tools/generate.py --check
-	$(PROGRAM) -m mypy __main__.py infra fake_google local moving operations tools bench --exclude "bench/(gateless|gate_alone).py"
+	$(PROGRAM) -m mypy __main__.py infra fake_google local moving operations tools bench --exclude "bench/(browser|gateless|gate_alone).py"
 
 lint-server: $(VENVS)/program.done $(VENVS)/server-test.done
 	$(PROGRAM) -m mypy --cache-dir .mypy_cache/server --python-executable $(SERVER_TEST) image/tracking_server sample_client bench/gateless.py bench/gate_alone.py
@@ -213,11 +213,11 @@ install-local: $(VENVS)/program.done $(VENVS)/server.done
 install-test:
 	@$(MAKE) --no-print-directory -j4 QUIET=--quiet $(foreach name,program server server-test client gallery supply page site,$(VENVS)/$(name).done)
 
-install-bench: install-local $(VENVS)/client.done $(VENVS)/bench.done
+install-bench: install-local $(VENVS)/client.done $(VENVS)/bench.done $(VENVS)/page.done $(VENVS)/image-build.done
 
 # Each lock file has an environment, which is rebuilt when the lock file changes. A stamp, NAME.done,
 # marks a complete environment.
-ENVIRONMENTS := program server server-test client gallery previous bench bench-go supply page site
+ENVIRONMENTS := program server server-test image-build client gallery previous bench bench-go supply page site
 WHOLE := --no-deps --require-hashes
 # uv must use the installed Python and, like pip, the system's certificates.
 UV_SYSTEM_CERTS ?= 1
@@ -253,6 +253,9 @@ $(VENVS)/server.done: OPTIONS = $(WHOLE)
 $(VENVS)/server-test.done: image/requirements.txt tests/server/requirements.txt image/pyproject.toml
 $(VENVS)/server-test.done: WHAT = the server with its tests
 $(VENVS)/server-test.done: OPTIONS = $(WHOLE)
+$(VENVS)/image-build.done: image/requirements-build.txt
+$(VENVS)/image-build.done: WHAT = what compresses the page in the image
+$(VENVS)/image-build.done: OPTIONS = $(WHOLE)
 $(VENVS)/client.done: sample_client/requirements.txt
 $(VENVS)/client.done: WHAT = MLflow's client
 $(VENVS)/gallery.done: sample_client/requirements.txt sample_client/requirements-gallery.txt

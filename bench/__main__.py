@@ -12,7 +12,7 @@ import time
 from bench.process import BenchError, reserve_cores
 from fake_google.state import LocalError
 
-PARTS = ("coldstart", "requests", "artifacts", "memory", "image", "scale", "data", "logins")
+PARTS = ("coldstart", "requests", "artifacts", "memory", "image", "scale", "data", "logins", "page")
 ROUNDS = 5
 
 

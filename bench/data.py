@@ -71,7 +71,7 @@ def measure(*, rounds: int) -> None:
             plain.start()
             filled = 0
             for size in SIZES:
-                _fill(stack, experiment, first=filled + 1, last=size)
+                fill(stack, experiment, first=filled + 1, last=size)
                 filled = size
                 for turn in range(rounds):
                     for request in _searches(experiment):
@@ -85,7 +85,7 @@ def measure(*, rounds: int) -> None:
     _publish(loads)
 
 
-def _fill(stack: Stack, experiment: str, *, first: int, last: int) -> None:
+def fill(stack: Stack, experiment: str, *, first: int, last: int) -> None:
     values: dict[str, Any] = {
         "experiment": experiment,
         "keys": KEYS,
