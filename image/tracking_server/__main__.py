@@ -17,6 +17,8 @@ gc.disable()
 from starlette.types import ASGIApp  # noqa: E402
 
 from tracking_server import logs  # noqa: E402
+from tracking_server.accounts.logins import Logins  # noqa: E402
+from tracking_server.accounts.tables import AccountTables  # noqa: E402
 from tracking_server.artifacts.plugin import gcs_artifact_repository  # noqa: E402
 from tracking_server.boot import encryption, schema, secrets, settings  # noqa: E402
 from tracking_server.database import engines  # noqa: E402
@@ -24,7 +26,7 @@ from tracking_server.errors import BootError  # noqa: E402
 from tracking_server.gate.access_log import AccessLog  # noqa: E402
 from tracking_server.gate.callbacks import Callbacks  # noqa: E402
 from tracking_server.gate.gate import Gate  # noqa: E402
-from tracking_server.mlflow import internals  # noqa: E402
+from tracking_server.mlflow import auth_app, internals  # noqa: E402
 from tracking_server.mlflow.routing import Composition  # noqa: E402
 from tracking_server.outgoing import egress, google_api  # noqa: E402
 from tracking_server.outgoing.response_limits import ProviderAnswers  # noqa: E402
@@ -96,14 +98,25 @@ def prepare(config: settings.ServerSettings) -> tuple["Flask", secrets.SecretVal
         kek_passphrase=values.kek_passphrase,
         kek_version=config.kek_version,
     )
-    flask = internals.import_flask(gcs_repository=gcs_artifact_repository)
+    tables = None
+    if config.default_permission:
+        auth_app.configure(
+            database_uri=engines.PLUGIN_URL,
+            default_permission=config.default_permission,
+            session_key=internals.session_key(values.kek_passphrase),
+        )
+        viewer = values.viewer.username if values.viewer else None
+        tables = AccountTables(values.user.username, viewer)
+    flask = internals.import_flask(
+        gcs_repository=gcs_artifact_repository, accounts=tables is not None
+    )
     engines.connect_with(
         values.database_url,
         pool_size=config.pool_share - config.hot_connections,
         cloudsql_root=config.cloudsql_root,
     )
     engine = engines.single_connection_engine()
-    schema.ensure(engine, deadline=config.boot_patience)
+    schema.ensure(engine, deadline=config.boot_patience, more=tables)
     encryption.renew(
         engine,
         version=config.kek_version,
@@ -139,6 +152,9 @@ def assemble(
 
     internals.bound_webhooks(largest=LARGEST_ANSWER, seconds=LONGEST_ANSWER)
     request_limits.enforce(flask)
+    if config.default_permission:
+        auth_app.protect_flask(flask)
+    request_limits.enforce_on_stored(flask)
     threads = config.pool_share + FREE_THREADS
     shares = memory.shares(config.memory, config.processes)
     answering = FlaskThreads(
@@ -154,14 +170,20 @@ def assemble(
         Composition(
             flask=answering,
             has_flask_route=flask.url_map.bind("").test,
-            import_native=lambda: _import_native(providers),
+            import_native=lambda: _import_native(
+                providers, accounts=config.default_permission is not None
+            ),
             native_problem=request_limits.query_problem,
         )
     )
     database = _hot_database(config)
     hot = HotRoutes(app, database, flask_headers.responder(flask)) if database else app
     limited = AnswerLimit(hot, user=Answers(shares.answers), viewer=Answers(shares.viewers_answers))
-    transfers = ProxiedTransfers(Bodies(limited), values.artifact_url)
+    transfers = ProxiedTransfers(
+        Bodies(limited),
+        values.artifact_url,
+        may_transfer=auth_app.may_transfer if config.default_permission else None,
+    )
     page_folder = build_folder()
     page = PageFiles(CompressedJson(transfers), folder=page_folder)
     admission = Admission(Stalls(page), limit=config.max_concurrency)
@@ -175,6 +197,7 @@ def assemble(
         callbacks=callbacks,
         trusted_proxies=config.trusted_proxies,
         on_this_computer=config.on_this_computer,
+        logins=_logins(values, flask) if config.default_permission else None,
     )
     egress.enforce(
         internal_networks=config.internal_networks,
@@ -195,6 +218,14 @@ def assemble(
         await transfers.close()
 
     return headers, close
+
+
+def _logins(values: secrets.SecretValues, flask: "Flask") -> Logins:
+    """Returns the check of people's logins, which forgets them when an account changes."""
+    own = [login.username for login in (values.user, values.viewer) if login]
+    logins = Logins(auth_app.find_account, reserved=own)
+    auth_app.watch_accounts(flask, own=own, changed=logins.forget)
+    return logins
 
 
 def _hot_database(config: settings.ServerSettings) -> "Database | None":
@@ -218,9 +249,11 @@ def _hot_database(config: settings.ServerSettings) -> "Database | None":
     return Database(connections, Searches(internals.runs_query))
 
 
-def _import_native(providers: ProviderAnswers) -> "FastAPI":
+def _import_native(providers: ProviderAnswers, *, accounts: bool) -> "FastAPI":
     """Import MLflow's FastAPI half and apply the gateway's limits."""
     app = internals.import_fastapi()
+    if accounts:
+        auth_app.protect_fastapi(app)
     internals.bound_providers(providers)
     internals.mark_calls_back()
     return app

@@ -223,10 +223,10 @@ def test_a_boot_waits_for_a_database_that_comes_later(
     ask = schema._ask
     calls = 0
 
-    def later(engine: Engine) -> tuple[str | None, str | None]:
+    def later(engine: Engine, more: None) -> tuple[str | None, str | None, bool]:
         nonlocal calls
         calls += 1
-        return ask(unreachable() if calls < 4 else engine)
+        return ask(unreachable() if calls < 4 else engine, more)
 
     monkeypatch.setattr(schema, "_ask", later)
     schema.ensure(engine, deadline=30)

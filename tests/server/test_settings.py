@@ -61,6 +61,7 @@ def test_each_missing_variable_is_named(key: str) -> None:
         ("MAX_CONCURRENCY", "1001"),
         ("TRUSTED_PROXIES", "2"),
         ("TRUSTED_PROXIES", "yes"),
+        ("ACCOUNTS_DEFAULT_PERMISSION", "read"),
         ("TRACKING_PREVIOUS_PASSWORD_UNTIL", "tomorrow"),
         ("VIEWER_PREVIOUS_PASSWORD_UNTIL", "2026-12-01T12:00:00"),
         ("TRACKING_PASSWORD_SECRET", "mlflow_tracking_password"),

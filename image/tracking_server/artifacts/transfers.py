@@ -10,7 +10,7 @@ import json
 import logging
 import posixpath
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,9 +21,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE
 from mlflow.utils.uri import validate_path_is_safe
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tracking_server.accounts.identity import CALLER
 from tracking_server.artifacts import streamed_response
 from tracking_server.errors import BucketError
 from tracking_server.mlflow import internals
@@ -82,12 +83,20 @@ class Stream(StreamingResponse):
 class ProxiedTransfers:
     """Handles GET and PUT of artifacts below `root`, and passes everything else on to MLflow.
 
-    If one of MLflow's handlers sends an object, this class fills in the response's body.
+    If one of MLflow's handlers sends an object, this class fills in the response's body. With
+    accounts, `may_transfer` tells whether an account may make a request, by its method and path.
     """
 
-    def __init__(self, app: ASGIApp, root: str) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        root: str,
+        *,
+        may_transfer: Callable[[str, str, str], bool] | None = None,
+    ) -> None:
         self.app = app
         self._root = root
+        self._may_transfer = may_transfer
         self._downloads = 0
 
     # Created when first needed: they ask the metadata server, and the boot shouldn't wait for it.
@@ -121,6 +130,9 @@ class ProxiedTransfers:
         if not path:
             await self._pass_on(scope, receive, send)
             return
+        if not await self._is_allowed(scope):
+            await PlainTextResponse("Permission denied", 403)(scope, receive, send)
+            return
         try:
             path = validate_path_is_safe(path)
             if scope["method"] == "GET":
@@ -133,6 +145,17 @@ class ProxiedTransfers:
         answer.headers["X-Frame-Options"] = "SAMEORIGIN"
         answer.headers["Vary"] = "Origin"
         await answer(scope, receive, send)
+
+    async def _is_allowed(self, scope: Scope) -> bool:
+        if self._may_transfer is None:
+            return True
+        caller = CALLER.get()
+        return caller is not None and (
+            caller.is_admin
+            or await anyio.to_thread.run_sync(
+                self._may_transfer, caller.username, scope["method"], scope["path"]
+            )
+        )
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = streamed_response.expect()

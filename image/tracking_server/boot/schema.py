@@ -9,6 +9,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from time import monotonic, sleep
+from typing import Protocol
 
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -43,13 +44,24 @@ _IN_USE = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
 log = logging.getLogger(__name__)
 
 
+class Tables(Protocol):
+    """Tables in addition to those of MLflow's tracking store."""
+
+    def ready(self, connection: Connection) -> bool:
+        """Whether there is nothing to prepare."""
+
+    def prepare(self, connection: Connection) -> None:
+        """Create or upgrade the tables."""
+
+
 def ensure(
     engine: Engine,
     *,
     deadline: float,
     lock_deadline: float = LOCK_DEADLINE,
+    more: Tables | None = None,
 ) -> None:
-    """Make sure that the database has the schema that this MLflow requires.
+    """Make sure that the database has the schema that this MLflow requires, and `more` tables.
 
     If the database doesn't respond yet, try again for `deadline` seconds.
 
@@ -57,7 +69,7 @@ def ensure(
         BootError: if the database can't be reached in time, refuses, or has a newer schema.
     """
     wanted = internals.latest_schema_revision()
-    if _first_answer(engine, deadline) == (wanted, None):
+    if _first_answer(engine, deadline, more) == (wanted, None, True):
         return
     until = monotonic() + lock_deadline
     try:
@@ -65,7 +77,7 @@ def ensure(
             # Detached from the pool, so that the connection is closed, and the lock freed with it.
             connection.detach()
             _lock(connection, until)
-            _upgrade(connection, wanted, until)
+            _upgrade(connection, wanted, until, more)
     except SQLAlchemyError as error:
         reason = _reason(error)
         if _state(error) in _IN_USE:
@@ -73,7 +85,7 @@ def ensure(
         raise BootError(f"the schema could not be upgraded and is as it was: {reason}") from error
 
 
-def _upgrade(connection: Connection, wanted: str, until: float) -> None:
+def _upgrade(connection: Connection, wanted: str, until: float, more: Tables | None) -> None:
     """Migrate, and try again while other sessions use a table."""
     backoff = Backoff(first=0.5, longest=3.0)
     while True:
@@ -84,6 +96,9 @@ def _upgrade(connection: Connection, wanted: str, until: float) -> None:
                     text(f"SET LOCAL client_connection_check_interval = '{_GONE_CHECK}'")
                 )
                 _migrate(connection, wanted)
+                if more:
+                    more.prepare(connection)
+                _hand_over(connection)
         except DBAPIError as error:
             if _state(error) not in _IN_USE or backoff.outlasts(until):
                 raise
@@ -97,7 +112,6 @@ def _migrate(connection: Connection, wanted: str) -> None:
     # The previous holder of the lock may have upgraded it already.
     found = internals.schema_revision(connection)
     if found == wanted:
-        _hand_over(connection)
         return
     if found is not None and found not in internals.known_schema_revisions():
         raise BootError(
@@ -108,7 +122,6 @@ def _migrate(connection: Connection, wanted: str) -> None:
     started = monotonic()
     log.info("schema: from revision %s to %s%s", found or "none", wanted, _way_back(connection))
     internals.create_or_upgrade_schema(connection)
-    _hand_over(connection)
     log.info("schema: at %s after %.1f s", wanted, monotonic() - started)
 
 
@@ -143,14 +156,16 @@ def _rightful_owner(connection: Connection) -> str | None:
     return found
 
 
-def _first_answer(engine: Engine, deadline: float) -> tuple[str | None, str | None]:
-    """Returns the revision and rightful owner, as soon as a connection succeeds."""
+def _first_answer(
+    engine: Engine, deadline: float, more: Tables | None
+) -> tuple[str | None, str | None, bool]:
+    """Returns what `_ask` does, as soon as a connection succeeds."""
     until = monotonic() + deadline
     backoff = Backoff(first=0.1, longest=5.0)
     # In a thread: pg8000's timeout is the socket's, and would also end a migration's statements.
     threads = ThreadPoolExecutor(thread_name_prefix="database")
     while True:
-        asked = threads.submit(_ask, engine)
+        asked = threads.submit(_ask, engine, more)
         try:
             return asked.result(timeout=max(0.1, min(ANSWER_TIMEOUT, until - monotonic())))
         except (SQLAlchemyError, TimeoutError) as error:
@@ -166,9 +181,14 @@ def _first_answer(engine: Engine, deadline: float) -> tuple[str | None, str | No
         backoff.wait()
 
 
-def _ask(engine: Engine) -> tuple[str | None, str | None]:
+def _ask(engine: Engine, more: Tables | None) -> tuple[str | None, str | None, bool]:
+    """Returns the revision, the rightful owner, and whether `more` is ready."""
     with engine.connect() as connection:
-        return internals.schema_revision(connection), _rightful_owner(connection)
+        return (
+            internals.schema_revision(connection),
+            _rightful_owner(connection),
+            more is None or more.ready(connection),
+        )
 
 
 def _lock(connection: Connection, until: float) -> None:

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from tracking_server.errors import BootError
 
 Artifacts = Literal["proxied", "direct"]
+Permission = Literal["NO_PERMISSIONS", "READ", "EDIT", "MANAGE"]
 Network = IPv4Network | IPv6Network
 
 _SECRET_VERSION = re.compile(r"[A-Za-z0-9_-]{1,255}/versions/[1-9][0-9]*")
@@ -73,6 +74,7 @@ class ServerSettings:
     - `secret_manager_endpoint`: set for a private or regional endpoint, and by `make local`.
     - `previous_until`: until when the previous password of a user is accepted too, in seconds since
       1970; the keys are `tracking` and `viewer`.
+    - `default_permission`: what a person may do without a grant; None: there are no accounts.
     - `boot_patience`: the seconds that a boot waits for the database, and for a grant that isn't
       effective yet.
     """
@@ -94,6 +96,7 @@ class ServerSettings:
     secret_manager_endpoint: str
     boot_patience: int
     previous_until: Mapping[str, float] = field(default_factory=dict)
+    default_permission: Permission | None = None
 
     @property
     def pool_share(self) -> int:
@@ -153,6 +156,13 @@ def load(env: Mapping[str, str]) -> ServerSettings:
             problems.append(f"{key} is {value!r}, wanted a time such as 2026-12-01T12:00:00Z")
             return None
         return found.timestamp()
+
+    def permission(key: str) -> Permission | None:
+        if not (value := env.get(key, "")):
+            return None
+        if value not in get_args(Permission):
+            problems.append(f"{key} is {value!r}, wanted one of {', '.join(get_args(Permission))}")
+        return cast(Permission, value)
 
     def secret(name: str) -> str:
         return text(f"{name.upper()}_SECRET", f"mlflow_{name}/versions/1", _SECRET_VERSION)
@@ -217,6 +227,7 @@ def load(env: Mapping[str, str]) -> ServerSettings:
             for user in ("tracking", "viewer")
             if (until := time(f"{user.upper()}_PREVIOUS_PASSWORD_UNTIL")) is not None
         },
+        default_permission=permission("ACCOUNTS_DEFAULT_PERMISSION"),
         trusted_proxies=number("TRUSTED_PROXIES", "0", 0, MAX_TRUSTED_PROXIES),
         internal_networks=tuple(internal_networks),
         cloudsql_root=env.get("CLOUDSQL_ROOT", "/cloudsql"),

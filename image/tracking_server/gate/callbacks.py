@@ -3,17 +3,21 @@
 A guardrail of the gateway calls another endpoint of the same gateway. MLflow builds the address of
 that call from the current request (`get_server_base_url`) and would send the caller's login with
 it. But the gate removes the login from requests. So it gives MLflow an address on this computer
-whose path begins with a pass, which is valid for a few minutes and only for the gateway.
+whose path begins with a pass, which is valid for a few minutes and only for the gateway. With
+accounts, the pass has the caller's name.
 """
 
 import hmac
 import secrets
 import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from contextvars import ContextVar
 from ipaddress import ip_address
 
 from starlette.types import Scope
+
+from tracking_server.accounts.identity import CALLER, Identity
 
 PREFIX = "/callback/"
 
@@ -47,7 +51,9 @@ class Callbacks:
         depth = scope.get(DEPTH, 0) + 1
         if depth > DEEPEST:
             return
-        terms = f"{int(self._clock()) + LIFETIME}.{depth}"
+        caller = CALLER.get()
+        name = urlsafe_b64encode(caller.username.encode()).decode() if caller else ""
+        terms = f"{int(self._clock()) + LIFETIME}.{depth}.{name}"
         # Starlette's `base_url` begins with `app_root_path`, which routing ignores.
         scope["app_root_path"] = f"{PREFIX}{terms}.{self._signature(terms)}"
         scope["scheme"] = "http"
@@ -69,11 +75,15 @@ class Callbacks:
             or not hmac.compare_digest(signature.encode(), self._signature(terms).encode())
         ):
             return None
-        # The signature is ours, so these are numbers.
-        expires, depth = map(int, terms.split("."))
-        if expires < self._clock():
+        # The signature is ours, so these have the right form.
+        expires, depth_text, name = terms.split(".")
+        if int(expires) < self._clock():
             return None
+        depth = int(depth_text)
         CALL_DEPTH.set(depth)
+        if name:
+            # MLflow reads itself whether the account is still an administrator's.
+            CALLER.set(Identity(urlsafe_b64decode(name).decode(), is_admin=False))
         raw_path = target.encode("utf-8", "surrogateescape")
         return {**scope, "path": target, "raw_path": raw_path, DEPTH: depth}
 

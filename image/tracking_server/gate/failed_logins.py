@@ -54,6 +54,11 @@ class FailedLogins:
         self.untold += 1
         return ceil(until - full)
 
+    def wait(self, client: str, now: float) -> int:
+        """Returns the seconds that a client has to wait before it may try again."""
+        full = now + (PATIENCE - 1) * INTERVAL
+        return max(0, ceil(self._until.get(client, now) - full))
+
     def to_tell(self, now: float) -> int:
         """Returns how many were told to wait since the last report, 0 if that was just now."""
         if now - self._told_at < TELL_EVERY:

@@ -1,8 +1,8 @@
 """Admits a user and a viewer, by HTTP Basic, to our own host names and from our own pages.
 
-The gate wraps the whole ASGI application and refuses by default. It does no I/O; its only state is
-the recent failed logins. The code behind it gets the client's address and scheme as if there were
-no proxy, and never a credential.
+The gate wraps the whole ASGI application and refuses by default. It does no I/O, except to check
+the login of a person's account; its only state is the recent failed logins. The code behind it gets
+the client's address and scheme as if there were no proxy, and never a credential.
 """
 
 import asyncio
@@ -18,6 +18,8 @@ from typing import Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tracking_server.accounts.identity import CALLER, Identity
+from tracking_server.accounts.logins import Busy, Logins
 from tracking_server.gate.access_log import LOG_FIELDS, NOT_LOGGED
 from tracking_server.gate.callbacks import DEPTH, GATEWAY, Callbacks, is_direct_and_local
 from tracking_server.gate.credentials import Credentials, PreviousCredentials
@@ -74,7 +76,8 @@ class Gate:
     `trusted_proxies` is how many proxies of ours are between the client and Google's front end.
     `on_this_computer` means that only programs on this computer can connect. During a rotation,
     the previous passwords are accepted too, until their time; `now` returns the time in seconds
-    since 1970. `clock` returns seconds.
+    since 1970. `clock` returns seconds. `logins` checks the logins of people's accounts, if there
+    are accounts; the user is then their administrator.
     """
 
     def __init__(
@@ -89,10 +92,16 @@ class Gate:
         callbacks: Callbacks,
         trusted_proxies: int = 0,
         on_this_computer: bool = False,
+        logins: Logins | None = None,
         clock: Callable[[], float] = monotonic,
         now: Callable[[], float] = time,
     ) -> None:
         self.app = app
+        self._logins = logins
+        self._identities = (
+            Identity(user.username, is_admin=True),
+            Identity(viewer.username, is_admin=False) if viewer else None,
+        )
         self._user = _Login(user, previous_user)
         # Without a viewer, all comparisons are still made and take the same time.
         self._viewer = _Login(viewer, previous_viewer) if viewer else self._user
@@ -112,7 +121,7 @@ class Gate:
         elif scope["type"] == "http":
             called_back = self._callbacks.accepted(scope)
             headers = _grouped(scope)
-            refusal = None if called_back else self._refusal(scope, headers)
+            refusal = None if called_back else await self._refusal(scope, headers)
             if refusal is None and _is_probe(scope):
                 # A probe has no login, so its body isn't read.
                 await self.app(self._behind(scope, headers), _no_body(), send)
@@ -126,7 +135,7 @@ class Gate:
         else:
             raise ValueError(f"refused a scope of type {scope['type']}")
 
-    def _refusal(self, scope: Scope, headers: Headers) -> "FixedResponse | None":
+    async def _refusal(self, scope: Scope, headers: Headers) -> "FixedResponse | None":
         if self._failed.untold:
             self._tell_of_failures()
         if _is_probe(scope):
@@ -134,12 +143,23 @@ class Gate:
         host = _single(headers, b"host").lower()
         if not self._host.fullmatch(host):
             return WRONG_HOST
-        given = _credentials_digest(headers, _login_header(scope, headers))
+        given = _credentials(headers, _login_header(scope, headers))
+        digest = sha256(given).digest()
         now = self._now()
         # Both are always compared, so that the time says nothing.
-        user, viewer = self._user.match(given, now), self._viewer.match(given, now)
+        user, viewer = self._user.match(digest, now), self._viewer.match(digest, now)
         is_user, is_viewer = user is not None, viewer is not None
-        if not (is_user or is_viewer):
+        if self._logins:
+            admins, viewers = self._identities
+            caller = admins if is_user else viewers if is_viewer else None
+            if caller is None:
+                found = await self._person(self._logins, scope, headers, given)
+                if isinstance(found, FixedResponse):
+                    return found
+                caller, is_viewer = found, False
+            CALLER.set(caller)
+            scope.setdefault(LOG_FIELDS, {})["user"] = caller.username
+        elif not (is_user or is_viewer):
             return self._refused_login(scope, headers)
         if (user or viewer) == "previous":
             scope.setdefault(LOG_FIELDS, {}).update(
@@ -148,12 +168,38 @@ class Gate:
             )
         if _is_cross_site(scope["method"], host, headers):
             return CROSS_SITE
-        LOOKING.set(not is_user)
-        if not is_user and not may_view(scope["method"], scope["path"]):
+        looks = is_viewer and not is_user
+        LOOKING.set(looks)
+        if looks and not may_view(scope["method"], scope["path"]):
             return ONLY_VIEWER
         if _ASSISTANT.fullmatch(scope["path"]) and not self._may_assist(scope, host):
             return NO_ASSISTANT
         return None
+
+    async def _person(
+        self, logins: Logins, scope: Scope, headers: Headers, given: bytes
+    ) -> "Identity | FixedResponse":
+        """Returns the account of a login, or the refusal."""
+        if not given:
+            return self._refused_login(scope, headers)
+        if identity := logins.remembered(given):
+            return identity
+        network = network_of(self._client(scope, headers))
+        try:
+            found = await logins.check(
+                given, network, wait=self._failed.wait(network, self._clock())
+            )
+        except Busy:
+            return BUSY
+        except Exception:
+            log.exception("a login can't be checked")
+            return BUSY
+        if isinstance(found, Identity):
+            return found
+        if not found.wait:
+            return self._refused_login(scope, headers)
+        self._failed.untold += 1
+        return self._told_to_wait(scope, network, found.wait)
 
     def _may_assist(self, scope: Scope, host: str) -> bool:
         """Whether MLflow's Assistant, which runs programs, may serve this request.
@@ -196,7 +242,10 @@ class Gate:
         return behind
 
     def _is_ours(self, headers: Headers) -> bool:
-        digest = _credentials_digest(headers, b"authorization")
+        given = _credentials(headers, b"authorization")
+        if self._logins and given:
+            return True  # it may be a person's
+        digest = sha256(given).digest()
         now = self._now()
         return bool(self._user.match(digest, now) or self._viewer.match(digest, now))
 
@@ -207,16 +256,18 @@ class Gate:
 
     def _refused_login(self, scope: Scope, headers: Headers) -> "FixedResponse":
         # A request without credentials isn't a guess: browsers send one before they prompt.
+        unauthorized = NOBODY if self._logins else UNAUTHORIZED
         if _login_header(scope, headers) not in headers:
-            return UNAUTHORIZED
+            return unauthorized
         client = network_of(self._client(scope, headers))
         wait = self._failed.add(client, self._clock())
-        if not wait:
-            return UNAUTHORIZED
+        return self._told_to_wait(scope, client, wait) if wait else unauthorized
+
+    def _told_to_wait(self, scope: Scope, client: str, wait: int) -> "FixedResponse":
         scope[NOT_LOGGED] = True
         self._last_failed = client
         self._tell_of_failures()
-        return too_many(wait)
+        return too_many(wait, _YOURS if self._logins else _THE_RIGHT_ONES)
 
     def _tell_of_failures(self) -> None:
         """Log many refusals in one line; the last ones of a burst, with the next request."""
@@ -282,6 +333,21 @@ UNAUTHORIZED = FixedResponse(
     f"No username and password were given, or they are wrong. {_THE_RIGHT_ONES}",
     (b"www-authenticate", b'Basic realm="MLflow", charset="UTF-8"'),
 )
+_YOURS = (
+    "Use the name and password of your account; MLflow's client reads them from "
+    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. An administrator of this server makes "
+    "accounts and resets passwords.\n"
+)
+NOBODY = FixedResponse(
+    401,
+    f"No username and password were given, or they are wrong. {_YOURS}",
+    (b"www-authenticate", b'Basic realm="MLflow", charset="UTF-8"'),
+)
+BUSY = FixedResponse(
+    503,
+    "The login can't be checked at the moment: try again.\n",
+    (b"retry-after", b"5"),
+)
 ONLY_VIEWER = FixedResponse(
     403,
     "This username may read everything and change nothing. This request requires the other one: "
@@ -299,12 +365,11 @@ CROSS_SITE = FixedResponse(
 )
 
 
-def too_many(wait: int) -> FixedResponse:
-    """Returns a refusal with a wait; the right credentials are accepted in the meantime."""
+def too_many(wait: int, right_ones: str = _THE_RIGHT_ONES) -> FixedResponse:
+    """Returns a refusal with a wait; logins that were right before are accepted meanwhile."""
     return FixedResponse(
         429,
-        f"There were too many failed logins. Wait {wait} s before the next attempt. "
-        f"{_THE_RIGHT_ONES}",
+        f"There were too many failed logins. Wait {wait} s before the next attempt. {right_ones}",
         (b"retry-after", str(wait).encode()),
     )
 
@@ -352,17 +417,16 @@ def _login_header(scope: Scope, headers: Headers) -> bytes:
     return b"authorization"
 
 
-def _credentials_digest(headers: Headers, login: bytes) -> bytes:
-    """Returns the SHA-256 of `user:password`, or of nothing if the header isn't HTTP Basic.
+def _credentials(headers: Headers, login: bytes) -> bytes:
+    """Returns `user:password`, or nothing if the header isn't HTTP Basic.
 
-    Comparing digests takes the same time whether the user or the password is wrong.
+    Its digest is compared, which takes the same time whether the user or the password is wrong.
     """
     scheme, _, token = _single(headers, login)[:MAX_AUTHORIZATION].partition(" ")
     try:
-        given = b64decode(token.strip(), validate=True) if scheme.lower() == "basic" else b""
+        return b64decode(token.strip(), validate=True) if scheme.lower() == "basic" else b""
     except (binascii.Error, ValueError):
-        given = b""
-    return sha256(given).digest()
+        return b""
 
 
 def _is_cross_site(method: str, host: str, headers: Headers) -> bool:

@@ -7,6 +7,9 @@ from flask import Flask, Response
 
 REMEMBERED = 256
 
+_PATH = "/api/2.0/mlflow/server-info"
+"""A path of the API for which MLflow's auth app doesn't ask for a permission."""
+
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
@@ -22,7 +25,7 @@ def responder(flask: Flask) -> Callable[[str, bytes, bytes], Headers | None]:
         given = {"Host": host.decode("latin-1")}
         if origin:
             given["Origin"] = origin.decode("latin-1")
-        with flask.test_request_context("/api/2.0/mlflow/", method=method, headers=given):
+        with flask.test_request_context(_PATH, method=method, headers=given):
             if flask.preprocess_request() is not None:
                 return None
             response = flask.process_response(Response(mimetype="application/json"))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import cache, wraps
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -74,8 +75,10 @@ def configure_stores(
     MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY.set(webhook_key(kek_passphrase))
 
 
-def import_flask(*, gcs_repository: object) -> "Flask":
+def import_flask(*, gcs_repository: object, accounts: bool = False) -> "Flask":
     """Import the Flask half of MLflow's server, which has nine of ten routes.
+
+    With `accounts`, import MLflow's auth app as well, and prevent its import otherwise.
 
     Raises:
         RuntimeError: if MLflow has read other settings, or uses another repository for `gs://` than
@@ -90,8 +93,11 @@ def import_flask(*, gcs_repository: object) -> "Flask":
     # Only then does Flask do the checks, and set the headers, that FastAPI's middleware does.
     if not is_running_as_server:
         raise RuntimeError("mlflow.server was imported before configure_server")
-    if _no_login_app not in sys.meta_path:
-        sys.meta_path.insert(0, _no_login_app)
+    if accounts:
+        with lazy_pandas.only_named():
+            import_module("mlflow.server.auth")
+    elif _no_auth_app not in sys.meta_path:
+        sys.meta_path.insert(0, _no_auth_app)
     # If MLflow can't load a plug-in it only warns, and uses its own repository.
     repositories: Mapping[str, object] = get_registered_artifact_repositories()
     if repositories.get("gs") is not gcs_repository:
@@ -429,25 +435,30 @@ def webhook_key(passphrase: str) -> str:
     return _fernet_key(passphrase, purpose="webhooks")
 
 
+def session_key(passphrase: str) -> str:
+    """Returns the key that signs the cookies of Flask, derived from the passphrase."""
+    return _fernet_key(passphrase, purpose="sessions")
+
+
 def _fernet_key(passphrase: str, *, purpose: str) -> str:
     """Derive a key by RFC 5869, which reveals neither the passphrase nor other purposes' keys."""
     key = HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose.encode())
     return base64.urlsafe_b64encode(key.derive(passphrase.encode())).decode()
 
 
-class _NoLoginApp(MetaPathFinder):
-    """Makes the import of MLflow's own login fail at once, since Flask-WTF isn't installed.
+class _NoAuthApp(MetaPathFinder):
+    """Makes the import of MLflow's auth app fail, as it does if Flask-WTF isn't installed.
 
-    Every search for runs tries this import. It runs a module of nine thousand lines up to the point
-    where it fails, and Python doesn't cache failures: 2 ms and more of each search.
+    Every search for runs imports it if it can, and then asks it for the caller's permissions. A
+    server without accounts has no such app.
     """
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:
         if fullname == "mlflow.server.auth":
-            raise ModuleNotFoundError(f"{fullname} needs Flask-WTF", name=fullname)
+            raise ModuleNotFoundError(f"{fullname} is for servers with accounts", name=fullname)
 
 
-_no_login_app = _NoLoginApp()
+_no_auth_app = _NoAuthApp()
 
 
 def _server_constants() -> ModuleType:

@@ -108,6 +108,19 @@ def enforce(flask: Flask) -> None:
         check_fields(fields)
         if request.path.endswith("/traces/batchGet"):
             check_traces(fields.get("trace_ids"))
+        return None
+
+    flask.before_request(check)
+
+
+def enforce_on_stored(flask: Flask) -> None:
+    """Check each request against what is stored, after the caller's permissions."""
+
+    @internals.error_answers
+    def check() -> Response | None:
+        if request.method == "OPTIONS":
+            return None
+        fields = given_fields()
         if request.path.endswith("/metrics/get-history") and not fields.get("max_results"):
             check_history(fields)
         gateway_policy.check()

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,22 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 class Stock:
-    """`mlflow server` as anyone starts it, its artifacts in a folder."""
+    """`mlflow server` as anyone starts it, its artifacts in a folder.
 
-    def __init__(self, folder: Path, database_url: str) -> None:
+    `more` are further environment variables, and `app` is MLflow's name of another app.
+    """
+
+    def __init__(
+        self, folder: Path, database_url: str, *, app: str = "", more: Mapping[str, str] = {}
+    ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._log = folder / "stock.log"
         command = f"server --workers 1 --host 127.0.0.1 --port {port}".split()
         command += ["--backend-store-uri", database_url]
         command += ["--artifacts-destination", str(folder / "artifacts")]
+        if app:
+            command += ["--app-name", app]
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "mlflow", *command],
@@ -60,6 +67,7 @@ class Stock:
                     # Its job runner uses separate processes, which the container doesn't have.
                     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
                     **environment(folder),
+                    **more,
                 },
                 cwd=folder,
                 stdout=output,

@@ -1,0 +1,1 @@
+"""A login for each person: who a request comes from, and what MLflow's permissions allow it."""

@@ -1,0 +1,161 @@
+"""Wraps the private parts of MLflow's auth app: users, roles and permissions."""
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Collection
+from configparser import ConfigParser
+from functools import cache
+from typing import TYPE_CHECKING
+
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from tracking_server.accounts.identity import AUTHORIZATION_FUNCTION
+from tracking_server.accounts.logins import Account
+from tracking_server.mlflow import internals
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from flask import Flask
+
+_VERSION_TABLE = "alembic_version_auth"
+
+_ACCOUNTS = re.compile(r"/(?:ajax-)?api/[0-9.]+/mlflow/(?:users|roles)/")
+_OWN_STAY = re.compile(_ACCOUNTS.pattern + r"(?:delete|update-admin|update-password)")
+
+
+def configure(*, database_uri: str, default_permission: str, session_key: str) -> None:
+    """Set what MLflow's auth app reads while it is imported.
+
+    `default_permission` is what everyone may do without a grant. `session_key` signs the cookies
+    of its sign-up form, and must be the same in all instances.
+    """
+    config = ConfigParser(interpolation=None)
+    config["mlflow"] = {
+        "database_uri": database_uri,
+        "default_permission": default_permission,
+        "authorization_function": AUTHORIZATION_FUNCTION,
+    }
+    with tempfile.NamedTemporaryFile("w", prefix="auth-", suffix=".ini", delete=False) as file:
+        config.write(file)
+    os.environ["MLFLOW_AUTH_CONFIG_PATH"] = file.name
+    os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"] = session_key
+    os.environ["MLFLOW_BASIC_AUTH_FAIL_CLOSED"] = "true"
+    # The schema's upgrade creates the administrator's account.
+    os.environ["_MLFLOW_AUTH_ADMIN_BOOTSTRAPPED"] = "true"
+
+
+def protect_flask(flask: "Flask") -> None:
+    """Add MLflow's routes for accounts, and its permission checks before each Flask view."""
+    from mlflow.server import auth
+
+    auth.create_app(flask)
+
+
+def watch_accounts(flask: "Flask", *, own: Collection[str], changed: Callable[[], None]) -> None:
+    """Call `changed` after each change to accounts, and refuse changes to the stack's own ones."""
+    from flask import Response, request
+    from mlflow.exceptions import MlflowException
+    from mlflow.server import auth
+
+    @internals.error_answers
+    def refuse_own() -> None:
+        if _OWN_STAY.fullmatch(request.path) and auth._get_request_param("username") in own:
+            raise MlflowException.invalid_parameter_value(
+                "This is the login of the stack itself. Its password is in Secret Manager: "
+                "make rotate replaces it. It can't be removed, and its rights don't change."
+            )
+
+    def tell(response: Response) -> Response:
+        if _ACCOUNTS.match(request.path) and request.method != "GET" and response.status_code < 400:
+            changed()
+        return response
+
+    flask.before_request(refuse_own)
+    flask.after_request(tell)
+
+
+def protect_fastapi(app: "FastAPI") -> None:
+    """Add MLflow's permission checks before each route of the FastAPI half."""
+    from mlflow.server import auth
+
+    auth.add_fastapi_permission_middleware(app)
+
+
+def find_account(username: str) -> Account | None:
+    """Returns an account, None if there is none with this name."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+    from mlflow.server import auth
+
+    try:
+        user = auth.store.get_user(username)
+    except MlflowException as error:
+        if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            return None
+        raise
+    return Account(user.username, user.password_hash, bool(user.is_admin))
+
+
+def may_transfer(username: str, method: str, path: str) -> bool:
+    """Whether an account may download (GET) or upload (PUT) an artifact.
+
+    `path` is the request's whole path.
+    """
+    from mlflow.server import auth
+
+    action = {"GET": "read", "PUT": "update"}[method]
+    return bool(auth._authorize_fastapi_artifact_proxy(path, username, None, action))
+
+
+def grantable_types() -> list[str]:
+    """Returns the types of resources that a permission may be granted on."""
+    from mlflow.server.auth.permissions import RESOURCE_TYPE_WORKSPACE, VALID_RESOURCE_TYPES
+
+    return sorted(VALID_RESOURCE_TYPES - {RESOURCE_TYPE_WORKSPACE})
+
+
+def tables_revision(connection: Connection) -> str | None:
+    """Returns the revision of the accounts' tables, None if there are none."""
+    context = MigrationContext.configure(connection, opts={"version_table": _VERSION_TABLE})
+    return context.get_current_revision()
+
+
+def latest_tables_revision() -> str | None:
+    """Returns the revision that this version of MLflow requires."""
+    return _scripts().get_current_head()
+
+
+def known_tables_revisions() -> frozenset[str]:
+    """Returns the revisions that this version of MLflow can upgrade from."""
+    return frozenset(script.revision for script in _scripts().walk_revisions())
+
+
+def create_or_upgrade_tables(connection: Connection) -> None:
+    """Create or upgrade the accounts' tables, in the connection's transaction.
+
+    MLflow's own function opens other connections.
+    """
+    scripts = _scripts()
+    with EnvironmentContext(
+        _config(), scripts, fn=lambda revision, _: scripts._upgrade_revs("head", revision)
+    ) as environment:
+        environment.configure(connection=connection, version_table=_VERSION_TABLE)
+        environment.run_migrations()
+
+
+@cache
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+@cache
+def _config() -> Config:
+    from mlflow.server.auth.db.utils import _get_alembic_config
+
+    config: Config = _get_alembic_config(url="")
+    return config
