@@ -28,6 +28,8 @@ class Arguments(TypedDict, total=False):
     previous_viewer_password: str
     viewer_password_secret: str
     encryption_key_version: int
+    accounts: bool
+    accounts_default_permission: str
     existing_database_instance: str
     database_version: int
     database_tier: str

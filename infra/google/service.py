@@ -97,6 +97,8 @@ class Service(Component):
             "MEMORY_MIB": str(mebibytes(settings.memory)),
             "MLFLOW_DISABLE_TELEMETRY": "false" if settings.telemetry else "true",
         }
+        if settings.accounts:
+            env["ACCOUNTS_DEFAULT_PERMISSION"] = settings.default_permission
         if settings.internal_networks:
             env["INTERNAL_NETWORKS"] = ",".join(settings.internal_networks)
         for user, until in previous_until.items():

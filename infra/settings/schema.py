@@ -444,6 +444,23 @@ class ServiceSettings:
         group=Group.ARTIFACTS,
         change=Change.REVISION,
     )
+    accounts: bool = _setting(
+        "accounts",
+        Boolean(default=False),
+        "Give each person an account with a password and MLflow's own permissions. "
+        "trackingUsername is their administrator.",
+        group=Group.LOGIN,
+        change=Change.REVISION,
+    )
+    default_permission: str = _setting(
+        "accountsDefaultPermission",
+        Choice(choices=("READ", "NO_PERMISSIONS", "EDIT", "MANAGE")),
+        "With accounts, what each person may do with what others have created, unless they have "
+        "been granted more. `READ`: see it. `NO_PERMISSIONS`: nothing. `EDIT`: change it. "
+        "`MANAGE`: delete it and grant permissions as well.",
+        group=Group.LOGIN,
+        change=Change.REVISION,
+    )
     telemetry: bool = _setting(
         "mlflowTelemetry",
         Boolean(default=False),

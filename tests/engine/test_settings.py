@@ -119,6 +119,7 @@ TABLE: dict[str, tuple[Any, dict[str, set[str]]]] = {
     "requestTimeout": (60, ON_SERVICE),
     "customDomains": (["mlflow.example.com"], ON_SERVICE),
     "internalNetworks": (["10.8.0.0/24"], ON_SERVICE),
+    "accounts": (True, ON_SERVICE),
     "deletionProtection": (False, {**ON_SERVICE, **ON_INSTANCE}),
     "bucketForceDestroy": (True, {BUCKET: UPDATED}),
     "mlflowTelemetry": (True, ON_SERVICE),
@@ -130,6 +131,7 @@ TABLE: dict[str, tuple[Any, dict[str, set[str]]]] = {
 # These would replace resources with data: the protected stack refuses them.
 MOVING: dict[str, Any] = {"gcp:region": "europe-west1", "name": "another"}
 ELSEWHERE = {
+    "accountsDefaultPermission",  # with accounts: tests/infra
     "invokers",  # needs an access mode that uses it: below
     "databaseEdition",  # must match the tier: below
     "kmsKey",  # replaces the database: below, and test_replacements

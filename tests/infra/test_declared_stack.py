@@ -626,6 +626,8 @@ def test_settings_reach_their_resources() -> None:
             "bucketForceDestroy": True,
             "bucketLocation": "eu",
             "mlflowTelemetry": True,
+            "accounts": True,
+            "accountsDefaultPermission": "EDIT",
         }
     )
     instance = program.one(INSTANCE).inputs
@@ -652,6 +654,8 @@ def test_settings_reach_their_resources() -> None:
     assert program.env["WEB_CONCURRENCY"] == "2"
     assert program.env["MAX_CONCURRENCY"] == "200"
     assert program.env["MLFLOW_DISABLE_TELEMETRY"] == "false"
+    assert program.env["ACCOUNTS_DEFAULT_PERMISSION"] == "EDIT"
+    assert "ACCOUNTS_DEFAULT_PERMISSION" not in default().env
     assert program.env["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")[2:] == [
         "mlflow.example.com",
         "ml.example.org",

@@ -359,6 +359,8 @@ VALUES: Mapping[str, Sequence[Any]] = {
     ],
     "deletionProtection": ["yes"],
     "bucketForceDestroy": ["1"],
+    "accounts": ["yes"],
+    "accountsDefaultPermission": ["ADMIN", "read", "USE"],
     "mlflowTelemetry": ["off"],
     "loadBalancer": ["yes"],
     "uptimeCheck": ["yes"],
