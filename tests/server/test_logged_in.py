@@ -128,7 +128,7 @@ def user(server: Server) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def viewer(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, auth=VIEWER, timeout=30, headers=REMOTE) as client:
+    with server.client(auth=VIEWER, headers=REMOTE) as client:
         yield client
 
 
@@ -618,7 +618,7 @@ JSON = {"Content-Type": "application/json"}
 def test_a_body_has_a_limit(server: Server, who: str) -> None:
     login = (USER, PASSWORD) if who == "user" else VIEWER
     limit = (32 if who == "user" else 1) * 1024 * 1024
-    with httpx.Client(base_url=server.url, auth=login, timeout=60) as client:
+    with server.client(auth=login, timeout=60) as client:
         fits = b'{"experiment_ids":["0"],"unknown":"' + b"x" * (limit - 100) + b'"}'
         assert client.post(SEARCH, content=fits, headers=JSON).status_code == 200
         for body in (b"x" * (limit + 1), iter([b"x" * 65536] * (limit // 65536 + 1))):

@@ -49,7 +49,7 @@ def server(
 
 def viewer_of(server: Server) -> httpx.Client:
     limits = httpx.Limits(max_connections=None)
-    return httpx.Client(base_url=server.url, auth=VIEWER, timeout=PATIENCE, limits=limits)
+    return server.client(auth=VIEWER, timeout=PATIENCE, limits=limits)
 
 
 def raw(login: str, method: str, path: str, body: str = "") -> bytes:

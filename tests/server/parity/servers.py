@@ -18,7 +18,7 @@ from fake_google.iam.policy import Grant, secret
 from fake_google.ports import free_port
 from tests.local.standins import BUCKET, PROJECT, SERVER, SIGNER, StandIns, project
 from tests.reaper import reap_process
-from tests.server.process import BOOT_SECONDS, PASSWORD, USER, Server
+from tests.server.process import BOOT_SECONDS, PASSWORD, TLS, USER, Server, is_healthy
 
 SETTINGS = {
     # Some of MLflow's messages list a set, in its iteration order.
@@ -50,10 +50,10 @@ class Stock:
     def __init__(
         self, folder: Path, database_url: str, *, app: str = "", more: Mapping[str, str] = {}
     ) -> None:
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
         self._log = folder / "stock.log"
-        command = f"server --workers 1 --host 127.0.0.1 --port {port}".split()
+        command = f"server --workers 1 --host 127.0.0.1 --port {self._port}".split()
         command += ["--backend-store-uri", database_url]
         command += ["--artifacts-destination", str(folder / "artifacts")]
         if app:
@@ -79,15 +79,13 @@ class Stock:
     def ready(self) -> None:
         until = time.monotonic() + BOOT_SECONDS
         while time.monotonic() < until and self._process.poll() is None:
-            try:
-                if httpx.get(f"{self.url}/health").status_code == 200:
-                    return
-            except httpx.TransportError:
-                time.sleep(0.1)
+            if is_healthy(self._port):
+                return
+            time.sleep(0.1)
         raise AssertionError(f"stock MLflow does not serve: {self._log.read_text()}")
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=30)
+        return httpx.Client(base_url=self.url, timeout=30, verify=TLS)
 
     def stop(self) -> None:
         with suppress(ProcessLookupError):  # it may have ended by itself
