@@ -58,7 +58,7 @@ def request_id() -> str:
 def configure(project: str | None) -> None:
     """Send log records, warnings and uncaught exceptions through one handler to stdout."""
     # The format has none of these: https://docs.python.org/3/howto/logging.html#optimization
-    logging._srcfile = None  # type: ignore[assignment]
+    logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(CloudLoggingFormatter(project))
