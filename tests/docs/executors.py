@@ -41,6 +41,7 @@ STAND_INS = {
     ("CONTRIBUTING.md", "A new setting"),
     # Each sample itself: tests/gallery.
     ("sample_client/README.md", "Samples"),
+    ("docs/accounts.md", "Accounts"),
     ("docs/using.md", "From MLflow's client"),
     ("docs/logging-runs.md", "Set up your computer"),
     ("docs/calendar.md", "Restore drill"),

@@ -191,12 +191,17 @@ def test_each_person_may_do_what_stock_allows(
     assert min(counted[200], counted[403]) > 200, counted
 
 
+NOT_OFFERED = 501
+
+
 def as_stock(stock: int, ours: int) -> bool:
     """Whether ours refuses what stock forbids, and does what stock does.
 
     The parity tests compare everything else that the administrator gets.
     """
-    return ours >= 400 if stock in (401, 403) else ours < 400 or stock >= 400
+    if stock in (401, 403):
+        return ours >= 400
+    return ours < 400 or ours == NOT_OFFERED or stock >= 400
 
 
 def test_only_the_stacks_logins_and_peoples_are_accepted(us: Accounts) -> None:
