@@ -70,7 +70,7 @@ def released() -> list[Version]:
 
 
 def locked() -> Version:
-    [text] = re.findall(r"^mlflow==(\S+)", (ROOT / "image" / "requirements.in").read_text(), re.M)
+    [text] = re.findall(r"^mlflow(?:\[auth\])?==(\S+)", (ROOT / "image" / "requirements.in").read_text(), re.M)
     return parsed(text)
 
 
