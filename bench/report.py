@@ -113,6 +113,8 @@ def declared_postgres() -> int:
 
 
 def mlflow_version() -> str:
-    found = re.search(r"^mlflow==(\S+)", (ROOT / "image/requirements.in").read_text(), re.MULTILINE)
+    found = re.search(
+        r"^mlflow\[auth\]==(\S+)", (ROOT / "image/requirements.in").read_text(), re.MULTILINE
+    )
     assert found
     return found[1]

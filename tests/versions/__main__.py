@@ -70,7 +70,9 @@ def released() -> list[Version]:
 
 
 def locked() -> Version:
-    [text] = re.findall(r"^mlflow(?:\[auth\])?==(\S+)", (ROOT / "image" / "requirements.in").read_text(), re.M)
+    [text] = re.findall(
+        r"^mlflow\[auth\]==(\S+)", (ROOT / "image" / "requirements.in").read_text(), re.M
+    )
     return parsed(text)
 
 
@@ -80,7 +82,9 @@ def tried(version: str) -> Outcome:
     folder.mkdir(parents=True, exist_ok=True)
     image, lock = ROOT / "image", folder / "requirements.txt"
     asked = re.sub(
-        r"(?m)^mlflow==\S+", f"mlflow=={version}", (image / "requirements.in").read_text()
+        r"(?m)^mlflow\[auth\]==\S+",
+        f"mlflow[auth]=={version}",
+        (image / "requirements.in").read_text(),
     )
     (folder / "requirements.in").write_text(asked)
     # uv keeps the versions that the file already has where it can.
