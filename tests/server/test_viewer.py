@@ -44,6 +44,7 @@ REFUSED_ALL_THE_SAME = {
     "/api/3.0/mlflow/jobs/": "jobs",
     "/api/3.0/mlflow/prompt-optimization/jobs": "jobs",
     "/api/3.0/mlflow/scorer/invoke": "jobs",
+    "/api/3.0/mlflow/scorers/online-config": "jobs",
     "/api/3.0/mlflow/ui-telemetry": "sends usage data to MLflow's makers",
     "/api/3.0/mlflow/workspaces": "workspaces, which are disabled",
     "/gateway/": "calls models, which costs money",
