@@ -21,6 +21,7 @@ from tracking_server.gate import otlp_limits
 from tracking_server.gate.json_limits import NOT_JSON, json_problem
 from tracking_server.gate.refusals import COME_BACK, refuse, swallow
 from tracking_server.gate.viewer_policy import LOOKING
+from tracking_server.request_headers import combined
 
 MIB = 1024 * 1024
 
@@ -182,7 +183,7 @@ class _Reading:
         self._room, self._small = room, small
         self._reserved = 0
         self.complete = False
-        self._encoding = _header(scope, b"content-encoding").lower()
+        self._encoding = combined(scope["headers"], b"content-encoding").lower()
 
     def close(self) -> None:
         """Free the room, once the body isn't in use any more."""
@@ -202,7 +203,7 @@ class _Reading:
                 f"Content-Encoding {self._encoding[:40]!r} isn't supported: send the body "
                 "uncompressed, or compressed with gzip or deflate.",
             )
-        length = _header(self._scope, b"content-length")
+        length = combined(self._scope["headers"], b"content-length")
         if length.isdigit():
             expected = int(length)
             self._check_size(expected)
@@ -231,7 +232,9 @@ class _Reading:
 
         WSGI treats a request without a length as one without a body.
         """
-        told = self._encoding not in ("gzip", "deflate") and _header(self._scope, b"content-length")
+        told = self._encoding not in ("gzip", "deflate") and combined(
+            self._scope["headers"], b"content-length"
+        )
         if told or not body:
             return self._scope
         dropped = (b"content-encoding", b"content-length", b"transfer-encoding")
@@ -281,7 +284,9 @@ class _Reading:
     @property
     def _is_protobuf(self) -> bool:
         is_otlp: bool = self._scope["path"].endswith(otlp_limits.PATH)
-        return is_otlp and otlp_limits.is_protobuf(_header(self._scope, b"content-type"))
+        return is_otlp and otlp_limits.is_protobuf(
+            combined(self._scope["headers"], b"content-type")
+        )
 
     async def _widen(self, body: bytes) -> None:
         """Reserve more for a text that takes several bytes per character when it is decoded.
@@ -359,11 +364,6 @@ def _window_bits(encoding: str, body: bytes) -> int:
         return 16 + zlib.MAX_WBITS
     has_header = len(body) > 1 and body[0] & 0x0F == 8 and (body[0] << 8 | body[1]) % 31 == 0
     return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
-
-
-def _header(scope: Scope, name: bytes) -> str:
-    values = [value for header, value in scope["headers"] if header == name]
-    return b",".join(values).decode("latin-1").strip()
 
 
 def _full() -> TooMuch:

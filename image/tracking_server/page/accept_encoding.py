@@ -5,6 +5,8 @@ https://www.rfc-editor.org/rfc/rfc9110#field.accept-encoding
 
 from collections.abc import Iterable, Sequence
 
+from tracking_server.request_headers import combined
+
 IDENTITY = "identity"
 
 
@@ -13,8 +15,7 @@ def chosen(headers: Iterable[tuple[bytes, bytes]], available: Sequence[str]) -> 
 
     The last in `available` is chosen if the request accepts none.
     """
-    given = b",".join(value for name, value in headers if name == b"accept-encoding")
-    weights = _weights(given.decode("latin-1").lower())
+    weights = _weights(combined(headers, b"accept-encoding").lower())
     # max() returns the first of several.
     return max(
         (coding for coding in available if _weight(coding, weights) > 0),

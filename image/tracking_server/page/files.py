@@ -60,11 +60,9 @@ def page_files(folder: Path) -> dict[str, PageFile]:
     """Returns the files below a folder by their paths in it, such as `static/js/main.c2f5.js`."""
     stored: dict[str, dict[str, Path]] = {}
     for path in _files(folder):
-        name = path.relative_to(folder).as_posix()
         coding = SUFFIXES.get(path.suffix, IDENTITY)
-        stored.setdefault(name.removesuffix(path.suffix) if coding != IDENTITY else name, {})[
-            coding
-        ] = path
+        served = path if coding == IDENTITY else path.with_suffix("")
+        stored.setdefault(served.relative_to(folder).as_posix(), {})[coding] = path
     return {name: _page_file(name, codings) for name, codings in stored.items()}
 
 

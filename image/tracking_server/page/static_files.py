@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tracking_server.page.accept_encoding import IDENTITY, chosen
 from tracking_server.page.files import PageFile, page_files
+from tracking_server.request_headers import combined
 
 PREFIX = "/static-files/"
 INDEX = "index.html"
@@ -42,7 +43,7 @@ class PageFiles:
         if file is None or scope["method"] not in ("GET", "HEAD"):
             await self.app(scope, receive, send)
             return
-        coding = chosen(scope["headers"], [*file.stored, *_unpacked(file)])
+        coding = chosen(scope["headers"], [*file.stored, IDENTITY])
         etag = b'"%s-%s"' % (file.version.encode(), coding.encode())
         headers = _headers(file, etag)
         if _is_known(scope, etag):
@@ -53,11 +54,6 @@ class PageFiles:
         if coding != IDENTITY:
             headers.append((b"content-encoding", coding.encode()))
         await _respond(scope, send, file, coding, headers)
-
-
-def _unpacked(file: PageFile) -> list[str]:
-    """Returns the coding of a file that has to be decompressed first, if it does."""
-    return [] if IDENTITY in file.stored else [IDENTITY]
 
 
 def _headers(file: PageFile, etag: bytes) -> Headers:
@@ -71,15 +67,15 @@ def _headers(file: PageFile, etag: bytes) -> Headers:
 def _cache_control(file: PageFile) -> bytes:
     if file.is_immutable:
         return FOREVER
-    # An HTML file names the immutable files of its own version of MLflow.
+    # An HTML file names the immutable files that belong to the same version of MLflow.
     return REVALIDATED if file.media_type.startswith("text/html") else A_DAY
 
 
 def _is_known(scope: Scope, etag: bytes) -> bool:
     """Whether the client has the file already: https://www.rfc-editor.org/rfc/rfc9110#if-none-match"""
-    given = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")
-    known = {part.strip().removeprefix(b"W/") for part in given.split(b",")}
-    return etag in known or b"*" in known
+    given = combined(scope["headers"], b"if-none-match")
+    known = {part.strip().removeprefix("W/") for part in given.split(",")}
+    return etag.decode() in known or "*" in known
 
 
 async def _respond(scope: Scope, send: Send, file: PageFile, coding: str, headers: Headers) -> None:
