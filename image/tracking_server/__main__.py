@@ -150,9 +150,10 @@ def assemble(
     from tracking_server.page.files import build_folder
     from tracking_server.page.static_files import INDEX, PageFiles
 
+    accounts = config.default_permission is not None
     internals.bound_webhooks(largest=LARGEST_ANSWER, seconds=LONGEST_ANSWER)
     request_limits.enforce(flask)
-    if config.default_permission:
+    if accounts:
         auth_app.protect_flask(flask)
     request_limits.enforce_on_stored(flask)
     threads = config.pool_share + FREE_THREADS
@@ -170,9 +171,7 @@ def assemble(
         Composition(
             flask=answering,
             has_flask_route=flask.url_map.bind("").test,
-            import_native=lambda: _import_native(
-                providers, accounts=config.default_permission is not None
-            ),
+            import_native=lambda: _import_native(providers, accounts=accounts),
             native_problem=request_limits.query_problem,
         )
     )
@@ -182,7 +181,7 @@ def assemble(
     transfers = ProxiedTransfers(
         Bodies(limited),
         values.artifact_url,
-        may_transfer=auth_app.may_transfer if config.default_permission else None,
+        may_transfer=auth_app.may_transfer if accounts else None,
     )
     page_folder = build_folder()
     page = PageFiles(CompressedJson(transfers), folder=page_folder)
@@ -197,7 +196,7 @@ def assemble(
         callbacks=callbacks,
         trusted_proxies=config.trusted_proxies,
         on_this_computer=config.on_this_computer,
-        logins=_logins(values, flask) if config.default_permission else None,
+        logins=_logins(values, flask) if accounts else None,
     )
     egress.enforce(
         internal_networks=config.internal_networks,

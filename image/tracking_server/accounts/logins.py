@@ -1,7 +1,7 @@
 """Checks the names and passwords of people's accounts.
 
 Comparing a password with its hash takes 50 ms on purpose. So a password is compared once; then the
-server keeps a digest of the login, and reads the account again once a minute.
+server keeps a digest of the login, and reads the account again after `REMEMBERED_SECONDS`.
 """
 
 import asyncio
@@ -100,7 +100,7 @@ class Logins:
         self._changes += 1
 
     def remembered(self, given: bytes) -> Identity | None:
-        """Returns the account of a login that was right less than a minute ago."""
+        """Returns the account of a login that was right a moment ago."""
         checked = self._checked.get(self._digest(given))
         if checked and checked.changes == self._changes and self._clock() < checked.until:
             return checked.identity

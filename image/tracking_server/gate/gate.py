@@ -255,8 +255,8 @@ class Gate:
         return address_of(peer[0], forwarded_for, trusted_proxies=self._trusted_proxies)
 
     def _refused_login(self, scope: Scope, headers: Headers) -> "FixedResponse":
+        unauthorized = NO_ACCOUNT if self._logins else UNAUTHORIZED
         # A request without credentials isn't a guess: browsers send one before they prompt.
-        unauthorized = NOBODY if self._logins else UNAUTHORIZED
         if _login_header(scope, headers) not in headers:
             return unauthorized
         client = network_of(self._client(scope, headers))
@@ -328,20 +328,18 @@ _THE_RIGHT_ONES = (
     "The right ones are the stack's outputs tracking_username and tracking_password; MLflow's "
     "client reads them from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.\n"
 )
-UNAUTHORIZED = FixedResponse(
-    401,
-    f"No username and password were given, or they are wrong. {_THE_RIGHT_ONES}",
-    (b"www-authenticate", b'Basic realm="MLflow", charset="UTF-8"'),
-)
 _YOURS = (
     "Use the name and password of your account; MLflow's client reads them from "
     "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. An administrator of this server makes "
     "accounts and resets passwords.\n"
 )
-NOBODY = FixedResponse(
-    401,
-    f"No username and password were given, or they are wrong. {_YOURS}",
-    (b"www-authenticate", b'Basic realm="MLflow", charset="UTF-8"'),
+UNAUTHORIZED, NO_ACCOUNT = (
+    FixedResponse(
+        401,
+        f"No username and password were given, or they are wrong. {right_ones}",
+        (b"www-authenticate", b'Basic realm="MLflow", charset="UTF-8"'),
+    )
+    for right_ones in (_THE_RIGHT_ONES, _YOURS)
 )
 BUSY = FixedResponse(
     503,
