@@ -120,9 +120,10 @@ def enforce_on_stored(flask: Flask) -> None:
     def check() -> Response | None:
         if request.method == "OPTIONS":
             return None
-        fields = given_fields()
-        if request.path.endswith("/metrics/get-history") and not fields.get("max_results"):
-            check_history(fields)
+        if request.path.endswith("/metrics/get-history"):
+            fields = given_fields()
+            if not fields.get("max_results"):
+                check_history(fields)
         gateway_policy.check()
         if _WAITS.fullmatch(request.path):
             if not _WAITING.acquire(blocking=False):
