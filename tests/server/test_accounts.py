@@ -18,10 +18,10 @@ from tests.server.conftest import made_database, made_for_stock
 from tests.server.parity.call import Call, found
 from tests.server.parity.calls import SEQUENCE
 from tests.server.parity.servers import Stock, our_environment, ours, upstream
-from tests.server.process import PASSWORD, USER, Server
+from tests.server.process import PASSWORD, TLS, USER, Server
 
 PEOPLE = {"editor": "EDIT", "reader": "READ", "nobody": None}
-"""The names of accounts, and the permission that each has on everything."""
+"""The names of accounts, and the permission which each has for everything."""
 
 TYPES = (
     "experiment",
@@ -40,7 +40,7 @@ ONLINE_SCORING = "/scorers/online-config"
 """Our server refuses to schedule judges."""
 
 PAGE = "/"
-"""Stock refuses HEAD of its own page to everyone but the administrator."""
+"""Stock refuses HEAD of the page to everyone but the administrator."""
 
 API = "/api/2.0/mlflow"
 API3 = "/api/3.0/mlflow"
@@ -79,7 +79,12 @@ class Accounts:
     def client(self, name: str | None = None) -> httpx.Client:
         """Returns a client with a person's login, the administrator's by default."""
         login = (name, password_of(name)) if name else (USER, PASSWORD)
-        return httpx.Client(base_url=self.url, auth=login, timeout=30)
+        return httpx.Client(base_url=self.url, auth=login, timeout=30, verify=TLS)
+
+    def add_people(self) -> None:
+        with self.client() as admin:
+            for name, permission in PEOPLE.items():
+                add_person(admin, name, permission)
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +109,7 @@ def environment(folder: Path, postgres: Postgres, cloudsql_root: Path) -> Iterat
 def us(folder: Path, environment: dict[str, str]) -> Iterator[Accounts]:
     with ours(environment, folder, forked=True) as server:
         accounts = Accounts(server.ready().url, server)
-        with accounts.client() as admin:
-            for name, permission in PEOPLE.items():
-                add_person(admin, name, permission)
+        accounts.add_people()
         yield accounts
 
 
@@ -136,9 +139,7 @@ def stock_with_accounts(
     try:
         stock.ready()
         accounts = Accounts(stock.url)
-        with accounts.client() as admin:
-            for name, permission in PEOPLE.items():
-                add_person(admin, name, permission)
+        accounts.add_people()
         yield accounts
     finally:
         stock.stop()

@@ -27,6 +27,9 @@ TESTS = (
 
 Version = tuple[int, ...]
 
+PIN = re.compile(r"(?<=^mlflow\[auth\]==)\S+", re.M)
+"""MLflow's version in image/requirements.in."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -70,9 +73,7 @@ def released() -> list[Version]:
 
 
 def locked() -> Version:
-    [text] = re.findall(
-        r"^mlflow\[auth\]==(\S+)", (ROOT / "image" / "requirements.in").read_text(), re.M
-    )
+    [text] = PIN.findall((ROOT / "image" / "requirements.in").read_text())
     return parsed(text)
 
 
@@ -81,11 +82,7 @@ def tried(version: str) -> Outcome:
     python = folder / "venv" / "bin" / "python"
     folder.mkdir(parents=True, exist_ok=True)
     image, lock = ROOT / "image", folder / "requirements.txt"
-    asked = re.sub(
-        r"(?m)^mlflow\[auth\]==\S+",
-        f"mlflow[auth]=={version}",
-        (image / "requirements.in").read_text(),
-    )
+    asked = PIN.sub(version, (image / "requirements.in").read_text())
     (folder / "requirements.in").write_text(asked)
     # uv keeps the versions that the file already has where it can.
     lock.write_text((image / "requirements.txt").read_text())
