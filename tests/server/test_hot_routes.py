@@ -493,6 +493,42 @@ def test_a_viewers_statements_are_read_only(database_url: str, cloudsql_root: Pa
     asyncio.run(write_as_both())
 
 
+@pytest.mark.parametrize("cancelled", ["while it waits", "when it is given one"])
+def test_a_cancelled_request_leaves_the_connection_to_the_next(
+    monkeypatch: pytest.MonkeyPatch, cancelled: str
+) -> None:
+    class Connection:
+        async def fetch(self, *_: object) -> list[object]:
+            await released.wait()
+            return []
+
+        def is_closed(self) -> bool:
+            return False
+
+    async def take_turns() -> None:
+        connections = Connections(make_url("postgresql://"), count=1)
+        await connections._open_all()
+        first, second, third = [asyncio.create_task(connections.fetch("")) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert len(connections._waiting) == 2
+        if cancelled == "while it waits":
+            second.cancel()
+        released.set()
+        await asyncio.sleep(0)
+        if cancelled == "when it is given one":
+            assert len(connections._waiting) == 1
+            second.cancel()
+        assert await asyncio.wait_for(asyncio.gather(first, third), 10) == [[], []]
+        assert second.cancelled()
+
+    async def connect(_: Connections) -> Connection:
+        return Connection()
+
+    monkeypatch.setattr(Connections, "_connect", connect)
+    released = asyncio.Event()
+    asyncio.run(take_turns())
+
+
 def test_a_run_is_not_created_twice() -> None:
     """MLflow would create another one if it handled the request too."""
     asked = []

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tracking_server.gate import otlp_limits
 from tracking_server.gate.json_limits import NOT_JSON, json_problem
 from tracking_server.gate.refusals import COME_BACK, refuse, swallow
+from tracking_server.gate.stall_timeout import PROGRESS
 from tracking_server.gate.viewer_policy import LOOKING
 from tracking_server.request_headers import combined
 
@@ -184,6 +185,7 @@ class _Reading:
         self._reserved = 0
         self.complete = False
         self._encoding = combined(scope["headers"], b"content-encoding").lower()
+        self._length = combined(scope["headers"], b"content-length")
 
     def close(self) -> None:
         """Free the room, once the body isn't in use any more."""
@@ -203,21 +205,19 @@ class _Reading:
                 f"Content-Encoding {self._encoding[:40]!r} isn't supported: send the body "
                 "uncompressed, or compressed with gzip or deflate.",
             )
-        length = combined(self._scope["headers"], b"content-length")
-        if length.isdigit():
-            expected = int(length)
+        expected = None
+        if self._length.isdigit():
+            expected = int(self._length)
             self._check_size(expected)
             compressed = self._encoding in ("gzip", "deflate")
             if expected <= SMALL and not compressed and self._small.has(expected):
                 self._room = self._small
             await self._reserve(expected)
-        try:
-            async with asyncio.timeout(READING):
-                body = await self._read()
-        except TimeoutError:
-            raise TooMuch(
-                408, f"The body didn't arrive within {READING:.0f} s: send it again, or in parts."
-            ) from None
+        # `Stalls` ends a shorter body sooner. A timeout takes a twentieth of a hot route's time.
+        if expected is not None and expected < PROGRESS:
+            body = await self._read()
+        else:
+            body = await self._read_in_time()
         if body and self._encoding in ("gzip", "deflate"):
             body = await self._decompressed(body)
         self._keep(len(body))
@@ -232,14 +232,21 @@ class _Reading:
 
         WSGI treats a request without a length as one without a body.
         """
-        told = self._encoding not in ("gzip", "deflate") and combined(
-            self._scope["headers"], b"content-length"
-        )
+        told = self._length and self._encoding not in ("gzip", "deflate")
         if told or not body:
             return self._scope
         dropped = (b"content-encoding", b"content-length", b"transfer-encoding")
         headers = [header for header in self._scope["headers"] if header[0] not in dropped]
         return {**self._scope, "headers": [*headers, (b"content-length", b"%d" % len(body))]}
+
+    async def _read_in_time(self) -> bytes:
+        try:
+            async with asyncio.timeout(READING):
+                return await self._read()
+        except TimeoutError:
+            raise TooMuch(
+                408, f"The body didn't arrive within {READING:.0f} s: send it again, or in parts."
+            ) from None
 
     async def _read(self) -> bytes:
         # Not a list of pieces: a client may send them byte by byte.

@@ -6,11 +6,10 @@ the client's address and scheme as if there were no proxy, and never a credentia
 """
 
 import asyncio
-import binascii
 import hmac
 import logging
 import re
-from base64 import b64decode
+from binascii import a2b_base64
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 from time import monotonic, time
@@ -121,14 +120,13 @@ class Gate:
         elif scope["type"] == "http":
             called_back = self._callbacks.accepted(scope)
             headers = _grouped(scope)
-            refusal = None if called_back else await self._refusal(scope, headers)
-            if refusal is None and _is_probe(scope):
-                # A probe has no login, so its body isn't read.
-                await self.app(self._behind(scope, headers), _no_body(), send)
-            elif refusal is None:
-                await self.app(self._behind(called_back or scope, headers), receive, send)
-            else:
+            if not called_back and (refusal := await self._refusal(scope, headers)):
                 await _send(refusal, send)
+                return
+            if _is_probe(scope):
+                # A probe has no login, so its body isn't read.
+                receive = _no_body()
+            await self.app(self._behind(called_back or scope, headers), receive, send)
         elif scope["type"] == "websocket":
             # MLflow has no websockets. Closing before accepting results in a 403.
             await send({"type": "websocket.close", "code": 1008})
@@ -404,7 +402,10 @@ def _no_body() -> Receive:
 def _grouped(scope: Scope) -> Headers:
     headers: Headers = {}
     for name, value in scope["headers"]:
-        headers.setdefault(name, []).append(value)
+        if name in headers:
+            headers[name].append(value)
+        else:
+            headers[name] = [value]
     return headers
 
 
@@ -422,8 +423,9 @@ def _credentials(headers: Headers, login: bytes) -> bytes:
     """
     scheme, _, token = _single(headers, login)[:MAX_AUTHORIZATION].partition(" ")
     try:
-        return b64decode(token.strip(), validate=True) if scheme.lower() == "basic" else b""
-    except (binascii.Error, ValueError):
+        is_basic = scheme.lower() == "basic"
+        return a2b_base64(token.strip(), strict_mode=True) if is_basic else b""
+    except ValueError:
         return b""
 
 

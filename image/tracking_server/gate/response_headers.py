@@ -8,6 +8,7 @@ policy applies to the document that it came with and not to one that reads it.
 import re
 from base64 import b64encode
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,6 +18,7 @@ PAGE, STATIC_FILES = "/", "/static-files/"
 
 SANDBOX = "sandbox; default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 FRAMED_BY_US = "frame-ancestors 'self'"
+_SANDBOX = SANDBOX.encode()
 
 _INLINE_SCRIPT = re.compile(r"<script(?![^>]*\ssrc\s*=)[^>]*>(.*?)</script>", re.DOTALL | re.I)
 _LOOPBACK = re.compile(rb"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?", re.I)
@@ -25,6 +27,7 @@ _SCRIPT_LIKE = frozenset(
     {b"script", b"worker", b"sharedworker", b"serviceworker", b"audioworklet", b"paintworklet"}
 )
 _CORS = b"access-control-"
+_CACHE_CONTROL = b"cache-control"
 _SHARED = re.compile(r"(public|private|s-maxage)(=.*)?", re.I)
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -42,47 +45,46 @@ class ResponseHeaders:
             raise ValueError(f"{embeddable} is not a static file, wanted {STATIC_FILES}…")
         self.app = app
         self._embeddable = embeddable
-        self._page = page_policy(page.read_text())
+        policy = page_policy(page.read_text())
+        self._embedded, self._page = policy.encode(), f"{policy}; {FRAMED_BY_US}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        added = self._headers(scope)
-        cors = any(name == b"origin" for name, _ in scope["headers"])
+        given = dict(scope["headers"])
+        added = self._headers(scope["path"], given)
+        cors = b"origin" in given
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 # Copy: the application may send the same message again.
-                headers = message.get("headers", ())
-                if not cors:
-                    headers = _without_cors(headers)
-                message = {**message, "headers": _merged(headers, added)}
+                headers = _merged(message.get("headers", ()), added, cors=cors)
+                message = {**message, "headers": headers}
             await send(message)
 
         await self.app(scope, receive, with_headers)
 
-    def _headers(self, scope: Scope) -> dict[bytes, bytes]:
+    def _headers(self, path: str, given: dict[bytes, bytes]) -> dict[bytes, bytes]:
         headers = {
-            b"content-security-policy": self._policy(scope["path"]).encode(),
+            b"content-security-policy": self._policy(path),
             b"cross-origin-opener-policy": b"same-origin",
             b"cross-origin-resource-policy": b"same-origin",
             b"referrer-policy": b"same-origin",
             b"x-content-type-options": b"nosniff",
         }
-        given = dict(scope["headers"])
         # Without includeSubDomains: other hosts of a custom domain aren't ours.
         if not _LOOPBACK.fullmatch(given.get(b"host", b"")):
             headers[b"strict-transport-security"] = b"max-age=31536000"
         # The policy's 'self' includes artifacts. With nosniff, a browser doesn't run text.
-        if given.get(b"sec-fetch-dest") in _SCRIPT_LIKE and not _is_mlflows(scope["path"]):
+        if given.get(b"sec-fetch-dest") in _SCRIPT_LIKE and not _is_mlflows(path):
             headers[b"content-type"] = b"text/plain; charset=utf-8"
         return headers
 
-    def _policy(self, path: str) -> str:
+    def _policy(self, path: str) -> bytes:
         if path.startswith(self._embeddable):
-            return self._page
-        return f"{self._page}; {FRAMED_BY_US}" if _is_mlflows(path) else SANDBOX
+            return self._embedded
+        return self._page if _is_mlflows(path) else _SANDBOX
 
 
 def _is_mlflows(path: str) -> bool:
@@ -118,20 +120,25 @@ def page_policy(html: str) -> str:
     return "; ".join(f"{name} {' '.join(sources)}" for name, sources in directives.items())
 
 
-def _without_cors(headers: Headers) -> Headers:
-    """Returns the headers without those that Flask-CORS adds even if no other site asks."""
-    return [(name, value) for name, value in headers if not name.lower().startswith(_CORS)]
+def _merged(given: Headers, added: dict[bytes, bytes], *, cors: bool) -> list[tuple[bytes, bytes]]:
+    """Returns the headers with the added ones instead of those of the same name.
 
-
-def _merged(given: Headers, added: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    Without `cors`, those are left out that Flask-CORS adds even if no other site asks.
+    """
     headers, cached = [], []
     for name, value in given:
-        if name.lower() == b"cache-control":
-            cached.append(value.decode("latin-1"))
-        elif name.lower() not in added:
+        lower = name.lower()
+        if lower == _CACHE_CONTROL:
+            cached.append(value)
+        elif lower not in added and (cors or not lower.startswith(_CORS)):
             headers.append((name, value))
-    private = cache_control(", ".join(cached)).encode("latin-1")
-    return [*headers, *added.items(), (b"cache-control", private)]
+    private = _cache_control(b", ".join(cached))
+    return [*headers, *added.items(), (_CACHE_CONTROL, private)]
+
+
+@lru_cache(256)
+def _cache_control(given: bytes) -> bytes:
+    return cache_control(given.decode("latin-1")).encode("latin-1")
 
 
 def cache_control(given: str) -> str:

@@ -6,7 +6,6 @@ have stopped aren't.
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -44,8 +43,11 @@ class Stalls:
             if body_complete:
                 # Only a disconnect can follow.
                 return await receive()
-            with waiting.for_client():
+            waiting.begin()
+            try:
                 message = await receive()
+            finally:
+                waiting.end()
             body_complete = not message.get("more_body", False)
             waiting.received(len(message.get("body", b"")))
             return message
@@ -53,39 +55,42 @@ class Stalls:
         async def send_part(message: Message) -> None:
             nonlocal started
             started = True
-            for piece in _pieces(message):
-                with waiting.for_client():
+            is_long = len(message.get("body", b"")) > PIECE
+            for piece in _pieces(message) if is_long else (message,):
+                waiting.begin()
+                try:
                     await send(piece)
+                finally:
+                    waiting.end()
                 waiting.progressed()
 
         try:
-            with waiting.watched():
-                await self.app(scope, receive_part, send_part)
-        except StalledError:
+            await self.app(scope, receive_part, send_part)
+        except asyncio.CancelledError:
+            if not waiting.uncancel():
+                raise
             if started:
                 raise ClientDisconnect from None
             text = f"No more of the request arrived for {self._patience:.0f} s: send it again."
             await refuse(send, 408, text)
+        finally:
+            waiting.close()
 
 
 def _pieces(message: Message) -> Iterator[Message]:
     """Split a message with a long body into several."""
-    body = message.get("body", b"")
-    if len(body) <= PIECE:
-        yield message
-        return
+    body = message["body"]
     last = (len(body) - 1) // PIECE * PIECE
     for start in range(0, last, PIECE):
         yield {**message, "body": body[start : start + PIECE], "more_body": True}
     yield {**message, "body": body[last:]}
 
 
-class StalledError(Exception):
-    """The client has stopped in the middle of its request or of the response."""
-
-
 class _Waiting:
-    """Measures how many seconds a request has waited for its client since the last progress."""
+    """Cancels the current task once it has waited for its client for `patience` seconds.
+
+    Only the time since the last progress counts.
+    """
 
     def __init__(self, patience: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -94,20 +99,28 @@ class _Waiting:
         self._began = 0.0
         self._waited = 0.0
         self._received = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._stalled = False
+        task = asyncio.current_task(self._loop)
+        assert task is not None  # noqa: S101
+        self._task = task
+        self._timer = self._loop.call_later(patience, self._look)
+        self._cancelled = False
 
-    @contextmanager
-    def for_client(self) -> Iterator[None]:
+    def uncancel(self) -> bool:
+        """Undo the cancellation. Returns False if it wasn't this object that cancelled the task."""
+        if self._cancelled:
+            self._task.uncancel()
+        return self._cancelled
+
+    def begin(self) -> None:
+        """Begin to wait for the client; several parts of a request may do so at a time."""
         if not self._places:
             self._began = self._loop.time()
         self._places += 1
-        try:
-            yield
-        finally:
-            self._places -= 1
-            if not self._places:
-                self._waited += self._loop.time() - self._began
+
+    def end(self) -> None:
+        self._places -= 1
+        if not self._places:
+            self._waited += self._loop.time() - self._began
 
     def received(self, size: int) -> None:
         self._received += size
@@ -117,33 +130,15 @@ class _Waiting:
     def progressed(self) -> None:
         self._waited, self._received, self._began = 0.0, 0, self._loop.time()
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Cancel the current task once the wait is too long.
+    def close(self) -> None:
+        self._timer.cancel()
 
-        Raises:
-            StalledError: in place of the cancellation.
-        """
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101
-
-        def look() -> None:
-            waited = self._waited
-            if self._places:
-                waited += self._loop.time() - self._began
-                if waited >= self._patience:
-                    self._stalled = True
-                    task.cancel()
-                    return
-            self._timer = self._loop.call_later(max(self._patience - waited, 0.05), look)
-
-        self._timer = self._loop.call_later(self._patience, look)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not self._stalled:
-                raise
-            task.uncancel()
-            raise StalledError from None
-        finally:
-            self._timer.cancel()
+    def _look(self) -> None:
+        waited = self._waited
+        if self._places:
+            waited += self._loop.time() - self._began
+            if waited >= self._patience:
+                self._cancelled = True
+                self._task.cancel()
+                return
+        self._timer = self._loop.call_later(max(self._patience - waited, 0.05), self._look)
