@@ -18,6 +18,7 @@ from starlette.types import ASGIApp  # noqa: E402
 
 from tracking_server import logs  # noqa: E402
 from tracking_server.accounts.logins import Logins  # noqa: E402
+from tracking_server.accounts.permissions import Permissions  # noqa: E402
 from tracking_server.accounts.tables import AccountTables  # noqa: E402
 from tracking_server.artifacts.plugin import gcs_artifact_repository  # noqa: E402
 from tracking_server.boot import encryption, schema, secrets, settings  # noqa: E402
@@ -175,7 +176,8 @@ def assemble(
             native_problem=request_limits.query_problem,
         )
     )
-    database = _hot_database(config)
+    permissions = Permissions(auth_app.allows) if accounts else None
+    database = _hot_database(config, permissions)
     hot = HotRoutes(app, database, flask_headers.responder(flask)) if database else app
     limited = AnswerLimit(hot, user=Answers(shares.answers), viewer=Answers(shares.viewers_answers))
     transfers = ProxiedTransfers(
@@ -196,7 +198,7 @@ def assemble(
         callbacks=callbacks,
         trusted_proxies=config.trusted_proxies,
         on_this_computer=config.on_this_computer,
-        logins=_logins(values, flask) if accounts else None,
+        logins=_logins(values, flask, permissions) if permissions else None,
     )
     egress.enforce(
         internal_networks=config.internal_networks,
@@ -219,15 +221,22 @@ def assemble(
     return headers, close
 
 
-def _logins(values: secrets.SecretValues, flask: "Flask") -> Logins:
-    """Returns the check of people's logins, which forgets them when an account changes."""
+def _logins(values: secrets.SecretValues, flask: "Flask", permissions: Permissions) -> Logins:
+    """Returns the check of people's logins, which is repeated after a change to accounts."""
     own = [login.username for login in (values.user, values.viewer) if login]
     logins = Logins(auth_app.find_account, reserved=own)
-    auth_app.watch_accounts(flask, own=own, changed=logins.forget)
+
+    def forget() -> None:
+        logins.forget()
+        permissions.forget()
+
+    auth_app.watch_accounts(flask, own=own, changed=forget)
     return logins
 
 
-def _hot_database(config: settings.ServerSettings) -> "Database | None":
+def _hot_database(
+    config: settings.ServerSettings, permissions: Permissions | None
+) -> "Database | None":
     """Returns the hot routes' own connections to the database, None if the routes are off."""
     from tracking_server.hot_routes.connections import Connections
     from tracking_server.hot_routes.routes import Database
@@ -245,7 +254,7 @@ def _hot_database(config: settings.ServerSettings) -> "Database | None":
         log.info("hot routes are off: they need one more database connection for each process")
         return None
     connections = Connections(engines.address(), count=config.hot_connections)
-    return Database(connections, Searches(internals.runs_query))
+    return Database(connections, Searches(internals.runs_query), permissions)
 
 
 def _import_native(providers: ProviderAnswers, *, accounts: bool) -> "FastAPI":

@@ -4,10 +4,13 @@ Each raises NotHot, before it has written anything, if MLflow has to handle the 
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVarTuple
 from uuid import uuid4
 
+from tracking_server.accounts.identity import CALLER
+from tracking_server.accounts.permissions import Action, Permissions, Remembered
 from tracking_server.hot_routes import answer, statements
 from tracking_server.hot_routes.answer import Links, LinksByRun, Row
 from tracking_server.hot_routes.connections import TOO_SLOW, Connections
@@ -41,6 +44,8 @@ from tracking_server.hot_routes.request import (
 from tracking_server.hot_routes.searches import Searches
 from tracking_server.hot_routes.statements import ENTRY_SIZE
 
+log = logging.getLogger(__name__)
+
 Ts = TypeVarTuple("Ts")
 
 Route = Callable[["Database", bytes], Awaitable[str]]
@@ -59,16 +64,77 @@ LARGEST_SEARCH = 5000
 
 MOST_EXPERIMENTS = 1000
 
+MOST_ASKED_FOR = 20
+"""Experiments of a search whose permissions are checked one by one; MLflow checks more together."""
+
 INLINE = 64 * 1024
 """Bytes from the database whose response is written on the event loop, in a few milliseconds."""
 
 
 class Database:
-    """The database for the routes: connections, and MLflow's SQL for a search."""
+    """The database for the routes: connections, MLflow's SQL for a search, and permissions.
 
-    def __init__(self, connections: Connections, searches: Searches) -> None:
+    Without accounts there are no `permissions`, and everyone may do everything.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        searches: Searches,
+        permissions: Permissions | None = None,
+    ) -> None:
         self.fetch, self.close = connections.fetch, connections.close
         self.searches = searches
+        self._permissions = permissions
+        self._experiments: Remembered[str, int] = Remembered()
+
+    async def permit_run(self, action: Action, run_id: str) -> str:
+        """Returns the run's id if the caller may do this with the run.
+
+        Raises:
+            NotHot: if not, or if there is no such run.
+        """
+        if self._permissions and not _is_admin():
+            experiment = self._experiments.get(run_id)
+            if experiment is None:
+                rows = await self.fetch(statements.EXPERIMENT_OF_RUN, run_id)
+                experiment = int(_only_row(rows)["experiment_id"])
+                self._experiments.put(run_id, experiment)
+            await self._permit(self._permissions, action, experiment, run_id)
+        return run_id
+
+    async def permit_experiment(self, action: Action, experiment: int) -> int:
+        """Returns the experiment's id if the caller may do this in the experiment.
+
+        Raises:
+            NotHot: if not.
+        """
+        if self._permissions and not _is_admin():
+            await self._permit(self._permissions, action, experiment)
+        return experiment
+
+    async def permit_search(self, experiments: Sequence[int]) -> None:
+        """Check that the caller may search all of these experiments; MLflow leaves out the others.
+
+        Raises:
+            NotHot: if not, or if there are too many to ask for each.
+        """
+        if self._permissions and not _is_admin():
+            if len(experiments) > MOST_ASKED_FOR:
+                raise NotHot
+            for experiment in experiments:
+                await self._permit(self._permissions, "search runs", experiment)
+
+    async def _permit(
+        self, permissions: Permissions, action: Action, experiment: int, run_id: str = ""
+    ) -> None:
+        caller = CALLER.get()
+        try:
+            if caller and await permissions.granted(caller.username, action, experiment, run_id):
+                return
+        except Exception as error:
+            log.info("hot routes: no permission was found: %s", type(error).__name__)
+        raise NotHot
 
 
 async def log_metric(database: Database, body: bytes) -> str:
@@ -76,23 +142,22 @@ async def log_metric(database: Database, body: bytes) -> str:
     metrics = Metrics()
     metrics.add({key: fields[key] for key in fields.keys() - _RUN})
     [key], [value], [timestamp], [step], [nan] = metrics.columns()
-    return await _written(
-        database, statements.LOG_METRIC, run_id(fields), key, value, timestamp, step, nan
-    )
+    run = await database.permit_run("update run", run_id(fields))
+    return await _written(database, statements.LOG_METRIC, run, key, value, timestamp, step, nan)
 
 
 async def log_param(database: Database, body: bytes) -> str:
     fields = body_fields(body, _RUN | _KEY_VALUE)
-    value = text(fields["value"], LONGEST_PARAM)
-    return await _written(
-        database, statements.LOG_PARAM, run_id(fields), name(fields["key"]), value
-    )
+    key, value = name(fields["key"]), text(fields["value"], LONGEST_PARAM)
+    run = await database.permit_run("update run", run_id(fields))
+    return await _written(database, statements.LOG_PARAM, run, key, value)
 
 
 async def set_tag(database: Database, body: bytes) -> str:
     fields = body_fields(body, _RUN | _KEY_VALUE)
     key, value = _tag(fields["key"], fields["value"])
-    return await _written(database, statements.SET_TAG, run_id(fields), key, value)
+    run = await database.permit_run("update run", run_id(fields))
+    return await _written(database, statements.SET_TAG, run, key, value)
 
 
 async def log_batch(database: Database, body: bytes) -> str:
@@ -112,7 +177,7 @@ async def log_batch(database: Database, body: bytes) -> str:
     count = len(metrics.keys) + len(params) + len(tags)
     if len(params) != len(fields.get("params", ())) or not 0 < count <= MOST_TOGETHER:
         raise NotHot
-    given = (run_id(fields), *metrics.columns())
+    given = (await database.permit_run("update run", run_id(fields)), *metrics.columns())
     if not params and not tags:
         return await _written(database, statements.LOG_METRICS, *given)
     pairs = (list(column) for pairs in (params, tags) for column in (pairs.keys(), pairs.values()))
@@ -130,10 +195,11 @@ async def create_run(database: Database, body: bytes) -> str:
     # MLflow makes up a name for a run without one.
     if twice or not run_name or tags.setdefault(RUN_NAME, run_name) != run_name:
         raise NotHot
+    experiment = experiment_id(fields["experiment_id"])
     row = {
         "run_uuid": uuid4().hex,
         "name": run_name,
-        "experiment_id": experiment_id(fields["experiment_id"]),
+        "experiment_id": experiment,
         "user_id": text(fields["user_id"], LONGEST_USER),
         "status": "RUNNING",
         "start_time": integer(fields["start_time"]),
@@ -147,7 +213,7 @@ async def create_run(database: Database, body: bytes) -> str:
     created = await database.fetch(
         statements.CREATE_RUN,
         row["run_uuid"],
-        row["experiment_id"],
+        await database.permit_experiment("create run", experiment),
         run_name,
         row["user_id"],
         row["start_time"],
@@ -165,12 +231,14 @@ async def update_run(database: Database, body: bytes) -> str:
     end_time = integer(fields["end_time"]) if "end_time" in fields else None
     if not (status is None or (type(status) is str and status in _STATUSES)):
         raise NotHot
-    rows = await database.fetch(statements.UPDATE_RUN, run_id(fields), status, end_time)
+    run = await database.permit_run("update run", run_id(fields))
+    rows = await database.fetch(statements.UPDATE_RUN, run, status, end_time)
     return answer.run_info_answer(_only_row(rows))
 
 
 async def get_run(database: Database, query: bytes) -> str:
-    rows = await database.fetch(statements.GET_RUN, run_id(query_fields(query, _RUN)))
+    run = await database.permit_run("read run", run_id(query_fields(query, _RUN)))
+    rows = await database.fetch(statements.GET_RUN, run)
     row, size = _only_row(rows), _size(rows)
     links = await _links(database, rows, models_read=True)
     return await _text(size, answer.run_answer, row, links)
@@ -193,6 +261,7 @@ async def search_runs(database: Database, body: bytes) -> str:
         tuple(_list(fields, "order_by", MOST_TERMS)),
         view,
     )
+    await database.permit_search(experiments)
     values = search.values(experiment_ids=experiments, offset=first, limit=count + 1)
     try:
         rows = await database.fetch(search.statement, *values)
@@ -214,7 +283,8 @@ async def get_history(database: Database, query: bytes) -> str:
         raise NotHot
     count = integer(int(fields["max_results"]), lowest=1, highest=LARGEST_PAGE)
     first = offset(fields.get("page_token", ""))
-    rows = await database.fetch(statements.GET_HISTORY, run_id(fields), key, count + 1, first)
+    run = await database.permit_run("read run", run_id(fields))
+    rows = await database.fetch(statements.GET_HISTORY, run, key, count + 1, first)
     token = None
     if len(rows) > count:
         rows, token = rows[:count], page_token(first + count)
@@ -223,14 +293,17 @@ async def get_history(database: Database, query: bytes) -> str:
 
 async def get_experiment(database: Database, query: bytes) -> str:
     given = query_fields(query, {"experiment_id"})["experiment_id"]
-    rows = await database.fetch(statements.GET_EXPERIMENT, experiment_id(given))
+    experiment = await database.permit_experiment("read experiment", experiment_id(given))
+    rows = await database.fetch(statements.GET_EXPERIMENT, experiment)
     return answer.experiment_answer(_only_row(rows))
 
 
 async def get_experiment_by_name(database: Database, query: bytes) -> str:
     given = query_fields(query, {"experiment_name"})["experiment_name"]
     rows = await database.fetch(statements.GET_EXPERIMENT_BY_NAME, text(given, LONGEST_EXPERIMENT))
-    return answer.experiment_answer(_only_row(rows))
+    row = _only_row(rows)
+    await database.permit_experiment("read experiment", row["experiment_id"])
+    return answer.experiment_answer(row)
 
 
 ROUTES: Mapping[tuple[str, str], Route] = {
@@ -276,6 +349,11 @@ async def _written(database: Database, statement: str, *values: object) -> str:
     """Run a statement that returns a row if it has written."""
     _only_row(await database.fetch(statement, *values))
     return answer.EMPTY
+
+
+def _is_admin() -> bool:
+    caller = CALLER.get()
+    return caller is not None and caller.is_admin
 
 
 def _only_row(rows: Sequence[Row]) -> Row:

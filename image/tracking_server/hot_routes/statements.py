@@ -17,6 +17,8 @@ _KEEP_LATEST = """
     WHERE (EXCLUDED.step, EXCLUDED.timestamp, EXCLUDED.value) > (old.step, old.timestamp, old.value)
 """
 
+EXPERIMENT_OF_RUN = "SELECT experiment_id FROM runs WHERE run_uuid = $1"
+
 LOG_METRIC = f"""
   WITH run AS ({_ACTIVE}),
   history AS (

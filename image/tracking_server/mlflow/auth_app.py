@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from tracking_server.accounts.identity import AUTHORIZATION_FUNCTION
 from tracking_server.accounts.logins import Account
+from tracking_server.accounts.permissions import Action
 from tracking_server.mlflow import internals
 
 if TYPE_CHECKING:
@@ -110,6 +111,36 @@ def may_transfer(username: str, method: str, path: str) -> bool:
 
     action = {"GET": "read", "PUT": "update"}[method]
     return bool(auth._authorize_fastapi_artifact_proxy(path, username, None, action))
+
+
+def allows(username: str, action: Action, *, experiment_id: str, run_id: str) -> bool:
+    """Whether an account gets from a hot route exactly what it would get from MLflow's own.
+
+    This makes the checks that MLflow makes before the route. After the route, MLflow leaves out a
+    run's models if the account is denied models.
+    """
+    from mlflow.server import auth
+    from mlflow.server.auth.permissions import RESOURCE_TYPE_LOGGED_MODEL, RESOURCE_TYPE_RUN
+    from mlflow.server.auth.requirements import ACTION_NOT_DENIED, Requirement
+
+    if action in ("read run", "update run"):
+        required = auth._run_requirement(run_id, action.removesuffix(" run"))
+        granted = required is not None and auth.authorize(username, *required)
+    elif action == "create run":
+        granted = auth._authorize_create_in_experiment_as(
+            username, experiment_id, RESOURCE_TYPE_RUN
+        )
+    elif action == "read experiment":
+        granted = auth._get_experiment_permission(experiment_id, username).can_read
+    else:
+        runs = Requirement(RESOURCE_TYPE_RUN, "*", ACTION_NOT_DENIED)
+        may_read = auth._role_based_read_predicate(username, "experiment", also_require=[runs])
+        granted = may_read(experiment_id)
+    if action in ("read run", "search runs"):
+        granted = granted and not auth._denied_sibling_tiers(
+            username, (RESOURCE_TYPE_LOGGED_MODEL,)
+        )
+    return bool(granted)
 
 
 def grantable_types() -> list[str]:

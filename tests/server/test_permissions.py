@@ -1,0 +1,260 @@
+"""Hot routes serve each person what MLflow's permissions grant, and MLflow responds to the rest."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import httpx
+import pytest
+from tracking_server.accounts.logins import MAX_REMEMBERED, REMEMBERED_SECONDS
+from tracking_server.accounts.permissions import Permissions, Remembered
+
+from fake_google.sql.postgres import Postgres
+from tests.server.conftest import made_database
+from tests.server.parity.servers import our_environment, ours
+from tests.server.test_accounts import API, API3, Accounts, add_person, grant
+
+READER, WRITER = "reader", "writer"
+GRANTS = {
+    READER: {"experiment": "READ"},
+    WRITER: {"experiment": "EDIT"},
+    "nobody": {},
+    # Permissions for all runs or models, which MLflow combines with those for an experiment.
+    "writer of runs": {"experiment": "READ", "run": "EDIT"},
+    "reader of runs": {"experiment": "EDIT", "run": "READ"},
+    "without runs": {"experiment": "EDIT", "run": "DENY"},
+    "without models": {"experiment": "EDIT", "logged_model": "DENY"},
+}
+_traces = count(1)
+
+
+class Sides:
+    """Two servers with one database: with hot routes, and without."""
+
+    def __init__(self, hot: Accounts, plain: Accounts) -> None:
+        self.hot, self.plain = hot, plain
+        with hot.client() as admin:
+            made = [
+                admin.post(f"{API}/experiments/create", json={"name": name}).json()["experiment_id"]
+                for name in ("granted", "other")
+            ]
+            self.experiment, self.other = made
+            fields = {"experiment_id": self.experiment, "start_time": 1, "run_name": "r"}
+            run = admin.post(f"{API}/runs/create", json=fields).json()["run"]["info"]["run_id"]
+            self.run = run
+            model = admin.post(
+                f"{API}/logged-models", json={"experiment_id": self.experiment, "name": "m"}
+            ).json()["model"]["info"]["model_id"]
+            outputs = {"run_id": run, "models": [{"model_id": model, "step": 0}]}
+            admin.post(f"{API}/runs/outputs", json=outputs).raise_for_status()
+            for name, granted in GRANTS.items():
+                add_person(admin, name)
+                for kind, permission in granted.items():
+                    resource = self.experiment if kind == "experiment" else "*"
+                    grant(admin, name, kind, resource, permission)
+
+    def calls(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Returns a request for each hot route, one of them for two experiments."""
+        run = {"run_id": self.run}
+        pair = {"key": "k", "value": "v"}
+        metric = {"key": "k", "value": 1, "timestamp": 1, "step": 0}
+        created = {"experiment_id": self.experiment, "user_id": "u", "run_name": "n"}
+        return {
+            "runs/log-metric": ("POST", run | metric),
+            "runs/log-parameter": ("POST", run | pair),
+            "runs/set-tag": ("POST", run | pair),
+            "runs/log-batch": ("POST", run | {"metrics": [metric]}),
+            "runs/update": ("POST", run | {"status": "FINISHED"}),
+            "runs/create": ("POST", created | {"start_time": 2}),
+            "runs/get": ("GET", run),
+            "metrics/get-history": ("GET", run | {"metric_key": "k", "max_results": 9}),
+            "experiments/get": ("GET", {"experiment_id": self.experiment}),
+            "experiments/get-by-name": ("GET", {"experiment_name": "granted"}),
+            "runs/search": (
+                "POST",
+                {"experiment_ids": [self.experiment], "filter": "attributes.run_name = 'r'"},
+            ),
+            "runs/search?both": (
+                "POST",
+                {"experiment_ids": [self.experiment, self.other], "order_by": ["start_time"]},
+            ),
+        }
+
+    def hot_traces(self) -> set[str]:
+        """Returns the traces of the requests that hot routes have served."""
+        assert self.hot.server
+        return {
+            entry["logging.googleapis.com/trace"].rpartition("/")[2]
+            for entry in self.hot.server.entries()
+            if entry.get("hot")
+        }
+
+
+def sent(
+    client: httpx.Client, path: str, method: str, fields: dict[str, Any]
+) -> tuple[httpx.Response, str]:
+    """Send a request. Returns the response and the trace's id."""
+    trace = f"{next(_traces):032x}"
+    given: dict[str, Any] = {"json" if method == "POST" else "params": fields}
+    headers = {"traceparent": f"00-{trace}-{'d' * 16}-01"}
+    response = client.request(method, f"{API}/{path}", headers=headers, **given)
+    return response, trace
+
+
+@pytest.fixture(scope="module")
+def sides(
+    tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, cloudsql_root: Path
+) -> Iterator[Sides]:
+    folder = tmp_path_factory.mktemp("permissions")
+    url = made_database(postgres, "permissions")
+    viewer = ("viewer", "canary-viewer")
+    with our_environment(folder, url, cloudsql_root, viewer=viewer) as given, ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                ours(
+                    given
+                    | {
+                        "ACCOUNTS_DEFAULT_PERMISSION": "NO_PERMISSIONS",
+                        "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": size,
+                    },
+                    folder,
+                    forked=True,
+                )
+            )
+            # Two connections for hot routes, and too few for them.
+            for size in ("6", "4")
+        ]
+        yield Sides(*(Accounts(server.ready().url, server) for server in servers))
+
+
+def test_each_person_gets_from_hot_routes_what_mlflow_responds(sides: Sides) -> None:
+    expected_hot, different = {}, []
+    for name in GRANTS:
+        with sides.hot.client(name) as hot, sides.plain.client(name) as plain:
+            for path, (method, fields) in sides.calls().items():
+                theirs, _ = sent(plain, path, method, fields)
+                found, trace = sent(hot, path, method, fields)
+                same = found.status_code == theirs.status_code
+                if path != "runs/create":
+                    same = same and found.content == theirs.content
+                if not same:
+                    different.append((name, path, theirs.text, found.text))
+                # MLflow leaves out other experiments, and models that a person is denied.
+                left_out = "?both" in path or (
+                    name == "without models"
+                    and path in ("runs/get", "runs/search", "metrics/get-history")
+                )
+                expected_hot[trace] = (found.status_code == 200 and not left_out, name, path)
+    assert different == []
+    served = sides.hot_traces()
+    wrong = [call for trace, (is_hot, *call) in expected_hot.items() if is_hot != (trace in served)]
+    # MLflow responds to a person without runs too: with an empty list.
+    assert wrong == [["nobody", "runs/search"], ["without runs", "runs/search"]]
+
+
+def test_the_viewer_reads_by_hot_routes(sides: Sides) -> None:
+    login = ("viewer", "canary-viewer")
+    with httpx.Client(base_url=sides.hot.url, auth=login) as viewer:
+        response, trace = sent(viewer, "runs/search", *sides.calls()["runs/search?both"])
+    assert response.json()["runs"]
+    assert trace in sides.hot_traces()
+
+
+def test_a_withdrawn_permission_ends_at_once(sides: Sides) -> None:
+    with sides.hot.client() as admin, sides.hot.client("leaver") as leaver:
+        add_person(admin, "leaver")
+
+        def statuses() -> list[int]:
+            return [
+                sent(leaver, path, *sides.calls()[path])[0].status_code
+                for path in ("runs/get", "runs/log-metric", "experiments/get")
+            ]
+
+        given = {"username": "leaver", "resource_type": "experiment"}
+        given["resource_id"] = sides.experiment
+        for permission, expected in (("EDIT", [200] * 3), ("READ", [200, 403, 200])):
+            grant(admin, "leaver", "experiment", sides.experiment, permission)
+            assert statuses() == expected
+            admin.post(f"{API3}/users/permissions/revoke", json=given).raise_for_status()
+            assert statuses() == [403] * 3
+        team = {"name": "team", "workspace": "default"}
+        role = admin.post(f"{API3}/roles/create", json=team).json()["role"]["id"]
+        admin.post(
+            f"{API3}/roles/permissions/add",
+            json={
+                "role_id": role,
+                "resource_type": "experiment",
+                "resource_pattern": sides.experiment,
+                "permission": "EDIT",
+            },
+        ).raise_for_status()
+        assigned = {"username": "leaver", "role_id": role}
+        admin.post(f"{API3}/roles/assign", json=assigned).raise_for_status()
+        assert statuses() == [200] * 3
+        admin.request("DELETE", f"{API3}/roles/unassign", json=assigned).raise_for_status()
+        assert statuses() == [403] * 3
+
+
+class Asked:
+    """Decides as MLflow would, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.now, self.count, self.granted = 0.0, 0, True
+        self.permissions = Permissions(self.ask, clock=lambda: self.now)
+
+    def ask(self, username: str, action: str, *, experiment_id: str, run_id: str) -> bool:
+        self.count += 1
+        return self.granted
+
+    async def get(self, experiment: int = 1) -> bool:
+        return await self.permissions.granted("ada", "read run", experiment, "r")
+
+
+def test_mlflow_is_asked_again_after_a_time_and_after_a_change() -> None:
+    asked = Asked()
+
+    async def ask_often() -> None:
+        assert [await asked.get(), await asked.get(), asked.count] == [True, True, 1]
+        assert [await asked.get(2), asked.count] == [True, 2]
+        asked.granted = False
+        asked.now = REMEMBERED_SECONDS
+        assert [await asked.get(), await asked.get(), asked.count] == [False, False, 3]
+        asked.granted = True
+        asked.permissions.forget()
+        assert [await asked.get(), asked.count] == [True, 4]
+
+    asyncio.run(ask_often())
+
+
+def test_a_decision_from_before_a_change_serves_no_later_request() -> None:
+    asked, changed = Asked(), Event()
+
+    def slow(*_: object, **__: object) -> bool:
+        granted = asked.granted
+        changed.wait(10)
+        return granted
+
+    asked.permissions = Permissions(slow, clock=lambda: 0.0)
+
+    async def change_meanwhile() -> list[bool]:
+        before = asyncio.create_task(asked.get())
+        await asyncio.sleep(0.05)
+        asked.granted = False
+        asked.permissions.forget()
+        after = asyncio.create_task(asked.get())
+        await asyncio.sleep(0.05)
+        changed.set()
+        return [await before, await after, await asked.get()]
+
+    assert asyncio.run(change_meanwhile()) == [True, False, False]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    remembered = Remembered[int, int](clock=lambda: 0.0)
+    for number in range(MAX_REMEMBERED + 1):
+        remembered.put(number, number)
+    assert (remembered.get(0), remembered.get(1)) == (None, 1)
