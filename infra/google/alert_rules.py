@@ -24,6 +24,7 @@ from .service import HEALTH
 ERRORS, ERROR_SHARE = 10, 0.05
 SLOW_SECONDS, SLOW_CALLS = 5, 20
 FAILED_LOGINS = 50
+DENIED = 50
 CONNECTIONS_SHARE = 0.9
 DISK_SHARE = 0.85
 # The share of the uptime check's requests that must succeed.
@@ -86,6 +87,10 @@ def failed_logins_query(service: str) -> str:
         )
     )
     return f"{counted} > {FAILED_LOGINS}"
+
+
+def denied_query(service: str) -> str:
+    return f"sum({_increase(log_metrics.DENIED, service, '')}) > {DENIED}"
 
 
 def connections_query(database_id: str, *, limit: int) -> str:
@@ -177,6 +182,24 @@ def service_alerts(console: Console) -> list[Alert]:
             ),
         ),
     ]
+
+
+def denied_alert(console: Console) -> Alert:
+    return Alert(
+        name="denied",
+        title="many denied permissions",
+        severity="WARNING",
+        query=denied_query(console.scope.prefix),
+        seconds=0,
+        meaning=f"More than {DENIED} requests of people's accounts were denied within {WINDOW}: "
+        "someone looks for what others have, or a job lacks a permission.",
+        steps=(
+            f"Read {console.log} with `jsonPayload.denied=true`: `jsonPayload.user` is the "
+            "account, and `jsonPayload.change` what it tried to change.",
+            "Grant the account what its owner needs (docs/accounts.md). If its owner didn't send "
+            "these requests, give the account a new password.",
+        ),
+    )
 
 
 def database_alerts(

@@ -11,9 +11,9 @@ import pulumi_gcp as gcp
 from ..component import Component
 from ..facts.connection_name import ConnectionName
 from ..settings.schema import AlertSettings, DatabaseSettings
-from .alert_rules import Alert, database_alerts, service_alerts, uptime_alert
+from .alert_rules import Alert, database_alerts, denied_alert, service_alerts, uptime_alert
 from .console import Console
-from .log_metrics import LOG_METRICS, LogMetric
+from .log_metrics import DENIED, LOG_METRICS, LogMetric
 from .scope import Scope
 from .service import HEALTH
 
@@ -38,6 +38,7 @@ class Alerts(Component):
         settings: AlertSettings,
         database: DatabaseSettings,
         max_instances: int,
+        accounts: bool,
         connection_name: pulumi.Output[str],
         uri: pulumi.Output[str],
         opts: pulumi.ResourceOptions | None = None,
@@ -51,11 +52,13 @@ class Alerts(Component):
             labels={"email_address": settings.email},
             opts=self.child(),
         ).name
-        for metric in LOG_METRICS:
+        for metric in (*LOG_METRICS, DENIED) if accounts else LOG_METRICS:
             self._metric(metric)
 
         console = Console(scope=scope)
         alerts = service_alerts(console)
+        if accounts:
+            alerts.append(denied_alert(console))
         # An existing instance is left to its owner, who knows what else uses it.
         if not database.existing_instance:
             alerts += database_alerts(

@@ -78,4 +78,11 @@ POOL_IN_USE = LogMetric(
     bounds=(1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32, 64, 128, 200),
 )
 
+DENIED = LogMetric(
+    name="denied",
+    description="Requests of people's accounts that got 403: they lack the permission.",
+    filter=f"{ANSWERED} AND jsonPayload.denied=true",
+)
+"""Only with accounts."""
+
 LOG_METRICS = (FAILED_LOGINS, REFUSED_LOGINS, SERVER_ERRORS, LATENCY, POOL_IN_USE)

@@ -151,6 +151,15 @@ def test_conditions() -> None:
     assert {condition["disableMetricValidation"] for condition in found.values()} == {True}
 
 
+def test_with_accounts_denied_permissions_are_counted() -> None:
+    program = recorded({**EMAIL, "accounts": True})
+    assert added(program) == {**WATCHING, METRIC: 6, POLICY: 6}
+    assert program.one(METRIC, "denied").inputs["filter"].endswith("jsonPayload.denied=true")
+    assert conditions(program)["denied"]["query"] == (
+        f"sum(increase(logging_googleapis_com:user_mlflow_denied{{{IN_SERVICE}}}[10m])) > 50"
+    )
+
+
 def test_a_query_that_waits_for_a_resource_is_unknown_before_it_exists() -> None:
     queries = {k: c["query"] for k, c in conditions(recorded(UPTIME, preview=True)).items()}
     unknown = {name for name, query in queries.items() if query == UNKNOWN}
@@ -250,9 +259,9 @@ def test_the_disk_threshold_follows_the_limit_of_its_growth() -> None:
     assert query.endswith(" > 17000000000")
 
 
-@pytest.mark.parametrize("name", [*QUERIES, "uptime"])
+@pytest.mark.parametrize("name", [*QUERIES, "uptime", "denied"])
 def test_every_alert_has_an_explanation_and_next_steps(name: str) -> None:
-    inputs = uptime_watched().one(POLICY, name).inputs
+    inputs = recorded({**UPTIME, "accounts": True}).one(POLICY, name).inputs
     documentation = inputs["documentation"]
     assert documentation["mimeType"] == "text/markdown"
     assert documentation["subject"] == inputs["displayName"]

@@ -1,6 +1,7 @@
 """Hot routes serve each person what MLflow's permissions grant, and MLflow responds to the rest."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import count
@@ -14,7 +15,9 @@ from tracking_server.accounts.logins import MAX_REMEMBERED, REMEMBERED_SECONDS
 from tracking_server.accounts.permissions import Permissions, Remembered
 
 from fake_google.sql.postgres import Postgres
+from infra.google.log_metrics import DENIED
 from tests.server.conftest import made_database
+from tests.server.log_filter import entry_of, matches
 from tests.server.parity.servers import our_environment, ours
 from tests.server.test_accounts import API, API3, Accounts, add_person, grant
 
@@ -84,14 +87,18 @@ class Sides:
             ),
         }
 
-    def hot_traces(self) -> set[str]:
-        """Returns the traces of the requests that hot routes have served."""
+    def logged(self) -> dict[str, dict[str, Any]]:
+        """Returns the access log's entries by their trace."""
         assert self.hot.server
         return {
-            entry["logging.googleapis.com/trace"].rpartition("/")[2]
+            entry["logging.googleapis.com/trace"].rpartition("/")[2]: entry
             for entry in self.hot.server.entries()
-            if entry.get("hot")
+            if "httpRequest" in entry and "logging.googleapis.com/trace" in entry
         }
+
+    def hot_traces(self) -> set[str]:
+        """Returns the traces of the requests that hot routes have served."""
+        return {trace for trace, entry in self.logged().items() if entry.get("hot")}
 
 
 def sent(
@@ -99,7 +106,7 @@ def sent(
 ) -> tuple[httpx.Response, str]:
     """Send a request. Returns the response and the trace's id."""
     trace = f"{next(_traces):032x}"
-    given: dict[str, Any] = {"json" if method == "POST" else "params": fields}
+    given: dict[str, Any] = {"params" if method == "GET" else "json": fields}
     headers = {"traceparent": f"00-{trace}-{'d' * 16}-01"}
     response = client.request(method, f"{API}/{path}", headers=headers, **given)
     return response, trace
@@ -197,6 +204,78 @@ def test_a_withdrawn_permission_ends_at_once(sides: Sides) -> None:
         assert statuses() == [200] * 3
         admin.request("DELETE", f"{API3}/roles/unassign", json=assigned).raise_for_status()
         assert statuses() == [403] * 3
+
+
+def test_the_log_says_who_changes_what_without_content(sides: Sides) -> None:
+    run, calls = {"run_id": sides.run}, sides.calls()
+    tag = run | {"key": "canary-key", "value": "canary-value"}
+    made = {"name": "canary-name"}
+    granted = {"username": READER, "resource_type": "experiment", "resource_id": sides.other}
+    file = f"{sides.experiment}/{sides.run}/artifacts/f"
+    traces = {}
+    for name, path, method, fields in (
+        (WRITER, "runs/set-tag", "POST", tag),
+        (WRITER, "runs/delete-tag", "POST", tag),
+        (READER, "runs/set-tag", "POST", tag),
+        (WRITER, "runs/create", *calls["runs/create"]),
+        (WRITER, "experiments/create", "POST", made),
+        (None, "../../3.0/mlflow/users/permissions/grant", "POST", granted | {"permission": "USE"}),
+        (READER, f"../mlflow-artifacts/artifacts/{file}", "PUT", {}),
+        (READER, "runs/get", *calls["runs/get"]),
+        (READER, "runs/search", *calls["runs/search"]),
+        ("nobody", "runs/get", *calls["runs/get"]),
+    ):
+        with sides.hot.client(name) as client:
+            response, traces[name, path] = sent(client, path, method, fields)
+            if path.endswith("/create"):
+                made[path] = response.text
+    logged = sides.logged()
+    found = {
+        (name, path.rpartition("..")[2].lstrip("/")): (
+            entry["httpRequest"]["status"],
+            entry.get("denied", False),
+            entry.get("change"),
+        )
+        for (name, path), trace in traces.items()
+        if (entry := logged[trace])["user"] == (name or "mlflow")
+    }
+    new_run = json.loads(made["runs/create"])["run"]["info"]["run_id"]
+    new_experiment = json.loads(made["experiments/create"])["experiment_id"]
+    here, theirs = {"experiment": sides.experiment}, {"run": sides.run}
+    assert found == {
+        (WRITER, "runs/set-tag"): (200, False, {"action": "runs/set-tag"} | theirs),
+        (WRITER, "runs/delete-tag"): (200, False, {"action": "runs/delete-tag"} | theirs),
+        (READER, "runs/set-tag"): (403, True, {"action": "runs/set-tag"} | theirs),
+        (WRITER, "runs/create"): (200, False, {"action": "runs/create", "run": new_run} | here),
+        (WRITER, "experiments/create"): (
+            200,
+            False,
+            {"action": "experiments/create", "experiment": new_experiment},
+        ),
+        (None, "3.0/mlflow/users/permissions/grant"): (
+            200,
+            False,
+            {
+                "action": "users/permissions/grant",
+                "account": READER,
+                "resource_type": "experiment",
+                "resource": sides.other,
+                "permission": "USE",
+            },
+        ),
+        (READER, f"mlflow-artifacts/artifacts/{file}"): (
+            403,
+            True,
+            {"action": "mlflow-artifacts/artifacts"} | here | theirs,
+        ),
+        (READER, "runs/get"): (200, False, None),
+        (READER, "runs/search"): (200, False, None),
+        ("nobody", "runs/get"): (403, True, None),
+    }
+    assert sides.hot.server
+    assert "canary" not in sides.hot.server.log()
+    entries = [entry_of(logged[trace], service="mlflow") for trace in traces.values()]
+    assert sum(matches(DENIED.filter_for("mlflow"), entry) for entry in entries) == 3
 
 
 class Asked:

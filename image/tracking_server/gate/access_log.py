@@ -78,6 +78,8 @@ class AccessLog:
             return
         fields: dict[str, Any] = {"pool": self._pool_use()}
         fields |= added
+        if status == 403 and "user" in fields:
+            fields["denied"] = True
         if status == 401:
             # Tells guesses from a browser's first request, which it sends before it prompts.
             logins = (b"authorization", b"x-mlflow-authorization")

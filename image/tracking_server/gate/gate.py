@@ -17,6 +17,7 @@ from typing import Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tracking_server.accounts import audit
 from tracking_server.accounts.identity import CALLER, Identity
 from tracking_server.accounts.logins import Busy, Logins
 from tracking_server.gate.access_log import LOG_FIELDS, NOT_LOGGED
@@ -157,6 +158,7 @@ class Gate:
                 caller, is_viewer = found, False
             CALLER.set(caller)
             scope.setdefault(LOG_FIELDS, {})["user"] = caller.username
+            audit.begin(scope)
         elif not (is_user or is_viewer):
             return self._refused_login(scope, headers)
         if (user or viewer) == "previous":

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVarTuple
 from uuid import uuid4
 
+from tracking_server.accounts import audit
 from tracking_server.accounts.identity import CALLER
 from tracking_server.accounts.permissions import Action, Permissions, Remembered
 from tracking_server.hot_routes import answer, statements
@@ -94,6 +95,7 @@ class Database:
         Raises:
             NotHot: if not, or if there is no such run.
         """
+        audit.add(run=run_id)
         if self._permissions and not _is_admin():
             experiment = self._experiments.get(run_id)
             if experiment is None:
@@ -195,9 +197,9 @@ async def create_run(database: Database, body: bytes) -> str:
     # MLflow makes up a name for a run without one.
     if twice or not run_name or tags.setdefault(RUN_NAME, run_name) != run_name:
         raise NotHot
-    experiment = experiment_id(fields["experiment_id"])
+    experiment, new_id = experiment_id(fields["experiment_id"]), uuid4().hex
     row = {
-        "run_uuid": uuid4().hex,
+        "run_uuid": new_id,
         "name": run_name,
         "experiment_id": experiment,
         "user_id": text(fields["user_id"], LONGEST_USER),
@@ -212,7 +214,7 @@ async def create_run(database: Database, body: bytes) -> str:
     }
     created = await database.fetch(
         statements.CREATE_RUN,
-        row["run_uuid"],
+        new_id,
         await database.permit_experiment("create run", experiment),
         run_name,
         row["user_id"],
@@ -222,6 +224,7 @@ async def create_run(database: Database, body: bytes) -> str:
     )
     if not created:
         raise NotHot
+    audit.add(experiment=str(experiment), run=new_id)
     return answer.created_run_answer({**row, "artifact_uri": created[0]["artifact_uri"]})
 
 
