@@ -144,7 +144,7 @@ def assemble(
     from tracking_server.gate.response_headers import ResponseHeaders
     from tracking_server.gate.stall_timeout import Stalls
     from tracking_server.hot_routes.app import HotRoutes
-    from tracking_server.mlflow import audit, flask_headers, request_limits
+    from tracking_server.mlflow import account_rules, audit, flask_headers, request_limits
     from tracking_server.mlflow.not_offered import NotOffered
     from tracking_server.mlflow.wsgi import FlaskThreads
     from tracking_server.page.compressed_json import CompressedJson
@@ -157,6 +157,7 @@ def assemble(
     if accounts:
         audit.watch_changes(flask)
         auth_app.protect_flask(flask)
+        account_rules.enforce(flask)
     request_limits.enforce_on_stored(flask)
     threads = config.pool_share + FREE_THREADS
     shares = memory.shares(config.memory, config.processes)

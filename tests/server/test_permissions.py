@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -19,6 +19,7 @@ from infra.google.log_metrics import DENIED
 from tests.server.conftest import made_database
 from tests.server.log_filter import entry_of, matches
 from tests.server.parity.servers import our_environment, ours
+from tests.server.process import eventually
 from tests.server.test_accounts import API, API3, Accounts, add_person, grant
 
 READER, WRITER = "reader", "writer"
@@ -87,18 +88,20 @@ class Sides:
             ),
         }
 
-    def logged(self) -> dict[str, dict[str, Any]]:
-        """Returns the access log's entries by their trace."""
-        assert self.hot.server
-        return {
-            entry["logging.googleapis.com/trace"].rpartition("/")[2]: entry
-            for entry in self.hot.server.entries()
-            if "httpRequest" in entry and "logging.googleapis.com/trace" in entry
-        }
+    def logged(self, traces: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Returns the access log's entries of these traces, which are written after responses."""
+        found: dict[str, dict[str, Any]] = {}
 
-    def hot_traces(self) -> set[str]:
-        """Returns the traces of the requests that hot routes have served."""
-        return {trace for trace, entry in self.logged().items() if entry.get("hot")}
+        def complete() -> bool:
+            assert self.hot.server
+            for entry in self.hot.server.entries():
+                if "httpRequest" in entry:
+                    trace = entry.get("logging.googleapis.com/trace", "")
+                    found[trace.rpartition("/")[2]] = entry
+            return found.keys() >= set(traces)
+
+        assert eventually(complete)
+        return {trace: found[trace] for trace in traces}
 
 
 def sent(
@@ -157,8 +160,12 @@ def test_each_person_gets_from_hot_routes_what_mlflow_responds(sides: Sides) -> 
                 )
                 expected_hot[trace] = (found.status_code == 200 and not left_out, name, path)
     assert different == []
-    served = sides.hot_traces()
-    wrong = [call for trace, (is_hot, *call) in expected_hot.items() if is_hot != (trace in served)]
+    logged = sides.logged(expected_hot)
+    wrong = [
+        call
+        for trace, (is_hot, *call) in expected_hot.items()
+        if is_hot != logged[trace].get("hot", False)
+    ]
     # MLflow responds to a person without runs too: with an empty list.
     assert wrong == [["nobody", "runs/search"], ["without runs", "runs/search"]]
 
@@ -168,7 +175,7 @@ def test_the_viewer_reads_by_hot_routes(sides: Sides) -> None:
     with httpx.Client(base_url=sides.hot.url, auth=login) as viewer:
         response, trace = sent(viewer, "runs/search", *sides.calls()["runs/search?both"])
     assert response.json()["runs"]
-    assert trace in sides.hot_traces()
+    assert sides.logged([trace])[trace]["hot"]
 
 
 def test_a_withdrawn_permission_ends_at_once(sides: Sides) -> None:
@@ -229,7 +236,7 @@ def test_the_log_says_who_changes_what_without_content(sides: Sides) -> None:
             response, traces[name, path] = sent(client, path, method, fields)
             if path.endswith("/create"):
                 made[path] = response.text
-    logged = sides.logged()
+    logged = sides.logged(traces.values())
     found = {
         (name, path.rpartition("..")[2].lstrip("/")): (
             entry["httpRequest"]["status"],
@@ -276,6 +283,53 @@ def test_the_log_says_who_changes_what_without_content(sides: Sides) -> None:
     assert "canary" not in sides.hot.server.log()
     entries = [entry_of(logged[trace], service="mlflow") for trace in traces.values()]
     assert sum(matches(DENIED.filter_for("mlflow"), entry) for entry in entries) == 3
+
+
+def test_the_caller_is_the_user_of_a_run(sides: Sides) -> None:
+    method, fields = sides.calls()["runs/create"]
+    fields |= {"tags": [{"key": "mlflow.user", "value": "other"}, {"key": "a", "value": "b"}]}
+    for accounts in (sides.hot, sides.plain):
+        for name in (WRITER, None):
+            with accounts.client(name) as client:
+                created, _ = sent(client, "runs/create", method, fields)
+                run = created.json()["run"]
+                tag = {"key": "mlflow.user", "value": name or "mlflow"}
+                assert run["info"]["user_id"] == (name or "mlflow")
+                assert run["data"]["tags"][:2] == [{"key": "a", "value": "b"}, tag]
+                given = {"run_id": run["info"]["run_id"]}
+                for path, change in (
+                    ("runs/set-tag", tag),
+                    ("runs/delete-tag", {"key": "mlflow.user"}),
+                    ("runs/log-batch", {"tags": [tag]}),
+                ):
+                    answer, _ = sent(client, path, "POST", given | change)
+                    assert answer.status_code == 403
+                    assert answer.json()["error_code"] == "PERMISSION_DENIED"
+                kept = client.get(f"{API}/runs/get", params=given).json()["run"]
+                assert tag in kept["data"]["tags"]
+
+
+def test_only_an_administrator_chooses_where_artifacts_are(sides: Sides) -> None:
+    experiment = {"name": "elsewhere", "artifact_location": "mlflow-artifacts:/1"}
+    model, source = {"name": "theirs"}, f"gs://my-bucket/{sides.experiment}/{sides.run}/artifacts"
+    own = f"mlflow-artifacts:/{sides.experiment}/{sides.run}/artifacts/m"
+    with sides.hot.client(WRITER) as writer, sides.hot.client() as admin:
+        renamed = {"name": "elsewhere", "artifactLocation": "mlflow-artifacts:/1"}
+        for fields in (experiment, renamed):
+            refused = writer.post(f"{API}/experiments/create", json=fields)
+            assert refused.status_code == 403
+            assert "artifact_location" in refused.json()["message"]
+        assert admin.post(f"{API}/experiments/create", json=experiment).status_code == 200
+        writer.post(f"{API}/registered-models/create", json=model).raise_for_status()
+        for client, version, status in (
+            (writer, {"source": source}, 403),
+            (writer, {"source": f" {source}"}, 403),
+            (writer, {"source": source, "run_id": sides.run}, 403),
+            (writer, {"source": own, "run_id": sides.run}, 200),
+            (admin, {"source": source}, 200),
+        ):
+            answer = client.post(f"{API}/model-versions/create", json=model | version)
+            assert answer.status_code == status, answer.text
 
 
 class Asked:

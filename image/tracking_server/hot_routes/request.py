@@ -38,6 +38,9 @@ METRIC = frozenset({"key", "value", "timestamp", "step"})
 RUN_NAME = "mlflow.runName"
 """A tag that is also a column of the run; MLflow writes both."""
 
+RUN_USER = "mlflow.user"
+"""A tag with the user who has created the run."""
+
 _RUN_ID = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z_-]{0,31}")
 _NAME = re.compile(r"[/0-9a-zA-Z_.\- :]{1,250}")
 _EXPERIMENT_ID = re.compile(r"0|[1-9][0-9]{0,8}")

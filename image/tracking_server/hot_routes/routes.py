@@ -28,6 +28,7 @@ from tracking_server.hot_routes.request import (
     MOST_TERMS,
     MOST_TOGETHER,
     RUN_NAME,
+    RUN_USER,
     Fields,
     Metrics,
     NotHot,
@@ -192,8 +193,13 @@ async def create_run(database: Database, body: bytes) -> str:
     for given in _list(fields, "tags", MOST_TAGS):
         only(given, _KEY_VALUE)
         tags[text(given["key"], LONGEST_KEY)] = text(given["value"], LONGEST_TAG)
+    user = text(fields["user_id"], LONGEST_USER)
     run_name = text(fields["run_name"], LONGEST_KEY)
     twice = len(tags) != len(fields.get("tags", ()))
+    if caller := CALLER.get():
+        user = caller.username
+        tags.pop(RUN_USER, None)
+        tags[RUN_USER] = user
     # MLflow makes up a name for a run without one.
     if twice or not run_name or tags.setdefault(RUN_NAME, run_name) != run_name:
         raise NotHot
@@ -202,7 +208,7 @@ async def create_run(database: Database, body: bytes) -> str:
         "run_uuid": new_id,
         "name": run_name,
         "experiment_id": experiment,
-        "user_id": text(fields["user_id"], LONGEST_USER),
+        "user_id": user,
         "status": "RUNNING",
         "start_time": integer(fields["start_time"]),
         "end_time": None,
@@ -217,7 +223,7 @@ async def create_run(database: Database, body: bytes) -> str:
         new_id,
         await database.permit_experiment("create run", experiment),
         run_name,
-        row["user_id"],
+        user,
         row["start_time"],
         row["tag_keys"],
         row["tag_values"],
@@ -373,7 +379,8 @@ def _list(fields: Fields, key: str, most: int) -> Sequence[Any]:
 
 
 def _tag(key: object, value: object) -> tuple[str, str]:
-    if key == RUN_NAME:
+    # With accounts, nobody may change a run's user.
+    if key == RUN_NAME or (key == RUN_USER and CALLER.get()):
         raise NotHot
     return name(key), text(value, LONGEST_TAG)
 

@@ -143,6 +143,29 @@ def allows(username: str, action: Action, *, experiment_id: str, run_id: str) ->
     return bool(granted)
 
 
+def is_own_source() -> bool:
+    """Whether the model version that the current request creates has a source that it may have.
+
+    MLflow checks that the caller may read the run and the logged model that the request names, and
+    that a source in `mlflow-artifacts:` is among their artifacts. This checks the same for the
+    bucket's own addresses.
+    """
+    from mlflow.protos.model_registry_pb2 import CreateModelVersion
+    from mlflow.server import handlers
+
+    message = handlers._get_request_message(CreateModelVersion())
+    if handlers._normalized_uri_parts(message.source)[0] != "gs":
+        return True
+    roots = []
+    if message.run_id:
+        run = handlers._get_source_run(message.run_id, message.source)
+        roots.append(run.info.artifact_uri)
+    if message.model_id:
+        model = handlers._get_source_model(message.model_id, message.source)
+        roots.append(model.artifact_location)
+    return any(handlers._is_uri_within_root(message.source, root) for root in roots)
+
+
 def grantable_types() -> list[str]:
     """Returns the types of resources that a permission may be granted on."""
     from mlflow.server.auth.permissions import RESOURCE_TYPE_WORKSPACE, VALID_RESOURCE_TYPES
