@@ -29,7 +29,7 @@ from tracking_server.gate.viewer_policy import LOOKING
 from tracking_server.hot_routes.app import HotRoutes
 from tracking_server.hot_routes.connections import Connections
 from tracking_server.hot_routes.request import MOST_PARAMS, NotHot
-from tracking_server.hot_routes.routes import INLINE, _text
+from tracking_server.hot_routes.routes import INLINE, Database, _text
 from tracking_server.hot_routes.searches import Searches
 
 from fake_google.sql.postgres import Postgres
@@ -534,10 +534,10 @@ def test_a_run_is_not_created_twice() -> None:
     asked = []
 
     class Lost:
-        searches = None
-
         async def fetch(self, *_: object) -> None:
             raise asyncpg.ConnectionDoesNotExistError("connection was closed")
+
+        close = fetch
 
     async def mlflow(*_: object) -> None:
         asked.append("MLflow")
@@ -552,7 +552,8 @@ def test_a_run_is_not_created_twice() -> None:
         sent.append(message)
 
     for path in ("runs/create", "runs/get"):
-        routes = HotRoutes(mlflow, Lost(), lambda *_: ())  # type: ignore[arg-type]
+        database = Database(Lost(), Searches(lambda *_: ("", ())))  # type: ignore[arg-type]
+        routes = HotRoutes(mlflow, database, lambda *_: ())
         scope = {
             "type": "http",
             "path": API + path,

@@ -29,8 +29,11 @@ def enforce(flask: Flask) -> None:
 
 
 def _check(path: str, caller: Identity) -> None:
-    if path in ("runs/create", "runs/create-promptlab-run"):
+    if path == "runs/create":
         _own(caller.username)
+    elif path == "runs/create-promptlab-run":
+        # MLflow accepts no tags here.
+        _object()["user_id"] = caller.username
     elif path in ("runs/set-tag", "runs/delete-tag"):
         _keep_user([given_fields()])
     elif path == "runs/log-batch":
@@ -38,7 +41,10 @@ def _check(path: str, caller: Identity) -> None:
     elif caller.is_admin:
         return
     elif path == "experiments/create":
-        if any(key.replace("_", "").lower() == "artifactlocation" for key in given_fields()):
+        fields = given_fields().items()
+        if any(
+            value and key.replace("_", "").lower() == "artifactlocation" for key, value in fields
+        ):
             raise _denied(
                 "Only an administrator may choose an experiment's artifact_location, since its "
                 "owner may read everything in it: leave it out."
@@ -53,16 +59,21 @@ def _check(path: str, caller: Identity) -> None:
 
 def _own(username: str) -> None:
     """Make the caller the user of the run that this request creates."""
-    # MLflow's view gets the same object.
-    fields = request.get_json(force=True, silent=True)
-    if not isinstance(fields, dict):
-        raise MlflowException.invalid_parameter_value("The body must be a JSON object")
+    fields = _object()
     fields.pop("userId", None)
     fields["user_id"] = username
     tags = fields.get("tags") or []
     if isinstance(tags, list):
         others = [tag for tag in tags if not _is_user(tag)]
         fields["tags"] = [*others, {"key": RUN_USER, "value": username}]
+
+
+def _object() -> dict[str, Any]:
+    """Returns the JSON object of the body, which MLflow's view gets too."""
+    fields = request.get_json(force=True, silent=True)
+    if not isinstance(fields, dict):
+        raise MlflowException.invalid_parameter_value("The body must be a JSON object")
+    return fields
 
 
 def _keep_user(tags: Any) -> None:
