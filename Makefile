@@ -57,7 +57,7 @@ doctor: $(VENVS)/program.done ## Check for anything that would make `pulumi up` 
 # that Pulumi has selected.
 OPERATE = $(PROGRAM) -m operations --stack="$$STACK"
 
-.PHONY: open env logs status rotate backup psql
+.PHONY: open env logs status rotate people backup psql
 open: $(VENVS)/program.done ## Open MLflow's page in the browser (STACK=dev or local, as for all of these)
 	@$(OPERATE) open
 
@@ -73,6 +73,9 @@ status: $(VENVS)/program.done ## Show revision, instances, database, storage and
 
 rotate: $(VENVS)/program.done ## Replace a password or key (WHAT=tracking, viewer, database, encryption; HOURS=24, END=1)
 	@$(OPERATE) rotate --what="$$WHAT" --hours="$$HOURS" --end="$$END"
+
+people: $(VENVS)/program.done ## List people's accounts, or change one (WHAT=add, remove, reset, promote, demote, grant, revoke; PERSON, RESOURCE, PERMISSION)
+	@$(OPERATE) people --what="$$WHAT" --person="$$PERSON" --resource="$$RESOURCE" --permission="$$PERMISSION"
 
 backup: $(VENVS)/program.done ## Back up the database now
 	@$(OPERATE) backup

@@ -15,6 +15,7 @@ from operations.cli_tools import ROOT
 from operations.env import FORMATS, env
 from operations.errors import OperationError
 from operations.logs import logs
+from operations.people import ACTIONS, PERMISSIONS, people
 from operations.previous_password import hours
 from operations.rotate import SECRETS, rotate
 from operations.stack import find
@@ -57,6 +58,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     command.add_argument(
         "--end", type=_yes("END"), default=False, help="1: stop accepting the previous password"
     )
+    command = commands.add_parser("people", help="list and change people's accounts")
+    command.add_argument("--what", default="", help=", ".join(ACTIONS))
+    command.add_argument("--person", default="", help="the account's name")
+    command.add_argument("--resource", default="", help="such as experiment/12")
+    command.add_argument("--permission", default="", help=", ".join(PERMISSIONS))
     commands.add_parser("backup", help="back up the database now")
     command = commands.add_parser("psql", help="open psql on the database")
     command.add_argument("--write", type=_yes("WRITE"), default=False, help="1: let it write")
@@ -87,6 +93,14 @@ def _run(arguments: argparse.Namespace) -> int:
                 what=arguments.what or "tracking",
                 accepted_for=hours(arguments.hours),
                 end=arguments.end,
+            )
+        case "people":
+            people(
+                stack,
+                what=arguments.what or "list",
+                person=arguments.person,
+                resource=arguments.resource,
+                permission=arguments.permission,
             )
         case "backup":
             from operations.backup import backup

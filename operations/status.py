@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
 import subprocess
 import time
@@ -13,15 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fake_google.state import LocalError
-from operations import cli_tools, monitoring
+from operations import cli_tools, monitoring, tracking
 from operations.database import connection
 from operations.errors import OperationError
 from operations.monitoring import Monitoring
 from operations.stack import CloudStack, LocalStack, Stack
 
 Part = tuple[str, Callable[[], str]]
-# Longer than a cold start.
-_ANSWER_SECONDS = 60
 
 
 def status(stack: Stack) -> None:
@@ -60,24 +57,13 @@ def size(count: float) -> str:
 # The server's responses
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Doesn't follow redirects: Google's login page must not get the password."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
 def answers(stack: Stack) -> str:
     address = stack.outputs["tracking_uri"]
-    login = f"{stack.outputs['tracking_username']}:{stack.password()}"
-    # A proxy in the environment can't reach this computer's own addresses.
-    direct = [urllib.request.ProxyHandler({})] if isinstance(stack, LocalStack) else []
-    opener = urllib.request.build_opener(_Stay, *direct)
+    opener, login = tracking.opener(stack), tracking.authorization(stack)
     started = time.monotonic()
     health, _ = _get(opener, f"{address}/health", {})
     seconds = time.monotonic() - started
-    encoded = base64.b64encode(login.encode()).decode()
-    code, version = _get(opener, f"{address}/version", {"Authorization": f"Basic {encoded}"})
+    code, version = _get(opener, f"{address}/version", {"Authorization": login})
     if health == 200 and code == 200:
         return f"yes, in {seconds:.1f} s; MLflow {version[:40]} with the password"
     if health == 200 and code == 401:
@@ -92,7 +78,7 @@ def _get(
 ) -> tuple[int, str]:
     request = urllib.request.Request(address, headers=headers)  # noqa: S310 an output of the stack
     try:
-        with opener.open(request, timeout=_ANSWER_SECONDS) as answer:
+        with opener.open(request, timeout=tracking.ANSWER_SECONDS) as answer:
             return answer.status, answer.read(1000).decode(errors="replace").strip()
     except urllib.error.HTTPError as error:
         return error.code, ""

@@ -42,6 +42,7 @@ STAND_INS = {
     # Each sample itself: tests/gallery.
     ("sample_client/README.md", "Samples"),
     ("docs/accounts.md", "Accounts"),
+    ("docs/accounts.md", "Adding a person"),
     ("docs/accounts.md", "The log"),
     ("docs/using.md", "From MLflow's client"),
     ("docs/logging-runs.md", "Set up your computer"),

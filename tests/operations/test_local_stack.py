@@ -32,7 +32,7 @@ from tests.operations.test_env import evaluated
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with Stack.temporary() as stack:
+    with Stack.temporary(config=("accounts=true",)) as stack:
         yield stack
 
 
@@ -49,9 +49,11 @@ def operate(stack: Stack, *arguments: str, stdin: str = "", **changed: str) -> s
     return done.stdout
 
 
-def ask(stack: Stack, path: str, *, password: str, body: object = None) -> int:
+def ask(
+    stack: Stack, path: str, *, password: str, body: object = None, username: str = "mlflow"
+) -> int:
     """A request's status."""
-    login = b64encode(f"mlflow:{password}".encode()).decode()
+    login = b64encode(f"{username}:{password}".encode()).decode()
     request = urllib.request.Request(
         f"http://127.0.0.1:{stack.port}{path}",
         data=json.dumps(body).encode() if body else None,
@@ -145,6 +147,40 @@ def test_a_backup_can_be_restored(stack: Stack) -> None:
     assert ask(stack, f"{get}after", password=password) == 404
     # The server continues with the restored data.
     assert ask(stack, create, password=password, body={"name": "after"}) == 200
+
+
+def test_people_are_added_changed_and_removed(stack: Stack) -> None:
+    ada, path = "ada@example.com", "/api/2.0/mlflow/experiments/get?experiment_id=0"
+
+    def people(what: str, *more: str) -> str:
+        return operate(stack, "people", "--what", what, "--person", ada, *more)
+
+    def password_in(told: str) -> str:
+        return str(re.search("shown only now: (.{32})$", told, re.MULTILINE)[1])  # type: ignore[index]
+
+    def status(password: str) -> int:
+        return ask(stack, path, password=password, username=ada)
+
+    told = people("add")
+    first = password_in(told)
+    assert f"http://127.0.0.1:{stack.port}" in told
+    assert status(first) == 200  # the default permission is READ
+    second = password_in(people("reset"))
+    assert [status(first), status(second)] == [401, 200]
+    experiment = ("--resource", "experiment/0", "--permission")
+    for permission, expected in (("DENY", 403), ("EDIT", 200)):
+        people("grant", *experiment, permission)
+        assert status(second) == expected
+    people("revoke", "--resource", "experiment/0")
+    people("promote")
+    assert re.search(f"^{ada} +administrator$", operate(stack, "people"), re.MULTILINE)
+    people("demote")
+    assert ada in operate(stack, "people").splitlines()
+    with pytest.raises(AssertionError, match="409: |400: .*already exists"):
+        people("add")
+    people("remove")
+    assert status(second) == 401
+    assert ada not in operate(stack, "people")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from fake_google.state import State
 from tests.operations.machine import PASSWORD, Machine
 from tests.operations.test_commands import DATABASE_URL, PROXY, PSQL, SECRET
 
-COMMANDS = ("open", "env", "logs", "status", "rotate", "backup", "psql")
+COMMANDS = ("open", "env", "logs", "status", "rotate", "people", "backup", "psql")
 Prepare = Callable[[Machine], None]
 
 
@@ -165,6 +165,50 @@ REFUSALS = {
         ["--stack", "dev", "rotate", "--what", "all"],
         "WHAT='all'",
         "tracking, viewer, database, encryption",
+    ),
+    "what to do with people": (
+        standing(accounts="true"),
+        ["--stack", "dev", "people", "--what", "fire"],
+        "WHAT='fire'",
+        "add, remove",
+    ),
+    "a person without a name": (
+        standing(accounts="true"),
+        ["--stack", "dev", "people", "--what", "add"],
+        "PERSON=''",
+        "PERSON=ada@example.com",
+    ),
+    "a name that HTTP Basic can't have": (
+        standing(accounts="true"),
+        ["--stack", "dev", "people", "--what", "add", "--person", "a:b"],
+        "PERSON='a:b'",
+        "PERSON=ada@example.com",
+    ),
+    "no resource": (
+        standing(accounts="true"),
+        ["--stack", "dev", "people", "--what", "grant", "--person", "ada", "--resource", "12"],
+        "RESOURCE='12'",
+        "RESOURCE=experiment/12",
+    ),
+    "no permission": (
+        standing(accounts="true"),
+        [
+            *("--stack", "dev", "people", "--what", "grant", "--person", "ada"),
+            *("--resource", "experiment/12", "--permission", "WRITE"),
+        ],
+        "PERMISSION='WRITE'",
+        "READ, USE, EDIT",
+    ),
+    "no accounts": (
+        standing(),
+        ["--stack", "dev", "people"],
+        "`pulumi config set accounts true`",
+    ),
+    "people behind Google's front end": (
+        standing(accounts="true", access="iap"),
+        ["--stack", "dev", "people"],
+        "access iap",
+        "`make open`",
     ),
     "a password that the user set": (
         standing(trackingPassword="set"),

@@ -14,7 +14,7 @@ LONGEST = 256
 """Characters of a logged name."""
 
 _CHANGE: ContextVar[dict[str, str] | None] = ContextVar("change", default=None)
-"""What is logged about the current request, None if it only reads."""
+"""The entry of the log about the current request's change, None if the request only reads."""
 
 _PREFIX = re.compile(r"/(?:(?:ajax-)?api/[0-9.]+/(?:mlflow/)?)?")
 _ARTIFACT = re.compile(

@@ -46,7 +46,7 @@ class Remembered(Generic[K, V]):
 
 
 class Permissions:
-    """What each account may do in an experiment. A run has no permissions of its own."""
+    """Remembers for a while what each account may do in an experiment, and with its runs."""
 
     def __init__(self, ask: Ask, clock: Callable[[], float] = monotonic) -> None:
         self._ask = ask

@@ -94,7 +94,7 @@ class Database:
         """Returns the run's id if the caller may do this with the run.
 
         Raises:
-            NotHot: if not, or if there is no such run.
+            NotHot: if not, or if the run doesn't exist.
         """
         audit.add(run=run_id)
         if self._permissions and not _is_admin():
