@@ -23,7 +23,7 @@ from fake_google.errors import Refused
 from fake_google.iam.policy import Grant, Resource
 from fake_google.project import Container, Inputs, Outputs, Project
 from fake_google.state import State
-from tests.engine import language
+from tests.engine import language, vault
 from tests.engine.engine import Engine
 
 ROOT = Path(__file__).parents[2]
@@ -170,6 +170,11 @@ class Deployment:
         for name in PROGRAM:
             copy_of(ROOT / name, self.project / name)
         (self.project / ".venv").symlink_to(sys.prefix)
+        self.secrets_provider = vault.KEY
+        # Each command would log to files in this folder, for a third of its CPU time.
+        self.logs = folder / "home" / "logs"
+        self.logs.parent.mkdir()
+        self.logs.touch()
         self.environment = {
             "PATH": f"{_commands(folder / 'bin', engine)}:{os.defpath}",
             "HOME": str(folder),
@@ -210,7 +215,7 @@ class Deployment:
         return run
 
     def init(self, stack: str = "prod", **settings: Any) -> None:
-        self.pulumi("stack", "init", stack)
+        self.pulumi("stack", "init", stack, "--secrets-provider", self.secrets_provider)
         self.configure(stack, **{"gcp:project": PROJECT, **settings})
 
     def copy(self, other: Deployment) -> None:
@@ -283,7 +288,9 @@ def deployment(
         with (
             provider.serve(cloud, folder=made.project) as providers,
             language.serve(engine.executor, made.environment) as languages,
+            vault.serve() as keys,
         ):
+            made.environment["VAULT_SERVER_URL"] = keys
             made.environment["PULUMI_DEBUG_PROVIDERS"] = providers
             made.environment["PULUMI_DEBUG_LANGUAGES"] = languages
             yield made

@@ -23,6 +23,7 @@ from threading import Thread
 from typing import Any
 
 import grpc
+import pulumi
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import (
     engine_pb2,
@@ -121,6 +122,9 @@ def _run(argv: list[str], environment: dict[str, str], printed: str) -> None:
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = argv
+    # The engine drops these messages unless it has --debug, but each is a call that the program
+    # waits for: https://github.com/pulumi/pulumi/blob/master/sdk/python/lib/pulumi/log.py
+    pulumi.log.debug = lambda *_, **__: None
     # The program must not import from this checkout what its clone lacks.
     assert "infra" not in sys.modules
     elsewhere = [path for path in sys.path if path and Path(path).resolve() != ROOT]

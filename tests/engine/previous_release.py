@@ -40,6 +40,7 @@ def keep(revision: str) -> None:
             path = made.project / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         subprocess.run(["tar", "-x"], cwd=made.project, check=True, input=archived.stdout)
+        made.secrets_provider = "passphrase"
         made.init()
         made.up()
         exported = json.loads(made.pulumi("stack", "export", "--stack", "prod").stdout)
@@ -53,6 +54,7 @@ def keep(revision: str) -> None:
 
 def restore(made: Deployment) -> None:
     """Make the stack and, from its inputs, the project that it describes."""
+    made.secrets_provider = "passphrase"
     made.init()
     made.pulumi("stack", "import", "--stack", "prod", "--file", str(STACK))
     shown = made.pulumi("stack", "export", "--show-secrets", "--stack", "prod").stdout

@@ -297,6 +297,8 @@ def test_a_second_stack_of_the_same_name_is_refused_and_changes_nothing(
 
 def test_no_secret_is_left_in_plain_text(fresh: Deployment) -> None:
     """No secret is in the state, the history, the backups, the CLI's home or the output."""
+    fresh.logs.unlink()
+    fresh.secrets_provider = "passphrase"
     fresh.init()
     canary = "canary-of-the-tracking-password"
     printed = [fresh.preview().text, fresh.up().text]
@@ -316,7 +318,9 @@ def test_no_secret_is_left_in_plain_text(fresh: Deployment) -> None:
         for path in (fresh.folder / folder).rglob("*")
         if path.is_file() and not path.is_symlink() and ".venv" not in path.parts
     ]
-    assert {"history", "backups", "stacks"} <= {part for path in kept for part in path.parts}
+    assert {"history", "backups", "stacks", "logs"} <= {
+        part for path in kept for part in path.parts
+    }
     for secret in secrets:
         assert not [path for path in kept if secret.encode() in path.read_bytes()]
         assert not [text for text in printed if secret in text]
