@@ -6,9 +6,10 @@ differences are listed in parity/differences.py; the calls are in parity/calls.
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from threading import Barrier
 
@@ -26,8 +27,11 @@ from tests.server.parity.servers import Stock, our_environment, ours, upstream
 from tests.server.parity.walk import Step, walk
 from tests.server.process import BOOT_SECONDS, Server
 
-PREFIXES = {"/api/": "0a01", "/ajax-api/": "0a02"}
-"""Most routes are under both prefixes; each has a separate mark, used in the names of objects."""
+PREFIXES = ("/api/", "/ajax-api/")
+"""Most routes are under both."""
+
+Passes = Mapping[str, list[Call]]
+"""The calls of each pass, by the mark in the names of the objects that it creates."""
 
 # Without a body, it fills the database with examples for most of a minute.
 DEMO = "/ajax-api/3.0/mlflow/demo/generate"
@@ -38,13 +42,15 @@ ON_ITS_OWN = {"HEAD", "OPTIONS"}
 """Methods that Flask adds to each route."""
 
 
-def under(prefix: str, calls: list[Call]) -> list[Call]:
-    return [
-        replace(call, path=prefix + call.path.removeprefix("/api/"))
-        if call.path.startswith("/api/")
-        else call
-        for call in calls
-    ]
+def with_prefix(call: Call, prefix: str) -> Call:
+    if not call.path.startswith("/api/"):
+        return call
+    return replace(call, path=prefix + call.path.removeprefix("/api/"))
+
+
+def alternating(calls: Iterable[Call]) -> list[Call]:
+    """Returns the calls with the two prefixes in turn; tests/fuzz sends all calls with both."""
+    return [with_prefix(call, prefix) for call, prefix in zip(calls, cycle(PREFIXES))]
 
 
 def bare_calls() -> list[Call]:
@@ -60,10 +66,24 @@ def bare_calls() -> list[Call]:
     ]
 
 
+def bare_calls_alternating() -> list[Call]:
+    """Returns the bare calls, those of routes under both prefixes with one of them in turn."""
+    calls = bare_calls()
+    known = {(call.method, call.path) for call in calls}
+    twice = [
+        call
+        for call in calls
+        if call.path.startswith("/api/")
+        and (call.method, with_prefix(call, "/ajax-api/").path) in known
+    ]
+    both = {str(with_prefix(call, prefix)) for call in twice for prefix in PREFIXES}
+    return [call for call in calls if str(call) not in both] + alternating(twice)
+
+
 def test_every_route_has_a_call() -> None:
     router = Router()
     reached = router.reached(
-        (call.method, call.path) for prefix in PREFIXES for call in under(prefix, SEQUENCE)
+        (call.method, with_prefix(call, prefix).path) for prefix in PREFIXES for call in SEQUENCE
     )
     forgotten = [
         str(route)
@@ -89,36 +109,29 @@ def environment(folder: Path, postgres: Postgres, cloudsql_root: Path) -> Iterat
         yield given
 
 
-def whole_walk(client: httpx.Client, home: str, upstream_url: str) -> list[Step]:
+def whole_walk(
+    client: httpx.Client, home: str, upstream_url: str, passes: Passes, bare: list[Call]
+) -> list[Step]:
     steps = []
     with client:
-        for prefix, mark in PREFIXES.items():
-            names = {"mark": mark, "upstream": upstream_url, "home": home}
-            steps += walk(client, under(prefix, SEQUENCE), names)
-        return steps + walk(client, bare_calls(), {"home": home})
+        for mark, calls in passes.items():
+            steps += walk(client, calls, {"mark": mark, "upstream": upstream_url, "home": home})
+        return steps + walk(client, bare, {"home": home})
 
 
-def test_every_response_equals_stocks(
-    folder: Path, postgres: Postgres, cloudsql_root: Path, environment: dict[str, str]
+def compare(
+    environment: Mapping[str, str], stock: Stock, folder: Path, passes: Passes, bare: list[Call]
 ) -> None:
-    made = folder / "stock"
-    made.mkdir()
-    stock = Stock(made, made_for_stock(postgres, "parity_stock", cloudsql_root))
-    try:
-        with upstream() as upstream_url, ours(environment, folder) as server:
-            server.ready()
-            stock.ready()
-            with ThreadPoolExecutor(2) as threads:
-                walks = [
-                    threads.submit(whole_walk, client, home, upstream_url)
-                    for client, home in (
-                        (stock.client(), str(made)),
-                        (server.client(), str(folder / "ours")),
-                    )
-                ]
-                theirs, found = (each.result() for each in walks)
-    finally:
-        stock.stop()
+    """Send the calls to both servers, and compare the responses."""
+    with upstream() as upstream_url, ours(environment, folder) as server:
+        server.ready()
+        stock.ready()
+        with ThreadPoolExecutor(2) as threads:
+            walks = [
+                threads.submit(whole_walk, client, str(folder / home), upstream_url, passes, bare)
+                for client, home in ((stock.client(), "stock"), (server.client(), "ours"))
+            ]
+            theirs, found = (each.result() for each in walks)
     different = [
         Found(str(one.call), line)
         for one, other in zip(theirs, found, strict=True)
@@ -128,10 +141,26 @@ def test_every_response_equals_stocks(
     assert obsolete(different) == []
     surprises = [
         f"{step.call}: {step.answer.status}, not {step.call.expected}: {step.answer.body!r:.300}"
-        for step in theirs[: len(PREFIXES) * len(SEQUENCE)]
+        for step in theirs[: len(theirs) - len(bare)]
         if step.answer.status != step.call.expected
     ]
     assert not surprises, "stock's status is not the expected one:\n" + "\n".join(surprises)
+
+
+@pytest.fixture(scope="module")
+def stock(folder: Path, postgres: Postgres, cloudsql_root: Path) -> Iterator[Stock]:
+    made = folder / "stock"
+    made.mkdir()
+    running = Stock(made, made_for_stock(postgres, "parity_stock", cloudsql_root))
+    yield running
+    running.stop()
+
+
+def test_every_response_equals_stocks(
+    environment: dict[str, str], stock: Stock, folder: Path
+) -> None:
+    passes = {"0a01": alternating(SEQUENCE)}
+    compare(environment, stock, folder, passes, bare_calls_alternating())
 
 
 def listening(server: Server) -> Server:
