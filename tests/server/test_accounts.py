@@ -159,10 +159,12 @@ def walked(accounts: Accounts, home: str, upstream_url: str) -> list[tuple[str, 
         for call in SEQUENCE:
             if call.path == PAGE or call.path.endswith(DEMO) or ONLINE_SCORING in call.path:
                 continue
-            filled = call.filled(names)
-            statuses = []
             is_new = (call.method, call.path) not in seen
             seen.add((call.method, call.path))
+            if not is_new and not prepares(call):
+                continue
+            filled = call.filled(names)
+            statuses = []
             for person in people if is_new else people[:1]:
                 answer = person.request(filled.method, filled.path, **filled.options())
                 statuses.append(answer.status_code)
@@ -170,6 +172,11 @@ def walked(accounts: Accounts, home: str, upstream_url: str) -> list[tuple[str, 
                     names |= kept(call, answer)
             answers.append((str(call), statuses))
     return answers
+
+
+def prepares(call: Call) -> bool:
+    """Whether later calls may depend on this one."""
+    return bool(call.keep) or (call.method != "GET" and call.expected < 400)
 
 
 def kept(call: Call, answer: httpx.Response) -> Mapping[str, str]:
