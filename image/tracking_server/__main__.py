@@ -256,7 +256,12 @@ def _hot_database(
         log.info("hot routes are off: they need one more database connection for each process")
         return None
     connections = Connections(engines.address(), count=config.hot_connections)
-    return Database(connections, Searches(internals.runs_query), permissions)
+    return Database(
+        connections,
+        Searches(internals.runs_query),
+        permissions,
+        random_name=internals.random_run_name,
+    )
 
 
 def _import_native(providers: ProviderAnswers, *, accounts: bool) -> "FastAPI":

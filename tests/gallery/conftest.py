@@ -114,6 +114,11 @@ class Server:
         found = self.ask("2.0/mlflow/logged-models/search", experiment_ids=ids)
         return [model["info"] for model in found.get("models", [])]
 
+    def entries(self) -> list[dict[str, Any]]:
+        """Returns the lines of the access log."""
+        lines = [line for line in self.log().splitlines() if '"httpRequest"' in line]
+        return [json.loads(line) for line in lines]
+
     def log(self) -> str:
         return (self.stack.folder / "log" / "server.log").read_text()
 

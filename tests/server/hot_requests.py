@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 RUN, OTHER_RUN, DELETED_RUN = "{run}", "{other}", "{deleted}"
+MODEL = "{model}"
 EXPERIMENT = "{experiment}"
 
 Request = tuple[str, str, dict[str, Any]]
@@ -64,7 +65,10 @@ def objects(
 
 
 METRIC = {"key": KEYS, "value": NUMBERS, "timestamp": TIMES}
+DATASETS = st.sampled_from(["d", "e", "d" * 501, "", 5, None])
+MODELS = st.sampled_from([MODEL] * 6 + ["m-" + "0" * 32, "", 5, None])
 PAIR = {"key": KEYS, "value": TEXTS}
+OF_MODEL = {"model_id": MODELS, "dataset_name": DATASETS, "dataset_digest": DATASETS}
 TAG_KEYS = st.one_of(KEYS, KEYS, KEYS, st.just("mlflow.runName"))
 TAG = {"key": TAG_KEYS, "value": TEXTS}
 FILTERS = st.sampled_from(
@@ -116,7 +120,10 @@ REQUESTS: st.SearchStrategy[Request] = st.one_of(
             (
                 "POST",
                 "runs/log-metric",
-                objects({"run_id": RUNS, **METRIC}, {"step": STEPS, "run_uuid": RUNS}),
+                objects(
+                    {"run_id": RUNS, **METRIC},
+                    {"step": STEPS, "run_uuid": RUNS, **OF_MODEL},
+                ),
             ),
             ("POST", "runs/log-parameter", objects({"run_id": RUNS, **PAIR}, {})),
             ("POST", "runs/set-tag", objects({"run_id": RUNS, **TAG}, {})),
@@ -126,7 +133,10 @@ REQUESTS: st.SearchStrategy[Request] = st.one_of(
                 objects(
                     {"run_id": RUNS},
                     {
-                        "metrics": st.lists(objects(METRIC, {"step": STEPS}), max_size=4),
+                        "metrics": st.lists(
+                            objects(METRIC, {"step": STEPS, "run_id": RUNS, **OF_MODEL}),
+                            max_size=4,
+                        ),
                         "params": st.lists(objects(PAIR, {}), max_size=2),
                         "tags": st.lists(objects(TAG, {}), max_size=2),
                     },

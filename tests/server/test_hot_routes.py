@@ -40,17 +40,34 @@ from tests.server.conftest import (
     container_environment,
     made_database,
 )
-from tests.server.hot_requests import DELETED_RUN, EXPERIMENT, OTHER_RUN, RUN, SEQUENCES, Request
+from tests.server.hot_requests import (
+    DELETED_RUN,
+    EXPERIMENT,
+    MODEL,
+    OTHER_RUN,
+    RUN,
+    SEQUENCES,
+    Request,
+)
 from tests.server.process import HOST, Server, eventually
 
 SEQUENCE_COUNT = 30
 """For `make test`; `make fuzz` sends more."""
 
 CONNECTIONS = 6
+RUN_NAME = {"key": "mlflow.runName", "value": "r"}
 API = "/api/2.0/mlflow/"
-TABLES = ("runs", "metrics", "latest_metrics", "params", "tags")
+TABLES = {
+    "runs": "run_uuid",
+    "metrics": "run_uuid",
+    "latest_metrics": "run_uuid",
+    "params": "run_uuid",
+    "tags": "run_uuid",
+    "logged_model_metrics": "run_id",
+}
+"""The tables that hot routes write to, and their columns with the run's id."""
 ROWS = """SELECT (to_jsonb(found) - 'experiment_id' - 'deleted_time')::text FROM {table} AS found
-  WHERE run_uuid IN (SELECT run_uuid FROM runs WHERE experiment_id = :id)"""
+  WHERE {run} IN (SELECT run_uuid FROM runs WHERE experiment_id = :id)"""
 _numbers = count()
 
 
@@ -63,7 +80,7 @@ class Side:
         self._names: dict[str, str] = {}
 
     def begin(self, name: str) -> None:
-        """Create an experiment with three runs, and delete one of them."""
+        """Create an experiment with a logged model and three runs, one of which is deleted."""
         made = self._call("experiments/create", name=name)
         self.ids = {"{name}": name, EXPERIMENT: made["experiment_id"]}
         self._names = {made["experiment_id"]: EXPERIMENT}
@@ -73,6 +90,9 @@ class Side:
             )
             self._learn(run["run"]["info"], placeholder)
         self._call("runs/delete", run_id=self.ids[DELETED_RUN])
+        model = self._call("logged-models", experiment_id=made["experiment_id"], name="m")
+        self.ids[MODEL] = model["model"]["info"]["model_id"]
+        self._names[self.ids[MODEL]] = MODEL
 
     def send(self, request: Request, nth: int, **options: Any) -> tuple[int, object, object]:
         """Returns the status, the type and the body, with placeholders instead of ids."""
@@ -112,9 +132,9 @@ class Side:
             return {
                 table: sorted(
                     self.masked(text)
-                    for [text] in connection.run(ROWS.format(table=table), id=experiment)
+                    for [text] in connection.run(ROWS.format(table=table, run=run), id=experiment)
                 )
-                for table in TABLES
+                for table, run in TABLES.items()
             }
 
     def connection(self) -> pg8000.native.Connection:
@@ -236,6 +256,7 @@ def ordinary(nth: int) -> list[Request]:
             "runs/log-batch",
             {"run_id": RUN, "metrics": [metric, {**metric, "value": "NaN"}], "tags": [pair]},
         ),
+        ("POST", "runs/log-metric", {"run_id": RUN, **metric, "key": "m", "model_id": MODEL}),
         (
             "POST",
             "runs/create",
@@ -258,9 +279,40 @@ def test_hot_routes_handle_ordinary_requests(sides: tuple[Side, Side]) -> None:
     assert not sides[1].hot_requests()
 
 
-def test_a_run_with_an_empty_name_is_created_once(sides: tuple[Side, Side]) -> None:
-    fields = {"experiment_id": EXPERIMENT, "user_id": "u", "run_name": "", "start_time": 9}
+@pytest.mark.parametrize("given", [{}, {"run_name": ""}, {"tags": [RUN_NAME]}], ids=str)
+def test_a_run_without_a_name_gets_one(sides: tuple[Side, Side], given: dict[str, Any]) -> None:
+    fields = {"experiment_id": EXPERIMENT, "user_id": "u", "start_time": 9, **given}
+    before = sides[0].hot_requests()
     compare(sides, [("POST", "runs/create", fields)])
+    assert sides[0].hot_requests() - before == {API + "runs/create": 1}
+
+
+@pytest.mark.parametrize(
+    ("metric", "hot"),
+    [
+        ({"run_id": RUN}, 2),
+        # A model has each metric once, so MLflow handles the second batch.
+        ({"run_id": RUN, "model_id": MODEL}, 1),
+        ({"run_id": OTHER_RUN}, 0),
+        ({"model_id": "m-" + "0" * 32}, 0),
+        ({"model_id": MODEL, "dataset_name": "d", "dataset_digest": "1"}, 1),
+        ({"dataset_name": "d", "dataset_digest": "1"}, 2),
+        ({"model_id": MODEL, "dataset_name": "d"}, 0),
+        ({"model_id": MODEL, "dataset_name": "", "dataset_digest": ""}, 0),
+    ],
+    ids=str,
+)
+def test_metrics_name_their_run_and_model(
+    sides: tuple[Side, Side], metric: dict[str, str], hot: int
+) -> None:
+    metrics = [
+        {"key": key, "value": value, "timestamp": 1, "step": 2, **metric}
+        for key, value in (("a", 0.5), ("b", "NaN"), ("c", "Infinity"))
+    ]
+    batch = ("POST", "runs/log-batch", {"run_id": RUN, "metrics": metrics})
+    before = sides[0].hot_requests()
+    compare(sides, [batch, batch])
+    assert (sides[0].hot_requests() - before)[API + "runs/log-batch"] == hot
 
 
 def token(text: str) -> str:

@@ -23,6 +23,9 @@ LONGEST_KEY, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000
 LONGEST_USER, LONGEST_EXPERIMENT = 256, 256
 """Characters of a user's and an experiment's name."""
 
+LONGEST_DATASET, LONGEST_DIGEST = 500, 36
+"""Characters of a dataset's name and digest."""
+
 MOST_METRICS, MOST_PARAMS, MOST_TAGS, MOST_TOGETHER = 1000, 100, 100, 1000
 """Entries of one batch."""
 
@@ -32,8 +35,10 @@ MOST_TERMS = 3
 LARGEST_DOUBLE = 1.7976931348623157e308
 """MLflow stores an infinite value as the largest finite one."""
 
-METRIC = frozenset({"key", "value", "timestamp", "step"})
-"""The fields of an ordinary metric."""
+METRIC = frozenset(
+    {"key", "value", "timestamp", "step", "model_id", "dataset_name", "dataset_digest"}
+)
+"""The fields of a metric, which may also be one of a logged model."""
 
 RUN_NAME = "mlflow.runName"
 """A tag that is also a column of the run; MLflow writes both."""
@@ -41,6 +46,7 @@ RUN_NAME = "mlflow.runName"
 RUN_USER = "mlflow.user"
 """A tag with the user who has created the run."""
 
+_MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 _RUN_ID = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z_-]{0,31}")
 _NAME = re.compile(r"[/0-9a-zA-Z_.\- :]{1,250}")
 _EXPERIMENT_ID = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -63,12 +69,15 @@ class Metrics:
     timestamps: list[int] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
     nans: list[bool] = field(default_factory=list)
+    models: list[str | None] = field(default_factory=list)
+    dataset_names: list[str | None] = field(default_factory=list)
+    dataset_digests: list[str | None] = field(default_factory=list)
 
     def add(self, given: Fields) -> None:
         """Add a metric.
 
         Raises:
-            NotHot: unless it has exactly the fields of an ordinary metric, each in its range.
+            NotHot: unless it has exactly the fields in METRIC, each in its range.
         """
         only(given, METRIC)
         value = number(given["value"])
@@ -78,6 +87,14 @@ class Metrics:
         self.timestamps.append(integer(given["timestamp"], lowest=1))
         self.steps.append(integer(given.get("step", 0)))
         self.nans.append(not_a_number)
+        self.models.append(_model_id(given["model_id"]) if "model_id" in given else None)
+        if ("dataset_name" in given) != ("dataset_digest" in given):
+            raise NotHot
+        self.dataset_names.append(_dataset(given.get("dataset_name"), LONGEST_DATASET))
+        self.dataset_digests.append(_dataset(given.get("dataset_digest"), LONGEST_DIGEST))
+
+    def models_columns(self) -> tuple[list[str | None], list[str | None], list[str | None]]:
+        return self.models, self.dataset_names, self.dataset_digests
 
     def columns(self) -> tuple[list[str], list[float], list[int], list[int], list[bool]]:
         return self.keys, self.values, self.timestamps, self.steps, self.nans
@@ -125,6 +142,18 @@ def run_id(fields: Fields) -> str:
     if fields.get("run_uuid", given) != given:
         raise NotHot
     return given
+
+
+def _model_id(given: Any) -> str:
+    if type(given) is not str or not _MODEL_ID.fullmatch(given):
+        raise NotHot
+    return given
+
+
+def _dataset(given: Any, longest: int) -> str | None:
+    if given == "":
+        raise NotHot
+    return None if given is None else text(given, longest)
 
 
 def experiment_id(given: Any) -> int:

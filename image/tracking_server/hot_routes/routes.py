@@ -55,6 +55,7 @@ Route = Callable[["Database", bytes], Awaitable[str]]
 
 _RUN = frozenset({"run_id", "run_uuid"})
 _KEY_VALUE = frozenset({"key", "value"})
+_METRIC_OF_RUN = METRIC | {"run_id"}
 _VIEWS = ("ACTIVE_ONLY", "DELETED_ONLY", "ALL")
 _STATUSES = frozenset({"RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"})
 
@@ -84,9 +85,11 @@ class Database:
         connections: Connections,
         searches: Searches,
         permissions: Permissions | None = None,
+        *,
+        random_name: Callable[[], str] = str,
     ) -> None:
         self.fetch, self.close = connections.fetch, connections.close
-        self.searches = searches
+        self.searches, self.random_name = searches, random_name
         self._permissions = permissions
         self._experiments: Remembered[str, int] = Remembered()
 
@@ -128,6 +131,15 @@ class Database:
             for experiment in experiments:
                 await self._permit(self._permissions, "search runs", experiment)
 
+    def permit_models(self) -> None:
+        """Check that the caller may change every logged model; for others, MLflow decides.
+
+        Raises:
+            NotHot: if not.
+        """
+        if self._permissions and not _is_admin():
+            raise NotHot
+
     async def _permit(
         self, permissions: Permissions, action: Action, experiment: int, run_id: str = ""
     ) -> None:
@@ -144,6 +156,8 @@ async def log_metric(database: Database, body: bytes) -> str:
     fields = body_fields(body, _RUN | METRIC)
     metrics = Metrics()
     metrics.add({key: fields[key] for key in fields.keys() - _RUN})
+    if metrics.models != [None]:
+        return await _log_all(database, run_id(fields), metrics, {}, {})
     [key], [value], [timestamp], [step], [nan] = metrics.columns()
     run = await database.permit_run("update run", run_id(fields))
     return await _written(database, statements.LOG_METRIC, run, key, value, timestamp, step, nan)
@@ -165,9 +179,12 @@ async def set_tag(database: Database, body: bytes) -> str:
 
 async def log_batch(database: Database, body: bytes) -> str:
     fields = body_fields(body, {"run_id", "metrics", "params", "tags"})
-    metrics = Metrics()
+    run, metrics = run_id(fields), Metrics()
     for given in _list(fields, "metrics", MOST_METRICS):
-        metrics.add(given)
+        # MLflow's client repeats the run in each metric, and MLflow ignores it.
+        if only(given, _METRIC_OF_RUN).get("run_id", run) != run:
+            raise NotHot
+        metrics.add({key: given[key] for key in given.keys() - _RUN})
     params: dict[str, str] = {}
     for given in _list(fields, "params", MOST_PARAMS):
         only(given, _KEY_VALUE)
@@ -180,11 +197,31 @@ async def log_batch(database: Database, body: bytes) -> str:
     count = len(metrics.keys) + len(params) + len(tags)
     if len(params) != len(fields.get("params", ())) or not 0 < count <= MOST_TOGETHER:
         raise NotHot
-    given = (await database.permit_run("update run", run_id(fields)), *metrics.columns())
-    if not params and not tags:
-        return await _written(database, statements.LOG_METRICS, *given)
+    if params or tags or any(metrics.models):
+        return await _log_all(database, run, metrics, params, tags)
+    await database.permit_run("update run", run)
+    return await _written(database, statements.LOG_METRICS, run, *metrics.columns())
+
+
+async def _log_all(
+    database: Database,
+    run: str,
+    metrics: Metrics,
+    params: Mapping[str, str],
+    tags: Mapping[str, str],
+) -> str:
+    await database.permit_run("update run", run)
+    if any(metrics.models):
+        database.permit_models()
     pairs = (list(column) for pairs in (params, tags) for column in (pairs.keys(), pairs.values()))
-    return await _written(database, statements.LOG_BATCH, *given, *pairs)
+    return await _written(
+        database,
+        statements.LOG_BATCH,
+        run,
+        *metrics.columns(),
+        *pairs,
+        *metrics.models_columns(),
+    )
 
 
 async def create_run(database: Database, body: bytes) -> str:
@@ -194,14 +231,14 @@ async def create_run(database: Database, body: bytes) -> str:
         only(given, _KEY_VALUE)
         tags[text(given["key"], LONGEST_KEY)] = text(given["value"], LONGEST_TAG)
     user = text(fields["user_id"], LONGEST_USER)
-    run_name = text(fields["run_name"], LONGEST_KEY)
+    run_name = text(fields.get("run_name", ""), LONGEST_KEY)
     twice = len(tags) != len(fields.get("tags", ()))
     if caller := CALLER.get():
         user = caller.username
         tags.pop(RUN_USER, None)
         tags[RUN_USER] = user
-    # MLflow makes up a name for a run without one.
-    if twice or not run_name or tags.setdefault(RUN_NAME, run_name) != run_name:
+    run_name = run_name or tags.get(RUN_NAME) or database.random_name()
+    if twice or tags.setdefault(RUN_NAME, run_name) != run_name:
         raise NotHot
     experiment, new_id = experiment_id(fields["experiment_id"]), uuid4().hex
     row = {

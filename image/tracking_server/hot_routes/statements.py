@@ -65,23 +65,32 @@ LOG_METRICS = f"""
   SELECT 1 FROM run"""
 
 LOG_BATCH = f"""
-  WITH active AS ({_ACTIVE}),
+  WITH active AS (
+    SELECT run_uuid, experiment_id FROM runs WHERE run_uuid = $1 AND lifecycle_stage = 'active'),
   given_params AS (SELECT * FROM unnest($7::text[], $8::text[]) AS given (key, value)),
   present AS (
     SELECT params.key, params.value = given_params.value AS same
     FROM params JOIN given_params USING (key) WHERE run_uuid = $1),
-  run AS (SELECT run_uuid FROM active WHERE NOT EXISTS (SELECT FROM present WHERE NOT same)),
+  run AS (SELECT * FROM active WHERE NOT EXISTS (SELECT FROM present WHERE NOT same)),
   new_params AS (
     INSERT INTO params (key, value, run_uuid)
     SELECT key, value, run_uuid FROM given_params, run WHERE key NOT IN (SELECT key FROM present)),
   {_WITH_METRICS},
+  model AS (
+    INSERT INTO logged_model_metrics (model_id, metric_name, metric_timestamp_ms, metric_step,
+      metric_value, experiment_id, run_id, dataset_name, dataset_digest)
+    SELECT model_id, key, timestamp, step, value, experiment_id, run_uuid, name, digest
+    FROM unnest($2::text[], $3::float8[], $4::int8[], $5::int8[], $11::text[], $12::text[],
+      $13::text[]) AS given (key, value, timestamp, step, model_id, name, digest), run
+    WHERE model_id IS NOT NULL),
   tag AS (
     INSERT INTO tags (key, value, run_uuid)
     SELECT key, value, run_uuid FROM unnest($9::text[], $10::text[]) AS given (key, value), run
     ON CONFLICT (key, run_uuid) DO UPDATE SET value = EXCLUDED.value)
   SELECT 1 FROM run"""
 """Writes nothing, and returns no row, if a parameter has another value. If one is written at the
-same moment, the statement fails with a unique violation."""
+same moment, or a logged model has the metric already, the statement fails with a unique violation.
+$11 to $13 have each metric's logged model and dataset, or null."""
 
 CREATE_RUN = """
   WITH run AS (

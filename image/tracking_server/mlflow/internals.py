@@ -169,6 +169,14 @@ def runs_query(
     )
 
 
+def random_run_name() -> str:
+    """Returns a name for a run that was created without one."""
+    from mlflow.utils.name_utils import _generate_random_name
+
+    name: str = _generate_random_name()
+    return name
+
+
 def gateway_change(view: object) -> "tuple[str, Any] | None":
     """Returns the kind of change that a view makes to the gateway, and the parsed request."""
     from mlflow.protos import service_pb2
