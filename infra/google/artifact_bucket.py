@@ -31,6 +31,7 @@ class Artifacts(Component):
         existing: str | None,
         location: str,
         force_destroy: bool,
+        deletion_protection: bool,
         server: pulumi.Input[str],
         signer: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
@@ -39,7 +40,12 @@ class Artifacts(Component):
         if existing:
             self.bucket = pulumi.Output.from_input(existing)
         else:
-            self.bucket = self._bucket(scope, location=location, force_destroy=force_destroy)
+            self.bucket = self._bucket(
+                scope,
+                location=location,
+                force_destroy=force_destroy,
+                deletion_protection=deletion_protection,
+            )
         # Objects only: neither account can change the bucket or its permissions. A signed URL has
         # the permissions of the account that signed it.
         for who, member in (("server", server), ("signer", signer)):
@@ -53,7 +59,9 @@ class Artifacts(Component):
         self.url = pulumi.Output.concat("gs://", self.bucket)
         self.register_outputs({"bucket": self.bucket})
 
-    def _bucket(self, scope: Scope, *, location: str, force_destroy: bool) -> pulumi.Output[str]:
+    def _bucket(
+        self, scope: Scope, *, location: str, force_destroy: bool, deletion_protection: bool
+    ) -> pulumi.Output[str]:
         suffix = random.RandomId(
             self.named("bucket-suffix"),
             byte_length=SUFFIX_BYTES,
@@ -90,5 +98,7 @@ class Artifacts(Component):
                     ),
                 ),
             ],
-            opts=self.child(),
+            # Google refuses to delete a bucket with artifacts in it, but only after the server has
+            # been moved to its replacement, which is empty.
+            opts=self.child(protect=deletion_protection),
         ).name

@@ -73,6 +73,7 @@ class Secrets(Component):
         tracking: Login,
         viewer: Login | None,
         encryption_key_version: int,
+        deletion_protection: bool,
         server: pulumi.Input[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -92,7 +93,10 @@ class Secrets(Component):
             "artifact_url": self._secret("artifact_url", artifact_url),
             "database_url": self._secret("database_url", database_url),
             **self._login("tracking", tracking),
-            "kek_passphrase": self._secret("kek_passphrase", kek_passphrase),
+            # Without its former versions, the server can't read what they encrypt.
+            "kek_passphrase": self._secret(
+                "kek_passphrase", kek_passphrase, protect=deletion_protection
+            ),
             **(self._login("viewer", viewer) if viewer else {}),
         }
         self.register_outputs({"references": self.references})
@@ -123,13 +127,15 @@ class Secrets(Component):
         self._server_reads(key, secret)
         return pulumi.Output.from_input(f"{secret.rpartition('/')[2]}/versions/{number}")
 
-    def _secret(self, key: str, value: pulumi.Output[str]) -> pulumi.Output[str]:
+    def _secret(
+        self, key: str, value: pulumi.Output[str], *, protect: bool = False
+    ) -> pulumi.Output[str]:
         secret = gcp.secretmanager.Secret(
             self.named(key),
             secret_id=secret_id(self._prefix, key),
             replication=self._replication,
             # Another key replaces the secret under the same name.
-            opts=self.child(delete_before_replace=True),
+            opts=self.child(protect=protect, delete_before_replace=True),
         )
         secret_data: pulumi.Output[str] = pulumi.Output.secret(value)
         version = gcp.secretmanager.SecretVersion(

@@ -793,8 +793,8 @@ class Settings:
     deletion_protection: bool = _setting(
         "deletionProtection",
         Boolean(default=True),
-        "Refuse to delete the database and the service. After changing it, run `pulumi up` before "
-        "`pulumi destroy`.",
+        "Refuse to delete or replace the database, the bucket, the encryption key and the service. "
+        "After changing it, run `pulumi up` before `pulumi destroy`.",
         group=Group.DEPLOYMENT,
         common=True,
     )

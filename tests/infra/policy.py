@@ -430,6 +430,8 @@ def protection_matches_the_setting(stack: Stack) -> Iterator[str]:
     if stack.setting("existingDatabaseInstance", ""):
         for database in stack.all(DATABASE):
             yield from _unless(database.protect is asked, database, f"protection is not {asked}")
+    for kept in [*stack.data, *(s for s in stack.all(SECRET) if s.name == "kek_passphrase")]:
+        yield from _unless(kept.protect is asked, kept, f"protection is not {asked}")
     forced = stack.setting("bucketForceDestroy", False)
     for bucket in stack.data:
         yield from _unless(

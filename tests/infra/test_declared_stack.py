@@ -289,11 +289,11 @@ def test_a_defect_fails_its_check(
         check(program)
 
 
-def test_pulumi_protects_the_same_resources_as_google() -> None:
+def test_pulumi_protects_the_service_and_what_holds_data() -> None:
     def protected(program: Program) -> set[str]:
-        return {resource.type for resource in program.created if resource.protect}
+        return {resource.name for resource in program.created if resource.protect}
 
-    assert protected(default()) == {INSTANCE, SERVICE}
+    assert protected(default()) == {"artifacts", "instance", "kek_passphrase", "server"}
     assert protected(recorded({"deletionProtection": False})) == set()
 
 
