@@ -8,7 +8,7 @@ import pulumi
 
 from . import docker_daemon
 from .component import Component
-from .facts import prices
+from .facts import prices, versions
 from .google.access import IAP_APIS
 from .google.alerts import BUDGET_APIS, Alerts
 from .google.apis import Apis
@@ -16,7 +16,7 @@ from .google.artifact_bucket import Artifacts
 from .google.console import Console
 from .google.database import Database
 from .google.github_deployer import Deployer
-from .google.image import CLOUD_BUILD_APIS, Image
+from .google.image import CLOUD_BUILD_APIS, SOURCE, Image
 from .google.kms_key import Encryption
 from .google.load_balancer import LoadBalancer
 from .google.network import Network, VpcAccess, existing
@@ -47,6 +47,12 @@ def required_apis(settings: Settings) -> set[str]:
         *(api for component in always for api in component.APIS),
         *(api for required, apis in optional if required for api in apis),
     }
+
+
+def version(settings: Settings) -> str:
+    """Returns the program's version and MLflow's, which isn't known of a ready image."""
+    own = f"mlflow-gcp {versions.project(SOURCE)}"
+    return own if settings.image else f"{own}, MLflow {versions.mlflow(SOURCE)}"
 
 
 def declare(settings: Settings, *, parent: Component | None = None) -> dict[str, Any]:
@@ -226,6 +232,7 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
         "service_account_email": identity.email,
         "database_connection_name": database.connection_name,
         "image": image,
+        "version": version(settings),
         "monthly_cost_estimate": prices.summary(settings),
         "console_links": Console(scope=scope).links(
             bucket=artifacts.bucket, connection_name=database.connection_name

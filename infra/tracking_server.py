@@ -47,6 +47,7 @@ class TrackingServer(Component):
     service_account_email: pulumi.Output[str]
     database_connection_name: pulumi.Output[str]
     image: pulumi.Output[str]
+    version: pulumi.Output[str]
     outputs: Mapping[str, Any]
 
     def __init__(

@@ -24,7 +24,10 @@ Part = tuple[str, Callable[[], str]]
 def status(stack: Stack) -> None:
     outputs = stack.outputs
     print(f"{stack}: {outputs['tracking_uri']}\n", flush=True)
-    parts: list[Part] = [("answers", lambda: answers(stack))]
+    parts: list[Part] = [
+        ("version", lambda: deployed_version(outputs)),
+        ("answers", lambda: answers(stack)),
+    ]
     parts += cloud_parts(stack) if isinstance(stack, CloudStack) else local_parts(stack)
     parts.append(("cost a month", lambda: str(outputs["monthly_cost_estimate"])))
     print(table(parts))
@@ -37,6 +40,12 @@ def table(parts: Sequence[Part]) -> str:
         return "\n".join(
             f"{name:{width}}  {text}" for (name, _), text in zip(parts, told, strict=True)
         )
+
+
+def deployed_version(outputs: Mapping[str, Any]) -> str:
+    if "version" not in outputs:
+        raise OperationError("an older release deployed the stack: `pulumi up` adds it")
+    return str(outputs["version"])
 
 
 def _told(ask: Callable[[], str]) -> str:

@@ -1,8 +1,9 @@
 """Writes the files that are generated from the program's own tables.
 
 Pulumi.yaml, the arguments of `TrackingServer` and docs/settings.md come from
-infra/settings/schema.py, docs/costs.md from infra/facts/prices.py, and docs/measurements.md from
-bench/results. With --check it only says which files are out of date.
+infra/settings/schema.py, docs/costs.md from infra/facts/prices.py, docs/measurements.md from
+bench/results, and the version in image/pyproject.toml from pyproject.toml. With --check it only
+says which files are out of date.
 """
 
 import json
@@ -169,6 +170,13 @@ def measurements(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def image_project() -> str:
+    """Returns image/pyproject.toml with the version of pyproject.toml."""
+    line = re.compile(r'^version = ".*"$', re.M)
+    [version] = line.findall((ROOT / "pyproject.toml").read_text())
+    return line.sub(version, (ROOT / "image" / "pyproject.toml").read_text())
+
+
 def quoted(page: str, name: str, text: str) -> str:
     """Returns the page with the text between the block's marks."""
     block = re.compile(rf"(<!-- {name}: .* -->\n).*?(<!-- /{name} -->)", re.S)
@@ -186,7 +194,11 @@ def main() -> int:
         "docs/costs.md": {"cost": costs()},
         "docs/measurements.md": {"bench": measurements(results)},
     }
-    files = {"Pulumi.yaml": pulumi_yaml(), "infra/arguments.py": arguments()}
+    files = {
+        "Pulumi.yaml": pulumi_yaml(),
+        "infra/arguments.py": arguments(),
+        "image/pyproject.toml": image_project(),
+    }
     for name, blocks in pages.items():
         files[name] = (ROOT / name).read_text()
         for block, text in blocks.items():

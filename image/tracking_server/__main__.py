@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib.metadata import version
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -309,6 +310,7 @@ def main() -> int:
     memory.give_back_large_blocks()
     logs.configure(os.environ.get("GCP_PROJECT"))
     started = perf_counter()
+    log.info("mlflow-gcp %s, MLflow %s", version("tracking-server"), version("mlflow"))
     try:
         config = settings.load(os.environ)
         flask, values, callbacks = prepare(config)

@@ -12,7 +12,8 @@ from typing import Any
 import pulumi_gcp as gcp
 import pytest
 
-from infra.facts import names
+from infra.facts import names, versions
+from infra.google.image import SOURCE
 from infra.settings.refusals import SettingsError
 from tests.infra.declared import (
     DIGEST,
@@ -446,6 +447,7 @@ def test_outputs() -> None:
         "service_account_email": SERVER.removeprefix("serviceAccount:"),
         "database_connection_name": CONNECTION,
         "image": BUILT_IMAGE,
+        "version": f"mlflow-gcp {versions.project(SOURCE)}, MLflow {versions.mlflow(SOURCE)}",
         "monthly_cost_estimate": "9.50 USD idle, 19.23 with 100 runs a day, "
         "at us-central1's prices",
     }
@@ -671,3 +673,8 @@ def test_nothing_is_declared_when_a_setting_is_invalid() -> None:
         run({"memory": "256Mi", "trackingUsername": "a:b"}, into=program)
     assert program.resources == []
     assert program.outputs == {}
+
+
+def test_the_version_of_mlflow_in_a_ready_image_is_not_known() -> None:
+    ready = recorded({"image": f"us-docker.pkg.dev/p/r/server@sha256:{'0' * 64}"})
+    assert ready.outputs["version"] == f"mlflow-gcp {versions.project(SOURCE)}"

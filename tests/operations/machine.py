@@ -24,6 +24,7 @@ OUTPUTS = {
     "tracking_password": "[secret]",
     "artifact_bucket": "my-project-mlflow-artifacts-1a2b3c",
     "database_connection_name": INSTANCE,
+    "version": "mlflow-gcp 1.2.3, MLflow 3.17.2",
     "monthly_cost_estimate": "9.50 USD idle, 19.23 with 100 runs a day",
 }
 SETTINGS = {

@@ -308,6 +308,7 @@ def test_status_of_a_complete_stack(machine: Machine) -> None:
     assert re.fullmatch(answers, told.pop("answers"))
     bucket = OUTPUTS["artifact_bucket"]
     assert told == {
+        "version": OUTPUTS["version"],
         "revision": "100 % mlflow-00007",
         "instances": "2, some minutes ago",
         "database": "mlflow-1a2b3c is RUNNABLE, PostgreSQL 17.4, db-custom-2-7680, with a standby, "

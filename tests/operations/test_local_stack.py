@@ -82,6 +82,7 @@ def test_open_and_status(stack: Stack) -> None:
     # The user's own proxy must not be used for local addresses.
     told = operate(stack, "status", http_proxy="http://127.0.0.1:9")
     for row in (
+        r"version +mlflow-gcp \d\S+",
         r"answers +yes, in \d+\.\d s; MLflow \d[\d.]+ with the password",
         r"server +process \d+, \d+ MB of memory",
         r"database +PostgreSQL \d+\.\d+, [\d.]+ MB of disk, connections: \d+",

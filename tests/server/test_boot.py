@@ -1,6 +1,7 @@
 """The start and the end of the real process: its log, its visible state, its connections."""
 
 import http.client
+import re
 import signal
 import sys
 import threading
@@ -41,7 +42,9 @@ def test_a_boot_serves_http_1_and_h2c_and_ends_cleanly(
             assert client.get("/version", auth=("x", "y")).status_code == 401
     no_secret_is_visible(server)
     assert server.stop() == 0
-    assert server.entries()[-1]["message"] == "stopped"
+    first, *_, last = (entry["message"] for entry in server.entries())
+    assert re.fullmatch(r"mlflow-gcp \S+, MLflow \d+\.\d+\.\d+", first)
+    assert last == "stopped"
     no_secret_is_visible(server)
 
 
