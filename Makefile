@@ -180,7 +180,20 @@ sbom: $(VENVS)/supply.done ## Write the bills of materials (CycloneDX) of contai
 	@$(VENVS)/supply/bin/python -W ignore -m cyclonedx_py requirements image/requirements.txt \
 		--pyproject image/pyproject.toml --output-reproducible --of JSON -o dist/image.cdx.json
 	@$(VENVS)/supply/bin/python -W ignore -m cyclonedx_py requirements requirements.txt \
-		--output-reproducible --of JSON -o dist/program.cdx.json
+		--pyproject pyproject.toml --output-reproducible --of JSON -o dist/program.cdx.json
+
+.PHONY: packages release-notes
+packages: $(VENVS)/supply.done ## Build the Python packages of the last commit into dist/packages
+	@rm -rf dist/packages dist/source; mkdir -p dist/source
+	@git archive HEAD | tar -x -C dist/source
+	@for folder in . sample_client/google_login; do \
+		$(UV) build --quiet --no-create-gitignore --out-dir dist/packages "dist/source/$$folder" || exit 1; \
+	done
+	@rm -rf dist/source
+	$(VENVS)/supply/bin/twine check dist/packages/*
+
+release-notes: $(VENVS)/program.done ## Check that a tag can be released, and print its notes (TAG=v1.0.0)
+	@$(PROGRAM) -m tools.release "$$TAG"
 
 .PHONY: licences
 licences: $(VENVS)/program.done $(VENVS)/server-test.done ## Write the licences of the locked packages to dist/, and check them

@@ -18,6 +18,14 @@ PINNED = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 VERSION = re.compile(r"- uses: \S+ # v\d+\.\d+\.\d+$")
 # The environment of each job in the workflow that deploys.
 ENVIRONMENTS = {"up": DEPLOY, "preview": REVIEW}
+# The jobs that write, each with its environment and what it needs to publish.
+PUBLISHING = {
+    ("release.yml", "publish"): (
+        "release",
+        {"attestations": "write", "contents": "write", "id-token": "write"},
+    ),
+    ("site.yml", "publish"): ("github-pages", {"id-token": "write", "pages": "write"}),
+}
 # These switch the jobs on, so GitHub reads them before it knows the job's environment.
 SWITCHES = {"DEPLOY_ENABLED", "REVIEW_ENABLED"}
 
@@ -41,8 +49,8 @@ def triggers(path: Path) -> set[str]:
     return set(workflow(path)[True])
 
 
-def test_there_are_two_workflows() -> None:
-    assert [path.name for path in WORKFLOWS] == ["ci.yml", "deploy.yml"]
+def test_the_workflows() -> None:
+    assert [path.name for path in WORKFLOWS] == ["ci.yml", "deploy.yml", "release.yml", "site.yml"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -59,9 +67,15 @@ def test_actions_are_pinned_by_commit_with_their_version(path: Path) -> None:
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_every_job_has_minimal_permissions_and_a_time_limit(path: Path) -> None:
     assert workflow(path)["permissions"] == {}
-    for job in jobs(path).values():
-        assert set(job["permissions"].items()) <= {("contents", "read"), ("id-token", "write")}
+    for name, job in jobs(path).items():
         assert job["timeout-minutes"] <= 60
+        if (path.name, name) in PUBLISHING:
+            assert job["permissions"] == PUBLISHING[path.name, name][1]
+            # It runs only actions and GitHub's CLI, on what another job has built.
+            assert "actions/checkout" not in yaml.safe_dump(job)
+            assert job["needs"]
+        else:
+            assert set(job["permissions"].items()) <= {("contents", "read"), ("id-token", "write")}
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -125,7 +139,10 @@ def test_secrets_belong_to_an_environment(path: Path) -> None:
     """A workflow in any branch can read the repository's secrets."""
     for name, job in jobs(path).items():
         trusted = _read(job, "secrets") or job["permissions"].get("id-token")
-        assert job.get("environment") == (ENVIRONMENTS[name] if trusted else None)
+        environments = ENVIRONMENTS if path.name == Path(WORKFLOW).name else {}
+        expected = environments.get(name) or PUBLISHING.get((path.name, name), (None,))[0]
+        assert job.get("environment") == expected
+        assert expected or not trusted
 
 
 def test_the_manual_sets_every_variable_and_secret_of_the_workflow() -> None:

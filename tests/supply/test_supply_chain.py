@@ -58,8 +58,9 @@ def test_the_bill_of_materials_has_every_requirement_with_its_hashes(name: str) 
         if (match := REQUIREMENT.match(requirement))
     }
     assert found == locked
-    if name == "image":
-        assert bill["metadata"]["component"]["name"] == "tracking-server"
+    component = bill["metadata"]["component"]
+    assert component["name"] == {"image": "tracking-server", "program": "mlflow-gcp"}[name]
+    assert component["licenses"][0]["license"]["id"] == "Apache-2.0"
 
 
 def test_the_base_image_is_pinned_by_digest() -> None:
