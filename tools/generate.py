@@ -17,11 +17,14 @@ from typing import Any
 from cost import rows, stack_settings
 
 from infra.settings.kinds import Kind
+from infra.settings.refusals import full
 from infra.settings.schema import FIRST_RELEASE, Group, Setting, listed
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 RUNS_A_DAY = 100
+# The settings that `pulumi new` asks for.
+ASKED = ("gcp:project", "gcp:region", "access", "alertEmail")
 PARTS = ("coldstart", "memory", "requests", "artifacts", "image", "logins", "page")
 
 PULUMI_YAML = """\
@@ -33,6 +36,11 @@ runtime:
   options:
     toolchain: pip
     virtualenv: .venv
+# `pulumi new` asks for these settings.
+template:
+  description: A secured MLflow tracking server on Google Cloud
+  config:
+%(asked)s
 # Every setting with its default. Change one with `pulumi config set <key> <value>`. The program
 # checks all settings before it creates anything. Only the project has no default:
 #   pulumi config set gcp:project my-project
@@ -85,15 +93,30 @@ def pulumi_yaml() -> str:
             if kind.pulumi_type == "array":
                 lines += ["    items:", "      type: string"]
             lines += [f"    default: {_default(kind)}", "    description: >-"]
-            lines += textwrap.wrap(
-                setting.description,
-                width=100,
-                initial_indent=" " * 6,
-                subsequent_indent=" " * 6,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-    return PULUMI_YAML + "\n".join(lines) + "\n"
+            lines += wrapped(setting.description, indent=6)
+    return PULUMI_YAML % {"asked": "\n".join(asked())} + "\n".join(lines) + "\n"
+
+
+def asked() -> Iterable[str]:
+    """Yields the lines of the template's settings, whose keys need their namespace."""
+    known = {setting.key: setting for setting in listed()}
+    for key in ASKED:
+        yield f"    {full(key)}:"
+        yield "      description: >-"
+        yield from wrapped(known[key].description, indent=8)
+        if not known[key].required:
+            yield f"      default: {_default(known[key].kind)}"
+
+
+def wrapped(text: str, *, indent: int) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width=100,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _default(kind: Kind) -> str:

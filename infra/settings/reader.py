@@ -25,7 +25,17 @@ T = TypeVar("T")
 
 
 def stack_config() -> dict[str, str]:
-    """Returns the whole configuration from Pulumi's engine; each key has its namespace."""
+    """Returns the whole configuration from Pulumi's engine; each key has its namespace.
+
+    Raises:
+        pulumi.RunError: if the project has another name, which its settings' keys would begin with.
+    """
+    if (project := pulumi.get_project()) != NAMESPACE:
+        raise pulumi.RunError(
+            f"Pulumi.yaml has the name {project!r}, and must have the name {NAMESPACE}, because "
+            f"all settings begin with {NAMESPACE}: (for example {NAMESPACE}:memory). Write "
+            f"`name: {NAMESPACE}` into Pulumi.yaml; a project's stacks may have any names"
+        )
     return {**pulumi_config.get_config_env(), **pulumi_config.CONFIG.get()}
 
 

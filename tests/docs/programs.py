@@ -58,6 +58,7 @@ PULUMI: Table = {
     "config rm": ("", 1),
     "config set": ("--path --secret", 2),
     "destroy": ("", 0),
+    "new": ("", 0),
     "import": ("--file= --protect= --generate-code= --yes", 0),
     "login": ("", 1),
     "preview": ("", 0),

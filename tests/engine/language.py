@@ -2,9 +2,9 @@
 
 Like Pulumi's own, it runs the program with Pulumi's `pulumi-language-python-exec`:
 https://github.com/pulumi/pulumi/blob/master/sdk/python/cmd/pulumi-language-python/main.go
-It doesn't install packages, find plug-ins or generate code. Each run is forked from a process that
-has imported the SDK, which takes half as long as a new process. The engine attaches to the host by
-`PULUMI_DEBUG_LANGUAGES`.
+It doesn't find plug-ins or generate code, and programs run in the tests' environment. Each run is
+forked from a process that has imported the SDK, which takes half as long as a new process. The
+engine attaches to the host by `PULUMI_DEBUG_LANGUAGES`.
 """
 
 from __future__ import annotations
@@ -60,6 +60,12 @@ class _Host(language_pb2_grpc.LanguageRuntimeServicer):
 
     def GetRequiredPackages(self, request: Any, context: Any) -> Any:
         return language_pb2.GetRequiredPackagesResponse()
+
+    def InstallDependencies(self, request: Any, context: Any) -> Iterator[Any]:
+        """Use the tests' own environment."""
+        root = Path(request.info.root_directory)
+        (root / request.info.options["virtualenv"]).symlink_to(sys.prefix)
+        return iter(())
 
     def Cancel(self, request: Any, context: Any) -> Any:
         return empty_pb2.Empty()
