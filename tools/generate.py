@@ -56,8 +56,7 @@ config:
 ARGUMENTS = """\
 \"\"\"The arguments of `TrackingServer`. `make docs` writes this file from settings/schema.py.\"\"\"
 
-from __future__ import annotations
-
+# package.py reads these annotations at run time, so they aren't postponed.
 from collections.abc import Sequence
 from typing import TypedDict
 

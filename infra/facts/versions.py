@@ -13,6 +13,11 @@ def project(source: Path) -> str:
     return str(parsed["project"]["version"])
 
 
+def semantic(source: Path) -> str:
+    """Returns the project's version in Semantic Versioning's form: `1.0.0.dev0` -> `1.0.0-dev0`"""
+    return re.sub(r"^(\d+\.\d+\.\d+)\.?([a-z].*)$", r"\1-\2", project(source))
+
+
 def mlflow(source: Path) -> str:
     """Returns MLflow's version from the lock in the folder with the image's source."""
     [version] = re.findall(

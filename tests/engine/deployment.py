@@ -271,6 +271,7 @@ def _commands(folder: Path, engine: Engine) -> Path:
     """Make a folder with the commands that a user has on PATH after installing Pulumi."""
     folder.mkdir()
     (folder / "pulumi").symlink_to(engine.pulumi)
+    (folder / engine.yaml.name).symlink_to(engine.yaml)
     return folder
 
 

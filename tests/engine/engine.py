@@ -20,6 +20,7 @@ from pathlib import Path
 MODULE = Path(__file__).parent / "pulumi"
 VERSION = "v3.259.0"
 PACKAGE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
+YAML = "github.com/pulumi/pulumi-yaml/cmd/pulumi-language-yaml"
 SDK = "github.com/pulumi/pulumi/sdk/v3"
 EXECUTOR = "pulumi-language-python-exec"
 # Go 1.21 and later fetch the version that go.mod requires; this wheel is for machines without Go.
@@ -31,15 +32,18 @@ class Engine:
     pulumi: Path
     # The program that runs a Python program; `language.py` starts it.
     executor: Path
+    # The language host for YAML.
+    yaml: Path
 
 
 def find() -> Engine | None:
     """Returns the engine on PATH if it is complete and new enough, else the built one."""
     pulumi, host = shutil.which("pulumi"), shutil.which("pulumi-language-python")
-    if pulumi and host and _version(Path(pulumi)) >= _parsed(VERSION):
-        return Engine(Path(pulumi), Path(host).resolve().with_name(EXECUTOR))
-    built = Engine(_cache() / "pulumi", _cache() / EXECUTOR)
-    return built if built.pulumi.exists() else None
+    yaml = shutil.which("pulumi-language-yaml")
+    if pulumi and host and yaml and _version(Path(pulumi)) >= _parsed(VERSION):
+        return Engine(Path(pulumi), Path(host).resolve().with_name(EXECUTOR), Path(yaml))
+    built = Engine(_cache() / "pulumi", _cache() / EXECUTOR, _cache() / Path(YAML).name)
+    return built if built.pulumi.exists() and built.yaml.exists() else None
 
 
 def build() -> Engine:
@@ -51,12 +55,13 @@ def build() -> Engine:
             return found
         print(f"building Pulumi's engine {VERSION} in {cache}, once", flush=True)
         go = shutil.which("go") or str(_go(cache))
-        unfinished = cache / "pulumi.new"
+        unfinished = cache / "new"
+        unfinished.mkdir(exist_ok=True)
         stamp = f"-s -w -X {SDK}/go/common/version.Version={VERSION}"
-        command = [go, "build", "-v", "-trimpath", "-ldflags", stamp, "-o", str(unfinished)]
+        command = [go, "build", "-v", "-trimpath", "-ldflags", stamp, "-o", f"{unfinished}/"]
         # Hundreds of modules are downloaded; Go keeps what it has downloaded or built.
         for left in (2, 1, 0):
-            failure = _show([*command, PACKAGE])
+            failure = _show([*command, PACKAGE, YAML])
             if failure is None:
                 break
             if not left:
@@ -68,7 +73,9 @@ def build() -> Engine:
         )  # fmt: skip
         executor = Path(answer.stdout.strip(), "python", "cmd", EXECUTOR)
         shutil.copyfile(executor, cache / EXECUTOR)
-        unfinished.rename(cache / "pulumi")
+        for built in unfinished.iterdir():
+            built.rename(cache / built.name)
+        unfinished.rmdir()
         shutil.rmtree(cache / "go", ignore_errors=True)
     found = find()
     assert found is not None

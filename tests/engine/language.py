@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT, Popen
 from tempfile import NamedTemporaryFile
 from threading import Thread
 from typing import Any
@@ -66,6 +67,21 @@ class _Host(language_pb2_grpc.LanguageRuntimeServicer):
         root = Path(request.info.root_directory)
         (root / request.info.options["virtualenv"]).symlink_to(sys.prefix)
         return iter(())
+
+    def RunPlugin(self, request: Any, context: Any) -> Iterator[Any]:
+        """Run a component's program until the engine ends the call."""
+        root = request.info.program_directory
+        environment = {**self._environment, **dict(each.split("=", 1) for each in request.env)}
+        with Popen(
+            [sys.executable, "-u", root, *request.args],
+            cwd=request.pwd, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT,
+        ) as program:  # fmt: skip
+            if not context.add_callback(program.terminate):
+                program.terminate()
+            assert program.stdout
+            for line in program.stdout:
+                yield language_pb2.RunPluginResponse(stdout=line)
+        yield language_pb2.RunPluginResponse(exitcode=program.returncode)
 
     def Cancel(self, request: Any, context: Any) -> Any:
         return empty_pb2.Empty()

@@ -13,7 +13,7 @@ LOCKS = sorted(
     for pattern in ("requirements*.txt", "*/requirements*.txt", "tests/*/*.txt")
     for path in ROOT.glob(pattern)
     # Users install these into separate environments.
-    if path.parent.name != "sample_client"
+    if path.parent.name not in ("package", "sample_client")
 )
 BILLS = {"image": ROOT / "image/requirements.txt", "program": ROOT / "requirements.txt"}
 REQUIREMENT = re.compile(r"([a-z0-9._-]+)==([^ ;\\]+)[^\n]*")
