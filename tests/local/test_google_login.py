@@ -47,6 +47,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+def test_the_package_passes_its_own_tests() -> None:
+    done = subprocess.run(
+        [CLIENT, "-m", "unittest"], check=False, cwd=PLUGIN, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Ran 0 tests" not in done.stderr
+
+
 def client(
     stack: Stack, google: Front, installed: str, script: str, **changed: str
 ) -> subprocess.CompletedProcess[str]:

@@ -55,7 +55,8 @@ def test_an_empty_environment_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_licence_is_apaches_own_text() -> None:
-    digest = hashlib.sha256((ROOT / "LICENSE").read_bytes()).hexdigest()
-    assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
-    for project in ("pyproject.toml", "image/pyproject.toml"):
-        assert 'license = "Apache-2.0"' in (ROOT / project).read_text()
+    for file in ("LICENSE", "sample_client/google_login/LICENSE"):
+        digest = hashlib.sha256((ROOT / file).read_bytes()).hexdigest()
+        assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+    for folder in (".", "image", "sample_client/google_login"):
+        assert 'license = "Apache-2.0"' in (ROOT / folder / "pyproject.toml").read_text()
