@@ -53,6 +53,8 @@ STAND_INS = {
     ("docs/runbooks.md", "Roll back"),
     ("docs/deploying.md", "The first deployment"),
     ("docs/deploying.md", "Labels"),
+    ("docs/ready-image.md", "Verify an image"),
+    ("docs/ready-image.md", "Copy it into your registry"),
     # What Pulumi does about a deleted signer: tests/engine/test_life.py.
     ("docs/incidents.md", "A stolen token of the server's account"),
     ("docs/runbooks.md", "Upgrade MLflow"),

@@ -70,8 +70,14 @@ PULUMI: Table = {
     "stack output": ("--show-secrets", 1),
     "up": ("--refresh", 0),
 }
+# https://github.com/sigstore/cosign/tree/main/doc
+COSIGN: Table = {
+    "copy": ("", 2),
+    "verify": ("--certificate-identity= --certificate-oidc-issuer=", 1),
+}
 GH: Table = {
     "api": ("--field= --input= --jq= --method=", 1),
+    "attestation verify": ("--repo=", 1),
     "secret set": ("--env=", 1),
     "variable set": ("--body= --env=", 1),
 }
@@ -231,6 +237,7 @@ def _exists(path: str) -> None:
 
 
 _PROGRAMS: dict[str, Callable[[Sequence[str]], None]] = {
+    "cosign": _with(COSIGN),
     "gcloud": _with(GCLOUD),
     "gh": _with(GH),
     "git": _git,

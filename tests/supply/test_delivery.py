@@ -1,7 +1,9 @@
 """The GitHub workflows, their permissions, and Dependabot's configuration."""
 
 import json
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import yaml
 
 from infra.google.github_deployer import BRANCH, DEPLOY, EVENTS, REVIEW, WORKFLOW
 from tests.engine.engine import VERSION as ENGINE
+from tests.page_commands import run, stand_in
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -20,6 +23,7 @@ VERSION = re.compile(r"- uses: \S+ # v\d+\.\d+\.\d+$")
 ENVIRONMENTS = {"up": DEPLOY, "preview": REVIEW}
 # The jobs that write, each with its environment and what it needs to publish.
 PUBLISHING = {
+    ("image.yml", "publish"): ("image", {"attestations": "write", "id-token": "write"}),
     ("release.yml", "publish"): (
         "release",
         {"attestations": "write", "contents": "write", "id-token": "write"},
@@ -50,7 +54,8 @@ def triggers(path: Path) -> set[str]:
 
 
 def test_the_workflows() -> None:
-    assert [path.name for path in WORKFLOWS] == ["ci.yml", "deploy.yml", "release.yml", "site.yml"]
+    names = ["ci.yml", "deploy.yml", "image.yml", "release.yml", "site.yml"]
+    assert [path.name for path in WORKFLOWS] == names
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -245,3 +250,43 @@ def test_dependabot_opens_one_pull_request_a_week_for_each_kind() -> None:
         assert update["schedule"] == {"interval": "weekly"}
         [group] = update["groups"].values()
         assert group == {"patterns": ["*"]}
+
+
+# GitHub's runners have jq.
+JQ = """
+import json, sys
+assert sys.argv[1:] == ["--raw-output", '"digest=" + .digest'], sys.argv
+print("digest=" + json.load(sys.stdin)["digest"])
+"""
+PROGRAM = """#!/bin/sh
+echo "${0##*/} $*" >>"$CALLS"
+case "$*" in *inspect*) echo '{"digest": "sha256:abc"}' ;; esac
+"""
+
+
+def test_the_pushed_image_is_named_by_the_digest_of_both_architectures(tmp_path: Path) -> None:
+    [push] = [
+        step["run"]
+        for step in jobs(ROOT / ".github" / "workflows" / "image.yml")["publish"]["steps"]
+        if step.get("id") == "push"
+    ]
+    for program in ("docker", "gcloud"):
+        stand_in(tmp_path, program, PROGRAM)
+    stand_in(tmp_path, "jq", f"#!{sys.executable}\n{JQ}")
+    calls, outputs = tmp_path / "calls", tmp_path / "outputs"
+    run(
+        push,
+        folder=tmp_path,
+        environment={
+            "PATH": f"{tmp_path}:{os.defpath}",
+            "CALLS": str(calls),
+            "GITHUB_OUTPUT": str(outputs),
+            "IMAGE": "us-docker.pkg.dev/p/r/server",
+            "TAG": "v1.0.0",
+        },
+    )
+    assert outputs.read_text() == "digest=sha256:abc\n"
+    told = calls.read_text()
+    assert "gcloud auth configure-docker us-docker.pkg.dev --quiet\n" in told
+    for architecture in ("amd64", "arm64"):
+        assert f"docker push us-docker.pkg.dev/p/r/server:v1.0.0-{architecture}\n" in told
