@@ -150,6 +150,17 @@ test-versions: $(VENVS)/server-test.done ## Test with MLflow's previous minor an
 previous-release: install-local ## Record a release's stack for the upgrade tests (REVISION=v1.2)
 	@$(PROGRAM) -m tests.engine.previous_release $${REVISION:+"$$REVISION"}
 
+# Coverage is added to the tests' environments only here. Processes that tests start aren't measured.
+COVERAGE = PYTHONPATH=$$(echo $(VENVS)/coverage/lib/python3.*/site-packages)
+.PHONY: coverage
+coverage: $(VENVS)/program.done $(VENVS)/server-test.done $(VENVS)/coverage.done ## Measure which lines of infra and image their tests run (15 minutes)
+	@mkdir -p dist
+	$(COVERAGE) $(PROGRAM) -m coverage run --data-file dist/infra.coverage --branch --source infra -m pytest -q tests/infra
+	$(COVERAGE) $(SERVER_TEST) -m coverage run --data-file dist/image.coverage --branch --source image/tracking_server -m pytest -q tests/server
+	@for part in infra image; do \
+		$(COVERAGE) $(PROGRAM) -m coverage report --data-file dist/$$part.coverage --precision 1 || exit 1; \
+	done
+
 .PHONY: bench
 bench: install-bench ## Measure everything against stock MLflow (needs wrk and h2load)
 	$(PROGRAM) -m bench
@@ -233,7 +244,7 @@ install-bench: install-local $(VENVS)/client.done $(VENVS)/bench.done $(VENVS)/p
 
 # Each lock file has an environment, which is rebuilt when the lock file changes. A stamp, NAME.done,
 # marks a complete environment.
-ENVIRONMENTS := program server server-test image-build client gallery previous bench bench-go supply page site
+ENVIRONMENTS := program server server-test image-build client gallery previous bench bench-go supply page site coverage
 WHOLE := --no-deps --require-hashes
 # uv must use the installed Python and, like pip, the system's certificates.
 UV_SYSTEM_CERTS ?= 1
@@ -295,6 +306,10 @@ $(VENVS)/site.done: tools/requirements-site.txt
 $(VENVS)/site.done: WHAT = what builds the site of the pages
 $(VENVS)/site.done: OPTIONS = --require-hashes
 
+$(VENVS)/coverage.done: tools/requirements-coverage.txt
+$(VENVS)/coverage.done: WHAT = what measures coverage
+$(VENVS)/coverage.done: OPTIONS = $(WHOLE)
+
 $(VENVS)/uv.done: tools/requirements-uv.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found: install Python 3.11 to 3.14, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { echo "error: $$($(PYTHON) --version 2>&1) does not fit the locks: Python 3.11 to 3.14 is needed, for example make PYTHON=python3.11"; exit 1; }
@@ -315,4 +330,5 @@ lock: | $(VENVS)/uv.done ## Compile the locks from their .in files
 	$(COMPILE) tools/requirements.in -o tools/requirements.txt
 	$(COMPILE) tools/requirements-uv.in -o tools/requirements-uv.txt
 	$(COMPILE) tools/requirements-site.in -o tools/requirements-site.txt
+	$(COMPILE) tools/requirements-coverage.in -o tools/requirements-coverage.txt
 	$(COMPILE) --override image/requirements.excluded tests/chaos/previous.in -o tests/chaos/previous.txt
