@@ -173,19 +173,19 @@ StartServer = Callable[[dict[str, str]], Server]
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[StartServer]:
     """Start servers as the container does, and end those that still run after the test."""
-    with _started(tmp_path, forked=False) as start_one:
+    with started(tmp_path, forked=False) as start_one:
         yield start_one
 
 
 @pytest.fixture
 def fork(tmp_path: Path) -> Iterator[StartServer]:
     """Like `start`, for tests that don't look at the process: `Server.forked`."""
-    with _started(tmp_path, forked=True) as start_one:
+    with started(tmp_path, forked=True) as start_one:
         yield start_one
 
 
 @contextmanager
-def _started(folder: Path, *, forked: bool) -> Iterator[StartServer]:
+def started(folder: Path, *, forked: bool) -> Iterator[StartServer]:
     servers: list[Server] = []
 
     def start_one(env: dict[str, str]) -> Server:

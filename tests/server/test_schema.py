@@ -98,6 +98,14 @@ def test_a_newer_schema_is_refused(engine: Engine) -> None:
         schema.ensure(engine, deadline=5)
 
 
+def test_a_job_requires_the_servers_schema_and_changes_nothing(engine: Engine) -> None:
+    with pytest.raises(BootError, match="at revision none, .* the server upgrades it"):
+        schema.require(engine, deadline=5)
+    assert everything(engine) == set()
+    schema.ensure(engine, deadline=5)
+    schema.require(engine, deadline=5)
+
+
 @pytest.mark.parametrize(
     ("state", "fails_at"),
     [

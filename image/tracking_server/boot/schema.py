@@ -85,6 +85,21 @@ def ensure(
         raise BootError(f"the schema could not be upgraded and is as it was: {reason}") from error
 
 
+def require(engine: Engine, *, deadline: float) -> None:
+    """Check that the database has the schema that this MLflow requires, without upgrading it.
+
+    Raises:
+        BootError: if the database can't be reached in time, or has another schema.
+    """
+    wanted = internals.latest_schema_revision()
+    found, _, _ = _first_answer(engine, deadline, None)
+    if found != wanted:
+        raise BootError(
+            f"the database's schema is at revision {found or 'none'}, and this version requires "
+            f"{wanted}: the server upgrades it when it starts; run the job again after that"
+        )
+
+
 def _upgrade(connection: Connection, wanted: str, until: float, more: Tables | None) -> None:
     """Migrate, and try again while other sessions use a table."""
     backoff = Backoff(first=0.5, longest=3.0)

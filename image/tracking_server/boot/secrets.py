@@ -2,11 +2,12 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from itertools import count
 from time import monotonic, time
+from typing import Protocol
 
 from google.api_core import exceptions
 from google.api_core.retry import Retry, if_exception_type
@@ -42,6 +43,17 @@ _TRANSIENT = (
 )
 
 
+class Place(Protocol):
+    """The settings that say where the secrets are."""
+
+    @property
+    def project(self) -> str: ...
+    @property
+    def secret_manager_endpoint(self) -> str: ...
+    @property
+    def boot_patience(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretValues:
     """The values of the secrets, which `repr` doesn't show."""
@@ -64,18 +76,6 @@ def fetch(settings: ServerSettings, *, deadline: float = DEADLINE) -> SecretValu
     Raises:
         BootError: naming each secret that can't be read or holds an invalid value.
     """
-    until = monotonic() + deadline
-    credentials = _credentials(until)
-    client = _client(settings, credentials)
-    grant_until = min(monotonic() + settings.boot_patience, until)
-
-    def read(version: str) -> str | BootError:
-        name = f"projects/{settings.project}/secrets/{version}"
-        try:
-            return _access(client, name, credentials, until, grant_until)
-        except BootError as error:
-            return error
-
     asked = {f.name: getattr(settings.secrets, f.name) for f in fields(SecretVersions)}
     asked = {name: version for name, version in asked.items() if version is not None}
     former = {
@@ -83,19 +83,20 @@ def fetch(settings: ServerSettings, *, deadline: float = DEADLINE) -> SecretValu
         for user, until in settings.previous_until.items()
         if until > time() and (version := settings.secrets.previous(f"{user}_password"))
     }
-    with ThreadPoolExecutor(len(asked) + len(former), thread_name_prefix="secret") as pool:
-        previous = pool.map(read, former.values())
-        found = dict(zip(asked, pool.map(read, asked.values()), strict=True))
+    found = read(settings, [*former.values(), *asked.values()], deadline=deadline)
     values = parse(
-        {name: value for name, value in found.items() if isinstance(value, str)},
+        {name: text for name, version in asked.items() if isinstance(text := found[version], str)},
         settings.secrets,
-        [str(value) for value in found.values() if isinstance(value, BootError)],
+        [
+            str(error)
+            for version in asked.values()
+            if isinstance(error := found[version], BootError)
+        ],
     )
-    passwords = dict(zip(former, previous, strict=True))
 
     def previous_of(user: str, current: Credentials | None) -> PreviousCredentials | None:
         """Returns the previous login. If it can't be read, the boot goes on without it."""
-        password = passwords.get(user)
+        password = found[former[user]] if user in former else None
         if isinstance(password, BootError):
             log.warning("the previous %s password isn't accepted: %s", user, password)
         if not isinstance(password, str) or not current:
@@ -109,6 +110,27 @@ def fetch(settings: ServerSettings, *, deadline: float = DEADLINE) -> SecretValu
         previous_user=previous_of("tracking", values.user),
         previous_viewer=previous_of("viewer", values.viewer),
     )
+
+
+def read(
+    settings: Place, versions: Iterable[str], *, deadline: float = DEADLINE
+) -> Mapping[str, str | BootError]:
+    """Returns the value of each secret's version, read in parallel, or why it can't be read."""
+    until = monotonic() + deadline
+    credentials = _credentials(until)
+    client = _client(settings, credentials)
+    grant_until = min(monotonic() + settings.boot_patience, until)
+
+    def read_one(version: str) -> str | BootError:
+        name = f"projects/{settings.project}/secrets/{version}"
+        try:
+            return _access(client, name, credentials, until, grant_until)
+        except BootError as error:
+            return error
+
+    wanted = list(dict.fromkeys(versions))
+    with ThreadPoolExecutor(len(wanted), thread_name_prefix="secret") as pool:
+        return dict(zip(wanted, pool.map(read_one, wanted), strict=True))
 
 
 def passphrases(settings: ServerSettings) -> dict[int, str]:
@@ -146,23 +168,12 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
     Raises:
         BootError: with all problems in one line.
     """
-    problems = list(problems)
-    database_url = _database_url(values.get("database_url", ""))
+    problems = [*problems, *store_problems(values, versions)]
 
     def check(name: str, valid: Callable[[str], bool], wanted: str) -> None:
         if name in values and not valid(values[name]):
-            problems.append(
-                f"secret {getattr(versions, name)} must hold {wanted}: add a version that does, "
-                "and deploy with it"
-            )
+            problems.append(_unfit(getattr(versions, name), wanted))
 
-    check("artifact_url", _is_bucket_url, "a bucket's address such as gs://my-bucket")
-    check(
-        "database_url",
-        lambda _: database_url is not None,
-        "an address such as postgresql+pg8000://USER:PASSWORD@/DB?unix_sock="
-        "/cloudsql/PROJECT:REGION:INSTANCE/.s.PGSQL.5432, user and password URL-quoted",
-    )
     # RFC 7617: a username can't contain a colon; neither it nor a password, control characters.
     for user in ("tracking", "viewer"):
         check(
@@ -179,10 +190,9 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
     )
     if problems:
         raise BootError("; ".join(problems))
-    assert database_url is not None  # noqa: S101 (checked above; tells the type checker)
     return SecretValues(
         artifact_url=values["artifact_url"],
-        database_url=database_url,
+        database_url=make_url(values["database_url"]),
         kek_passphrase=values["kek_passphrase"],
         user=Credentials(values["tracking_username"], values["tracking_password"]),
         viewer=(
@@ -191,6 +201,35 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
             else None
         ),
     )
+
+
+class StoreVersions(Protocol):
+    """The versions of the secrets with the addresses of the bucket and the database."""
+
+    @property
+    def artifact_url(self) -> str: ...
+    @property
+    def database_url(self) -> str: ...
+
+
+def store_problems(values: Mapping[str, str], versions: StoreVersions) -> list[str]:
+    """Returns what is wrong with the addresses of the bucket and the database."""
+    problems = []
+    if "artifact_url" in values and not _is_bucket_url(values["artifact_url"]):
+        problems.append(_unfit(versions.artifact_url, "a bucket's address such as gs://my-bucket"))
+    if "database_url" in values and not _is_database_url(values["database_url"]):
+        problems.append(
+            _unfit(
+                versions.database_url,
+                "an address such as postgresql+pg8000://USER:PASSWORD@/DB?unix_sock="
+                "/cloudsql/PROJECT:REGION:INSTANCE/.s.PGSQL.5432, user and password URL-quoted",
+            )
+        )
+    return problems
+
+
+def _unfit(version: str, wanted: str) -> str:
+    return f"secret {version} must hold {wanted}: add a version that does, and deploy with it"
 
 
 def _credentials(until: float) -> ServiceAccountCredentials:
@@ -213,9 +252,7 @@ def _credentials(until: float) -> ServiceAccountCredentials:
             return credentials
 
 
-def _client(
-    settings: ServerSettings, credentials: ServiceAccountCredentials
-) -> SecretManagerServiceClient:
+def _client(settings: Place, credentials: ServiceAccountCredentials) -> SecretManagerServiceClient:
     return SecretManagerServiceClient(
         credentials=credentials,
         transport="rest",
@@ -297,11 +334,11 @@ def _is_credential(value: str) -> bool:
     return bool(value) and value.isprintable()
 
 
-def _database_url(value: str) -> URL | None:
+def _is_database_url(value: str) -> bool:
     try:
         url = make_url(value)
     except (ArgumentError, ValueError):
-        return None
+        return False
     complete = url.username and url.password and url.database
     reachable = url.query.get("unix_sock") or url.host
-    return url if url.drivername == "postgresql+pg8000" and complete and reachable else None
+    return bool(url.drivername == "postgresql+pg8000" and complete and reachable)

@@ -13,7 +13,7 @@ Artifacts = Literal["proxied", "direct"]
 Permission = Literal["NO_PERMISSIONS", "READ", "EDIT", "MANAGE"]
 Network = IPv4Network | IPv6Network
 
-_SECRET_VERSION = re.compile(r"[A-Za-z0-9_-]{1,255}/versions/[1-9][0-9]*")
+SECRET_VERSION = re.compile(r"[A-Za-z0-9_-]{1,255}/versions/[1-9][0-9]*")
 # A domain-scoped project's accounts have its domain too: name@project.example.com.iam...
 _SERVICE_ACCOUNT = re.compile(
     r"[a-z][a-z0-9-]{4,28}[a-z0-9]@[a-z0-9][a-z0-9.-]*\.iam\.gserviceaccount\.com"
@@ -165,7 +165,7 @@ def load(env: Mapping[str, str]) -> ServerSettings:
         return cast(Permission, value)
 
     def secret(name: str) -> str:
-        return text(f"{name.upper()}_SECRET", f"mlflow_{name}/versions/1", _SECRET_VERSION)
+        return text(f"{name.upper()}_SECRET", f"mlflow_{name}/versions/1", SECRET_VERSION)
 
     # Both or neither: if only one is set, the other is reported as missing.
     has_viewer = any(env.get(f"VIEWER_{part}_SECRET") for part in ("USERNAME", "PASSWORD"))

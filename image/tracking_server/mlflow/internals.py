@@ -8,11 +8,17 @@ import base64
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import (
+    AbstractContextManager,
+    asynccontextmanager,
+    nullcontext,
+    redirect_stdout,
+)
 from functools import cache, wraps
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
     from flask import Flask, Response
     from mlflow.entities import GatewayModelDefinition, GatewaySecretInfo
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from mlflow.utils.crypto import KEKManager
 
 
@@ -341,6 +348,53 @@ def open_stores() -> None:
     from mlflow.server.handlers import initialize_backend_stores
 
     initialize_backend_stores()
+
+
+def open_store_of_bucket(uri: str, *, bucket: str) -> "SqlAlchemyStore":
+    """Returns a tracking store for a job, whose artifacts are in the bucket, without a server.
+
+    MLflow would call a server for the addresses that clients reach through it.
+    """
+    from mlflow.store.artifact import artifact_repository_registry as registry
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    def of_bucket(artifact_uri: str, **_: object) -> "ArtifactRepository":
+        path = artifact_uri.removeprefix("mlflow-artifacts:/")
+        return registry.get_artifact_repository(f"{bucket.rstrip('/')}/{path}")
+
+    close_artifact_schemes({"gs"})
+    registry._artifact_repository_registry.register("mlflow-artifacts", of_bucket)
+    return SqlAlchemyStore(uri, bucket)
+
+
+def collect_garbage(store: "SqlAlchemyStore", kind: str, ids: Sequence[str], *, days: int) -> None:
+    """Do what `mlflow gc --older-than` does, for these ids of a kind only.
+
+    The command itself can't be told to delete nothing of the other kinds.
+
+    Raises:
+        MlflowException: if one isn't deleted, or was deleted later.
+    """
+    from mlflow.cli import _gc_tracking_resources
+
+    with redirect_stdout(StringIO()):
+        _gc_tracking_resources(
+            backend_store=store,
+            run_ids=[*ids] if kind == "run" else [],
+            experiment_ids=[*ids] if kind == "experiment" else None,
+            logged_model_ids=[*ids] if kind == "logged model" else [],
+            older_than=f"{days}d",
+            time_delta=days * 24 * 3600 * 1000,
+            skip_experiments=kind != "experiment",
+            skip_logged_models=kind != "logged model",
+        )
+
+
+def delete_artifacts(location: str) -> None:
+    """Delete all artifacts at an address."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    get_artifact_repository(location).delete_artifacts()
 
 
 def schema_revision(connection: Connection) -> str | None:

@@ -1,0 +1,1 @@
+"""The upkeep job: permanently deletes what has been deleted for long enough."""

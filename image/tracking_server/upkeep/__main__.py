@@ -1,0 +1,98 @@
+"""Runs the upkeep job: settings, secrets, database, then the cleanup."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from sqlalchemy.engine import make_url
+
+from tracking_server import logs
+from tracking_server.boot import schema, secrets
+from tracking_server.database import engines
+from tracking_server.errors import BootError
+from tracking_server.mlflow import internals
+from tracking_server.outgoing import google_api
+from tracking_server.upkeep import settings
+from tracking_server.upkeep.cleanup import Cleanup
+
+CONNECTIONS = 1
+"""Database connections. `infra/facts/limits.py` reserves as many."""
+
+log = logging.getLogger("tracking_server.upkeep")
+
+
+def stores(config: settings.UpkeepSettings) -> tuple[str, str]:
+    """Returns the addresses of the bucket and of the database.
+
+    Raises:
+        BootError: naming each secret that can't be read or holds an invalid value.
+    """
+    versions = config.secrets
+    found = secrets.read(config, [versions.artifact_url, versions.database_url])
+    problems = [str(value) for value in found.values() if isinstance(value, BootError)]
+    artifact_url, database_url = found[versions.artifact_url], found[versions.database_url]
+    values = {
+        name: value
+        for name, value in (("artifact_url", artifact_url), ("database_url", database_url))
+        if isinstance(value, str)
+    }
+    if problems := [*problems, *secrets.store_problems(values, versions)]:
+        raise BootError("; ".join(problems))
+    return values["artifact_url"], values["database_url"]
+
+
+def run(config: settings.UpkeepSettings, *, dry_run: bool) -> bool:
+    """Do what the settings ask for. Returns whether all of it is done.
+
+    Raises:
+        BootError: with one line that says what is missing.
+    """
+    if not config.cleanup_after_days:
+        log.info("nothing to do: CLEANUP_AFTER_DAYS is 0")
+        return True
+    google_api.hide_from_mlflow()
+    artifact_url, database_url = stores(config)
+    internals.configure_server(
+        backend_store_uri=engines.PLUGIN_URL,
+        serve_artifacts=False,
+        settings={"MLFLOW_CONFIGURE_LOGGING": "false"},
+    )
+    engines.connect_with(
+        make_url(database_url), pool_size=CONNECTIONS, cloudsql_root=config.cloudsql_root
+    )
+    engine = engines.single_connection_engine()
+    try:
+        schema.require(engine, deadline=config.boot_patience)
+    finally:
+        engine.dispose()
+    store = internals.open_store_of_bucket(engines.PLUGIN_URL, bucket=artifact_url)
+    cleanup = Cleanup(
+        store.engine,
+        store,
+        root=artifact_url,
+        days=config.cleanup_after_days,
+        dry_run=dry_run,
+    )
+    return cleanup.run()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the job. Returns 0 if all is done, 1 if something failed."""
+    logs.configure(os.environ.get("GCP_PROJECT"))
+    if unknown := [argument for argument in arguments if argument != "--dry-run"]:
+        log.critical("unknown argument %r; the only one is --dry-run", unknown[0])
+        return 1
+    try:
+        done = run(settings.load(os.environ), dry_run="--dry-run" in arguments)
+    except BootError as error:
+        log.critical("%s", error)
+        return 1
+    except Exception:
+        log.critical("the job has failed", exc_info=True)
+        return 1
+    return 0 if done else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
