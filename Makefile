@@ -57,7 +57,7 @@ doctor: $(VENVS)/program.done ## Check for anything that would make `pulumi up` 
 # that Pulumi has selected.
 OPERATE = $(PROGRAM) -m operations --stack="$$STACK"
 
-.PHONY: open env logs status rotate people backup psql
+.PHONY: open env logs status rotate people backup upkeep psql
 open: $(VENVS)/program.done ## Open MLflow's page in the browser (STACK=dev or local, as for all of these)
 	@$(OPERATE) open
 
@@ -79,6 +79,9 @@ people: $(VENVS)/program.done ## List people's accounts, or change one (WHAT=add
 
 backup: $(VENVS)/program.done ## Back up the database now
 	@$(OPERATE) backup
+
+upkeep: $(VENVS)/program.done ## Run the upkeep job now, if cleanupAfterDays is set (DRY_RUN=1 only lists)
+	@$(OPERATE) upkeep --dry-run="$$DRY_RUN"
 
 psql: $(VENVS)/program.done ## Open psql on the database (WRITE=1 to write)
 	@$(OPERATE) psql --write="$$WRITE"

@@ -44,6 +44,14 @@ class Container:
     port: int
 
 
+@dataclass(frozen=True)
+class JobProcess:
+    """The process that a Cloud Run job is on this computer."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+
+
 class Project:
     """The parts of a Google Cloud project that one program needs."""
 
@@ -68,6 +76,7 @@ class Project:
         # The size of each instance's disk in GB.
         self.disks: dict[str, int] = {}
         self.services: dict[str, Service] = {}
+        self.jobs: dict[str, JobProcess] = {}
         # By type and id.
         self.live: dict[tuple[str, str], Live] = {}
         self.enabled: set[str] = set()

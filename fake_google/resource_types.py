@@ -21,7 +21,7 @@ from fake_google.iam.policy import Resource
 from fake_google.kms import check_key, service_agent
 from fake_google.project import PROJECT_NUMBER, Inputs, Outputs, Project
 from fake_google.resource_type import Kind, last
-from fake_google.run import services
+from fake_google.run import jobs, services
 from fake_google.sql import instances
 from infra.facts.regions import MULTI_REGIONS, REGIONS
 
@@ -439,6 +439,22 @@ KINDS: dict[str, Kind] = {
             project.id, inputs.get("location") or project.region, last(inputs["name"])
         ),
         api="run",
+    ),
+    "gcp:cloudrunv2/job:Job": Kind(
+        jobs.make_job,
+        delete=jobs.delete_job,
+        taken=jobs.job_of,
+        immutable=_NAMED,
+        api="run",
+    ),
+    "gcp:cloudrunv2/jobIamMember:JobIamMember": _member(
+        lambda project, inputs: iam.run_job(
+            project.id, inputs.get("location") or project.region, last(inputs["name"])
+        ),
+        api="run",
+    ),
+    "gcp:cloudscheduler/job:Job": Kind(
+        jobs.make_schedule, taken=jobs.schedule_of, immutable=_NAMED, api="cloudscheduler"
     ),
     "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember": _member(
         lambda project, inputs: iam.web_service(

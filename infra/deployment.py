@@ -24,6 +24,7 @@ from .google.scope import Scope
 from .google.secrets import Secrets
 from .google.service import Service
 from .google.service_accounts import Identity
+from .google.upkeep import Upkeep
 from .settings.schema import Settings
 
 
@@ -41,6 +42,7 @@ def required_apis(settings: Settings) -> set[str]:
         (bool(alerts.email), Alerts.APIS),
         (alerts.monthly_budget > 0, BUDGET_APIS),
         (settings.github is not None, Deployer.APIS),
+        (settings.upkeep.wanted, Upkeep.APIS),
     )
     always = (Identity, Database, Artifacts, Secrets, Service)
     return {
@@ -167,6 +169,22 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
         ),
     )
 
+    upkeep: Upkeep | None = None
+    if settings.upkeep.wanted:
+        upkeep = Upkeep(
+            "upkeep",
+            scope=scope,
+            settings=settings.upkeep,
+            image=image,
+            connection_name=database.connection_name,
+            bucket=artifacts.bucket,
+            secret_ids=secrets.ids,
+            secrets=secrets.references,
+            vpc=vpc,
+            # After the service, whose new version upgrades the database's schema.
+            opts=pulumi.ResourceOptions(parent=parent, depends_on=[*first, service]),
+        )
+
     tracking_uri: pulumi.Input[str] = service.uri
     balancer: LoadBalancer | None = None
     if settings.load_balancer:
@@ -198,6 +216,8 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
         accounts = {"server": identity.email}
         if built and built.builder_account:
             accounts["builder"] = built.builder_account
+        if upkeep:
+            accounts["upkeep"] = upkeep.account
         deployer = Deployer(
             "deployer",
             scope=scope,
@@ -206,6 +226,7 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
             instance=database.instance,
             secret_ids=secrets.ids,
             accounts=accounts,
+            job=upkeep.job if upkeep else None,
             images=built.repository if built else None,
             source_bucket=built.source_bucket if built else None,
             watched=bool(settings.alerts.email),

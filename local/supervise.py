@@ -135,7 +135,9 @@ class Supervisor:
             lines = screen(self._state, outputs, ready=ready, detached=options.detached)
             print(lines, flush=True)
             # Last, because `up` shows everything that is printed before this.
-            self._state.save("supervisor.json", {**entry, "outputs": outputs, "ready": True})
+            jobs = {name: asdict(job) for name, job in cloud.project.jobs.items()}
+            entry |= {"jobs": jobs, "outputs": outputs, "ready": True}
+            self._state.save("supervisor.json", entry)
             ended = [service.ended for service in cloud.project.services.values()]
             while not cloud.project.stopping.wait(0.5):
                 if any(event.is_set() for event in ended):

@@ -64,6 +64,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     command.add_argument("--resource", default="", help="such as experiment/12")
     command.add_argument("--permission", default="", help=", ".join(PERMISSIONS))
     commands.add_parser("backup", help="back up the database now")
+    command = commands.add_parser("upkeep", help="run the upkeep job now")
+    command.add_argument(
+        "--dry-run", type=_yes("DRY_RUN"), default=False, help="1: only show what it would do"
+    )
     command = commands.add_parser("psql", help="open psql on the database")
     command.add_argument("--write", type=_yes("WRITE"), default=False, help="1: let it write")
     return parser.parse_args(arguments)
@@ -106,6 +110,10 @@ def _run(arguments: argparse.Namespace) -> int:
             from operations.backup import backup
 
             backup(stack)
+        case "upkeep":
+            from operations.upkeep import upkeep
+
+            return upkeep(stack, dry_run=arguments.dry_run)
         case _:
             from operations.psql import psql
 

@@ -33,7 +33,7 @@ ROLES: dict[str, frozenset[str]] = {
     "roles/cloudkms.cryptoKeyEncrypterDecrypter": frozenset(
         {"cloudkms.cryptoKeyVersions.useToDecrypt", "cloudkms.cryptoKeyVersions.useToEncrypt"}
     ),
-    "roles/run.invoker": frozenset({"run.routes.invoke"}),
+    "roles/run.invoker": frozenset({"run.jobs.run", "run.routes.invoke"}),
     "roles/iap.httpsResourceAccessor": frozenset({"iap.webServiceVersions.accessViaIAP"}),
     "roles/iam.workloadIdentityUser": frozenset({"iam.serviceAccounts.getAccessToken"}),
     "roles/iam.serviceAccountUser": frozenset({"iam.serviceAccounts.actAs"}),
@@ -169,6 +169,10 @@ def run_service(project: str, location: str, name: str) -> Resource:
     return Resource(
         "run.googleapis.com", f"projects/{project}/locations/{location}/services/{name}"
     )
+
+
+def run_job(project: str, location: str, name: str) -> Resource:
+    return Resource("run.googleapis.com", f"projects/{project}/locations/{location}/jobs/{name}")
 
 
 def web_service(number: str, location: str, name: str) -> Resource:

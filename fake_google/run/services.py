@@ -6,6 +6,7 @@ https://cloud.google.com/run/docs/reference/rest/v2/projects.locations.services
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from fake_google.artifact_registry import check_image
 from fake_google.errors import BootRefused, NotFound, Refused, Unsupported
@@ -29,17 +30,7 @@ def make_service(project: Project, _name: str, inputs: Inputs) -> tuple[str, Out
     name, template = inputs["name"], inputs["template"]
     container = template["containers"][0]
     email = template.get("serviceAccount") or ""
-    if email not in project.keys:
-        raise NotFound(
-            "Error 403: Permission 'iam.serviceaccounts.actAs' denied on service account "
-            f"{email!r} (or it may not exist)."
-        )
-    location = inputs.get("location") or project.region
-    if location not in REGIONS:
-        raise Refused(f"Error 400: Location {location} is not found or access is unauthorized.")
-    check_key(project, template.get("encryptionKey"), api="run", location=location)
-    check_ways(project, inputs, location=location)
-    check_image(project, container["image"])
+    check_container(project, inputs, template)
     if project.container is None:
         digest = hashlib.sha256(name_of(project, inputs).encode()).hexdigest()[:10]
         uri = f"https://{name}-{digest}-uc.a.run.app"
@@ -51,27 +42,18 @@ def make_service(project: Project, _name: str, inputs: Inputs) -> tuple[str, Out
         return name_of(project, inputs), {"uri": uri}
     if running := project.services.pop(name, None):
         running.stop()
-    home = project.state.directory("home")
     environment = {
-        **base_environment(home),
-        **_declared_environment(container),
+        **container_environment(project, container, email, sockets=project.cloudsql_root()),
         "PORT": str(project.container.port),
         "BIND_ADDRESS": "127.0.0.1",
-        # Grants take effect at once here.
-        "BOOT_PATIENCE": "10",
         "K_SERVICE": name,
         "K_REVISION": f"{name}-00001-local",
         "K_CONFIGURATION": name,
-        **project.metadata_environment(email),
-        "STORAGE_EMULATOR_HOST": project.storage_endpoint,
-        "SECRET_MANAGER_ENDPOINT": project.secret_manager_endpoint,
-        "IAM_CREDENTIALS_ENDPOINT": project.iam_credentials_endpoint,
-        "CLOUDSQL_ROOT": str(project.cloudsql_root()),
     }
     # The service must accept its own address, which isn't a name under run.app here.
     if hosts := environment.get("MLFLOW_SERVER_ALLOWED_HOSTS"):
         environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = f"{hosts},127.0.0.1,localhost"
-    _mount_sockets(project, template, container, email)
+    mount_sockets(project, template, container, email, root=project.cloudsql_root())
     service = Service(
         state=project.state,
         name=f"server {name}",
@@ -93,6 +75,39 @@ def make_service(project: Project, _name: str, inputs: Inputs) -> tuple[str, Out
     except BootFailed as failed:
         raise BootRefused(str(failed), name_of(project, inputs), outputs) from None
     return name_of(project, inputs), outputs
+
+
+def check_container(project: Project, inputs: Inputs, template: Inputs) -> None:
+    """Refuses what Google refuses about a service's or a job's container."""
+    email = template.get("serviceAccount") or ""
+    if email not in project.keys:
+        raise NotFound(
+            "Error 403: Permission 'iam.serviceaccounts.actAs' denied on service account "
+            f"{email!r} (or it may not exist)."
+        )
+    location = inputs.get("location") or project.region
+    if location not in REGIONS:
+        raise Refused(f"Error 400: Location {location} is not found or access is unauthorized.")
+    check_key(project, template.get("encryptionKey"), api="run", location=location)
+    check_ways(project, {"template": template}, location=location)
+    check_image(project, template["containers"][0]["image"])
+
+
+def container_environment(
+    project: Project, container: Inputs, email: str, *, sockets: Path
+) -> dict[str, str]:
+    """Returns the variables of a container that runs as the account on this computer."""
+    return {
+        **base_environment(project.state.directory("home")),
+        **_declared_environment(container),
+        # Grants take effect at once here.
+        "BOOT_PATIENCE": "10",
+        **project.metadata_environment(email),
+        "STORAGE_EMULATOR_HOST": project.storage_endpoint,
+        "SECRET_MANAGER_ENDPOINT": project.secret_manager_endpoint,
+        "IAM_CREDENTIALS_ENDPOINT": project.iam_credentials_endpoint,
+        "CLOUDSQL_ROOT": str(sockets),
+    }
 
 
 def delete_service(project: Project, olds: Inputs, inputs: Inputs) -> None:
@@ -201,9 +216,10 @@ def _reaches(project: Project, template: Inputs, instance: str) -> bool:
     return private in {last(network) for network, _ in ways({"template": template})}
 
 
-def _mount_sockets(project: Project, template: Inputs, container: Inputs, email: str) -> None:
+def mount_sockets(
+    project: Project, template: Inputs, container: Inputs, email: str, *, root: Path
+) -> None:
     """Creates the connector's socket for each instance that the account may connect to."""
-    root = project.cloudsql_root()
     root.mkdir(exist_ok=True, mode=0o700)
     for stale in root.iterdir():
         (stale / ".s.PGSQL.5432").unlink(missing_ok=True)

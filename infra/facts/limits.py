@@ -29,6 +29,9 @@ RESERVED_CONNECTIONS = {
     "a new revision that boots": 2,
 }
 
+# Those of the upkeep job.
+UPKEEP_CONNECTIONS = 1
+
 # How many connections one MLflow request may hold at a time; the server refuses to start with
 # fewer. Each CPU has one process.
 CONNECTIONS_PER_PROCESS = 4
@@ -45,6 +48,8 @@ BILLING_ACCOUNT = re.compile(r"[0-9A-F]{6}-[0-9A-F]{6}-[0-9A-F]{6}")
 # https://pages.nist.gov/800-63-4/sp800-63b.html#passwordver
 PASSWORD_MIN = 15
 MAX_VERSION = 10_000
+# Ten years.
+MAX_DAYS = 3650
 
 # The version of a previous password, and the time until which it is accepted.
 PREVIOUS_PASSWORD = re.compile(

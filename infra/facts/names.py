@@ -39,6 +39,11 @@ def secret_id(prefix: str, what: str) -> str:
     return f"{prefix}_{what}"
 
 
+def upkeep_job(prefix: str) -> str:
+    """Returns the name of the upkeep job, and of its schedule."""
+    return f"{prefix}-upkeep"
+
+
 def bucket_prefix(project: str, prefix: str, what: str = "artifacts") -> str:
     """Returns the bucket's name without its suffix. `what` must not be longer than the default.
 

@@ -34,6 +34,13 @@ VCPU_SECOND, GIB_SECOND, REQUEST = 0.000024, 0.0000025, 0.40 / 1_000_000
 IDLE_VCPU_SECOND, IDLE_GIB_SECOND = 0.0000025, 0.0000025
 FREE_VCPU_SECONDS, FREE_GIB_SECONDS, FREE_REQUESTS = 180_000, 360_000, 2_000_000
 
+# The same page, jobs: https://cloud.google.com/run/pricing
+JOB_VCPU_SECOND, JOB_GIB_SECOND = 0.000018, 0.000002
+FREE_JOB_VCPU_SECONDS, FREE_JOB_GIB_SECONDS = 240_000, 450_000
+
+# https://cloud.google.com/scheduler/pricing
+SCHEDULE, FREE_SCHEDULES = 0.10, 3
+
 # https://cloud.google.com/secret-manager/pricing
 SECRET_VERSION, FREE_SECRET_VERSIONS = 0.06, 6
 
@@ -61,6 +68,7 @@ RUNS_PER_GB = 100_000  # in the database
 STORED_IMAGES_GB = 1  # ten of them, which share most layers
 SERVICE_ALERTS, DATABASE_ALERTS = 3, 2
 EVALUATIONS = 60 * HOURS  # one a minute
+UPKEEP_SECONDS = 120  # each day; the job has one CPU and one GiB
 USUAL_RUNS = 100
 
 
@@ -160,6 +168,16 @@ def rest(settings: Settings, *, runs_a_day: float, run: Run, months: int) -> lis
     if settings.image is None:
         lines.append(
             Line(what="images", dollars=_beyond(STORED_IMAGES_GB, FREE_IMAGE_GB) * IMAGE_GB)
+        )
+    if settings.upkeep.wanted:
+        seconds = DAYS * UPKEEP_SECONDS
+        lines.append(
+            Line(
+                what="upkeep job and its schedule",
+                dollars=_beyond(seconds, FREE_JOB_VCPU_SECONDS) * JOB_VCPU_SECOND
+                + _beyond(seconds, FREE_JOB_GIB_SECONDS) * JOB_GIB_SECOND
+                + _beyond(1, FREE_SCHEDULES) * SCHEDULE,
+            )
         )
     if settings.alerts.email:
         alerts = SERVICE_ALERTS + settings.alerts.uptime_check

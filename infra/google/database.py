@@ -32,6 +32,34 @@ def connection_url(user: str, password: str, database: str, connection_name: str
     )
 
 
+def grant_connect(
+    name: str,
+    *,
+    scope: Scope,
+    instance: pulumi.Input[str],
+    member: pulumi.Input[str],
+    of: Component,
+) -> gcp.projects.IAMMember:
+    """Lets an account connect. The role is for a whole project; a condition limits it."""
+    return gcp.projects.IAMMember(
+        of.named(name),
+        project=scope.project,
+        role="roles/cloudsql.client",
+        member=member,
+        condition=gcp.projects.IAMMemberConditionArgs(
+            title="one instance",
+            description=f"The database of the MLflow server {scope.prefix}",
+            expression=pulumi.Output.format(
+                'resource.name == "projects/{0}/instances/{1}" && '
+                'resource.service == "sqladmin.googleapis.com"',
+                scope.project,
+                instance,
+            ),
+        ),
+        opts=of.child(),
+    )
+
+
 class Database(Component):
     APIS = ("sqladmin",)  # also called by Cloud Run's /cloudsql socket
 
@@ -89,7 +117,7 @@ class Database(Component):
             if self._existing
             else self.child(),
         )
-        self._connects(scope, instance, server)
+        grant_connect("server-connects", scope=scope, instance=instance, member=server, of=self)
         self.connection_name = connection_name
         # Secret, because it contains the password.
         self.url = pulumi.Output.all(
@@ -99,28 +127,6 @@ class Database(Component):
             connection_name=connection_name,
         ).apply(lambda parts: connection_url(**parts))
         self.register_outputs({"connection_name": self.connection_name})
-
-    def _connects(
-        self, scope: Scope, instance: pulumi.Input[str], server: pulumi.Input[str]
-    ) -> None:
-        """Lets the server connect. The role is for a whole project; a condition limits it."""
-        gcp.projects.IAMMember(
-            self.named("server-connects"),
-            project=scope.project,
-            role="roles/cloudsql.client",
-            member=server,
-            condition=gcp.projects.IAMMemberConditionArgs(
-                title="one instance",
-                description=f"The database of the MLflow server {scope.prefix}",
-                expression=pulumi.Output.format(
-                    'resource.name == "projects/{0}/instances/{1}" && '
-                    'resource.service == "sqladmin.googleapis.com"',
-                    scope.project,
-                    instance,
-                ),
-            ),
-            opts=self.child(),
-        )
 
     def _instance(
         self,

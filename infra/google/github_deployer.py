@@ -5,10 +5,11 @@ https://cloud.google.com/iam/docs/workload-identity-federation-with-deployment-p
 Each of the two jobs of `.github/workflows/deploy.yml` has its GitHub environment and its account:
 
 - `deploy` runs `pulumi up`, only with the main branch's version of that workflow. The account can
-  change the service, the image, the settings of the database instance and the secrets' values.
-  Google's predefined roles for these also allow deletion, or apply to all such resources in the
-  project, so the account has custom roles, most of them on a single resource. It can't change
-  grants or delete the service or the instance. Other changes require a person's `pulumi up`.
+  change the service, the upkeep job, the image, the settings of the database instance and the
+  secrets' values. Google's predefined roles for these also allow deletion, or apply to all such
+  resources in the project, so the account has custom roles, most of them on a single resource. It
+  can't change grants or delete the service or the instance. Other changes require a person's
+  `pulumi up`.
 - `review` runs `pulumi preview` for pull requests, and is optional. The account can only see that
   the project exists.
 """
@@ -36,6 +37,7 @@ DEPLOY, REVIEW = "deploy", "review"
 # What `pulumi up` calls, by the thing that it is granted on:
 # https://cloud.google.com/iam/docs/roles-permissions
 ON_SERVICE = ("run.services.get", "run.services.update")
+ON_JOB = ("run.jobs.get", "run.jobs.update")
 ON_INSTANCE = ("cloudsql.instances.get", "cloudsql.instances.update")
 # The provider enables a version that it has added, and reads it back. It destroys none.
 ON_SECRET = (
@@ -136,6 +138,7 @@ class Deployer(Component):
         instance: pulumi.Input[str] | None,
         secret_ids: Mapping[str, pulumi.Input[str]],
         accounts: Mapping[str, pulumi.Input[str]],
+        job: pulumi.Input[str] | None,
         images: pulumi.Input[str] | None,
         source_bucket: pulumi.Input[str] | None,
         watched: bool,
@@ -170,6 +173,8 @@ class Deployer(Component):
 
         deploy, self.deploy_account = self._account(DEPLOY, pool=pool)
         self._changes_service(service, member=deploy)
+        if job is not None:
+            self._changes_job(job, member=deploy)
         if instance is not None:
             self._changes_instance(instance, member=deploy)
         self._changes_secrets(secret_ids, member=deploy)
@@ -237,6 +242,16 @@ class Deployer(Component):
             name=service,
             location=self._scope.region,
             role=self._role("deploy-service", ON_SERVICE),
+            member=member,
+            opts=self.child(),
+        )
+
+    def _changes_job(self, job: pulumi.Input[str], *, member: pulumi.Input[str]) -> None:
+        gcp.cloudrunv2.JobIamMember(
+            self.named("deploy-upkeep"),
+            name=job,
+            location=self._scope.region,
+            role=self._role("deploy-upkeep", ON_JOB),
             member=member,
             opts=self.child(),
         )

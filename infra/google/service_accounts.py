@@ -50,8 +50,8 @@ class Identity(Component):
             display_name=f"Signer of artifact URLs of {prefix}",
             opts=self.child(),
         )
-        self.email, self.member = server.email, _member(server)
-        self.signer_email, self.signer_member = signer.email, _member(signer)
+        self.email, self.member = server.email, member_of(server)
+        self.signer_email, self.signer_member = signer.email, member_of(signer)
         # The id of a deleted role stays taken for up to 37 days.
         # https://cloud.google.com/iam/docs/creating-custom-roles#deleting-custom-role
         suffix = random.RandomId(
@@ -76,5 +76,5 @@ class Identity(Component):
         self.register_outputs({"email": self.email, "signer_email": self.signer_email})
 
 
-def _member(account: gcp.serviceaccount.Account) -> pulumi.Output[str]:
+def member_of(account: gcp.serviceaccount.Account) -> pulumi.Output[str]:
     return account.email.apply(lambda email: f"serviceAccount:{email}")

@@ -16,6 +16,7 @@ from ..facts.limits import (
     RESERVED_CONNECTIONS,
     SECRET_VERSION,
     SUBNETWORK,
+    UPKEEP_CONNECTIONS,
     mebibytes,
 )
 from ..facts.names import (
@@ -462,12 +463,15 @@ def _check_connections(rules: Rules, settings: Settings) -> None:
     instances = settings.service.max_instances
     each = settings.database.connections
     limit = tiers.require(settings.database.tier).max_connections
-    reserved = sum(RESERVED_CONNECTIONS.values())
+    others = dict(RESERVED_CONNECTIONS)
+    if settings.upkeep.wanted:
+        others["the upkeep job"] = UPKEEP_CONNECTIONS
+    reserved = sum(others.values())
     room = limit - reserved
     least = CONNECTIONS_PER_PROCESS * settings.service.cpu
     if instances * each <= room:
         return
-    kept = ", ".join(f"{count} for {what}" for what, count in RESERVED_CONNECTIONS.items())
+    kept = ", ".join(f"{count} for {what}" for what, count in others.items())
     tier = tiers.smallest_for(instances * each + reserved)
     possible = [
         remedy

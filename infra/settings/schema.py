@@ -26,6 +26,7 @@ from ..facts.limits import (
     IMAGE,
     INSTANCE,
     KMS_KEY,
+    MAX_DAYS,
     MAX_GITHUB_ID,
     MAX_VERSION,
     MEMBER,
@@ -471,6 +472,24 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UpkeepSettings:
+    # 0: nothing is deleted.
+    cleanup_after_days: int = _setting(
+        "cleanupAfterDays",
+        Integer(default=0, low=1, high=MAX_DAYS, unit=" days", off="no cleanup", example=30),
+        "Delete runs, logged models and experiments permanently, with their artifacts, so many "
+        "days after users have deleted them. A daily job runs MLflow's `gc`; it keeps what "
+        "something else still needs. 0: they stay.",
+        group=Group.DATABASE,
+    )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to do, and so a job and its schedule."""
+        return self.cleanup_after_days > 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class AlertSettings:
     # Empty: no alerts are created.
     email: str = _setting(
@@ -700,6 +719,7 @@ class Settings:
         group=Group.NETWORK,
         change=Change.REVISION,
     )
+    upkeep: UpkeepSettings = field(default_factory=UpkeepSettings)
     service: ServiceSettings = field(default_factory=ServiceSettings)
     # The name of an existing bucket; None: the stack creates one.
     existing_bucket: str | None = _setting(

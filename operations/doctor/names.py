@@ -49,6 +49,18 @@ LOOKUPS: Mapping[str, tuple[str, str, Callable[[str, Inputs], str]]] = {
             f"v2/projects/{project}/locations/{own['location']}/services/{own['name']}"
         ),
     ),
+    "gcp:cloudrunv2/job:Job": (
+        "Cloud Run jobs",
+        "run",
+        lambda project, own: (
+            f"v2/projects/{project}/locations/{own['location']}/jobs/{own['name']}"
+        ),
+    ),
+    "gcp:cloudscheduler/job:Job": (
+        "Cloud Scheduler jobs",
+        "cloudscheduler",
+        lambda project, own: f"v1/projects/{project}/locations/{own['region']}/jobs/{own['name']}",
+    ),
     "gcp:serviceaccount/account:Account": ("service accounts", "iam", _account),
     "gcp:secretmanager/secret:Secret": (
         "secrets",

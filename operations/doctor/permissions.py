@@ -104,6 +104,16 @@ NEEDED: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "gcp:cloudrunv2/serviceIamMember:ServiceIamMember": (
         ("run.admin", ("run.services.getIamPolicy", "run.services.setIamPolicy")),
     ),
+    "gcp:cloudrunv2/job:Job": (
+        ("run.admin", ("run.jobs.create", "run.jobs.get")),
+        ("iam.serviceAccountUser", ("iam.serviceAccounts.actAs",)),
+    ),
+    "gcp:cloudrunv2/jobIamMember:JobIamMember": (
+        ("run.admin", ("run.jobs.getIamPolicy", "run.jobs.setIamPolicy")),
+    ),
+    "gcp:cloudscheduler/job:Job": (
+        ("cloudscheduler.admin", ("cloudscheduler.jobs.create", "cloudscheduler.jobs.get")),
+    ),
     "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember": (
         ("iap.admin", ("iap.webServices.getIamPolicy", "iap.webServices.setIamPolicy")),
     ),

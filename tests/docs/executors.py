@@ -49,6 +49,8 @@ STAND_INS = {
     ("docs/calendar.md", "Restore drill"),
     ("docs/existing.md", "A secret with the password"),
     ("docs/operating.md", "Deleting permanently"),
+    # The job itself: tests/server/test_upkeep.py, tests/operations/test_local_stack.py.
+    ("docs/upkeep.md", "Set it up"),
     ("docs/runbooks.md", "Runbooks"),
     ("docs/runbooks.md", "Roll back"),
     ("docs/deploying.md", "The first deployment"),

@@ -84,8 +84,10 @@ GH: Table = {
 MLFLOW: Table = {
     "db prepopulate-trace-analytics": ("", 1),
     "db upgrade": ("", 1),
+    "experiments restore": ("--experiment-id=", 0),
     "gc": ("--older-than= --backend-store-uri=", 0),
     "migrate-filestore": ("--source= --target=", 0),
+    "runs restore": ("--run-id=", 0),
     "server": ("--backend-store-uri= --artifacts-destination= --app-name= --workers=", 0),
 }
 OTHERS: dict[str, tuple[str, int]] = {

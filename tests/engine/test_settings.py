@@ -123,6 +123,22 @@ TABLE: dict[str, tuple[Any, dict[str, set[str]]]] = {
     "deletionProtection": (False, {**ON_SERVICE, **ON_INSTANCE}),
     "bucketForceDestroy": (True, {BUCKET: UPDATED}),
     "mlflowTelemetry": (True, ON_SERVICE),
+    "cleanupAfterDays": (
+        30,
+        dict.fromkeys(
+            (
+                ACCOUNT,
+                SECRET_MEMBER,
+                "gcp:storage/bucketIAMMember:BucketIAMMember",
+                PROJECT_MEMBER,
+                "gcp:cloudrunv2/job:Job",
+                "gcp:cloudrunv2/jobIamMember:JobIamMember",
+                "gcp:cloudscheduler/job:Job",
+                API,
+            ),
+            NEW,
+        ),
+    ),
     "alertEmail": (
         "oncall@example.com",
         {API: NEW, CHANNEL: NEW, METRIC: NEW, POLICY: NEW},

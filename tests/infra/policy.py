@@ -38,6 +38,8 @@ IDENTITY_PROVIDER = "gcp:iam/workloadIdentityPoolProvider:WorkloadIdentityPoolPr
 REPOSITORY = "gcp:artifactregistry/repository:Repository"
 PEERING = "gcp:servicenetworking/connection:Connection"
 INVOKER = "gcp:cloudrunv2/serviceIamMember:ServiceIamMember"
+JOB = "gcp:cloudrunv2/job:Job"
+SCHEDULE = "gcp:cloudscheduler/job:Job"
 ACCESSOR = "gcp:iap/webCloudRunServiceIamMember:WebCloudRunServiceIamMember"
 
 DATABASE = "gcp:sql/database:Database"
@@ -70,6 +72,19 @@ OF_THE_SERVER = {
     (BUCKET_MEMBER, "roles/storage.objectUser"),
     (SECRET_MEMBER, "roles/secretmanager.secretAccessor"),
 }
+# The upkeep job, and what starts it: it can't sign addresses, nor read the logins.
+JOB_MEMBER = "gcp:cloudrunv2/jobIamMember:JobIamMember"
+UPKEEP, TIMER = (
+    f"serviceAccount:mlflow-{what}@{PROJECT}.iam.gserviceaccount.com"
+    for what in ("upkeep", "timer")
+)
+OF_THE_UPKEEP = {
+    (PROJECT_MEMBER, "roles/cloudsql.client"),
+    (BUCKET_MEMBER, "roles/storage.objectUser"),
+    (SECRET_MEMBER, "roles/secretmanager.secretAccessor"),
+}
+OF_THE_TIMER = {(JOB_MEMBER, "roles/run.invoker")}
+UPKEEPS_SECRETS = {"mlflow_artifact_url", "mlflow_database_url"}
 OF_THE_SIGNER = {(BUCKET_MEMBER, "roles/storage.objectUser")}
 RUN_AGENT = f"service-{NUMBER}@serverless-robot-prod.iam.gserviceaccount.com"
 # Google's service agents, which store the data, and their role on the user's key.
@@ -98,6 +113,7 @@ DEPLOYS = {
     (BUCKET_MEMBER, f"{ROLES_OF_DEPLOYING}_deploy_source_ab12cd"),
     (IMAGES_MEMBER, "roles/artifactregistry.writer"),
     (INVOKER, f"{ROLES_OF_DEPLOYING}_deploy_service_ab12cd"),
+    (JOB_MEMBER, f"{ROLES_OF_DEPLOYING}_deploy_upkeep_ab12cd"),
     (PROJECT_MEMBER, f"{ROLES_OF_DEPLOYING}_deploy_database_ab12cd"),
     (PROJECT_MEMBER, f"{ROLES_OF_DEPLOYING}_deploy_project_ab12cd"),
     (SECRET_MEMBER, f"{ROLES_OF_DEPLOYING}_deploy_secrets_ab12cd"),
@@ -180,6 +196,8 @@ def only_listed_roles_are_granted(stack: Stack) -> Iterator[str]:
         allowed[f"serviceAccount:{IAP_AGENT}"] = CALLS
     for member in stack.setting("invokers", ()):
         allowed[member] = CALLS if stack.access == "iam" else PASSES_IAP
+    if stack.setting("cleanupAfterDays", 0):
+        allowed |= {UPKEEP: OF_THE_UPKEEP, TIMER: OF_THE_TIMER}
     if stack.setting("kmsKey", ""):
         allowed |= {f"serviceAccount:{agent}": ENCRYPTS for agent in AGENTS}
         allowed[f"serviceAccount:{RUN_AGENT}"] = ENCRYPTS | RUNS
@@ -198,6 +216,21 @@ def only_listed_roles_are_granted(stack: Stack) -> Iterator[str]:
         role, member = grant.inputs["role"], grant.inputs["member"]
         listed = (grant.type, role) in allowed.get(member, set())
         yield from _unless(listed, grant, f"{member} gets {role}")
+
+
+def the_upkeep_job_reads_no_login(stack: Stack) -> Iterator[str]:
+    for grant in stack.program.all(SECRET_MEMBER):
+        if grant.inputs["member"] == UPKEEP:
+            secret = grant.inputs["secretId"]
+            yield from _unless(secret in UPKEEPS_SECRETS, grant, f"the job reads {secret}")
+    for job in stack.program.all(JOB):
+        account = job.inputs["template"]["template"].get("serviceAccount")
+        own = f"serviceAccount:{account}" == UPKEEP
+        yield from _unless(own, job, f"runs as {account}")
+    for schedule in stack.program.all(SCHEDULE):
+        account = schedule.inputs["httpTarget"].get("oauthToken", {}).get("serviceAccountEmail")
+        own = f"serviceAccount:{account}" == TIMER
+        yield from _unless(own, schedule, f"calls as {account}")
 
 
 def custom_roles_are_small(stack: Stack) -> Iterator[str]:
@@ -322,6 +355,8 @@ def data_is_encrypted_with_the_chosen_key(stack: Stack) -> Iterator[str]:
                 key = inputs.get("kmsKeyName")
             case "gcp:cloudrunv2/service:Service":
                 key = inputs["template"].get("encryptionKey")
+            case "gcp:cloudrunv2/job:Job":
+                key = inputs["template"]["template"].get("encryptionKey")
             case "gcp:secretmanager/secret:Secret":
                 replicas = inputs["replication"].get("userManaged", {}).get("replicas", [{}])
                 yield from _unless(
@@ -440,9 +475,12 @@ def protection_matches_the_setting(stack: Stack) -> Iterator[str]:
 
 
 def images_are_named_by_digest(stack: Stack) -> Iterator[str]:
-    for container in stack.program.service.inputs["template"]["containers"]:
-        image = container["image"]
-        yield from _unless(bool(DIGEST.fullmatch(image)), stack.program.service, f"runs {image}")
+    templates = [(stack.program.service, stack.program.service.inputs["template"])]
+    templates += [(job, job.inputs["template"]["template"]) for job in stack.program.all(JOB)]
+    for resource, template in templates:
+        for container in template["containers"]:
+            image = container["image"]
+            yield from _unless(bool(DIGEST.fullmatch(image)), resource, f"runs {image}")
 
 
 def the_server_has_a_dedicated_account(stack: Stack) -> Iterator[str]:
@@ -488,8 +526,8 @@ def resources_wait_for_their_dependencies(stack: Stack) -> Iterator[str]:
         r"|gcp:projects/iAM(Member:IAMMember|CustomRole:IAMCustomRole)"
     )
     for resource in program.created:
-        deploys = resource.parent.endswith("Deployer::deployer")
-        if boots_with.fullmatch(resource.type) and not deploys:
+        apart = resource.parent.endswith(("Deployer::deployer", "Upkeep::upkeep"))
+        if boots_with.fullmatch(resource.type) and not apart:
             waits = resource.urn in program.before(service)
             yield from _unless(waits, service, f"does not wait for {resource}")
 
@@ -498,6 +536,7 @@ RULES = [
     buckets_are_private,
     no_member_has_a_basic_role,
     only_listed_roles_are_granted,
+    the_upkeep_job_reads_no_login,
     custom_roles_are_small,
     no_member_can_create_tokens,
     no_account_has_a_role_on_itself,

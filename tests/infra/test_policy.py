@@ -90,10 +90,18 @@ SHAPES: dict[str, dict[str, Any]] = {
         "builder": "cloud-build",
         "alertEmail": "oncall@example.com",
     },
+    "cleaned up": {
+        "cleanupAfterDays": 30,
+        "githubRepository": "my-org/mlflow-gcp",
+        "githubRepositoryId": 74,
+        "network": "private",
+        "kmsKey": KEY,
+    },
     "watched": {"alertEmail": "oncall@example.com", "uptimeCheck": True},
 }
 # Shapes that together declare every resource of all shapes.
 COVERING = (
+    "cleaned up",
     "a load balancer",
     "a private network and a key",
     "a viewer",
@@ -536,6 +544,14 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
         policy.the_server_has_a_dedicated_account,
         with_(SERVICE, "template", serviceAccount=None),
         "defaults",
+    ),
+    *(
+        (policy.the_upkeep_job_reads_no_login, defect, "cleaned up")
+        for defect in (
+            with_(policy.SECRET_MEMBER, secretId="mlflow_tracking_password"),
+            with_(policy.JOB, "template.template", serviceAccount="mlflow-server@p.example.com"),
+            with_(policy.SCHEDULE, "httpTarget", oauthToken={}),
+        )
     ),
     *(
         (policy.everything_is_in_the_region, with_(type_, path, **where), "defaults")

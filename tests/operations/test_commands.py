@@ -529,6 +529,34 @@ def test_a_backup_of_an_existing_instance_has_a_warning(machine: Machine) -> Non
     assert "isn't the stack's own: a backup or restore covers everything in it" in done.stdout
 
 
+# upkeep
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_the_upkeep_job_is_run_and_its_log_shown(machine: Machine, dry_run: bool) -> None:
+    machine.stands(cleanupAfterDays="30")
+    given = ["--args=--dry-run"] if dry_run else []
+    execute = ["run", "jobs", "execute", "mlflow-upkeep", "--wait", *given]
+    execution = {"metadata": {"name": "mlflow-upkeep-x7k2p"}}
+    where = ("--region=us-central1", "--project=my-project")
+    machine.gcloud(*execute, *where, "--format=json", stdout=json.dumps(execution))
+    read = (
+        *("logging", "read"),
+        'resource.type="cloud_run_job" AND resource.labels.location="us-central1"'
+        ' AND labels."run.googleapis.com/execution_name"="mlflow-upkeep-x7k2p"',
+        *("--limit=1000", "--order=asc", "--freshness=1d", "--project=my-project"),
+    )
+    entry = {
+        "timestamp": "2026-11-23T07:30:01.5Z",
+        "severity": "INFO",
+        "jsonPayload": {"message": "upkeep: done"},
+    }
+    machine.gcloud(*read, "--format=json", stdout=json.dumps([entry]))
+    done = machine.run("--stack", "dev", "upkeep", *(["--dry-run=1"] if dry_run else []))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "2026-11-23 07:30:01Z  INFO      upkeep: done\n"
+
+
 # psql
 
 

@@ -32,7 +32,7 @@ from tests.operations.test_env import evaluated
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with Stack.temporary(config=("accounts=true",)) as stack:
+    with Stack.temporary(config=("accounts=true", "cleanupAfterDays=1")) as stack:
         yield stack
 
 
@@ -121,6 +121,21 @@ def test_a_period_without_logs_is_reported(
     assert told == ""
     assert "0h" in said
     assert "SINCE=1d" in said
+
+
+def test_upkeep_deletes_what_was_deleted_long_ago(stack: Stack) -> None:
+    login, runs = password_of(stack), "/api/2.0/mlflow/runs"
+    assert ask(stack, f"{runs}/create", password=login, body={"experiment_id": "0"}) == 200
+    path = str(stack.folder)
+    mark = "update runs set lifecycle_stage = 'deleted', deleted_time = 1 returning run_uuid;"
+    [run] = re.findall("[0-9a-f]{32}", operate(stack, "psql", "--write=1", stdin=mark, PATH=path))
+    told = operate(stack, "upkeep", "--dry-run=1")
+    assert f"INFO      would delete run {run} " in told
+    assert ask(stack, f"{runs}/get?run_id={run}", password=login) == 200
+    told = operate(stack, "upkeep")
+    assert f"INFO      deleted run {run} " in told
+    assert told.splitlines()[-1].endswith("upkeep: done")
+    assert ask(stack, f"{runs}/get?run_id={run}", password=login) == 404
 
 
 def test_psql_is_read_only_without_the_write_option(stack: Stack) -> None:

@@ -10,7 +10,7 @@ from fake_google.state import State
 from tests.operations.machine import PASSWORD, Machine
 from tests.operations.test_commands import DATABASE_URL, PROXY, PSQL, SECRET
 
-COMMANDS = ("open", "env", "logs", "status", "rotate", "people", "backup", "psql")
+COMMANDS = ("open", "env", "logs", "status", "rotate", "people", "backup", "upkeep", "psql")
 Prepare = Callable[[Machine], None]
 
 
@@ -227,6 +227,12 @@ REFUSALS = {
         ["--stack", "dev", "rotate", "--what", "viewer"],
         "`pulumi config set viewerUsername viewer`",
         "`pulumi up`",
+    ),
+    "no cleanup": (
+        standing(cleanupAfterDays="0"),
+        ["--stack", "dev", "upkeep"],
+        "cleanupAfterDays isn't set",
+        "`pulumi config set cleanupAfterDays 30 --stack dev`",
     ),
     "no gcloud": (
         without("gcloud"),

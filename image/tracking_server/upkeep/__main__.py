@@ -91,6 +91,7 @@ def main(arguments: Sequence[str]) -> int:
     except Exception:
         log.critical("the job has failed", exc_info=True)
         return 1
+    log.info("upkeep: %s", "done" if done else "something failed, for the reasons above")
     return 0 if done else 1
 
 
