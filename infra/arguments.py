@@ -40,6 +40,7 @@ class Arguments(TypedDict, total=False):
     database_password_version: int
     backup_retention: int
     cleanup_after_days: int
+    archive_traces_after_days: int
     network: str
     existing_network: str
     existing_subnetwork: str

@@ -29,8 +29,8 @@ def upkeep(stack: Stack, *, dry_run: bool) -> int:
 
 def _off(stack: Stack, how: str) -> OperationError:
     return OperationError(
-        f"{stack} has no upkeep job, because cleanupAfterDays isn't set: {how}, for example, "
-        "deletes what users deleted more than 30 days ago."
+        f"{stack} has no upkeep job, because neither cleanupAfterDays nor archiveTracesAfterDays "
+        f"is set: {how}, for example, has it delete what users deleted more than 30 days ago."
     )
 
 
@@ -56,7 +56,8 @@ def _local(stack: LocalStack, arguments: Sequence[str]) -> int:
 
 def _cloud(stack: CloudStack, arguments: Sequence[str]) -> int:
     _ = stack.outputs  # refuses a stack that isn't up
-    if stack.setting("cleanupAfterDays") in ("", "0"):
+    days = [stack.setting(key) for key in ("cleanupAfterDays", "archiveTracesAfterDays")]
+    if not {*days} - {"", "0"}:
         raise _off(stack, f"`pulumi config set cleanupAfterDays 30 --stack {stack.name}`")
     where = (f"--region={stack.region}", f"--project={stack.project}")
     given = [f"--args={argument}" for argument in arguments]

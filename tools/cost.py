@@ -71,6 +71,20 @@ def rows(settings: Settings, *, runs_a_day: float) -> list[tuple[str, ...]]:
     return found
 
 
+def archival(settings: Settings) -> list[str]:
+    """Returns what a million traces a month cost with archiveTracesAfterDays and without."""
+    said = [f"Spans of {prices.TRACES:,} traces a month, in month 12, in USD a month:"]
+    for kilobytes in prices.TRACE_KILOBYTES:
+        stored, archived = prices.spans(
+            settings, traces=prices.TRACES, kilobytes=kilobytes, months=12
+        )
+        said.append(
+            f"  {kilobytes:g} KB each: {stored:,.2f} in the database, {archived:,.2f} with "
+            f"archiveTracesAfterDays, which saves {stored - archived:,.2f}"
+        )
+    return said
+
+
 def table(lines: list[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -100,9 +114,8 @@ def main() -> int:
     except SettingsError as error:
         sys.exit(str(error))
     run = prices.Run()
-    said = [
-        table(rows(settings, runs_a_day=runs)),
-        "",
+    said = [table(rows(settings, runs_a_day=runs)), "", *archival(settings), ""]
+    said += [
         f"A run: {run.requests} requests of {run.seconds} s, {run.artifacts_gb} GB of artifacts, "
         f"{run.downloaded_gb} GB of them downloaded.",
         f"Google's list prices of {prices.AS_OF} in {prices.REGION}, less what a billing account",

@@ -17,8 +17,8 @@ from .service_accounts import member_of
 
 # Cloud SQL begins the daily backup within four hours of 03:00 UTC (database.py).
 SCHEDULE = "30 7 * * *"
-# The job itself begins nothing new after 50 minutes.
-TIMEOUT_SECONDS = 3600
+# The job itself begins nothing new after 50 minutes of cleanup and three hours of archival.
+TIMEOUT_SECONDS = 4 * 3600
 COMMAND = ("/opt/server/bin/python", "-m", "tracking_server.upkeep")
 CPU, MEMORY = "1", "1Gi"
 # The only secrets that the job reads.
@@ -87,6 +87,7 @@ class Upkeep(Component):
             "GCP_PROJECT": scope.project,
             **{f"{key.upper()}_SECRET": secrets[key] for key in SECRETS},
             "CLEANUP_AFTER_DAYS": str(settings.cleanup_after_days),
+            "ARCHIVE_TRACES_AFTER_DAYS": str(settings.archive_traces_after_days),
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
         job = self._job(

@@ -483,10 +483,19 @@ class UpkeepSettings:
         group=Group.DATABASE,
     )
 
+    # 0: all spans stay in the database.
+    archive_traces_after_days: int = _setting(
+        "archiveTracesAfterDays",
+        Integer(default=0, low=1, high=MAX_DAYS, unit=" days", off="no archival", example=30),
+        "Move the spans of traces that are so many days old from the database to the bucket, with "
+        "MLflow's own archival. The traces open as before. A daily job does it. 0: they stay.",
+        group=Group.DATABASE,
+    )
+
     @property
     def wanted(self) -> bool:
         """Whether there is anything to do, and so a job and its schedule."""
-        return self.cleanup_after_days > 0
+        return self.cleanup_after_days > 0 or self.archive_traces_after_days > 0
 
 
 @dataclass(frozen=True, kw_only=True)

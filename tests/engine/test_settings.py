@@ -56,6 +56,19 @@ READY = "us-central1-docker.pkg.dev/my-project/my-images/server@sha256:" + "0" *
 
 ON_SERVICE = {SERVICE: UPDATED}
 ON_INSTANCE = {INSTANCE: UPDATED}
+UPKEEP = dict.fromkeys(
+    (
+        ACCOUNT,
+        SECRET_MEMBER,
+        "gcp:storage/bucketIAMMember:BucketIAMMember",
+        PROJECT_MEMBER,
+        "gcp:cloudrunv2/job:Job",
+        "gcp:cloudrunv2/jobIamMember:JobIamMember",
+        "gcp:cloudscheduler/job:Job",
+        API,
+    ),
+    NEW,
+)
 TABLE: dict[str, tuple[Any, dict[str, set[str]]]] = {
     "artifacts": ("direct", ON_SERVICE),
     "access": ("internal", {**ON_SERVICE, INVOKER: GONE}),
@@ -123,22 +136,8 @@ TABLE: dict[str, tuple[Any, dict[str, set[str]]]] = {
     "deletionProtection": (False, {**ON_SERVICE, **ON_INSTANCE}),
     "bucketForceDestroy": (True, {BUCKET: UPDATED}),
     "mlflowTelemetry": (True, ON_SERVICE),
-    "cleanupAfterDays": (
-        30,
-        dict.fromkeys(
-            (
-                ACCOUNT,
-                SECRET_MEMBER,
-                "gcp:storage/bucketIAMMember:BucketIAMMember",
-                PROJECT_MEMBER,
-                "gcp:cloudrunv2/job:Job",
-                "gcp:cloudrunv2/jobIamMember:JobIamMember",
-                "gcp:cloudscheduler/job:Job",
-                API,
-            ),
-            NEW,
-        ),
-    ),
+    "cleanupAfterDays": (30, UPKEEP),
+    "archiveTracesAfterDays": (30, UPKEEP),
     "alertEmail": (
         "oncall@example.com",
         {API: NEW, CHANNEL: NEW, METRIC: NEW, POLICY: NEW},

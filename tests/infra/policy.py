@@ -196,7 +196,7 @@ def only_listed_roles_are_granted(stack: Stack) -> Iterator[str]:
         allowed[f"serviceAccount:{IAP_AGENT}"] = CALLS
     for member in stack.setting("invokers", ()):
         allowed[member] = CALLS if stack.access == "iam" else PASSES_IAP
-    if stack.setting("cleanupAfterDays", 0):
+    if stack.setting("cleanupAfterDays", 0) or stack.setting("archiveTracesAfterDays", 0):
         allowed |= {UPKEEP: OF_THE_UPKEEP, TIMER: OF_THE_TIMER}
     if stack.setting("kmsKey", ""):
         allowed |= {f"serviceAccount:{agent}": ENCRYPTS for agent in AGENTS}

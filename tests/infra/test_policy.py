@@ -97,6 +97,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "network": "private",
         "kmsKey": KEY,
     },
+    "archived": {"archiveTracesAfterDays": 30},
     "watched": {"alertEmail": "oncall@example.com", "uptimeCheck": True},
 }
 # Shapes that together declare every resource of all shapes.

@@ -131,6 +131,19 @@ def test_secrets_images_and_artifacts() -> None:
     assert dollars("downloaded", settings(), runs_a_day=100) == pytest.approx(3.65, abs=0.01)
 
 
+def test_archived_traces() -> None:
+    # 12 x 50 GB x (0.17 + 0.08), against 600 x 0.02 and a million objects at 0.005 a thousand.
+    year = {"traces": 1_000_000, "kilobytes": 50, "months": 12}
+    assert prices.spans(settings(), **year) == pytest.approx((150, 17))
+    standby = settings(databaseAvailability="REGIONAL")
+    assert prices.spans(standby, **year) == pytest.approx((252, 17))
+
+
+def test_the_upkeep_job_is_free_alone() -> None:
+    assert dollars("upkeep", settings(cleanupAfterDays=30)) == 0
+    assert dollars("upkeep", settings(archiveTracesAfterDays=30)) == 0
+
+
 def test_a_year_of_runs() -> None:
     # 304.17 GB x 12 x 0.02
     year = {"runs_a_day": 100, "months": 12}

@@ -109,8 +109,11 @@ LIMITS = [
         }.items()
         for limit in (Limit(key, 1, 0, beside), Limit(key, 10_000, 10_001, beside))
     ),
-    Limit("cleanupAfterDays", 1, -1),
-    Limit("cleanupAfterDays", 3650, 3651),
+    *(
+        limit
+        for key in ("cleanupAfterDays", "archiveTracesAfterDays")
+        for limit in (Limit(key, 1, -1), Limit(key, 3650, 3651))
+    ),
     Limit("trackingPasswordSecret", SECRET, SECRET.replace("/1", "/0")),
     Limit(
         "trackingPasswordSecret",

@@ -231,7 +231,7 @@ REFUSALS = {
     "no cleanup": (
         standing(cleanupAfterDays="0"),
         ["--stack", "dev", "upkeep"],
-        "cleanupAfterDays isn't set",
+        "neither cleanupAfterDays nor archiveTracesAfterDays is set",
         "`pulumi config set cleanupAfterDays 30 --stack dev`",
     ),
     "no gcloud": (

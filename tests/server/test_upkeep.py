@@ -1,17 +1,21 @@
-"""The upkeep job deletes what was deleted long ago, and nothing that something else needs."""
+"""The upkeep job deletes what nothing needs any more, and archives traces that still open."""
 
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pg8000.native
 import pytest
+from aiohttp import web
+from tracking_server.artifacts.repository import KeylessGCSArtifactRepository
 from tracking_server.errors import BootError
 from tracking_server.upkeep import settings
 from tracking_server.upkeep.__main__ import stores
@@ -27,9 +31,12 @@ from tests.server.conftest import (
     started,
 )
 from tests.server.google import BUCKET, Google
+from tests.server.parity.calls.traces import spans
 
 ROOT = f"gs://{BUCKET}"
 DAYS = 30
+TRACES = "/api/3.0/mlflow/traces"
+OLD, NEW = f"tr-{'a' * 32}", f"tr-{'b' * 32}"
 RUN, OTHER, MODEL = "1" * 32, "2" * 32, f"m-{'3' * 32}"
 
 
@@ -96,8 +103,9 @@ GIVEN = {
 }
 
 
-def test_the_cleanup_is_off_by_default() -> None:
+def test_everything_is_off_by_default() -> None:
     assert settings.load(GIVEN).cleanup_after_days == 0
+    assert settings.load(GIVEN).archive_traces_after_days == 0
 
 
 @pytest.mark.parametrize(
@@ -106,7 +114,7 @@ def test_the_cleanup_is_off_by_default() -> None:
         ({"GCP_PROJECT": ""}, "GCP_PROJECT"),
         ({"DATABASE_URL_SECRET": "canary"}, "DATABASE_URL_SECRET is not a secret's version"),
         ({"CLEANUP_AFTER_DAYS": "-1"}, "from 0 to 3650"),
-        ({"CLEANUP_AFTER_DAYS": "3651"}, "from 0 to 3650"),
+        ({"ARCHIVE_TRACES_AFTER_DAYS": "3651"}, "from 0 to 3650"),
     ],
 )
 def test_invalid_settings_are_named(changed: dict[str, str], says: str) -> None:
@@ -137,7 +145,8 @@ class Seed:
         self._client = client
         self.delete: set[str] = set()
         self.keep: set[str] = set()
-        self.recent = ""
+        self.recent = self.traced = ""
+        self.contents: list[list[str]] = []
         self.names = 0
 
     def post(self, what: str, **body: Any) -> Any:
@@ -172,6 +181,11 @@ class Seed:
         name = f"model-{self.names}"
         self.post("registered-models/create", name=name)
         self.post("model-versions/create", name=name, source=source, **of)
+
+    def trace(self, trace: str, *, at: int) -> None:
+        headers = {"x-mlflow-experiment-id": self.traced, "content-type": "application/json"}
+        answer = self._client.post("/v1/traces", content=spans(trace, at=at), headers=headers)
+        assert answer.status_code == 200, answer.text
 
     def delete_run(self, run: str) -> str:
         self.post("runs/delete", run_id=run)
@@ -218,7 +232,12 @@ def job(environment: dict[str, str], *arguments: str) -> tuple[int, list[dict[st
     """Runs the job as Cloud Run does. Returns its exit code and its log."""
     done = subprocess.run(
         [sys.executable, "-m", "tracking_server.upkeep", *arguments],
-        env={"PATH": os.defpath, "CLEANUP_AFTER_DAYS": str(DAYS), **environment},
+        env={
+            "PATH": os.defpath,
+            "CLEANUP_AFTER_DAYS": str(DAYS),
+            "ARCHIVE_TRACES_AFTER_DAYS": str(DAYS),
+            **environment,
+        },
         check=False,
         capture_output=True,
         text=True,
@@ -264,6 +283,12 @@ def old(
                 )
             # Deleted only now.
             seed.recent = seed.delete_run(seed.run(seed.experiment()))
+            seed.traced = seed.experiment()
+            for trace, at in ((OLD, 10), (NEW, int(time.time() * 1000))):
+                seed.trace(trace, at=at)
+            seed.contents = database.run(
+                "SELECT span_id, content FROM spans WHERE trace_id = :trace", trace=OLD
+            )
             yield seed, environment, client, database
 
 
@@ -281,26 +306,155 @@ def rows(database: pg8000.native.Connection) -> set[str]:
     return {row[0] for row in found}
 
 
-def test_a_dry_run_lists_and_deletes_nothing(old: Old) -> None:
-    seed, environment, _, database = old
-    before = rows(database), stored(seed.delete | seed.keep)
-    code, log = job(environment, "--dry-run")
-    assert code == 0
-    assert said(log, "would delete") == seed.delete
-    assert said(log, "kept") == seed.keep
-    assert (rows(database), stored(seed.delete | seed.keep)) == before
+@dataclass
+class Ran:
+    """A run of the job: its log, and the data before it."""
+
+    seed: Seed
+    environment: dict[str, str]
+    client: httpx.Client
+    database: pg8000.native.Connection
+    log: list[dict[str, Any]]
+    before: tuple[set[str], set[str], dict[str, Any]]
+
+    def now(self) -> tuple[set[str], set[str], dict[str, Any]]:
+        everything = self.seed.delete | self.seed.keep | {self.seed.recent}
+        # An experiment itself has no artifacts.
+        with_artifacts = {id_ for id_ in everything if len(id_) >= len(RUN)}
+        traces = opened(self.client, self.seed.traced)
+        return rows(self.database), stored(with_artifacts), traces
+
+    def messages(self) -> list[str]:
+        return [entry["message"] for entry in self.log]
 
 
-def test_a_cleanup_deletes_only_what_nothing_needs(old: Old) -> None:
+def ran(old: Old, *arguments: str) -> Ran:
     seed, environment, client, database = old
-    kept = rows(database) - seed.delete
-    code, log = job(environment)
-    assert code == 0, log
-    assert said(log, "deleted") == seed.delete
-    assert said(log, "kept") == seed.keep
-    assert rows(database) == kept >= seed.keep | {seed.recent}
-    assert stored(seed.delete) == set()
-    kept_runs = {id_ for id_ in seed.keep | {seed.recent} if len(id_) >= len(RUN)}
-    assert stored(kept_runs) == kept_runs
-    seed.post("runs/restore", run_id=seed.recent)
-    assert client.get("/api/2.0/mlflow/runs/get", params={"run_id": seed.recent}).status_code == 200
+    result = Ran(seed, environment, client, database, [], (set(), set(), {}))
+    result.before = result.now()
+    code, result.log = job(environment, *arguments)
+    assert code == 0, result.log
+    return result
+
+
+@pytest.fixture(scope="module")
+def dry_run(old: Old) -> Ran:
+    return ran(old, "--dry-run")
+
+
+@pytest.fixture(scope="module")
+def run(old: Old, dry_run: Ran) -> Ran:
+    """A real run, after the dry run."""
+    assert dry_run.now() == dry_run.before
+    return ran(old)
+
+
+def test_a_dry_run_lists_and_changes_nothing(dry_run: Ran) -> None:
+    assert said(dry_run.log, "would delete") == dry_run.seed.delete
+    assert said(dry_run.log, "kept") == dry_run.seed.keep
+    assert "archive: would move the spans of 1 traces" in dry_run.messages()
+
+
+def test_a_cleanup_deletes_only_what_nothing_needs(run: Ran) -> None:
+    seed = run.seed
+    assert said(run.log, "deleted") == seed.delete
+    assert said(run.log, "kept") == seed.keep
+    found, artifacts, _ = run.now()
+    assert found == run.before[0] - seed.delete >= seed.keep | {seed.recent}
+    assert artifacts == {id_ for id_ in seed.keep | {seed.recent} if len(id_) >= len(RUN)}
+
+
+BY_TEXT = "trace.text LIKE '%2+2%'"
+SEARCHES = {
+    "by state": "trace.status = 'OK'",
+    "by time": "trace.timestamp_ms < 1000",
+    "by a span's name": "span.name = 'child'",
+}
+
+
+def searched(client: httpx.Client, experiment: str, filter_: str) -> list[str]:
+    here = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment}}
+    answer = client.post(f"{TRACES}/search", json={"locations": [here], "filter": filter_})
+    assert answer.status_code == 200, answer.text
+    return sorted(each["trace_id"] for each in answer.json().get("traces", ()))
+
+
+def opened(client: httpx.Client, experiment: str) -> dict[str, Any]:
+    """Returns what the page asks for about the traces, without the tags that archival sets."""
+    found: dict[str, Any] = {
+        name: searched(client, experiment, filter_) for name, filter_ in SEARCHES.items()
+    }
+    for trace in (OLD, NEW):
+        answers = [
+            client.get(f"{TRACES}/get", params={"trace_id": trace}),
+            client.get(f"{TRACES}/batchGet", params={"trace_ids": [trace]}),
+            client.get("/ajax-api/2.0/mlflow/get-trace-artifact", params={"request_id": trace}),
+        ]
+        assert [answer.status_code for answer in answers] == [200] * 3
+        one, [several], shown = (
+            answers[0].json()["trace"],
+            answers[1].json()["traces"],
+            answers[2].json(),
+        )
+        for each in (one, several):
+            for tag in ("mlflow.trace.spansLocation", "mlflow.trace.archiveLocation"):
+                each["trace_info"]["tags"].pop(tag, None)
+        found[trace] = [one, several, shown]
+    return found
+
+
+def in_database(database: pg8000.native.Connection, trace: str) -> int:
+    """Returns how many bytes of a trace's spans are in the database."""
+    [[size]] = database.run(
+        "SELECT sum(length(content)) FROM spans WHERE trace_id = :trace", trace=trace
+    )
+    return int(size)
+
+
+def test_archived_traces_open_and_are_found_as_before(run: Ran, google: Google) -> None:
+    client, database, experiment = run.client, run.database, run.seed.traced
+    before = run.before[2]
+    assert before["by a span's name"] == before["by state"] == [OLD, NEW]
+    assert archived(run.log) == [1]
+    assert in_database(database, OLD) == 0 < in_database(database, NEW)
+    assert opened(client, experiment) == before
+    # Searches in what spans contain look only at the database.
+    assert searched(client, experiment, BY_TEXT) == [NEW]
+
+    # The object in the bucket has the only copy of the spans: it can be restored, and an outage of
+    # the bucket isn't mistaken for its absence.
+    name = f"trace-archive/{experiment}/traces/{OLD}/artifacts/traces.pb"
+    payload = KeylessGCSArtifactRepository(ROOT).blob(name).download_as_bytes()
+    KeylessGCSArtifactRepository(ROOT).delete_artifacts(name)
+    empty = client.get(f"{TRACES}/get", params={"trace_id": OLD})
+    assert (empty.status_code, empty.json()["trace"].get("spans", [])) == (200, [])
+    KeylessGCSArtifactRepository(ROOT).blob(name).upload_from_string(payload)
+    assert opened(client, experiment) == before
+    google.fault = forbidden
+    assert client.get(f"{TRACES}/get", params={"trace_id": OLD}).status_code >= 400
+    google.fault = None
+
+    # A restored database has the spans, and the job archives them again.
+    database.run("DELETE FROM trace_tags WHERE key = 'mlflow.trace.archiveLocation'")
+    database.run(
+        "UPDATE trace_tags SET value = 'TRACKING_STORE' "
+        "WHERE key = 'mlflow.trace.spansLocation' AND value = 'ARCHIVE_REPO'"
+    )
+    for span, content in run.seed.contents:
+        database.run(
+            "UPDATE spans SET content = :content WHERE trace_id = :trace AND span_id = :span",
+            content=content,
+            trace=OLD,
+            span=span,
+        )
+    code, log = job(run.environment)
+    assert (code, archived(log), said(log, "deleted")) == (0, [1], set())
+    assert opened(client, experiment) == before
+
+
+def archived(log: list[dict[str, Any]]) -> list[int]:
+    return [entry["archived"] for entry in log if "archived" in entry]
+
+
+async def forbidden(_: web.Request) -> web.StreamResponse | None:
+    return web.Response(status=403)

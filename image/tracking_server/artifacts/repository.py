@@ -25,7 +25,7 @@ from google.auth.exceptions import TransportError
 from google.cloud import storage
 from google.resumable_media import InvalidResponse
 from google.resumable_media.requests import XMLMPUContainer
-from mlflow.entities import FileInfo
+from mlflow.entities import FileInfo, TraceData
 from mlflow.entities.multipart_upload import (
     CreateMultipartUploadResponse,
     MultipartUploadCredential,
@@ -225,6 +225,24 @@ class KeylessGCSArtifactRepository(
             super()._download_file(remote_file_path, local_path)
         except NotFound:
             raise _no_such(remote_file_path) from None
+
+    def download_archived_trace_data(self) -> TraceData:
+        """Read archived spans as MLflow does, but fail if the bucket does.
+
+        MLflow returns a trace without spans after any error.
+        """
+        from mlflow.tracing.otel.otel_archival import (
+            TRACE_ARCHIVAL_FILENAME,
+            traces_data_pb_to_spans,
+        )
+
+        blob = self.blob(TRACE_ARCHIVAL_FILENAME)
+        found = blob.bucket.get_blob(blob.name, timeout=self._GCS_DEFAULT_TIMEOUT)
+        if found is None:
+            return TraceData(spans=[])
+        _count(found.size or 0, rows=0)
+        data = found.download_as_bytes(timeout=self._GCS_DEFAULT_TIMEOUT)
+        return TraceData(spans=traces_data_pb_to_spans(data))
 
     def get_local_path(self, artifact_path: str) -> None:
         """Stream the object instead, if MLflow asks for a local path in order to send a file."""

@@ -390,6 +390,31 @@ def collect_garbage(store: "SqlAlchemyStore", kind: str, ids: Sequence[str], *, 
         )
 
 
+def archive_traces(store: "SqlAlchemyStore", *, location: str, days: int, most: int) -> int:
+    """Move the spans of the oldest traces, and return of how many.
+
+    MLflow's scheduler calls this every few minutes, in a process that only its launcher starts.
+    """
+    return store.archive_traces(
+        resolved_trace_archival_location=location,
+        broader_retention=f"{days}d",
+        max_traces_per_pass=most,
+    )
+
+
+def count_traces_to_archive(store: "SqlAlchemyStore", *, days: int, most: int) -> int:
+    """Returns how many traces `archive_traces` would move, up to `most`."""
+    with store.ManagedSessionMaker() as session:
+        _, found = store._plan_trace_archival(
+            session=session,
+            now_millis=store._get_archive_traces_now_millis(),
+            broader_retention_millis=days * 24 * 3600 * 1000,
+            long_retention_allowlist=set(),
+            max_traces_per_pass=most,
+        )
+    return len(found)
+
+
 def delete_artifacts(location: str) -> None:
     """Delete all artifacts at an address."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository

@@ -1,1 +1,1 @@
-"""The upkeep job: permanently deletes what has been deleted for long enough."""
+"""The upkeep job: deletes permanently what users deleted long ago, and archives old traces."""

@@ -1,4 +1,4 @@
-"""Runs the upkeep job: settings, secrets, database, then the cleanup."""
+"""Runs the upkeep job: settings, secrets, database, then the cleanup and the archival."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from tracking_server.database import engines
 from tracking_server.errors import BootError
 from tracking_server.mlflow import internals
 from tracking_server.outgoing import google_api
-from tracking_server.upkeep import settings
+from tracking_server.upkeep import archive, settings
 from tracking_server.upkeep.cleanup import Cleanup
 
 CONNECTIONS = 1
@@ -48,8 +48,8 @@ def run(config: settings.UpkeepSettings, *, dry_run: bool) -> bool:
     Raises:
         BootError: with one line that says what is missing.
     """
-    if not config.cleanup_after_days:
-        log.info("nothing to do: CLEANUP_AFTER_DAYS is 0")
+    if not (config.cleanup_after_days or config.archive_traces_after_days):
+        log.info("nothing to do: CLEANUP_AFTER_DAYS and ARCHIVE_TRACES_AFTER_DAYS are 0")
         return True
     google_api.hide_from_mlflow()
     artifact_url, database_url = stores(config)
@@ -67,14 +67,13 @@ def run(config: settings.UpkeepSettings, *, dry_run: bool) -> bool:
     finally:
         engine.dispose()
     store = internals.open_store_of_bucket(engines.PLUGIN_URL, bucket=artifact_url)
-    cleanup = Cleanup(
-        store.engine,
-        store,
-        root=artifact_url,
-        days=config.cleanup_after_days,
-        dry_run=dry_run,
-    )
-    return cleanup.run()
+    done = True
+    if days := config.cleanup_after_days:
+        cleanup = Cleanup(store.engine, store, root=artifact_url, days=days, dry_run=dry_run)
+        done = cleanup.run()
+    if days := config.archive_traces_after_days:
+        done &= archive.archive(store, root=artifact_url, days=days, dry_run=dry_run)
+    return done
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from tracking_server.mlflow import internals
 from tracking_server.upkeep import tables
+from tracking_server.upkeep.archive import folder
 from tracking_server.upkeep.plan import Candidate, Kind, Plan, plan, resolved
 
 DAY = 24 * 3600
@@ -18,7 +19,7 @@ TOGETHER = 20
 """How many things MLflow's `gc` deletes in one call."""
 
 LONGEST = 3000.0
-"""Seconds after which nothing more is begun; Cloud Run ends the job after an hour."""
+"""Seconds after which nothing more is begun."""
 
 # Runs first: those in a deleted experiment must be gone before it.
 _ORDER: tuple[Kind, ...] = ("run", "logged model", "experiment")
@@ -106,6 +107,9 @@ class Cleanup:
                 internals.delete_artifacts(resolved(model.location, self._root))
                 gone.append(model)
         for each in gone:
+            if each.key.kind == "experiment":
+                # Likewise the spans of its traces.
+                internals.delete_artifacts(f"{folder(self._root)}/{each.key.id}")
             _say("deleted", each)
         if left and len(some) > 1:
             again = [each for each in some if each.key.id in left]

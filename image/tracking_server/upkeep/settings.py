@@ -20,11 +20,16 @@ class StoreVersions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpkeepSettings:
-    """The job's settings, checked. `cleanup_after_days` 0: nothing is deleted."""
+    """The job's settings, checked.
+
+    - `cleanup_after_days`: 0: nothing is deleted.
+    - `archive_traces_after_days`: 0: all spans stay in the database.
+    """
 
     project: str
     secrets: StoreVersions
     cleanup_after_days: int
+    archive_traces_after_days: int
     cloudsql_root: str
     secret_manager_endpoint: str
     boot_patience: int
@@ -59,6 +64,7 @@ def load(env: Mapping[str, str]) -> UpkeepSettings:
             artifact_url=secret("artifact_url"), database_url=secret("database_url")
         ),
         cleanup_after_days=number("CLEANUP_AFTER_DAYS", "0", MAX_DAYS),
+        archive_traces_after_days=number("ARCHIVE_TRACES_AFTER_DAYS", "0", MAX_DAYS),
         cloudsql_root=env.get("CLOUDSQL_ROOT", "/cloudsql"),
         secret_manager_endpoint=env.get(
             "SECRET_MANAGER_ENDPOINT", "https://secretmanager.googleapis.com"
