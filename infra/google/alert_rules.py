@@ -240,7 +240,7 @@ def database_alerts(
                 "Raise `databaseDiskLimitGb` and run `pulumi up`: it applies at once and costs "
                 "nothing until the disk grows.",
                 f"Check in {console.database} since when it has grown, and delete runs and traces "
-                "that nobody needs: `mlflow gc` permanently removes what was deleted.",
+                "that nobody needs: `cleanupAfterDays` has deleted ones removed permanently.",
             ),
         ),
     ]
