@@ -26,6 +26,13 @@ SERVICE = {
     "deletionProtection": False,
     "template": {"serviceAccount": SERVER, "containers": [{"image": "image"}]},
 }
+JOB = {**SERVICE, "template": {"template": SERVICE["template"]}}
+SCHEDULE = {
+    "name": "mlflow",
+    "region": "us-central1",
+    "schedule": "30 7 * * *",
+    "httpTarget": {"oauthToken": {"serviceAccountEmail": SERVER}},
+}
 IMAGE = {
     "imageName": "registry/server:latest",
     "build": {"context": "image"},
@@ -38,6 +45,7 @@ MEMBER = {"secretId": "password", "role": "roles/run.invoker", "member": "allUse
 @pytest.fixture
 def google(tmp_path: Path) -> Iterator[StandIns]:
     with project(tmp_path) as made:
+        made.enable("cloudscheduler")
         yield made
 
 
@@ -60,6 +68,8 @@ def changed(inputs: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
     [
         ("sql/databaseInstance:DatabaseInstance", INSTANCE),
         ("cloudrunv2/service:Service", SERVICE),
+        ("cloudrunv2/job:Job", JOB),
+        ("cloudscheduler/job:Job", SCHEDULE),
         ("secretmanager/secret:Secret", SECRET),
         ("serviceaccount/account:Account", {"accountId": "another"}),
         ("storage/bucket:Bucket", {"name": "another-bucket", "location": "EU"}),
@@ -100,6 +110,14 @@ def test_unknown_locations_are_refused(google: StandIns) -> None:
         create(google, "cloudrunv2/service:Service", {**SERVICE, "location": "moon"})
 
 
+def test_a_schedule_needs_an_existing_account_and_a_valid_time(google: StandIns) -> None:
+    nobody = changed(SCHEDULE, "httpTarget.oauthToken.serviceAccountEmail", "nobody@example.com")
+    with pytest.raises(NotFound, match="actAs"):
+        create(google, "cloudscheduler/job:Job", nobody)
+    with pytest.raises(Refused, match="Schedule or time zone is invalid"):
+        create(google, "cloudscheduler/job:Job", {**SCHEDULE, "schedule": "daily"})
+
+
 def test_a_major_version_can_only_be_raised(google: StandIns) -> None:
     token = "gcp:sql/databaseInstance:DatabaseInstance"
     made, _ = create(google, "sql/databaseInstance:DatabaseInstance", INSTANCE)
@@ -125,6 +143,7 @@ def test_a_major_version_can_only_be_raised(google: StandIns) -> None:
             "The instance is protected",
         ),
         ("cloudrunv2/service:Service", SERVICE, "deletionProtection", "deletion_protection=false"),
+        ("cloudrunv2/job:Job", JOB, "deletionProtection", "deletion_protection=false"),
     ],
 )
 def test_a_protected_resource_is_not_deleted(
