@@ -171,7 +171,9 @@ bench: install-bench ## Measure everything against stock MLflow (needs wrk and h
 bench-%: install-bench
 	$(PROGRAM) -m bench $*
 
-lint: lint-program lint-server licences api-docs ## Run linters and type checkers, and render all docstrings
+# In parallel, because the type checkers use one core each.
+lint: ## Run linters and type checkers, and render all docstrings
+	@$(MAKE) --no-print-directory -j2 lint-program lint-server licences api-docs
 
 lint-program: $(VENVS)/program.done
 	$(VENVS)/program/bin/ruff check .
