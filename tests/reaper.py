@@ -1,7 +1,7 @@
-"""Ends the processes and deletes the directories that a killed test run leaves.
+"""Ends the processes and deletes the directories that a test run leaves.
 
 The reaper is a separate process. A test run names what it starts to it through a pipe, which the
-kernel closes when the run ends, however it ends. After a normal end there is nothing left to do.
+kernel closes when the run ends, however it ends. After a normal end, most are gone already.
 """
 
 from __future__ import annotations

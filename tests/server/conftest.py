@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from urllib.parse import quote
 
 import pg8000.native
@@ -27,9 +27,10 @@ CONNECTION_NAME = "my-project:us-central1:mlflow-test"
 DATABASE_USER, DATABASE_PASSWORD = "mlflow", "canary:p@ss/w%rd"
 
 # Not in a fixture, because google-auth reads the metadata server's address when it is imported.
-_folder = TemporaryDirectory(prefix="mlflow-gcp-test-")
-reap_directory(_folder.name)
-_google = Google(Path(_folder.name, "google"))
+# The reaper deletes the folder, because hundreds of databases take seconds.
+_folder = Path(mkdtemp(prefix="mlflow-gcp-test-"))
+reap_directory(_folder)
+_google = Google(_folder / "google")
 # As in a boot: mlflow.server reads this while the first test that needs it imports it.
 internals.configure_server(
     backend_store_uri=engines.PLUGIN_URL,
@@ -54,7 +55,7 @@ def google() -> Iterator[Google]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """Postgres with the 25 connections of Cloud SQL's smallest machine."""
-    state = State(Path(_folder.name, "postgres"))
+    state = State(_folder / "postgres")
     state.create()
     settings = InstanceSettings(
         connection_name=ConnectionName.parse(CONNECTION_NAME),
@@ -74,13 +75,12 @@ def postgres() -> Iterator[Postgres]:
         yield running
     finally:
         running.stop()
-        state.clean()
 
 
 @pytest.fixture(scope="session")
 def cloudsql_root(postgres: Postgres) -> Path:
     """The directory that Cloud Run mounts at /cloudsql."""
-    root = Path(_folder.name, "cloudsql")
+    root = _folder / "cloudsql"
     (root / CONNECTION_NAME).mkdir(parents=True)
     (root / CONNECTION_NAME / ".s.PGSQL.5432").symlink_to(postgres.socket())
     return root
@@ -201,4 +201,3 @@ def started(folder: Path, *, forked: bool) -> Iterator[StartServer]:
 
 def pytest_sessionfinish() -> None:
     _google.close()
-    _folder.cleanup()
