@@ -38,9 +38,9 @@ def shown(values: Sequence[float], *, digits: int = 2, unit: str = "") -> str:
     return f"{middle:,.{digits}f}{unit} ±{100 * spread:.0f} %"
 
 
-def at_least(factor: float, ratio: Sequence[float], *, goal: str) -> Goal:
+def at_least(factor: float, ratio: Sequence[float], *, goal: str, digits: int = 1) -> Goal:
     """Returns a goal for the median of a ratio over the rounds."""
-    shows = shown(ratio, digits=1, unit="×")
+    shows = shown(ratio, digits=digits, unit="×")
     return Goal(goal=goal, wanted=f"≥ {factor}×", measured=shows, met=median(ratio) >= factor)
 
 

@@ -7,15 +7,16 @@ the part.
 
 from __future__ import annotations
 
+import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from bench import fasttrackml, ours, stock, traffic
 from bench.load import Load, Request, run
 from bench.ours import COMMAND, LARGER_DATABASE, OUR_DATABASE, Stack
-from bench.process import Server, alone
+from bench.process import Server, alone, basic
 from bench.report import ROOT, Goal, at_least, at_most, publish, shown
 
 CONNECTIONS = {1: 0.3, 8: 0.5, 64: 0.6}
@@ -29,6 +30,8 @@ AUTH_ROUTES = ("log-metric", "log-batch", "log-batch of 100", "runs/get", "runs/
 """Also those that are compared with a server in Go."""
 WANTED = {"log-metric": 45, "runs/get": 45, "log-batch of 100": 60, "runs/search": 25}
 """How many times as many requests a second as stock."""
+ACCOUNTS_ROUTES, ACCOUNTS_SPEED = ("log-metric", "runs/get"), 0.9
+"""With accounts, a person's requests take at most so much longer, by the server's CPU."""
 GATE_ROUNDS = 6
 # A log-batch holds up to four of stock's fifteen database connections. If enough of them run at
 # once, they wait for each other's connections until all fail after half a minute, and so on.
@@ -71,7 +74,8 @@ def measure(*, rounds: int) -> None:
             for server in servers:
                 server.stop()
         gate = _gate(stack, traffic.requests(seed)[-1])
-    _publish(loads, gate)
+        accounts = _accounts(stack, seed, rounds=rounds)
+    _publish(loads, gate, accounts)
 
 
 def _loads(
@@ -143,7 +147,37 @@ def _gate(stack: Stack, request: Request) -> float:
     return median(differences)
 
 
-def _publish(loads: _Loads, gate: float) -> None:
+def _accounts(stack: Stack, seed: traffic.Seed, *, rounds: int) -> dict[str, list[float]]:
+    """Returns the speed of a person's requests with accounts against those without accounts."""
+    without = stack.server()
+    accounts = stack.server("accounts", environment={"ACCOUNTS_DEFAULT_PERMISSION": "EDIT"})
+    servers = [without, accounts]
+    login = {"username": "ada", "password": secrets.token_urlsafe()}
+    ada = {"Authorization": basic(*login.values())}
+    speed: dict[str, list[float]] = defaultdict(list)
+    try:
+        for server in servers:
+            server.start()
+        traffic.post(accounts, "/users/create", **login)
+        for request in traffic.requests(seed):
+            if request.name not in ACCOUNTS_ROUTES:
+                continue
+            theirs = replace(request, headers=request.headers | ada)
+            for _ in range(rounds):
+                cpu = []
+                for server, sent in ((without, request), (accounts, theirs)):
+                    with alone(server, servers):
+                        # Permissions are remembered for longer than a measurement takes.
+                        run(server, sent, connections=AT_GOAL, seconds=0.3)
+                        cpu.append(run(server, sent, connections=AT_GOAL, seconds=1).cpu)
+                speed[request.name].append(cpu[0] / cpu[1])
+    finally:
+        for server in servers:
+            server.stop()
+    return speed
+
+
+def _publish(loads: _Loads, gate: float, accounts: Mapping[str, Sequence[float]]) -> None:
     rows: list[dict[str, object]] = []
     ratios: dict[tuple[str, str], list[float]] = {}
     for key, measured in loads.items():
@@ -170,10 +204,15 @@ def _publish(loads: _Loads, gate: float) -> None:
             if key.connections == AT_GOAL:
                 ratios[key.route, key.server] = ratio
         rows.append(row)
-    publish("requests", rows=rows, goals=_goals(loads, ratios, gate))
+    publish("requests", rows=rows, goals=_goals(loads, ratios, gate, accounts))
 
 
-def _goals(loads: _Loads, ratios: dict[tuple[str, str], list[float]], gate: float) -> list[Goal]:
+def _goals(
+    loads: _Loads,
+    ratios: dict[tuple[str, str], list[float]],
+    gate: float,
+    accounts: Mapping[str, Sequence[float]],
+) -> list[Goal]:
     goals = []
     for route, factor in WANTED.items():
         for server in ("stock", "stock basic-auth"):
@@ -201,6 +240,15 @@ def _goals(loads: _Loads, ratios: dict[tuple[str, str], list[float]], gate: floa
             met=shares[dearest] <= 0.03,
         )
     )
+    goals += [
+        at_least(
+            ACCOUNTS_SPEED,
+            measured,
+            digits=2,
+            goal=f"{route} of a person with an account, by CPU, against no accounts",
+        )
+        for route, measured in accounts.items()
+    ]
     refused = [load.rate for load in ours_at["refused", AT_GOAL]]
     goals.append(
         Goal(
