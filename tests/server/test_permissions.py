@@ -332,6 +332,36 @@ def test_only_an_administrator_chooses_where_artifacts_are(sides: Sides) -> None
             assert answer.status_code == status, answer.text
 
 
+def test_nobody_names_the_files_of_another_trace(sides: Sides) -> None:
+    info = {
+        "trace_id": "tr-" + "1" * 32,
+        "trace_location": {
+            "type": "MLFLOW_EXPERIMENT",
+            "mlflow_experiment": {"experiment_id": sides.experiment},
+        },
+        "request_time": "2026-01-01T00:00:00Z",
+        "state": "OK",
+        "tags": {"mlflow.traceName": "t"},
+    }
+    elsewhere = {"mlflow.artifactLocation": f"mlflow-artifacts:/{sides.other}/traces/t/artifacts"}
+    begun = {"experiment_id": sides.experiment, "timestamp_ms": 1, "request_metadata": []}
+    with sides.hot.client(WRITER) as writer, sides.hot.client() as admin:
+        mine = writer.post(f"{API3}/traces", json={"trace": {"trace_info": info}})
+        assert mine.status_code == 200, mine.text
+        tags = [{"key": key, "value": value} for key, value in elsewhere.items()]
+        for method, path, fields in (
+            ("POST", f"{API3}/traces", {"trace": {"trace_info": {**info, "tags": elsewhere}}}),
+            ("POST", f"{API}/traces", {**begun, "tags": tags}),
+            ("PATCH", f"{API}/traces/{info['trace_id']}/tags", tags[0]),
+            ("PATCH", f"{API3}/traces/{info['trace_id']}/tags", tags[0]),
+        ):
+            refused = writer.request(method, path, json=fields)
+            assert refused.status_code == 403, (path, refused.text)
+            assert "mlflow.artifactLocation" in refused.json()["message"]
+        tagged = admin.patch(f"{API3}/traces/{info['trace_id']}/tags", json=tags[0])
+        assert tagged.status_code == 200
+
+
 class Asked:
     """Decides as MLflow would, and counts how often it is asked."""
 

@@ -6,13 +6,17 @@ from typing import Any
 from flask import Flask, Response, request
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+from mlflow.utils.mlflow_tags import MLFLOW_ARTIFACT_LOCATION, MLFLOW_TRACE_ARCHIVE_LOCATION
 
 from tracking_server.accounts.identity import CALLER, Identity
 from tracking_server.hot_routes.request import RUN_USER
 from tracking_server.mlflow import auth_app, internals
 from tracking_server.mlflow.request_limits import given_fields
 
-_PATH = re.compile(r"/(?:ajax-)?api/2\.0/mlflow/(.*)", re.DOTALL)
+_PATH = re.compile(r"/(?:ajax-)?api/[0-9.]+/mlflow/(.*)", re.DOTALL)
+
+_LOCATIONS = frozenset({MLFLOW_ARTIFACT_LOCATION, MLFLOW_TRACE_ARCHIVE_LOCATION})
+"""Tags of a trace that say where its files are; the server sets them."""
 
 
 def enforce(flask: Flask) -> None:
@@ -23,6 +27,8 @@ def enforce(flask: Flask) -> None:
         caller, path = CALLER.get(), _PATH.fullmatch(request.path)
         if caller and path and request.method == "POST":
             _check(path[1], caller)
+        if caller and path and not caller.is_admin and request.method in ("POST", "PATCH", "PUT"):
+            _keep_traces_locations(path[1])
         return None
 
     flask.before_request(check)
@@ -55,6 +61,24 @@ def _check(path: str, caller: Identity) -> None:
             "that the request names. Name it in run_id or model_id, or use its artifact URI, for "
             "example runs:/RUN_ID/model."
         )
+
+
+def _keep_traces_locations(path: str) -> None:
+    if path.partition("/")[0] == "traces" and _has_location(given_fields()):
+        raise _denied(
+            f"The tags {' and '.join(sorted(_LOCATIONS))} say where a trace's files are, so only "
+            "the server and administrators set them: leave them out."
+        )
+
+
+def _has_location(given: Any) -> bool:
+    if isinstance(given, dict):
+        return (
+            not _LOCATIONS.isdisjoint(given)
+            or given.get("key") in _LOCATIONS
+            or any(map(_has_location, given.values()))
+        )
+    return isinstance(given, list) and any(map(_has_location, given))
 
 
 def _own(username: str) -> None:
