@@ -1,6 +1,6 @@
 """Pulumi's own engine: the one on PATH, or built once from its Go module.
 
-    python -m tests.engine.engine    # builds it unless it exists; takes about three minutes
+    python -m tests.engine.engine    # builds it unless it exists; takes several minutes
 
 `pulumi/go.mod` and `go.sum` pin it. It is kept outside the clone, like any tool's cache.
 """
