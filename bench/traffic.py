@@ -152,14 +152,17 @@ def requests(seed: Seed) -> list[Request]:
 
 
 def refused() -> Request:
-    """A wrong password."""
+    """A wrong password, each time from another address: one address would get 429 soon."""
     return Request(
         name="refused",
         method="GET",
         path=f"{API}/experiments/get?experiment_id=0",
         status=401,
         expected="they are wrong",
-        headers={"Authorization": basic("mlflow", "wrong-password")},
+        headers={
+            "Authorization": basic("mlflow", "wrong-password"),
+            "X-Forwarded-For": "varies, see wrk/load.lua",
+        },
     )
 
 

@@ -3,7 +3,7 @@
 -- Arguments: METHOD PATH STATUS EXPECTED NUMBER BODY HEADER... -- ID...
 -- BODY is a file. In it and in the path @ID@ is one of the IDs, in turn, and @NUMBER16DIGITS@ a
 -- number that no other request has, as long as that placeholder. EXPECTED is a piece of every
--- right answer's body.
+-- right answer's body. X-Forwarded-For has another address in each request.
 --
 -- Each thread sends to the next of the ports in the environment's PORTS.
 
@@ -43,6 +43,7 @@ function init(args)
    while args[at] ~= "--" do
       local name, value = args[at]:match("^([^:]+): (.*)$")
       wrk.headers[name] = value
+      varies = varies or name == "X-Forwarded-For"
       at = at + 1
    end
    for id = at + 1, #args do ids[#ids + 1] = args[id] end
@@ -73,6 +74,11 @@ end
 
 function request()
    sent = sent + 1
+   if varies then
+      wrk.headers["X-Forwarded-For"] = string.format(
+         "10.%d.%d.%d", sent / 65536 % 256, sent / 256 % 256, sent % 256
+      )
+   end
    local id = ids[(sent - 1) % math.max(#ids, 1) + 1]
    return wrk.format(method, filled(path, id), nil, filled(body, id))
 end
