@@ -74,24 +74,28 @@ class Metrics:
     dataset_digests: list[str | None] = field(default_factory=list)
 
     def add(self, given: Fields) -> None:
-        """Add a metric.
+        """Add a metric, whose other fields are known too.
 
         Raises:
-            NotHot: unless it has exactly the fields in METRIC, each in its range.
+            NotHot: unless each of the fields in METRIC is in its range.
+            KeyError: if a required one is missing.
         """
-        only(given, METRIC)
         value = number(given["value"])
-        not_a_number = math.isnan(value)
+        not_a_number = value != value
         self.keys.append(name(given["key"]))
         self.values.append(0.0 if not_a_number else finite(value))
         self.timestamps.append(integer(given["timestamp"], lowest=1))
         self.steps.append(integer(given.get("step", 0)))
         self.nans.append(not_a_number)
-        self.models.append(_model_id(given["model_id"]) if "model_id" in given else None)
-        if ("dataset_name" in given) != ("dataset_digest" in given):
-            raise NotHot
-        self.dataset_names.append(_dataset(given.get("dataset_name"), LONGEST_DATASET))
-        self.dataset_digests.append(_dataset(given.get("dataset_digest"), LONGEST_DIGEST))
+        model = dataset = digest = None
+        if "model_id" in given:
+            model = _model_id(given["model_id"])
+        if "dataset_name" in given or "dataset_digest" in given:
+            dataset = _dataset(given["dataset_name"], LONGEST_DATASET)
+            digest = _dataset(given["dataset_digest"], LONGEST_DIGEST)
+        self.models.append(model)
+        self.dataset_names.append(dataset)
+        self.dataset_digests.append(digest)
 
     def models_columns(self) -> tuple[list[str | None], list[str | None], list[str | None]]:
         return self.models, self.dataset_names, self.dataset_digests
@@ -150,10 +154,10 @@ def _model_id(given: Any) -> str:
     return given
 
 
-def _dataset(given: Any, longest: int) -> str | None:
+def _dataset(given: Any, longest: int) -> str:
     if given == "":
         raise NotHot
-    return None if given is None else text(given, longest)
+    return text(given, longest)
 
 
 def experiment_id(given: Any) -> int:

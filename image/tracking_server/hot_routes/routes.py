@@ -155,7 +155,7 @@ class Database:
 async def log_metric(database: Database, body: bytes) -> str:
     fields = body_fields(body, _RUN | METRIC)
     metrics = Metrics()
-    metrics.add({key: fields[key] for key in fields.keys() - _RUN})
+    metrics.add(fields)
     if metrics.models != [None]:
         return await _log_all(database, run_id(fields), metrics, {}, {})
     [key], [value], [timestamp], [step], [nan] = metrics.columns()
@@ -184,7 +184,7 @@ async def log_batch(database: Database, body: bytes) -> str:
         # MLflow's client repeats the run in each metric, and MLflow ignores it.
         if only(given, _METRIC_OF_RUN).get("run_id", run) != run:
             raise NotHot
-        metrics.add({key: given[key] for key in given.keys() - _RUN})
+        metrics.add(given)
     params: dict[str, str] = {}
     for given in _list(fields, "params", MOST_PARAMS):
         only(given, _KEY_VALUE)
