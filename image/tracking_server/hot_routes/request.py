@@ -44,7 +44,7 @@ RUN_NAME = "mlflow.runName"
 """A tag that is also a column of the run; MLflow writes both."""
 
 RUN_USER = "mlflow.user"
-"""A tag with the user who has created the run."""
+"""A tag with the user that created the run."""
 
 _MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 _RUN_ID = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z_-]{0,31}")
