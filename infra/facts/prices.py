@@ -188,6 +188,7 @@ def rest(settings: Settings, *, runs_a_day: float, run: Run, months: int) -> lis
         )
     if settings.alerts.email:
         alerts = SERVICE_ALERTS + settings.alerts.uptime_check
+        alerts += settings.service.accounts + settings.upkeep.wanted
         if not settings.database.existing_instance:
             alerts += DATABASE_ALERTS
         lines.append(

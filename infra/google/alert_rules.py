@@ -14,6 +14,7 @@ import pulumi
 
 from ..facts import tiers
 from ..facts.limits import RESERVED_CONNECTIONS
+from ..facts.names import upkeep_job
 from ..settings.schema import DatabaseSettings
 from . import log_metrics
 from .console import Console
@@ -91,6 +92,13 @@ def failed_logins_query(service: str) -> str:
 
 def denied_query(service: str) -> str:
     return f"sum({_increase(log_metrics.DENIED, service, '')}) > {DENIED}"
+
+
+def upkeep_query(job: str) -> str:
+    failed = f'monitored_resource="cloud_run_job",job_name="{job}",result="failed"'
+    return (
+        f"sum(increase(run_googleapis_com:job_completed_execution_count{{{failed}}}[{WINDOW}])) > 0"
+    )
 
 
 def connections_query(database_id: str, *, limit: int) -> str:
@@ -198,6 +206,24 @@ def denied_alert(console: Console) -> Alert:
             "account, and `jsonPayload.change` what it tried to change.",
             "Grant the account what its owner needs (docs/accounts.md). If its owner didn't send "
             "these requests, give the account a new password.",
+        ),
+    )
+
+
+def upkeep_alert(console: Console) -> Alert:
+    job = upkeep_job(console.scope.prefix)
+    return Alert(
+        name="upkeep-failed",
+        title="the upkeep job has failed",
+        severity="WARNING",
+        query=upkeep_query(job),
+        seconds=0,
+        meaning="The daily job that deletes permanently or archives traces didn't finish its work. "
+        "The next day's run tries again.",
+        steps=(
+            f"Read the log of the last execution in {console.jobs}: each thing that failed has a "
+            "line with the reason.",
+            "If it lacks a permission or the database, run `pulumi up`, and then `make upkeep`.",
         ),
     )
 

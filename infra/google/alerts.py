@@ -11,7 +11,14 @@ import pulumi_gcp as gcp
 from ..component import Component
 from ..facts.connection_name import ConnectionName
 from ..settings.schema import AlertSettings, DatabaseSettings
-from .alert_rules import Alert, database_alerts, denied_alert, service_alerts, uptime_alert
+from .alert_rules import (
+    Alert,
+    database_alerts,
+    denied_alert,
+    service_alerts,
+    upkeep_alert,
+    uptime_alert,
+)
 from .console import Console
 from .log_metrics import DENIED, LOG_METRICS, LogMetric
 from .scope import Scope
@@ -39,6 +46,7 @@ class Alerts(Component):
         database: DatabaseSettings,
         max_instances: int,
         accounts: bool,
+        upkeep: bool,
         connection_name: pulumi.Output[str],
         uri: pulumi.Output[str],
         opts: pulumi.ResourceOptions | None = None,
@@ -59,6 +67,8 @@ class Alerts(Component):
         alerts = service_alerts(console)
         if accounts:
             alerts.append(denied_alert(console))
+        if upkeep:
+            alerts.append(upkeep_alert(console))
         # An existing instance is left to its owner, who knows what else uses it.
         if not database.existing_instance:
             alerts += database_alerts(

@@ -49,5 +49,9 @@ class Console:
         return f"[revision]({self.service('revisions')})"
 
     @property
+    def jobs(self) -> str:
+        return f"[Cloud Run's jobs]({self.page('run/jobs')})"
+
+    @property
     def database(self) -> str:
         return f"[the database]({self.page('sql/instances')})"

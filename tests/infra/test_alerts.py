@@ -160,6 +160,13 @@ def test_with_accounts_denied_permissions_are_counted() -> None:
     )
 
 
+def test_a_failed_upkeep_job_is_reported() -> None:
+    assert conditions(recorded({**EMAIL, "cleanupAfterDays": 30}))["upkeep-failed"]["query"] == (
+        'sum(increase(run_googleapis_com:job_completed_execution_count{monitored_resource="'
+        'cloud_run_job",job_name="mlflow-upkeep",result="failed"}[10m])) > 0'
+    )
+
+
 def test_a_query_that_waits_for_a_resource_is_unknown_before_it_exists() -> None:
     queries = {k: c["query"] for k, c in conditions(recorded(UPTIME, preview=True)).items()}
     unknown = {name for name, query in queries.items() if query == UNKNOWN}
@@ -259,9 +266,10 @@ def test_the_disk_threshold_follows_the_limit_of_its_growth() -> None:
     assert query.endswith(" > 17000000000")
 
 
-@pytest.mark.parametrize("name", [*QUERIES, "uptime", "denied"])
+@pytest.mark.parametrize("name", [*QUERIES, "uptime", "denied", "upkeep-failed"])
 def test_every_alert_has_an_explanation_and_next_steps(name: str) -> None:
-    inputs = recorded({**UPTIME, "accounts": True}).one(POLICY, name).inputs
+    config = {**UPTIME, "accounts": True, "cleanupAfterDays": 30}
+    inputs = recorded(config).one(POLICY, name).inputs
     documentation = inputs["documentation"]
     assert documentation["mimeType"] == "text/markdown"
     assert documentation["subject"] == inputs["displayName"]

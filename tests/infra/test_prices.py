@@ -161,6 +161,7 @@ def test_a_year_of_runs() -> None:
     [
         {},
         {"uptimeCheck": "true"},
+        {"accounts": "true", "cleanupAfterDays": "30"},
         {"existingDatabaseInstance": f"{PROJECT}:us-central1:everybodys"},
     ],
 )
