@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -265,13 +264,15 @@ def test_the_bucket_of_a_proxied_stack(ended: dict[str, Ended]) -> None:
 
 
 def test_hot_routes_handle_what_training_sends(ended: dict[str, Ended], server: Server) -> None:
-    """A few requests stay: those to a new server, whose connections are still being opened."""
+    """Two of rest.sh are left to MLflow, and those sent before connections are open or free."""
     assert ended
-    handled = Counter(
-        entry.get("hot", False)
-        for entry in server.entries()
-        if entry["httpRequest"]["status"] == 200
-        and re.search(TRAINING, entry["httpRequest"]["requestUrl"])
-    )
-    assert handled[True] > 200
-    assert handled[False] <= 3, handled
+    hot, passed_on = 0, []
+    for entry in server.entries():
+        request = entry["httpRequest"]
+        if request["status"] == 200 and re.search(TRAINING, request["requestUrl"]):
+            if entry.get("hot"):
+                hot += 1
+            else:
+                passed_on.append(request["requestUrl"])
+    assert hot > 200
+    assert len(passed_on) < 0.05 * hot, passed_on
