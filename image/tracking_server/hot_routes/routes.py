@@ -230,7 +230,7 @@ async def create_run(database: Database, body: bytes) -> str:
     for given in _list(fields, "tags", MOST_TAGS):
         only(given, _KEY_VALUE)
         tags[text(given["key"], LONGEST_KEY)] = text(given["value"], LONGEST_TAG)
-    user = text(fields["user_id"], LONGEST_USER)
+    user = text(fields.get("user_id", ""), LONGEST_USER)
     run_name = text(fields.get("run_name", ""), LONGEST_KEY)
     twice = len(tags) != len(fields.get("tags", ()))
     if caller := CALLER.get():
@@ -247,7 +247,7 @@ async def create_run(database: Database, body: bytes) -> str:
         "experiment_id": experiment,
         "user_id": user,
         "status": "RUNNING",
-        "start_time": integer(fields["start_time"]),
+        "start_time": integer(fields.get("start_time", 0)),
         "end_time": None,
         "lifecycle_stage": "active",
         "metric_keys": None,
