@@ -13,7 +13,7 @@ Artifacts = Literal["proxied", "direct"]
 Permission = Literal["NO_PERMISSIONS", "READ", "EDIT", "MANAGE"]
 Network = IPv4Network | IPv6Network
 
-SECRET_VERSION = re.compile(r"[A-Za-z0-9_-]{1,255}/versions/[1-9][0-9]*")
+_SECRET_VERSION = re.compile(r"[A-Za-z0-9_-]{1,255}/versions/[1-9][0-9]*")
 # A domain-scoped project's accounts have its domain too: name@project.example.com.iam...
 _SERVICE_ACCOUNT = re.compile(
     r"[a-z][a-z0-9-]{4,28}[a-z0-9]@[a-z0-9][a-z0-9.-]*\.iam\.gserviceaccount\.com"
@@ -122,30 +122,48 @@ class ServerSettings:
         return int(self.secrets.kek_passphrase.rpartition("/")[2])
 
 
+class Variables:
+    """Reads environment variables; `problems` says which are missing or malformed."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+        self.problems: list[str] = []
+
+    def text(self, key: str, example: str, pattern: re.Pattern[str] | None = None) -> str:
+        value = self._env.get(key, "")
+        if not value:
+            self.problems.append(f"{key} is not set (example: {example})")
+        elif pattern and not pattern.fullmatch(value):
+            # Someone may have set the secret's value by mistake; keep it out of the log.
+            given = "not a secret's version" if key.endswith("_SECRET") else repr(value)
+            self.problems.append(f"{key} is {given}, wanted something like {example}")
+        return value
+
+    def number(self, key: str, default: str, lowest: int, highest: int) -> int:
+        value = self._env.get(key, default)
+        if not (value.isascii() and value.isdigit() and lowest <= int(value) <= highest):
+            self.problems.append(f"{key} is {value!r}, wanted a number from {lowest} to {highest}")
+            return lowest
+        return int(value)
+
+    def secret(self, name: str) -> str:
+        """Returns the version of a secret."""
+        return self.text(f"{name.upper()}_SECRET", f"mlflow_{name}/versions/1", _SECRET_VERSION)
+
+    def check(self) -> None:
+        """Raises a BootError with all problems, if there are any."""
+        if self.problems:
+            raise BootError("The environment is not complete: " + "; ".join(self.problems))
+
+
 def load(env: Mapping[str, str]) -> ServerSettings:
     """Read the settings from the environment and check all of them.
 
     Raises:
         BootError: naming every variable that is missing or malformed, with an example.
     """
-    problems: list[str] = []
-
-    def text(key: str, example: str, pattern: re.Pattern[str] | None = None) -> str:
-        value = env.get(key, "")
-        if not value:
-            problems.append(f"{key} is not set (example: {example})")
-        elif pattern and not pattern.fullmatch(value):
-            # Someone may have set the secret's value by mistake; keep it out of the log.
-            given = "not a secret's version" if key.endswith("_SECRET") else repr(value)
-            problems.append(f"{key} is {given}, wanted something like {example}")
-        return value
-
-    def number(key: str, default: str, lowest: int, highest: int) -> int:
-        value = env.get(key, default)
-        if not (value.isascii() and value.isdigit() and lowest <= int(value) <= highest):
-            problems.append(f"{key} is {value!r}, wanted a number from {lowest} to {highest}")
-            return lowest
-        return int(value)
+    given = Variables(env)
+    text, number, secret, problems = given.text, given.number, given.secret, given.problems
 
     def time(key: str) -> float | None:
         if not (value := env.get(key, "")):
@@ -163,9 +181,6 @@ def load(env: Mapping[str, str]) -> ServerSettings:
         if value not in get_args(Permission):
             problems.append(f"{key} is {value!r}, wanted one of {', '.join(get_args(Permission))}")
         return cast(Permission, value)
-
-    def secret(name: str) -> str:
-        return text(f"{name.upper()}_SECRET", f"mlflow_{name}/versions/1", SECRET_VERSION)
 
     # Both or neither: if only one is set, the other is reported as missing.
     has_viewer = any(env.get(f"VIEWER_{part}_SECRET") for part in ("USERNAME", "PASSWORD"))
@@ -236,6 +251,5 @@ def load(env: Mapping[str, str]) -> ServerSettings:
             "SECRET_MANAGER_ENDPOINT", "https://secretmanager.googleapis.com"
         ),
     )
-    if problems:
-        raise BootError("The environment is not complete: " + "; ".join(problems))
+    given.check()
     return settings
