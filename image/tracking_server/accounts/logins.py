@@ -140,7 +140,7 @@ class Logins:
             self._failed.add(name, self._clock())
             return Refused()
         self._successes[name, network] = None
-        _shrink(self._successes)
+        shrink(self._successes)
         return identity
 
     async def _compare(self, digest: bytes, name: str, password: str) -> Identity | None:
@@ -158,7 +158,7 @@ class Logins:
             identity, account.password_hash, self._clock() + REMEMBERED_SECONDS, changes
         )
         self._checked.move_to_end(digest)
-        _shrink(self._checked)
+        shrink(self._checked)
         return identity
 
     def _right(self, name: str, password: str, right_for: str | None) -> Account | None:
@@ -175,7 +175,8 @@ class Logins:
         return hmac.digest(self._key, given, "sha256")
 
 
-def _shrink(remembered: OrderedDict[Any, Any]) -> None:
+def shrink(remembered: OrderedDict[Any, Any]) -> None:
+    """Forget the oldest entry if there are too many."""
     if len(remembered) > MAX_REMEMBERED:
         remembered.popitem(last=False)
 

@@ -8,7 +8,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 import anyio.to_thread
 
-from tracking_server.accounts.logins import MAX_REMEMBERED, REMEMBERED_SECONDS
+from tracking_server.accounts.logins import REMEMBERED_SECONDS, shrink
 
 Action = Literal["read run", "update run", "create run", "read experiment", "search runs"]
 
@@ -41,8 +41,7 @@ class Remembered(Generic[K, V]):
     def put(self, key: K, value: V) -> None:
         self._entries[key] = value, self._clock() + REMEMBERED_SECONDS
         self._entries.move_to_end(key)
-        if len(self._entries) > MAX_REMEMBERED:
-            self._entries.popitem(last=False)
+        shrink(self._entries)
 
 
 class Permissions:

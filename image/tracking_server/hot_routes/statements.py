@@ -7,7 +7,8 @@ SCHEMA_REVISION = "dc11669786a5"
 """The revision of MLflow's schema that these statements were tested with. With any other one,
 MLflow handles every request."""
 
-_ACTIVE = "SELECT run_uuid FROM runs WHERE run_uuid = $1 AND lifecycle_stage = 'active'"
+_ACTIVE = """
+    SELECT run_uuid, experiment_id FROM runs WHERE run_uuid = $1 AND lifecycle_stage = 'active'"""
 
 # A latest metric is replaced by one with a higher step; with the same step, by a later one; with
 # the same time, by a larger one.
@@ -65,8 +66,7 @@ LOG_METRICS = f"""
   SELECT 1 FROM run"""
 
 LOG_BATCH = f"""
-  WITH active AS (
-    SELECT run_uuid, experiment_id FROM runs WHERE run_uuid = $1 AND lifecycle_stage = 'active'),
+  WITH active AS ({_ACTIVE}),
   given_params AS (SELECT * FROM unnest($7::text[], $8::text[]) AS given (key, value)),
   present AS (
     SELECT params.key, params.value = given_params.value AS same
