@@ -19,7 +19,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis.generation import GenerationMode
@@ -28,6 +28,7 @@ from fake_google.sql.postgres import Postgres
 from tests.fuzz.schema import whole_api
 from tests.process_memory import proportional_memory
 from tests.server.conftest import made_database, made_for_stock
+from tests.server.hot_requests import generated
 from tests.server.parity.routes import every_route
 from tests.server.parity.servers import Stock, our_environment, ours
 from tests.server.process import AUTHORIZATION, PASSWORD, USER, Server
@@ -38,16 +39,6 @@ HOST = "127.0.0.1"
 PATIENCE = 60.0
 GROWTH = 1.10
 """The allowed growth of memory, once every module that these requests need has been imported."""
-
-
-def bounded(count: int) -> settings:
-    return settings(
-        max_examples=count,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -225,9 +216,9 @@ def test_no_request_without_credentials_is_admitted(server: Server) -> None:
         assert status in REFUSED or open_path, request
 
     made_up = given(methods, paths, credentials, headers, st.binary(max_size=100))
-    bounded(REQUESTS // 10)(made_up(send))()
+    generated(REQUESTS // 10)(made_up(send))()
     watch.warmed_up()
-    bounded(REQUESTS - REQUESTS // 10)(made_up(send))()
+    generated(REQUESTS - REQUESTS // 10)(made_up(send))()
     watch.report("a stranger's")
 
 
@@ -245,7 +236,7 @@ def test_a_users_requests_get_the_same_statuses_as_from_stock_mlflow(
             if turn and not watch.early:
                 watch.warmed_up()
 
-            @bounded(1)
+            @generated(1)
             @given(operation.as_strategy(generation_mode=mode))
             def send(case: schemathesis.Case) -> None:
                 with suppress(httpx.InvalidURL, TypeError, ValueError):  # httpx can't send it

@@ -7,8 +7,8 @@ import os
 
 from hypothesis import given
 
-from tests.server.hot_requests import SEQUENCES, Request
-from tests.server.test_hot_routes import Side, compare, generated, sides
+from tests.server.hot_requests import SEQUENCES, Request, generated
+from tests.server.test_hot_routes import Side, compare, sides
 
 __all__ = ["sides"]
 

@@ -6,6 +6,7 @@ since its id differs from server to server.
 
 from typing import Any
 
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 RUN, OTHER_RUN, DELETED_RUN = "{run}", "{other}", "{deleted}"
@@ -209,3 +210,14 @@ REQUESTS: st.SearchStrategy[Request] = st.one_of(
 )
 
 SEQUENCES = st.lists(REQUESTS, min_size=1, max_size=12)
+
+
+def generated(count: int) -> settings:
+    """Returns settings for so many examples, which aren't kept or made smaller."""
+    return settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )

@@ -22,7 +22,7 @@ from typing import Any
 import asyncpg
 import pg8000.native
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from sqlalchemy.engine import make_url
 from starlette.types import Message
 from tracking_server.gate.viewer_policy import LOOKING
@@ -48,6 +48,7 @@ from tests.server.hot_requests import (
     RUN,
     SEQUENCES,
     Request,
+    generated,
 )
 from tests.server.process import HOST, Server, eventually
 
@@ -80,7 +81,7 @@ class Side:
         self._names: dict[str, str] = {}
 
     def begin(self, name: str) -> None:
-        """Create an experiment with a logged model and three runs, one of which is deleted."""
+        """Create an experiment with a logged model and three runs, and delete one run."""
         made = self._call("experiments/create", name=name)
         self.ids = {"{name}": name, EXPERIMENT: made["experiment_id"]}
         self._names = {made["experiment_id"]: EXPERIMENT}
@@ -223,16 +224,6 @@ def compare(sides: tuple[Side, Side], sequence: list[Request]) -> None:
             assert hot == not_hot, request
     hot_tables, other_tables = (side.tables() for side in sides)
     assert hot_tables == other_tables
-
-
-def generated(count: int) -> settings:
-    return settings(
-        max_examples=count,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 @generated(SEQUENCE_COUNT)
