@@ -113,9 +113,8 @@ def prepare(config: settings.ServerSettings) -> tuple["Flask", secrets.SecretVal
         gcs_repository=gcs_artifact_repository, accounts=tables is not None
     )
     engines.connect_with(
-        values.database_url,
+        values.database.at_root(config.cloudsql_root),
         pool_size=config.pool_share - config.hot_connections,
-        cloudsql_root=config.cloudsql_root,
     )
     engine = engines.single_connection_engine()
     schema.ensure(engine, deadline=config.boot_patience, more=tables)
@@ -180,7 +179,7 @@ def assemble(
         )
     )
     permissions = Permissions(auth_app.allows) if accounts else None
-    database = _hot_database(config, permissions)
+    database = _hot_database(config, values, permissions)
     hot = HotRoutes(app, database, flask_headers.responder(flask)) if database else app
     limited = AnswerLimit(hot, user=Answers(shares.answers), viewer=Answers(shares.viewers_answers))
     transfers = ProxiedTransfers(
@@ -238,7 +237,9 @@ def _logins(values: secrets.SecretValues, flask: "Flask", permissions: Permissio
 
 
 def _hot_database(
-    config: settings.ServerSettings, permissions: Permissions | None
+    config: settings.ServerSettings,
+    values: secrets.SecretValues,
+    permissions: Permissions | None,
 ) -> "Database | None":
     """Returns the hot routes' own connections to the database, None if the routes are off."""
     from tracking_server.hot_routes.connections import Connections
@@ -256,7 +257,8 @@ def _hot_database(
     if not config.hot_connections:
         log.info("hot routes are off: they need one more database connection for each process")
         return None
-    connections = Connections(engines.address(), count=config.hot_connections)
+    address = values.database.at_root(config.cloudsql_root)
+    connections = Connections(address, count=config.hot_connections)
     return Database(
         connections,
         Searches(internals.runs_query),

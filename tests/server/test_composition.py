@@ -10,13 +10,12 @@ from wsgiref.types import WSGIApplication
 import anyio
 import httpx
 import pytest
-from sqlalchemy.engine import make_url
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 from tracking_server.boot import schema
-from tracking_server.database import engines
+from tracking_server.database import address, engines
 from tracking_server.gate.viewer_policy import LOOKING
 from tracking_server.mlflow import internals
 from tracking_server.mlflow.routing import VIEWERS, Composition
@@ -49,7 +48,7 @@ async def both(
     database_url: str, cloudsql_root: object, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[httpx.AsyncClient, httpx.AsyncClient]]:
     """Yield clients of stock's app and of the composition, on one database."""
-    engines.connect_with(make_url(database_url), pool_size=4, cloudsql_root=str(cloudsql_root))
+    engines.connect_with(address.parse(database_url).at_root(str(cloudsql_root)), pool_size=4)
     schema.ensure(engines.single_connection_engine(), deadline=5)
     internals.configure_stores(
         artifact_root="mlflow-artifacts:/",

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, column, create_engine, func, select, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
-from tracking_server.database import engines
+from tracking_server.database import address, engines
 
 from fake_google.sql.postgres import Postgres
 from tests.server.conftest import CONNECTION_NAME, StartServer
@@ -24,7 +23,7 @@ def engine(
     """Returns an engine, created as MLflow does."""
     monkeypatch.setattr(engines, "_shared_pool", None)
     engines.connect_with(
-        make_url(database_url), pool_size=POOL_SIZE, cloudsql_root=str(cloudsql_root)
+        address.parse(database_url).at_root(str(cloudsql_root)), pool_size=POOL_SIZE
     )
     yield create_engine(engines.PLUGIN_URL, pool_pre_ping=True, pool_size=3, max_overflow=9)
     engines.close_pool()

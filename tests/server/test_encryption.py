@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import Engine, String, text, type_coerce
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from tracking_server.boot import encryption, schema, secrets
-from tracking_server.database import engines
+from tracking_server.database import address, engines
 from tracking_server.mlflow import internals
 
 from tests.server.google import Google
@@ -22,7 +21,7 @@ KEYS, HOOKS = 3, 2
 
 @pytest.fixture
 def engine(database_url: str, cloudsql_root: Path) -> Iterator[Engine]:
-    engines.connect_with(make_url(database_url), pool_size=1, cloudsql_root=str(cloudsql_root))
+    engines.connect_with(address.parse(database_url).at_root(str(cloudsql_root)), pool_size=1)
     engine = engines.single_connection_engine()
     schema.ensure(engine, deadline=5)
     yield engine

@@ -23,8 +23,9 @@ import asyncpg
 import pg8000.native
 import pytest
 from hypothesis import given
-from sqlalchemy.engine import make_url
 from starlette.types import Message
+from tracking_server.database import address
+from tracking_server.database.address import Address
 from tracking_server.gate.viewer_policy import LOOKING
 from tracking_server.hot_routes.app import HotRoutes
 from tracking_server.hot_routes.connections import Connections
@@ -524,9 +525,8 @@ def test_a_long_response_is_written_in_a_thread() -> None:
 
 
 def test_a_viewers_statements_are_read_only(database_url: str, cloudsql_root: Path) -> None:
-    url = make_url(database_url)
-    socket = str(url.query["unix_sock"]).replace("/cloudsql", str(cloudsql_root), 1)
-    connections = Connections(url.update_query_dict({"unix_sock": socket}), count=2)
+    database = address.parse(database_url).at_root(str(cloudsql_root))
+    connections = Connections(database, count=2)
 
     async def write_as_both() -> None:
         while True:
@@ -556,7 +556,7 @@ def test_a_cancelled_request_leaves_the_connection_to_the_next(
             return False
 
     async def take_turns() -> None:
-        connections = Connections(make_url("postgresql://"), count=1)
+        connections = Connections(Address(username="u", password="p", database="d"), count=1)
         await connections._open_all()
         first, second, third = [asyncio.create_task(connections.fetch("")) for _ in range(3)]
         await asyncio.sleep(0)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
-from tracking_server.database import engines
+from tracking_server.database import address, engines
 from tracking_server.gate.failed_logins import PATIENCE
 
 from infra.google.log_metrics import (
@@ -55,8 +54,8 @@ def test_metrics_of_a_real_server(
         assert client.get(SEARCH, auth=None).status_code == 401  # type: ignore[arg-type]
         wrong = [client.get(SEARCH, auth=("mlflow", f"guess-{n}")) for n in range(PATIENCE + 5)]
         assert [answer.status_code for answer in wrong] == [401] * PATIENCE + [429] * 5
-        url = make_url(database_url)
-        engines.connect_with(url, pool_size=1, cloudsql_root=str(cloudsql_root))
+        database = address.parse(database_url).at_root(str(cloudsql_root))
+        engines.connect_with(database, pool_size=1)
         with engines.single_connection_engine().begin() as connection:
             connection.execute(
                 text(
@@ -64,7 +63,7 @@ def test_metrics_of_a_real_server(
                     "WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 )
             )
-            connection.execute(text(f"ALTER DATABASE {url.database} CONNECTION LIMIT 0"))
+            connection.execute(text(f"ALTER DATABASE {database.database} CONNECTION LIMIT 0"))
         failed = client.post(SEARCH, json={"max_results": 10}).status_code
         assert failed >= 500
     # A line is written once its response has been sent.

@@ -11,9 +11,8 @@ from tempfile import TemporaryDirectory
 import pytest
 from mlflow.utils.request_utils import _TRANSIENT_FAILURE_RESPONSE_CODES
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
-from tracking_server.database import driver, engines
+from tracking_server.database import address, driver, engines
 from tracking_server.database.errors import DatabaseUnavailable
 
 from fake_google.sql.postgres import Postgres
@@ -28,7 +27,7 @@ def open_engine(
 ) -> Iterator[Callable[[Path], Engine]]:
     def open_one(cloudsql_root: Path) -> Engine:
         monkeypatch.setattr(engines, "_shared_pool", None)
-        engines.connect_with(make_url(database_url), pool_size=4, cloudsql_root=str(cloudsql_root))
+        engines.connect_with(address.parse(database_url).at_root(str(cloudsql_root)), pool_size=4)
         return create_engine(engines.PLUGIN_URL)
 
     yield open_one

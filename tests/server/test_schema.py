@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from tracking_server.boot import schema
-from tracking_server.database import engines
+from tracking_server.database import address, engines
 from tracking_server.errors import BootError
 from tracking_server.mlflow import internals
 
@@ -35,7 +35,7 @@ def database_url(postgres: Postgres, tmp_path: Path) -> str:
 
 @pytest.fixture
 def engine(database_url: str, cloudsql_root: Path) -> Iterator[Engine]:
-    engines.connect_with(make_url(database_url), pool_size=1, cloudsql_root=str(cloudsql_root))
+    engines.connect_with(address.parse(database_url).at_root(str(cloudsql_root)), pool_size=1)
     engine = engines.single_connection_engine()
     yield engine
     engine.dispose()
@@ -250,8 +250,8 @@ def test_waiting_for_a_silent_database_ends(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / ".s"))
         silent.listen()
-        url = make_url(f"postgresql+pg8000://u:p@/db?unix_sock={tmp_path}/.s")
-        engines.connect_with(url, pool_size=1, cloudsql_root="/cloudsql")
+        silent_address = f"postgresql+pg8000://u:p@/db?unix_sock={tmp_path}/.s"
+        engines.connect_with(address.parse(silent_address), pool_size=1)
         with pytest.raises(BootError, match="can't be reached within 1 s .no response"):
             schema.ensure(engines.single_connection_engine(), deadline=1)
 

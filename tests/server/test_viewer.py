@@ -15,9 +15,8 @@ from typing import Any
 import httpx
 import pg8000.native
 import pytest
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
-from tracking_server.database import engines
+from tracking_server.database import address, engines
 from tracking_server.gate.gate import ONLY_VIEWER
 from tracking_server.gate.viewer_policy import LOOKING, may_view
 
@@ -187,7 +186,7 @@ def test_both_prefixes_of_a_route_are_treated_alike() -> None:
 def test_the_database_refuses_changes_by_a_viewer(
     environment: dict[str, str], database_url: str, cloudsql_root: Path, looking: bool
 ) -> None:
-    engines.connect_with(make_url(database_url), pool_size=1, cloudsql_root=str(cloudsql_root))
+    engines.connect_with(address.parse(database_url).at_root(str(cloudsql_root)), pool_size=1)
     engine = engines.single_connection_engine()
     refused = pytest.raises(ProgrammingError, match="in a read-only transaction")
     before = LOOKING.set(looking)

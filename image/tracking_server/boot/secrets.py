@@ -9,38 +9,24 @@ from itertools import count
 from time import monotonic, time
 from typing import Protocol
 
-from google.api_core import exceptions
-from google.api_core.retry import Retry, if_exception_type
-from google.auth.compute_engine import Credentials as ServiceAccountCredentials
-from google.auth.exceptions import GoogleAuthError
-from google.cloud.secretmanager_v1 import SecretManagerServiceClient
-from requests.exceptions import ConnectionError as HTTPConnectionError
-from requests.exceptions import Timeout as HTTPTimeout
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
-
 from tracking_server.boot.backoff import Backoff
+from tracking_server.boot.secret_manager import FAILURES, ApiError, SecretManager, account
 from tracking_server.boot.settings import SecretVersions, ServerSettings
+from tracking_server.database import address
+from tracking_server.database.address import Address
 from tracking_server.errors import BootError
 from tracking_server.gate.credentials import Credentials, PreviousCredentials
-from tracking_server.outgoing.google_api import own_request, server_credentials
 
 DEADLINE = 60.0
 """Seconds for all secrets together. Together with the time for the database and for another
 instance's migration they stay within the 240 s that Cloud Run allows for a start."""
-CALL_TIMEOUT = 5.0
 RETRY_SECONDS = 20.0
 """Seconds for each version of the passphrase; all secrets have been read by then."""
 
 log = logging.getLogger(__name__)
 
-_TRANSIENT = (
-    exceptions.ServerError,
-    exceptions.TooManyRequests,
-    exceptions.RetryError,
-    HTTPConnectionError,
-    HTTPTimeout,
-)
+DISABLED, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TOO_MANY_REQUESTS = 400, 401, 403, 404, 429
+"""Statuses of Secret Manager's errors; a disabled or destroyed version is FAILED_PRECONDITION."""
 
 
 class Place(Protocol):
@@ -59,7 +45,7 @@ class SecretValues:
     """The values of the secrets, which `repr` doesn't show."""
 
     artifact_url: str = field(repr=False)
-    database_url: URL = field(repr=False)
+    database: Address
     kek_passphrase: str = field(repr=False)
     user: Credentials
     viewer: Credentials | None
@@ -117,14 +103,13 @@ def read(
 ) -> Mapping[str, str | BootError]:
     """Returns the value of each secret's version, read in parallel, or why it can't be read."""
     until = monotonic() + deadline
-    credentials = _credentials(until)
-    client = _client(settings, credentials)
+    client = _client(settings, until)
     grant_until = min(monotonic() + settings.boot_patience, until)
 
     def read_one(version: str) -> str | BootError:
         name = f"projects/{settings.project}/secrets/{version}"
         try:
-            return _access(client, name, credentials, until, grant_until)
+            return _access(client, name, until, grant_until)
         except BootError as error:
             return error
 
@@ -139,26 +124,29 @@ def passphrases(settings: ServerSettings) -> dict[int, str]:
     Raises:
         BootError: if Secret Manager doesn't respond.
     """
-    client = _client(settings, _credentials(monotonic() + CALL_TIMEOUT))
-    again = Retry(predicate=if_exception_type(*_TRANSIENT), timeout=RETRY_SECONDS)
+    client = _client(settings, monotonic() + RETRY_SECONDS)
     secret = settings.secrets.kek_passphrase.partition("/")[0]
     found: dict[int, str] = {}
     for version in count(1):
         name = f"projects/{settings.project}/secrets/{secret}/versions/{version}"
-        try:
-            response = client.access_secret_version(
-                request={"name": name}, timeout=CALL_TIMEOUT, retry=again
-            )
-        except exceptions.NotFound:
-            break
-        except (exceptions.FailedPrecondition, exceptions.BadRequest):
-            continue
-        except (exceptions.GoogleAPICallError, exceptions.RetryError, *_TRANSIENT) as error:
-            raise BootError(
-                f"secret {name} could not be read: Secret Manager responds with "
-                f"{type(error).__name__}"
-            ) from error
-        found[version] = response.payload.data.decode()
+        until, backoff = monotonic() + RETRY_SECONDS, Backoff(first=0.2, longest=3.0)
+        while True:
+            try:
+                found[version] = client.access(name).decode()
+            except (ApiError, *FAILURES) as error:
+                status = _status(error)
+                if status == NOT_FOUND:
+                    return found
+                if status == DISABLED:
+                    break
+                if not _is_transient(error) or backoff.outlasts(until):
+                    raise BootError(
+                        f"secret {name} could not be read: Secret Manager responds with "
+                        f"{_told(error)}"
+                    ) from error
+                backoff.wait()
+            else:
+                break
     return found
 
 
@@ -192,7 +180,7 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
         raise BootError("; ".join(problems))
     return SecretValues(
         artifact_url=values["artifact_url"],
-        database_url=make_url(values["database_url"]),
+        database=address.parse(values["database_url"]),
         kek_passphrase=values["kek_passphrase"],
         user=Credentials(values["tracking_username"], values["tracking_password"]),
         viewer=(
@@ -232,90 +220,66 @@ def _unfit(version: str, wanted: str) -> str:
     return f"secret {version} must hold {wanted}: add a version that does, and deploy with it"
 
 
-def _credentials(until: float) -> ServiceAccountCredentials:
-    """Returns the service account's credentials, with one token that all calls share."""
-    credentials = server_credentials()
-    request = own_request()
+def _client(settings: Place, until: float) -> SecretManager:
+    """Returns a client with one token, which all calls share."""
     backoff = Backoff(first=0.2, longest=3.0)
     while True:
         try:
-            credentials.refresh(request)
-        except GoogleAuthError as error:
+            return SecretManager(settings.secret_manager_endpoint)
+        except (ApiError, *FAILURES) as error:
             if backoff.outlasts(until):
                 raise BootError(
-                    "No token for the service account in time: "
-                    f"{type(error).__name__} from the metadata server. Is the account disabled or "
-                    "deleted? If not, start a new revision"
+                    f"No token for the service account in time: {_told(error)} from the metadata "
+                    "server. Is the account disabled or deleted? If not, start a new revision"
                 ) from error
-            backoff.wait()
-        else:
-            return credentials
+        backoff.wait()
 
 
-def _client(settings: Place, credentials: ServiceAccountCredentials) -> SecretManagerServiceClient:
-    return SecretManagerServiceClient(
-        credentials=credentials,
-        transport="rest",
-        client_options={"api_endpoint": settings.secret_manager_endpoint},
-    )
-
-
-def _access(
-    client: SecretManagerServiceClient,
-    name: str,
-    credentials: ServiceAccountCredentials,
-    until: float,
-    grant_until: float,
-) -> str:
-    account = getattr(credentials, "service_account_email", "the server's account")
+def _access(client: SecretManager, name: str, until: float, grant_until: float) -> str:
     secret = name.split("/")[3]
     backoff = Backoff(first=0.2, longest=3.0)
     while True:
         try:
-            response = client.access_secret_version(
-                request={"name": name}, retry=None, timeout=CALL_TIMEOUT
-            )
-            value = response.payload.data.decode()
-        except exceptions.NotFound as error:
-            raise BootError(
-                f"secret {name} does not exist: deploy again with pulumi up, which creates it, or "
-                "set the service's variable to a version that exists "
-                f"(gcloud secrets versions list {secret})"
-            ) from error
-        except (exceptions.FailedPrecondition, exceptions.BadRequest) as error:
-            raise BootError(
-                f"secret {name} is disabled or destroyed: enable it "
-                f"(gcloud secrets versions enable) or deploy again with pulumi up"
-            ) from error
-        except exceptions.Forbidden as error:
-            if backoff.outlasts(grant_until):
-                raise BootError(
-                    f"secret {name} may not be read: {account} lacks "
-                    "roles/secretmanager.secretAccessor on it (pulumi up grants it; if it was "
-                    "granted just now, start a new revision: see 'Grants take time' in "
-                    "docs/traps.md)"
-                ) from error
-        except exceptions.Unauthorized as error:
-            raise BootError(
-                f"secret {name} may not be read: Secret Manager does not accept the token of "
-                f"{account}. Is the account disabled or deleted? pulumi up creates it again"
-            ) from error
-        except _TRANSIENT as error:
-            if backoff.outlasts(until):
-                raise BootError(
-                    f"secret {name} could not be read in time: Secret Manager responds with "
-                    f"{type(error).__name__}. Start a new revision; if that fails too, see "
-                    "https://status.cloud.google.com"
-                ) from error
+            value = client.access(name).decode()
         except UnicodeDecodeError as error:
             raise BootError(
                 f"secret {name} is not UTF-8 text: add a version that is, and deploy with it"
             ) from error
-        except exceptions.GoogleAPICallError as error:
-            raise BootError(
-                f"secret {name} could not be read: Secret Manager responds with "
-                f"{type(error).__name__}"
-            ) from error
+        except (ApiError, *FAILURES) as error:
+            status = _status(error)
+            if status == NOT_FOUND:
+                raise BootError(
+                    f"secret {name} does not exist: deploy again with pulumi up, which creates it, "
+                    "or set the service's variable to a version that exists "
+                    f"(gcloud secrets versions list {secret})"
+                ) from error
+            if status == DISABLED:
+                raise BootError(
+                    f"secret {name} is disabled or destroyed: enable it "
+                    f"(gcloud secrets versions enable) or deploy again with pulumi up"
+                ) from error
+            if status == UNAUTHORIZED:
+                raise BootError(
+                    f"secret {name} may not be read: Secret Manager does not accept the token of "
+                    f"{account()}. Is the account disabled or deleted? pulumi up creates it again"
+                ) from error
+            if status == FORBIDDEN and backoff.outlasts(grant_until):
+                raise BootError(
+                    f"secret {name} may not be read: {account()} lacks "
+                    "roles/secretmanager.secretAccessor on it (pulumi up grants it; if it was "
+                    "granted just now, start a new revision: see 'Grants take time' in "
+                    "docs/traps.md)"
+                ) from error
+            if status != FORBIDDEN and not _is_transient(error):
+                raise BootError(
+                    f"secret {name} could not be read: Secret Manager responds with {_told(error)}"
+                ) from error
+            if status != FORBIDDEN and backoff.outlasts(until):
+                raise BootError(
+                    f"secret {name} could not be read in time: Secret Manager responds with "
+                    f"{_told(error)}. Start a new revision; if that fails too, see "
+                    "https://status.cloud.google.com"
+                ) from error
         else:
             if not value.strip():
                 raise BootError(
@@ -323,6 +287,19 @@ def _access(
                 )
             return value
         backoff.wait()
+
+
+def _status(error: Exception) -> int | None:
+    return error.status if isinstance(error, ApiError) else None
+
+
+def _is_transient(error: Exception) -> bool:
+    status = _status(error)
+    return status is None or status == TOO_MANY_REQUESTS or status >= 500
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, ApiError) else type(error).__name__
 
 
 def _is_bucket_url(value: str) -> bool:
@@ -336,9 +313,7 @@ def _is_credential(value: str) -> bool:
 
 def _is_database_url(value: str) -> bool:
     try:
-        url = make_url(value)
-    except (ArgumentError, ValueError):
+        address.parse(value)
+    except ValueError:
         return False
-    complete = url.username and url.password and url.database
-    reachable = url.query.get("unix_sock") or url.host
-    return bool(url.drivername == "postgresql+pg8000" and complete and reachable)
+    return True

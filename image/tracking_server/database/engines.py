@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL, CreateEnginePlugin
 from sqlalchemy.exc import DisconnectionError
 
 from tracking_server.database import dialect, driver, errors
+from tracking_server.database.address import DRIVER, Address
 from tracking_server.database.pool import NestingPool
 
 PLUGIN_URL = "postgresql+pg8000:///?plugin=tracking_server"
@@ -31,21 +32,15 @@ client that has given up would still hold a connection while its retry takes ano
 
 _MLFLOW_POOL_SETTINGS = ("poolclass", "pool_recycle", "max_overflow", "pool_pre_ping")
 
-_address: URL | None = None
+_address: Address | None = None
 _pool_size = 1
 _shared_pool: Pool | None = None
 
 
-def connect_with(url: URL, *, pool_size: int, cloudsql_root: str) -> None:
+def connect_with(address: Address, *, pool_size: int) -> None:
     """Set the database behind `PLUGIN_URL`, and how many connections this process may hold."""
     global _address, _pool_size
-    _address, _pool_size = _at_root(url, cloudsql_root), pool_size
-
-
-def address() -> URL:
-    """Returns the database's address, with the password."""
-    assert _address is not None, "connect_with was not called"  # noqa: S101
-    return _address
+    _address, _pool_size = address, pool_size
 
 
 def single_connection_engine() -> Engine:
@@ -140,27 +135,20 @@ def _configured() -> URL:
     """Returns the address without the password, which is only in the connect arguments."""
     assert _address is not None, "connect_with was not called"  # noqa: S101
     return URL.create(
-        _address.drivername,
+        DRIVER,
         username=_address.username,
         host=_address.host,
         port=_address.port,
         database=_address.database,
-        query=_address.query,
+        query={"unix_sock": _address.unix_socket} if _address.unix_socket else {},
     )
 
 
 def _connect_args() -> dict[str, Any]:
     assert _address is not None, "connect_with was not called"  # noqa: S101
     args: dict[str, Any] = {"password": _address.password}
-    if "unix_sock" in _address.query:
+    if _address.unix_socket:
         # The socket leads to Cloud SQL's connector, which itself speaks TLS to the database.
         # Otherwise pg8000 would load all certificate authorities, although the socket has no TLS.
         args["ssl_context"] = False
     return args
-
-
-def _at_root(url: URL, cloudsql_root: str) -> URL:
-    socket = url.query.get("unix_sock")
-    if not isinstance(socket, str) or not socket.startswith("/cloudsql/"):
-        return url
-    return url.update_query_dict({"unix_sock": cloudsql_root + socket.removeprefix("/cloudsql")})

@@ -12,8 +12,8 @@ from contextlib import nullcontext
 from typing import Any
 
 import asyncpg
-from sqlalchemy.engine import URL
 
+from tracking_server.database.address import Address
 from tracking_server.gate.viewer_policy import LOOKING
 from tracking_server.hot_routes.answer import Row
 from tracking_server.hot_routes.request import NotHot
@@ -58,8 +58,8 @@ def was_refused(error: Exception) -> bool:
 class Connections:
     """Keeps `count` connections open; a viewer's requests get at most half of them."""
 
-    def __init__(self, url: URL, *, count: int) -> None:
-        self._url, self._count = url, count
+    def __init__(self, address: Address, *, count: int) -> None:
+        self._address, self._count = address, count
         self._idle: list[asyncpg.Connection] = []
         self._open = 0
         self._waiting: deque[asyncio.Future[asyncpg.Connection]] = deque()
@@ -164,19 +164,18 @@ class Connections:
             self._hand_over(connection)
 
     async def _connect(self) -> asyncpg.Connection:
-        url = self._url
-        address: dict[str, Any] = {"host": url.host, "port": url.port}
-        socket = url.query.get("unix_sock")
-        if isinstance(socket, str):
+        address = self._address
+        place: dict[str, Any] = {"host": address.host, "port": address.port}
+        if address.unix_socket:
             # asyncpg is given the folder and the port, which are parts of the socket's path.
-            folder, _, name = socket.rpartition("/")
-            address = {"host": folder, "port": int(name.rpartition(".")[2])}
+            folder, _, name = address.unix_socket.rpartition("/")
+            place = {"host": folder, "port": int(name.rpartition(".")[2])}
         with own_connection():
             return await asyncpg.connect(
-                **address,
-                user=url.username,
-                password=url.password,
-                database=url.database,
+                **place,
+                user=address.username,
+                password=address.password,
+                database=address.database,
                 timeout=CONNECT_TIMEOUT,
                 command_timeout=ANSWER_TIMEOUT,
                 statement_cache_size=REMEMBERED_STATEMENTS,

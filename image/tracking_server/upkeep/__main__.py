@@ -5,11 +5,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sqlalchemy.engine import make_url
-
 from tracking_server import logs
 from tracking_server.boot import schema, secrets
-from tracking_server.database import engines
+from tracking_server.database import address, engines
 from tracking_server.errors import BootError
 from tracking_server.mlflow import internals
 from tracking_server.outgoing import google_api
@@ -58,9 +56,8 @@ def run(config: settings.UpkeepSettings, *, dry_run: bool) -> bool:
         serve_artifacts=False,
         settings={"MLFLOW_CONFIGURE_LOGGING": "false"},
     )
-    engines.connect_with(
-        make_url(database_url), pool_size=CONNECTIONS, cloudsql_root=config.cloudsql_root
-    )
+    database = address.parse(database_url).at_root(config.cloudsql_root)
+    engines.connect_with(database, pool_size=CONNECTIONS)
     engine = engines.single_connection_engine()
     try:
         schema.require(engine, deadline=config.boot_patience)
