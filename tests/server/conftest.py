@@ -13,6 +13,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 from tracking_server.boot import schema
+from tracking_server.boot.known import Revisions
 from tracking_server.database import engines
 from tracking_server.mlflow import internals
 
@@ -122,7 +123,7 @@ def _make_tables(url: str, postgres: Postgres) -> None:
     address = make_url(url).update_query_dict({"unix_sock": str(postgres.socket())})
     options = {"ssl_context": False}
     engine = create_engine(address, poolclass=NullPool, connect_args=options)
-    schema.ensure(engine, deadline=5)
+    schema.ensure(engine, deadline=5, more=Revisions())
 
 
 def made_for_stock(postgres: Postgres, name: str, cloudsql_root: Path) -> str:

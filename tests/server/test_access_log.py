@@ -46,7 +46,8 @@ def handled(application: ASGIApp, **scope: Any) -> list[Message]:
         "headers": [],
         **scope,
     }
-    access_log = AccessLog(application, pool_use=pool_use)
+    access_log = AccessLog(application)
+    access_log.pool_use = pool_use
     asyncio.run(access_log(scope, None, send))  # type: ignore[arg-type]
     return sent
 

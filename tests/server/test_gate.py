@@ -187,10 +187,6 @@ def test_a_websocket_is_closed_without_being_accepted() -> None:
     assert (status, reached) == (None, False)
 
 
-def test_lifespan_passes() -> None:
-    assert call(kind="lifespan", host=None)[2] is True
-
-
 @pytest.mark.parametrize(
     "host",
     [HOST, HOST + ":443", HOST.upper(), HASHED, "ml.example.com", "localhost:8080", "127.0.0.1:1"],

@@ -587,7 +587,7 @@ def test_a_run_is_not_created_twice() -> None:
         async def fetch(self, *_: object) -> None:
             raise asyncpg.ConnectionDoesNotExistError("connection was closed")
 
-        close = fetch
+        open = close = fetch
 
     async def mlflow(*_: object) -> None:
         asked.append("MLflow")
@@ -602,7 +602,7 @@ def test_a_run_is_not_created_twice() -> None:
         sent.append(message)
 
     for path in ("runs/create", "runs/get"):
-        database = Database(Lost(), Searches(lambda *_: ("", ())))  # type: ignore[arg-type]
+        database = Database(Lost())  # type: ignore[arg-type]
         routes = HotRoutes(mlflow, database, lambda *_: ())
         scope = {
             "type": "http",

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from mlflow.tracing.constant import TRACE_RENDERER_ASSET_PATH
 from starlette.types import Message
 from tracking_server.gate.access_log import AccessLog
 from tracking_server.gate.callbacks import Callbacks
@@ -23,12 +24,11 @@ from tracking_server.gate.response_headers import (
     cache_control,
     page_policy,
 )
-from tracking_server.mlflow import internals
+from tracking_server.middleware import EMBEDDABLE
 from tracking_server.page.files import build_folder
 
 from tests.server.process import AUTHORIZATION, HOST, Server
 
-EMBEDDABLE = "/static-files/lib/notebook-trace-renderer"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 RIGHT = {"Authorization": "Basic " + base64.b64encode(b"u:p").decode()}
 WRONG = {"Authorization": "Basic " + base64.b64encode(b"u:wrong").decode()}
@@ -82,7 +82,7 @@ def client(application: Application, page: Path) -> httpx.AsyncClient:
         hosts=[HOST, "localhost", "127.0.0.1"],
         callbacks=Callbacks(port=1),
     )
-    app = ResponseHeaders(AccessLog(gate, pool_use=dict), page=page, embeddable=EMBEDDABLE)
+    app = ResponseHeaders(AccessLog(gate), page=page, embeddable=EMBEDDABLE)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=f"https://{HOST}")
 
 
@@ -283,7 +283,7 @@ def test_mlflows_page_has_no_inline_script_and_no_handler() -> None:
     html = (build_folder() / "index.html").read_text()
     assert "sha256-" not in page_policy(html)
     assert not re.search(r"<[^>]*\son[a-z]+\s*=", html)
-    assert internals.embeddable_page() == EMBEDDABLE
+    assert TRACE_RENDERER_ASSET_PATH == EMBEDDABLE
 
 
 @pytest.fixture(scope="module")

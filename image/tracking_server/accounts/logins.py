@@ -15,8 +15,6 @@ from functools import cache, partial
 from time import monotonic
 from typing import Any
 
-from werkzeug.security import check_password_hash, generate_password_hash
-
 from tracking_server.accounts.identity import Identity
 from tracking_server.gate.failed_logins import FailedLogins
 
@@ -169,6 +167,8 @@ class Logins:
         # Compared in any case, so that the time doesn't tell whether there is such an account.
         usable = account is not None and "$" in account.password_hash
         stored = account.password_hash if account and usable else _nobodys_hash()
+        from werkzeug.security import check_password_hash
+
         return account if check_password_hash(stored, password) and usable else None
 
     def _digest(self, given: bytes) -> bytes:
@@ -183,4 +183,6 @@ def shrink(remembered: OrderedDict[Any, Any]) -> None:
 
 @cache
 def _nobodys_hash() -> str:
+    from werkzeug.security import generate_password_hash
+
     return generate_password_hash(secrets.token_hex())

@@ -32,13 +32,13 @@ log = logging.getLogger("tracking_server.access")
 class AccessLog:
     """Logs the method, path, status, size and time of each request, and none of its headers.
 
-    `pool_use` returns how many connections were in use. Exceptions are caught here: the traceback
-    goes to the log, and none of it into the response.
+    `pool_use` can be set to a function that returns how many connections were in use. Exceptions
+    are caught here: the traceback goes to the log, and none of it into the response.
     """
 
-    def __init__(self, app: ASGIApp, *, pool_use: Callable[[], dict[str, int]]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._pool_use = pool_use
+        self.pool_use: Callable[[], dict[str, int]] = dict
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,7 +76,7 @@ class AccessLog:
             return  # a probe; anything else that is tried on this path is logged
         if scope.get(NOT_LOGGED):
             return
-        fields: dict[str, Any] = {"pool": self._pool_use()}
+        fields: dict[str, Any] = {"pool": self.pool_use()}
         fields |= added
         if status == 403 and "user" in fields:
             fields["denied"] = True

@@ -116,9 +116,7 @@ class Gate:
         self._host = re.compile(rf"({names})(:[0-9]{{1,5}})?")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-        elif scope["type"] == "http":
+        if scope["type"] == "http":
             called_back = self._callbacks.accepted(scope)
             headers = _grouped(scope)
             if not called_back and (refusal := await self._refusal(scope, headers)):

@@ -80,6 +80,15 @@ class Connections:
                 return await self._fetch(statement, values, read_only=True)
         return await self._fetch(statement, values)
 
+    async def open(self) -> None:
+        """Wait for the first connection.
+
+        Raises:
+            NotHot: if it isn't opened in time.
+        """
+        self._open_more()
+        self._give_back(await self._next())
+
     async def close(self) -> None:
         self._count = 0
         if self._opening is not None:

@@ -6,7 +6,7 @@ Each raises NotHot, before it has written anything, if MLflow has to handle the 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVarTuple
+from typing import Any, NoReturn, TypeVarTuple
 from uuid import uuid4
 
 from tracking_server.accounts import audit
@@ -43,7 +43,7 @@ from tracking_server.hot_routes.request import (
     run_id,
     text,
 )
-from tracking_server.hot_routes.searches import Searches
+from tracking_server.hot_routes.searches import Compile, Searches
 from tracking_server.hot_routes.statements import ENTRY_SIZE
 
 log = logging.getLogger(__name__)
@@ -80,18 +80,19 @@ class Database:
     Without accounts there are no `permissions`, and everyone may do everything.
     """
 
-    def __init__(
-        self,
-        connections: Connections,
-        searches: Searches,
-        permissions: Permissions | None = None,
-        *,
-        random_name: Callable[[], str] = str,
-    ) -> None:
-        self.fetch, self.close = connections.fetch, connections.close
-        self.searches, self.random_name = searches, random_name
+    def __init__(self, connections: Connections, permissions: Permissions | None = None) -> None:
+        self.open, self.fetch, self.close = (
+            connections.open,
+            connections.fetch,
+            connections.close,
+        )
+        self.use(_not_imported, _not_imported)
         self._permissions = permissions
         self._experiments: Remembered[str, int] = Remembered()
+
+    def use(self, compile_search: Compile, random_run_name: Callable[[], str]) -> None:
+        """Use these functions of MLflow; requests that need them are passed on before."""
+        self.searches, self.random_name = Searches(compile_search), random_run_name
 
     async def permit_run(self, action: Action, run_id: str) -> str:
         """Returns the run's id if the caller may do this with the run.
@@ -150,6 +151,10 @@ class Database:
         except Exception as error:
             log.info("hot routes: no permission was found: %s", type(error).__name__)
         raise NotHot
+
+
+def _not_imported(*_: object) -> NoReturn:
+    raise NotHot
 
 
 async def log_metric(database: Database, body: bytes) -> str:

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from flask import Flask, Response
+if TYPE_CHECKING:
+    from flask import Flask
 
 REMEMBERED = 256
 
@@ -13,12 +15,13 @@ _PATH = "/api/2.0/mlflow/server-info"
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
-def responder(flask: Flask) -> Callable[[str, bytes, bytes], Headers | None]:
+def responder(flask: "Flask") -> Callable[[str, bytes, bytes], Headers | None]:
     """Returns a function of a request's method, host and origin (empty if it has none).
 
     It returns the headers, without Content-Length, or None if a check before the view refuses the
     request. Flask's own functions are called once for each combination.
     """
+    from flask import Response
 
     @lru_cache(REMEMBERED)
     def headers(method: str, host: bytes, origin: bytes) -> Headers | None:

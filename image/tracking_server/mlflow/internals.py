@@ -335,14 +335,6 @@ def mime_type(file_name: str) -> str:
     return guessed
 
 
-def embeddable_page() -> str:
-    """Returns the path of the page that MLflow's client shows in a notebook's frame."""
-    from mlflow.tracing.constant import TRACE_RENDERER_ASSET_PATH
-
-    path: str = TRACE_RENDERER_ASSET_PATH
-    return path
-
-
 def open_stores() -> None:
     """Connect the tracking store and the registry, as MLflow's own launcher does."""
     from mlflow.server.handlers import initialize_backend_stores

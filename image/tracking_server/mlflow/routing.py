@@ -55,9 +55,7 @@ class Composition:
         self._viewers = asyncio.Semaphore(VIEWERS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._native.live(receive, send)
-        elif (
+        if (
             scope["type"] == "http"
             and _fits_mount(scope["path"])
             and (
@@ -68,6 +66,10 @@ class Composition:
             await self._flask(scope, receive, send)
         else:
             await self._answer_natively(scope, receive, send)
+
+    async def close(self) -> None:
+        """End the lifespan of the FastAPI half, if it was imported."""
+        await self._native.close()
 
     async def _answer_natively(self, scope: Scope, receive: Receive, send: Send) -> None:
         if problem := self._native_problem(scope.get("query_string", b"")):
@@ -98,13 +100,8 @@ class _Native:
             self._matches = _remembering(partial(_matches, await self.app()))
         return self._matches(path, method)
 
-    async def live(self, receive: Receive, send: Send) -> None:
-        """Handle the server's lifespan; that of the FastAPI half begins when it is imported."""
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
+    async def close(self) -> None:
         await self._lifespan.aclose()
-        await send({"type": "lifespan.shutdown.complete"})
 
     async def _start(self) -> Starlette:
         asyncio.get_running_loop().set_default_executor(NestedThreads())

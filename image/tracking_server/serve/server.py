@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import uvloop
 from granian.constants import Interfaces
@@ -44,13 +44,29 @@ then the connection holds up to a megabyte, even after its request has ended."""
 log = logging.getLogger(__name__)
 
 
-def run(app: ASGIApp, *, address: str, port: int, close: Callable[[], Awaitable[None]]) -> None:
-    """Serve until SIGTERM or SIGINT, then finish the requests in progress and call `close`.
+class App(Protocol):
+    """An application that may go on starting while it already handles requests."""
+
+    asgi: ASGIApp
+
+    async def is_ready_early(self) -> bool:
+        """Whether to accept requests before `start` has finished."""
+
+    async def start(self) -> None:
+        """Finish the start."""
+
+    async def stop(self) -> None:
+        """Close what is open."""
+
+
+def run(app: App, *, address: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT, then finish the requests in progress.
 
     Raises:
         RuntimeError: if the server stops without a signal.
+        Exception: if the app doesn't start.
     """
-    uvloop.run(_serve(app, address, port, close))
+    uvloop.run(_serve(app, address, port))
 
 
 async def _end_unread_connections(port: int) -> None:
@@ -85,14 +101,12 @@ def _listening(port: int) -> socket.socket | None:
     return None
 
 
-async def _serve(
-    app: ASGIApp, address: str, port: int, close: Callable[[], Awaitable[None]]
-) -> None:
+async def _serve(app: App, address: str, port: int) -> None:
     server = Server(
-        app,
+        app.asgi,
         address=address,
         port=port,
-        interface=Interfaces.ASGI,
+        interface=Interfaces.ASGINL,
         backlog=1024,
         backpressure=CONNECTIONS,
         http2_settings=HTTP2Settings(
@@ -108,6 +122,9 @@ async def _serve(
         websockets=False,
         log_enabled=False,
     )
+    starting = asyncio.create_task(app.start())
+    if not await app.is_ready_early():
+        await starting
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -116,13 +133,19 @@ async def _serve(
     stopping = asyncio.create_task(stopped.wait())
     await _end_unread_connections(port)
     log.info("serving on %s:%d", address, port)
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    ending = {serving, stopping}
+    await asyncio.wait({*ending, starting}, return_when=asyncio.FIRST_COMPLETED)
+    failed = starting.exception() if starting.done() else None
+    if not failed:
+        await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
     if serving.done():
-        stopping.cancel()
         raise RuntimeError("the HTTP server has stopped unexpectedly") from serving.exception()
     log.info("stopping: no new connections, finishing the requests in progress")
     server.stop()
     done, _ = await asyncio.wait({serving}, timeout=SHUTDOWN_DEADLINE)
     if not done:
         log.warning("stopping: requests still running after %.0f s are cut off", SHUTDOWN_DEADLINE)
-    await close()
+    await app.stop()
+    if failed:
+        raise failed
