@@ -28,7 +28,7 @@ from tracking_server.errors import BootError  # noqa: E402
 from tracking_server.hot_routes.connections import FAILURES  # noqa: E402
 from tracking_server.hot_routes.request import NotHot  # noqa: E402
 from tracking_server.hot_routes.statements import SCHEMA_REVISION  # noqa: E402
-from tracking_server.outgoing import google_api  # noqa: E402
+from tracking_server.outgoing import hidden_identity  # noqa: E402
 from tracking_server.serve import memory, server, workers  # noqa: E402
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def main() -> int:
     log.info("mlflow-gcp %s, MLflow %s", version("tracking-server"), version("mlflow"))
     try:
         config = settings.load(os.environ)
-        google_api.hide_from_mlflow()
+        hidden_identity.hide_from_mlflow()
         return _run_one(config) if config.processes == 1 else _run_many(config)
     except BootError as error:
         log.critical("%s", error)

@@ -102,8 +102,11 @@ def test_waiting_requests_are_refused_if_mlflow_does_not_start(
         waiting = threads.submit(client.get, BY_MLFLOW)
 
         def cut() -> bool:
-            waits = "SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'secrets'::regclass"
-            return bool(connection.run(f"SELECT pg_terminate_backend(pid) FROM ({waits}) AS found"))
+            cut_all = (
+                "SELECT pg_terminate_backend(pid) FROM pg_locks "
+                "WHERE NOT granted AND relation = 'secrets'::regclass"
+            )
+            return bool(connection.run(cut_all))
 
         assert eventually(cut)
         assert waiting.result().status_code == 503

@@ -220,8 +220,8 @@ google_api.own_request()(URL, timeout=5)
 
 def test_googles_credentials_are_not_found() -> None:
     search = """
-from tracking_server.outgoing import google_api
-google_api.hide_from_mlflow()
+from tracking_server.outgoing import hidden_identity
+hidden_identity.hide_from_mlflow()
 import google.auth
 google.auth.default()
 """

@@ -1,11 +1,8 @@
-"""Keeps the server's Google identity from MLflow, and makes the server's connections to Google.
+"""Makes the server's own connections to Google's APIs.
 
-MLflow searches for credentials with `google.auth.default`, for example when a Vertex AI endpoint of
-the gateway has none, and would send the server's token to an address that a caller chose. So this
-module makes that search fail, and is the only one that asks the metadata server.
+Apart from the boot, only this module asks the metadata server.
 """
 
-import os
 from typing import Any, TypeVar
 
 import requests
@@ -18,18 +15,6 @@ from tracking_server.outgoing.egress import own_connection
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 S = TypeVar("S", bound=requests.Session)
-
-_NO_SUCH_FILE = "/nonexistent/MLflow-has-no-Google-credentials"
-
-
-def hide_from_mlflow() -> None:
-    """Make google-auth's search for credentials fail.
-
-    https://google-auth.readthedocs.io/en/stable/reference/google.auth.html#google.auth.default
-    """
-    os.environ["GOOGLE_APPLICATION_CREDENTIALS"] = _NO_SUCH_FILE
-    # If that variable is removed again, google-auth still doesn't ask the metadata server.
-    os.environ["NO_GCE_CHECK"] = "true"
 
 
 def server_credentials() -> Credentials:

@@ -10,7 +10,7 @@ from tracking_server.boot import schema, secrets
 from tracking_server.database import address, engines
 from tracking_server.errors import BootError
 from tracking_server.mlflow import internals
-from tracking_server.outgoing import google_api
+from tracking_server.outgoing import hidden_identity
 from tracking_server.upkeep import archive, settings
 from tracking_server.upkeep.cleanup import Cleanup
 
@@ -49,7 +49,7 @@ def run(config: settings.UpkeepSettings, *, dry_run: bool) -> bool:
     if not (config.cleanup_after_days or config.archive_traces_after_days):
         log.info("nothing to do: CLEANUP_AFTER_DAYS and ARCHIVE_TRACES_AFTER_DAYS are 0")
         return True
-    google_api.hide_from_mlflow()
+    hidden_identity.hide_from_mlflow()
     artifact_url, database_url = stores(config)
     internals.configure_server(
         backend_store_uri=engines.PLUGIN_URL,
