@@ -37,6 +37,7 @@ ROOT = f"gs://{BUCKET}"
 DAYS = 30
 TRACES = "/api/3.0/mlflow/traces"
 OLD, NEW = f"tr-{'a' * 32}", f"tr-{'b' * 32}"
+ATTACHED, SHARED = f"tr-{'c' * 32}", f"tr-{'d' * 32}"
 RUN, OTHER, MODEL = "1" * 32, "2" * 32, f"m-{'3' * 32}"
 
 
@@ -220,7 +221,13 @@ def seeded(seed: Seed) -> None:
     whole = seed.experiment()
     run = seed.run(whole)
     seed.delete |= {whole, run, seed.model(whole, run)}
+    seed.put(f"mlflow-artifacts:/{whole}/traces/{ATTACHED}/artifacts/attachments")
     seed.post("experiments/delete", experiment_id=whole)
+    shared = seed.experiment()
+    seed.put(f"mlflow-artifacts:/{shared}/traces/{SHARED}/artifacts/attachments")
+    seed.experiment(artifact_location=f"mlflow-artifacts:/{shared}/traces")
+    seed.post("experiments/delete", experiment_id=shared)
+    seed.delete.add(shared)
     restored = seed.experiment()
     run = seed.run(restored)
     seed.post("experiments/delete", experiment_id=restored)
@@ -362,6 +369,8 @@ def test_a_cleanup_deletes_only_what_nothing_needs(run: Ran) -> None:
     found, artifacts, _ = run.now()
     assert found == run.before[0] - seed.delete >= seed.keep | {seed.recent}
     assert artifacts == {id_ for id_ in seed.keep | {seed.recent} if len(id_) >= len(RUN)}
+    # Attachments stay if another experiment has artifacts in the same folder.
+    assert stored({ATTACHED, SHARED}) == {SHARED}
 
 
 BY_TEXT = "trace.text LIKE '%2+2%'"

@@ -108,8 +108,10 @@ class Cleanup:
                 gone.append(model)
         for each in gone:
             if each.key.kind == "experiment":
-                # Likewise the spans of its traces.
+                # Likewise the archived spans and the attachments of its traces.
                 internals.delete_artifacts(f"{folder(self._root)}/{each.key.id}")
+                if self._is_alone(each):
+                    internals.delete_artifacts(f"{resolved(each.location, self._root)}/traces")
             _say("deleted", each)
         if left and len(some) > 1:
             again = [each for each in some if each.key.id in left]
@@ -118,6 +120,14 @@ class Cleanup:
                 for each in again
             )
         return len(gone)
+
+    def _is_alone(self, experiment: Candidate) -> bool:
+        """Whether the experiment's usual folder has artifacts of no other experiment."""
+        usual = f"{self._root.rstrip('/')}/{experiment.key.id}"
+        if resolved(experiment.location, self._root) != usual:
+            return False
+        with self._engine.connect() as connection:
+            return not tables.experiments_in(connection, experiment.location, usual)
 
 
 def _say(what: str, candidate: Candidate) -> None:

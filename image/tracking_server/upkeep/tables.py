@@ -83,6 +83,11 @@ _EXISTING: dict[Kind, str] = {
     "WHERE experiment_id::text = ANY(:ids)",
 }
 
+_EXPERIMENTS_IN = """
+SELECT experiment_id::text FROM experiments, unnest(:folders) AS folder
+WHERE starts_with(rtrim(artifact_location, '/') || '/', folder || '/')
+"""
+
 
 def candidates(connection: Connection, *, cutoff: int) -> list[Candidate]:
     """Returns what was deleted before `cutoff`, in milliseconds since 1970."""
@@ -124,6 +129,11 @@ def references(connection: Connection, found: Sequence[Candidate]) -> Iterator[R
 def existing(connection: Connection, kind: Kind, ids: Sequence[str]) -> set[str]:
     """Returns which of the ids still exist."""
     return {row[0] for row in _rows(connection, _EXISTING[kind], ids=[*ids])}
+
+
+def experiments_in(connection: Connection, *folders: str) -> set[str]:
+    """Returns the experiments whose artifacts are in one of the folders."""
+    return {row[0] for row in _rows(connection, _EXPERIMENTS_IN, folders=[*folders])}
 
 
 _TYPES: dict[type, Any] = {list: ARRAY(String), int: BigInteger()}
