@@ -109,17 +109,34 @@ def _change_permission(
             "PERMISSION=EDIT."
         )
     target = {"username": person, "resource_type": kind, "resource_id": name}
-    revoke, grant = f"{API_3}/permissions/revoke", f"{API_3}/permissions/grant"
     if what == "revoke":
-        tracking.send("POST", revoke, **target)
+        tracking.send("POST", f"{API_3}/permissions/revoke", **target)
         print(f"The permission of {person} on {resource} is withdrawn; roles may still grant one.")
         return
     try:
-        tracking.send("POST", grant, **target, permission=permission)
+        tracking.send("POST", f"{API_3}/permissions/grant", **target, permission=permission)
     except Refused as refused:
         if refused.kind != "RESOURCE_ALREADY_EXISTS":
             raise
-        # MLflow doesn't replace a permission.
-        tracking.send("POST", revoke, **target)
-        tracking.send("POST", grant, **target, permission=permission)
+        _replace(tracking, person, kind, name, permission)
     print(f"{person} has {permission} on {resource}.")
+
+
+def _replace(tracking: Tracking, person: str, kind: str, name: str, permission: str) -> None:
+    """Change a permission in one step, so that the person never has less than before or after.
+
+    MLflow's own call to grant a permission refuses to change one.
+    """
+    found = [
+        given["id"]
+        for user in tracking.get(f"{API}/list")["users"]
+        if user["username"] == person
+        for role in user["roles"]
+        if role["name"] == f"__user_{user['id']}__"
+        for given in role["permissions"]
+        if (given["resource_type"], given["resource_pattern"]) == (kind, name)
+    ]
+    if not found:
+        raise OperationError("The permission changed meanwhile: run the same command again.")
+    path = "/api/3.0/mlflow/roles/permissions/update"
+    tracking.send("PATCH", path, role_permission_id=found[0], permission=permission)
