@@ -22,7 +22,7 @@ OUTPUTS = {
     "MLFLOW_TRACKING_USERNAME": "tracking_username",
 }
 # The sample client's plug-in for `access`, sample_client/google_login.
-_AUTH = {"iam": "google-iam", "iap": "google-iap"}
+AUTH = {"iam": "google-iam", "iap": "google-iap"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def sourced(text: str) -> Client:
 
 def _auth(stack: CloudStack) -> dict[str, str]:
     access = stack.setting("access")
-    return {"MLFLOW_TRACKING_AUTH": _AUTH[access]} if access in _AUTH else {}
+    return {"MLFLOW_TRACKING_AUTH": AUTH[access]} if access in AUTH else {}
 
 
 def shell(stack: Stack) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+from operations.env import AUTH
 from operations.errors import OperationError
-from operations.stack import CloudStack, Stack
+from operations.stack import Stack
 from operations.tracking import Refused, Tracking
 
 API, API_3 = "/api/2.0/mlflow/users", "/api/3.0/mlflow/users"
@@ -36,7 +37,7 @@ def people(stack: Stack, *, what: str, person: str, resource: str, permission: s
         case "add":
             password = secrets.token_urlsafe(_PASSWORD_BYTES)
             tracking.send("POST", f"{API}/create", username=person, password=password)
-            print(onboarding(tracking.address, person, password))
+            print(onboarding(tracking.address, person, password, stack.setting("access")))
         case "reset":
             password = secrets.token_urlsafe(_PASSWORD_BYTES)
             tracking.send("PATCH", f"{API}/update-password", username=person, password=password)
@@ -52,8 +53,9 @@ def people(stack: Stack, *, what: str, person: str, resource: str, permission: s
             _change_permission(tracking, what, person, resource, permission)
 
 
-def onboarding(address: str, person: str, password: str) -> str:
+def onboarding(address: str, person: str, password: str, access: str) -> str:
     """Returns what the administrator needs to know, and a text to send to the account's owner."""
+    google = f"\n  export MLFLOW_TRACKING_AUTH={AUTH[access]}" if access in AUTH else ""
     return f"""\
 The account {person} exists. Its password, which is shown only now: {password}
 
@@ -65,7 +67,7 @@ program that logs runs:
 
   export MLFLOW_TRACKING_URI={address}
   export MLFLOW_TRACKING_USERNAME={person}
-  read -rs MLFLOW_TRACKING_PASSWORD && export MLFLOW_TRACKING_PASSWORD
+  read -rs MLFLOW_TRACKING_PASSWORD && export MLFLOW_TRACKING_PASSWORD{google}
 
 You may create experiments and models, and share yours on the page. Ask an administrator for
 access to others', or for another password."""
@@ -76,11 +78,6 @@ def _check(stack: Stack) -> None:
         raise OperationError(
             f"{stack} has no accounts: `pulumi config set accounts true`, then `pulumi up`; or "
             "`make local-up CONFIG=accounts=true` on this computer."
-        )
-    if isinstance(stack, CloudStack) and (access := stack.setting("access")) in ("iam", "iap"):
-        raise OperationError(
-            f"With access {access}, Google's front end doesn't let this command in. `make open` "
-            "opens MLflow's page, where an administrator manages accounts."
         )
 
 

@@ -1,4 +1,4 @@
-"""Calls the stack's server with the login of the outputs."""
+"""Calls the stack's server with the login of the outputs, through Google's front end if needed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
+from operations import google_login
 from operations.errors import OperationError
-from operations.stack import LocalStack, Stack
+from operations.stack import CloudStack, LocalStack, Stack
 
 # Longer than a cold start.
 ANSWER_SECONDS = 60
@@ -26,9 +27,10 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
 
 def opener(stack: Stack) -> urllib.request.OpenerDirector:
-    # A proxy in the environment can't reach this computer's own addresses.
-    direct = [urllib.request.ProxyHandler({})] if isinstance(stack, LocalStack) else []
-    return urllib.request.build_opener(_Stay, *direct)
+    # A proxy in the environment can't reach this computer's own addresses. urllib would send it the
+    # header Proxy-Authorization, which is for Identity-Aware Proxy.
+    direct = isinstance(stack, LocalStack) or stack.setting("access") == "iap"
+    return urllib.request.build_opener(_Stay, *([urllib.request.ProxyHandler({})] * direct))
 
 
 def authorization(stack: Stack) -> str:
@@ -45,6 +47,7 @@ class Tracking:
         self._headers = {
             "Authorization": authorization(stack),
             "Content-Type": "application/json",
+            **(google_login.headers(stack) if isinstance(stack, CloudStack) else {}),
         }
 
     def get(self, path: str) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from operations.logs import logs
 from operations.rotate import _alone, rotate
 from operations.stack import LocalStack
 from tests.local.conftest import ROOT, Stack
+from tests.local.google_front import ACCESS_TOKEN, ACCOUNT, front
+from tests.operations.machine import Machine
 from tests.operations.test_env import evaluated
 
 
@@ -313,3 +315,29 @@ def test_an_unreachable_database_is_reported_in_its_row(tmp_path: Path) -> None:
 def test_a_program_missing_from_postgresql_is_named(stack: Stack) -> None:
     with pytest.raises(OperationError, match="has no pg_none in"):
         program("pg_none", LocalStack(State(stack.folder)))
+
+
+@pytest.mark.parametrize(
+    ("access", "header"), [("iam", "X-Serverless-Authorization"), ("iap", "Proxy-Authorization")]
+)
+def test_people_are_listed_through_googles_front_end(
+    stack: Stack, machine: Machine, access: str, header: str
+) -> None:
+    password = LocalStack(State(stack.folder)).password()
+    config = {
+        "core": {"account": "ada@example.com"},
+        "auth": {"impersonate_service_account": ACCOUNT},
+    }
+    with front(stack.port, header) as google:
+        machine.stands(outputs={"tracking_uri": google.address}, accounts="true", access=access)
+        machine.pulumi("stack", "output", "tracking_password", "--show-secrets", stdout=password)
+        machine.gcloud("config", "list", "--format=json", stdout=json.dumps(config))
+        machine.gcloud("auth", "print-access-token", stdout=ACCESS_TOKEN)
+        token = google.token({"aud": google.address, "exp": time.time() + 60})
+        audience = f"--audiences={google.address}"
+        machine.gcloud("auth", "print-identity-token", audience, "--include-email", stdout=token)
+        machine.environment["CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS"] = google.address
+        done = machine.run("--stack", "dev", "people")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search("^mlflow +administrator$", done.stdout, re.MULTILINE)
+    assert (google.let_in, google.refused) == (1, 0)

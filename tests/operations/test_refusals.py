@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -52,6 +53,12 @@ def without(program: str) -> Prepare:
         machine.environment["PATH"] = str(machine.bin)
 
     return prepare
+
+
+def as_a_person(machine: Machine) -> None:
+    machine.stands(accounts="true", access="iap")
+    account = {"core": {"account": "ada@example.com"}}
+    machine.gcloud("config", "list", "--format=json", stdout=json.dumps(account))
 
 
 def standing(**settings: str) -> Prepare:
@@ -204,11 +211,11 @@ REFUSALS = {
         ["--stack", "dev", "people"],
         "`pulumi config set accounts true`",
     ),
-    "people behind Google's front end": (
-        standing(accounts="true", access="iap"),
+    "people behind Identity-Aware Proxy": (
+        as_a_person,
         ["--stack", "dev", "people"],
-        "access iap",
-        "`make open`",
+        "gcloud is logged in as ada@example.com",
+        "CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT=train@",
     ),
     "a password that the user set": (
         standing(trackingPassword="set"),
