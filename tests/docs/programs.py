@@ -217,7 +217,7 @@ def _pip(words: Sequence[str]) -> None:
             for package in packages:
                 if "/" in package:
                     _exists(package)
-                elif not re.fullmatch(r"[a-z0-9-]+(==[\w.]+)?", package):
+                elif not re.fullmatch(r"[a-z0-9-]+(\[[a-z]+\])?(==[\w.]+)?", package):
                     raise Wrong(f"no package: {package}")
         case _:
             raise Wrong("nothing to install")
