@@ -69,6 +69,18 @@ def test_a_removed_person_is_refused_within_a_minute(table: Table) -> None:
     assert table.check() == Refused()
 
 
+def test_a_removed_person_is_refused_by_every_instance(table: Table) -> None:
+    other = Logins(table.find, reserved=["mlflow"], clock=lambda: table.now)
+    assert table.check() == asyncio.run(other.check(RIGHT, HOME)) == ADA
+    del table.accounts["ada"]
+    table.logins.forget()
+    assert table.check() == Refused()
+    assert other.remembered(RIGHT) == ADA
+    table.now += REMEMBERED_SECONDS
+    assert other.remembered(RIGHT) is None
+    assert asyncio.run(other.check(RIGHT, HOME)) == Refused()
+
+
 @pytest.mark.parametrize("later", [0.0, REMEMBERED_SECONDS])
 def test_a_change_is_seen_at_once_here(table: Table, later: float) -> None:
     assert table.check() == ADA
