@@ -88,6 +88,8 @@ psql: $(VENVS)/program.done ## Open psql on the database (WRITE=1 to write)
 
 # ---- Tests --------------------------------------------------------------------------------
 
+# Without npm, the example in TypeScript isn't tested.
+TYPESCRIPT := $(if $(shell command -v npm),$(VENVS)/typescript.done)
 SMALL := tests/supply tests/errors tests/operations tests/docs tests/gallery
 
 .PHONY: test test-infra test-small test-errors test-operations test-supply test-docs test-server test-local test-gallery test-engine test-container test-page lint lint-program lint-server format
@@ -139,7 +141,7 @@ test-container: install-local $(VENVS)/client.done ## Build and run the image, w
 test-page: install-local $(VENVS)/client.done $(VENVS)/page.done ## Test MLflow's page in a real browser, Chromium
 	$(VENVS)/page/bin/python -m pytest tests/page
 
-test-engine: install-local ## Test the program with Pulumi's own engine, built once if there is none
+test-engine: install-local $(TYPESCRIPT) ## Test the program with Pulumi's own engine, built once if there is none
 	@$(PROGRAM) -m tests.engine.engine
 	$(PROGRAM) -m pytest -n 3 --dist worksteal tests/engine
 
@@ -247,7 +249,7 @@ install-local: $(VENVS)/program.done $(VENVS)/server.done
 
 # In parallel: one installation waits for the network while another writes.
 install-test:
-	@$(MAKE) --no-print-directory -j4 QUIET=--quiet $(foreach name,program server server-test client gallery supply page site,$(VENVS)/$(name).done)
+	@$(MAKE) --no-print-directory -j4 QUIET=--quiet $(foreach name,program server server-test client gallery supply page site,$(VENVS)/$(name).done) $(TYPESCRIPT)
 
 install-bench: install-local $(VENVS)/client.done $(VENVS)/bench.done $(VENVS)/page.done $(VENVS)/image-build.done
 
@@ -318,6 +320,11 @@ $(VENVS)/site.done: OPTIONS = --require-hashes
 $(VENVS)/coverage.done: tools/requirements-coverage.txt
 $(VENVS)/coverage.done: WHAT = what measures coverage
 $(VENVS)/coverage.done: OPTIONS = $(WHOLE)
+
+$(VENVS)/typescript.done: examples/typescript/package.json examples/typescript/package-lock.json
+	$(call install,what the example in TypeScript needs (20 MB),mkdir $(VENVS)/typescript \
+		&& cp $^ $(VENVS)/typescript \
+		&& npm ci --prefix $(VENVS)/typescript --ignore-scripts --no-audit --no-fund --loglevel=error)
 
 $(VENVS)/uv.done: tools/requirements-uv.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found: install Python 3.11 to 3.14, or name it: make PYTHON=/path/to/python3.11"; exit 1; }

@@ -21,6 +21,7 @@ MODULE = Path(__file__).parent / "pulumi"
 VERSION = "v3.259.0"
 PACKAGE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
 YAML = "github.com/pulumi/pulumi-yaml/cmd/pulumi-language-yaml"
+GENERATOR = "./generate-nodejs"
 SDK = "github.com/pulumi/pulumi/sdk/v3"
 EXECUTOR = "pulumi-language-python-exec"
 # Go 1.21 and later fetch the version that go.mod requires; this wheel is for machines without Go.
@@ -34,16 +35,20 @@ class Engine:
     executor: Path
     # The language host for YAML.
     yaml: Path
+    # Generates SDKs for Node.js, if it was built; `nodejs.py` starts it.
+    generator: Path | None
 
 
 def find() -> Engine | None:
     """Returns the engine on PATH if it is complete and new enough, else the built one."""
     pulumi, host = shutil.which("pulumi"), shutil.which("pulumi-language-python")
     yaml = shutil.which("pulumi-language-yaml")
+    generator = _cache() / Path(GENERATOR).name
     if pulumi and host and yaml and _version(Path(pulumi)) >= _parsed(VERSION):
-        return Engine(Path(pulumi), Path(host).resolve().with_name(EXECUTOR), Path(yaml))
-    built = Engine(_cache() / "pulumi", _cache() / EXECUTOR, _cache() / Path(YAML).name)
-    return built if built.pulumi.exists() and built.yaml.exists() else None
+        executor = Path(host).resolve().with_name(EXECUTOR)
+        return Engine(Path(pulumi), executor, Path(yaml), generator if generator.exists() else None)
+    built = Engine(_cache() / "pulumi", _cache() / EXECUTOR, _cache() / Path(YAML).name, generator)
+    return built if all(p.exists() for p in (built.pulumi, built.yaml, generator)) else None
 
 
 def build() -> Engine:
@@ -61,7 +66,7 @@ def build() -> Engine:
         command = [go, "build", "-v", "-trimpath", "-ldflags", stamp, "-o", f"{unfinished}/"]
         # Hundreds of modules are downloaded; Go keeps what it has downloaded or built.
         for left in (2, 1, 0):
-            failure = _show([*command, PACKAGE, YAML])
+            failure = _show([*command, PACKAGE, YAML, GENERATOR])
             if failure is None:
                 break
             if not left:

@@ -229,6 +229,7 @@ def _found(*names: str) -> set[str]:
         ("pip", ("requirements*.txt",)),
         ("docker", ("Dockerfile",)),
         ("gomod", ("go.mod",)),
+        ("npm", ("package-lock.json",)),
     ],
 )
 def test_dependabot_updates_every_lock(ecosystem: str, names: tuple[str, ...]) -> None:
@@ -245,7 +246,7 @@ def _updates() -> list[dict[str, Any]]:
 
 def test_dependabot_opens_one_pull_request_a_week_for_each_kind() -> None:
     kinds = [update["package-ecosystem"] for update in _updates()]
-    assert sorted(kinds) == ["docker", "github-actions", "gomod", "pip"]
+    assert sorted(kinds) == ["docker", "github-actions", "gomod", "npm", "pip"]
     for update in _updates():
         assert update["schedule"] == {"interval": "weekly"}
         [group] = update["groups"].values()
