@@ -5,6 +5,7 @@ python -m tools.release v1.0.0
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -51,6 +52,14 @@ def notes(tag: str, *, version: str, mlflow: str, changelog: str) -> str:
     return text
 
 
+def with_absolute_links(text: str, folder: str) -> str:
+    """Returns Markdown whose relative links start with this address.
+
+    GitHub resolves links in a release's notes relative to the release's page.
+    """
+    return re.sub(r"\]\((?!https?://|#|mailto:)", f"]({folder}/", text)
+
+
 def main(tag: str) -> int:
     """Print the notes. Returns 1 if the tag can't be released."""
     image = ROOT / "image"
@@ -64,6 +73,10 @@ def main(tag: str) -> int:
     except ReleaseError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
+    # GitHub sets these for each step of a workflow.
+    server, repository = (os.environ.get(f"GITHUB_{key}") for key in ("SERVER_URL", "REPOSITORY"))
+    if server and repository:
+        text = with_absolute_links(text, f"{server}/{repository}/blob/{tag}")
     sys.stdout.write(f"{text}\n")
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.release import ReleaseError, notes
+from tools.release import ReleaseError, notes, with_absolute_links
 
 CHANGELOG = """# Changelog
 
@@ -53,3 +53,11 @@ def test_a_tag_that_does_not_fit_is_refused(
     with pytest.raises(ReleaseError) as refused:
         of(tag, version=version, mlflow=mlflow)
     assert named in str(refused.value)
+
+
+def test_relative_links_become_absolute() -> None:
+    text = "[a](docs/a.md#b), [c](https://example.com/c), [d](LICENSE)"
+    assert with_absolute_links(text, "https://example.com/o/r/blob/v1") == (
+        "[a](https://example.com/o/r/blob/v1/docs/a.md#b), [c](https://example.com/c), "
+        "[d](https://example.com/o/r/blob/v1/LICENSE)"
+    )
