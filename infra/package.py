@@ -8,6 +8,7 @@ import pulumi
 
 from . import tracking_server
 from .arguments import Arguments
+from .program_settings import PROPERTIES, checked
 
 
 def _with_integers(args: Arguments) -> Arguments:
@@ -40,9 +41,12 @@ class TrackingServer(pulumi.ComponentResource):
     def __init__(
         self, name: str, args: Arguments, opts: pulumi.ResourceOptions | None = None
     ) -> None:
+        arguments = _with_integers(args)
+        # Before TrackingServer, which reports refused settings as Python's arguments.
+        checked(name, arguments, PROPERTIES)
         super().__init__("mlflow-gcp:index:TrackingServer", name, None, opts)
         server = tracking_server.TrackingServer(
-            name, opts=pulumi.ResourceOptions(parent=self), **_with_integers(args)
+            name, opts=pulumi.ResourceOptions(parent=self), **arguments
         )
         outputs = {each: getattr(server, each) for each in type(self).__annotations__}
         for attribute, output in outputs.items():

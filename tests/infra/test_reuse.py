@@ -12,7 +12,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pulumi
 import pulumi_random as random
@@ -21,7 +21,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import infra
-from infra import TrackingServer
+from infra import TrackingServer, package
 from infra.google.image import content_hash
 from infra.settings.refusals import SettingsError
 from tests.infra.declared import PROJECT, ROOT, Declared, Program, Secret, run, shown
@@ -169,6 +169,36 @@ def test_errors_name_the_arguments_of_the_program(
     assert refused.value.render(refusal.remedy).startswith(example)
     assert not re.search(r"[a-z][A-Z]", refusal.expected)
     assert PHRASE not in str(refused.value)
+    assert program.resources == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "example"),
+    [
+        ({"memory": "1G"}, "memory", 'memory: "1Gi"'),
+        ({"uptime_check": "yes"}, "uptimeCheck", "uptimeCheck: false"),
+        ({"access": "iam"}, "invokers", 'invokers: ["user:ada@example.com"]'),
+        ({"uptime_check": True}, "uptimeCheck", 'alertEmail: "oncall@example.com"'),
+        ({"invokers": ["user:ada@example.com"]}, "invokers", "without invokers"),
+        ({"tracking_password": PHRASE}, "trackingPassword", "trackingPassword: ... (a secret"),
+        (
+            {"max_instances": pulumi.Output.from_input(3)},
+            "maxInstances",
+            "maxInstances: ... (a plain value",
+        ),
+    ],
+)
+def test_errors_name_the_properties_of_other_languages(
+    arguments: dict[str, Any], key: str, example: str
+) -> None:
+    program = Program()
+    with pytest.raises(SettingsError) as refused:
+        run(into=program, main=lambda: package.TrackingServer("ml", cast("Any", arguments)))  # type: ignore[arg-type,return-value]
+    message = str(refused.value)
+    assert f"\n  {key}\n" in message
+    assert f"example:  {example}" in message
+    assert not re.search(r"[a-z]_[a-z]", message)
+    assert PHRASE not in message
     assert program.resources == []
 
 
