@@ -150,6 +150,7 @@ MOVING: dict[str, tuple[Any, set[str]]] = {
     "name": ("another", {BUCKET, INSTANCE, SECRET, SERVICE}),
     "bucketLocation": ("EU", {BUCKET}),
     "existingBucket": ("archive", {BUCKET}),
+    "existingDatabaseInstance": (f"{PROJECT}:us-central1:shared", {INSTANCE}),
     "kmsKey": (KEY, {INSTANCE, SECRET}),
 }
 ELSEWHERE = {
@@ -163,7 +164,6 @@ ELSEWHERE = {
     "previousViewerPassword",
     "viewerPassword",
     "viewerPasswordVersion",
-    "existingDatabaseInstance",  # test_reuse
     # Together: below
     "githubRepository",
     "githubRepositoryId",
