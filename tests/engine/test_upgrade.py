@@ -1,9 +1,11 @@
-"""Upgrades a stack that the previous release made: resources with data stay."""
+"""Upgrades a stack of each release: resources with data stay."""
 
 from __future__ import annotations
 
+import pytest
+
 from tests.engine.deployment import BUCKET, INSTANCE, SERVICE, VERSION, Deployment, kinds
-from tests.engine.previous_release import restore
+from tests.engine.previous_release import STACKS, missing, restore
 
 IMAGE = "docker:index/image:Image"
 HOLDS_DATA = (
@@ -23,14 +25,11 @@ OUTPUTS = (
 )
 
 
-def test_the_previous_release_is_upgraded_in_place(fresh: Deployment) -> None:
-    restore(fresh)
-    outputs = {name: fresh.output(name) for name in OUTPUTS}
-    before = {key: live for key, live in fresh.cloud.project.live.items() if key[0] in HOLDS_DATA}
-    assert {token for token, _ in before} == set(HOLDS_DATA)
-    # A release has another image, so the service gets another revision. This release signs as a
-    # separate account and revokes the server's permission on its own account.
-    assert kinds(fresh.up().touched) == {
+# The changes of an upgrade from each release. A release has another image, so the service gets
+# another revision.
+TOUCHED = {
+    # The server signs as a separate account, and loses the permission on its own account.
+    "unreleased": {
         IMAGE: {"update"},
         SERVICE: {"update"},
         "random:index/randomId:RandomId": {"create"},
@@ -38,7 +37,22 @@ def test_the_previous_release_is_upgraded_in_place(fresh: Deployment) -> None:
         "gcp:projects/iAMCustomRole:IAMCustomRole": {"create"},
         "gcp:storage/bucketIAMMember:BucketIAMMember": {"create"},
         "gcp:serviceaccount/iAMMember:IAMMember": {"create", "delete"},
-    }
+    },
+}
+
+
+def test_the_stack_of_every_release_is_saved() -> None:
+    assert missing() == [], "make previous-release REVISION=... saves it"
+    assert {path.stem for path in STACKS.iterdir()} == TOUCHED.keys()
+
+
+@pytest.mark.parametrize("release", TOUCHED)
+def test_a_release_is_upgraded_in_place(fresh: Deployment, release: str) -> None:
+    restore(fresh, release)
+    outputs = {name: fresh.output(name) for name in OUTPUTS}
+    before = {key: live for key, live in fresh.cloud.project.live.items() if key[0] in HOLDS_DATA}
+    assert {token for token, _ in before} == set(HOLDS_DATA)
+    assert kinds(fresh.up().touched) == TOUCHED[release]
     roles = {grant.role for grant in fresh.cloud.project.policy.grants}
     assert "roles/iam.serviceAccountTokenCreator" not in roles
     assert {name: fresh.output(name) for name in OUTPUTS} == outputs

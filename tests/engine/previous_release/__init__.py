@@ -1,9 +1,10 @@
-"""The stack that the previous release makes, to test the upgrade from it.
+"""The stacks that releases make, to test the upgrade from each.
 
     python -m tests.engine.previous_release v1.2    # saves the stack of the program of v1.2
 
-`previous/stack.json` is its state as `pulumi stack export` writes it, with secrets encrypted by the
+`previous/v1.2.json` is its state as `pulumi stack export` writes it, with secrets encrypted by the
 tests' passphrase. Its inputs are enough to make the same project here.
+`previous/unreleased.json` is a stack from before the first release.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from tests.engine.deployment import PROGRAM, ROOT, Created, Deployment, deployment
 from tests.engine.engine import build
 
-STACK = Path(__file__).with_name("previous") / "stack.json"
+STACKS = Path(__file__).parents[1] / "previous"
 
 
 def keep(revision: str) -> None:
@@ -48,15 +49,24 @@ def keep(revision: str) -> None:
         # The program's path on this machine.
         resource.pop("sourcePosition", None)
         resource.pop("stackTrace", None)
-    STACK.parent.mkdir(exist_ok=True)
-    STACK.write_text(json.dumps(exported, indent=1) + "\n")
+    (STACKS / f"{revision}.json").write_text(json.dumps(exported, indent=1) + "\n")
 
 
-def restore(made: Deployment) -> None:
+def missing() -> list[str]:
+    """Returns the releases before this commit whose stack isn't saved."""
+    # A copy without git's folder has no tags.
+    listed = subprocess.run(
+        ["git", "tag", "--list", "v*", "--no-contains", "HEAD"],
+        cwd=ROOT, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    return [tag for tag in listed.stdout.split() if not (STACKS / f"{tag}.json").exists()]
+
+
+def restore(made: Deployment, release: str) -> None:
     """Make the stack and, from its inputs, the project that it describes."""
     made.secrets_provider = "passphrase"
     made.init()
-    made.pulumi("stack", "import", "--stack", "prod", "--file", str(STACK))
+    made.pulumi("stack", "import", "--stack", "prod", "--file", str(STACKS / f"{release}.json"))
     shown = made.pulumi("stack", "export", "--show-secrets", "--stack", "prod").stdout
     for resource in json.loads(shown)["deployment"]["resources"]:
         token = resource["type"]
@@ -75,9 +85,3 @@ def _plain(value: Any) -> Any:
             return json.loads(value["plaintext"])
         return {key: _plain(item) for key, item in value.items() if not key.startswith("__")}
     return [_plain(item) for item in value] if isinstance(value, list) else value
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("Which release? `git tag` lists them: make previous-release REVISION=v1.2")
-    keep(sys.argv[1])
