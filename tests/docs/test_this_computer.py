@@ -23,7 +23,8 @@ ln -s "$PWD/.venvs" "$0/.venvs"
 def test_a_newcomers_first_commands() -> None:
     # A short path, because PostgreSQL's socket is in it.
     with TemporaryDirectory(prefix="mlflow-gcp-docs-") as folder:
-        clone = Path(folder, "mlflow-gcp")
+        # A fork may have another name.
+        clone = Path(folder, "our-fork")
         clone.mkdir()
         subprocess.run(["sh", "-c", CLONE, clone], cwd=ROOT, check=True)
         environment = {
