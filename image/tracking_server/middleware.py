@@ -76,6 +76,7 @@ def assemble(
         trusted_proxies=config.trusted_proxies,
         on_this_computer=config.on_this_computer,
         logins=mlflow.logins if mlflow else None,
+        sign_in=mlflow.sign_in if mlflow else None,
     )
     access_log = AccessLog(gate)
     # Outermost: the access log sends a response too, when everything inside has failed.

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from fake_google.iap import HEADER, Signer
 from fake_google.sql.postgres import Postgres
 from tests.server.conftest import made_database, made_for_stock
 from tests.server.parity.call import Call, found
@@ -221,6 +222,9 @@ def as_stock(stock: int, ours: int) -> bool:
 
 def test_only_the_stacks_logins_and_peoples_are_accepted(us: Accounts) -> None:
     assert httpx.get(f"{us.url}/version").status_code == 401
+    # Without Identity-Aware Proxy, its header means nothing.
+    google = {HEADER: Signer().assertion(USER, audience="")}
+    assert httpx.get(f"{us.url}/version", headers=google).status_code == 401
     for login in ((USER, "wrong"), ("nobody", PASSWORD), ("stranger", "wrong"), ("nobody", "")):
         assert httpx.get(f"{us.url}/version", auth=login).status_code == 401, login
     for name in ("nobody", None):

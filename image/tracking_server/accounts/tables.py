@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from tracking_server.accounts import people
 from tracking_server.errors import BootError
 from tracking_server.mlflow import auth_app
 
@@ -40,7 +41,10 @@ _READ = text(
 
 @dataclass(frozen=True, slots=True)
 class AccountTables:
-    """The tables of MLflow's auth app. `admin` and `viewer` are the names of the stack's logins."""
+    """The tables of MLflow's auth app, and the server's own.
+
+    `admin` and `viewer` are the names of the stack's logins.
+    """
 
     admin: str
     viewer: str | None
@@ -48,8 +52,10 @@ class AccountTables:
     def ready(self, connection: Connection) -> bool:
         """Whether there is nothing to prepare."""
         revision = auth_app.tables_revision(connection)
-        return revision == auth_app.latest_tables_revision() and all(
-            self._has(connection, *login) for login in self._logins()
+        return (
+            revision == auth_app.latest_tables_revision()
+            and people.has_table(connection)
+            and all(self._has(connection, *login) for login in self._logins())
         )
 
     def prepare(self, connection: Connection) -> None:
@@ -66,6 +72,7 @@ class AccountTables:
                 "database to a time before (docs/runbooks.md)"
             )
         auth_app.create_or_upgrade_tables(connection)
+        people.create_table(connection)
         for name, mark, is_admin in self._logins():
             given = {"name": name, "mark": mark, "admin": is_admin}
             user = connection.execute(_SAVE, given).scalar_one()

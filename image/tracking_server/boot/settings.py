@@ -18,6 +18,9 @@ _SECRET_VERSION = re.compile(r"[A-Za-z0-9_-]{1,255}/versions/[1-9][0-9]*")
 _SERVICE_ACCOUNT = re.compile(
     r"[a-z][a-z0-9-]{4,28}[a-z0-9]@[a-z0-9][a-z0-9.-]*\.iam\.gserviceaccount\.com"
 )
+_IAP_AUDIENCE = re.compile(r"/projects/[0-9]+/locations/[a-z0-9-]+/services/[a-z0-9-]+")
+_ADDRESS = re.compile(r"[^\s@:,]+@[^\s@:,]+")
+_DOMAIN = re.compile(r"[a-z0-9.-]+")
 _HOST_PATTERN = re.compile(r"[a-z0-9*]([a-z0-9.*-]*[a-z0-9])?")
 
 MAX_PROCESSES = 8
@@ -75,6 +78,11 @@ class ServerSettings:
     - `previous_until`: until when the previous password of a user is accepted too, in seconds since
       1970; the keys are `tracking` and `viewer`.
     - `default_permission`: what a person may do without a grant; None: there are no accounts.
+    - `iap_audience`: this service, as the assertions of Identity-Aware Proxy name it; empty: the
+      server isn't behind it, or has no accounts. `make local` sets `iap_keys`, the address of the
+      keys that verify them.
+    - `administrators`: the addresses of administrators, and `domains`: those of people who get an
+      account at their first visit.
     - `boot_patience`: the seconds that a boot waits for the database, and for a grant that isn't
       effective yet.
     """
@@ -97,6 +105,10 @@ class ServerSettings:
     boot_patience: int
     previous_until: Mapping[str, float] = field(default_factory=dict)
     default_permission: Permission | None = None
+    iap_audience: str = ""
+    iap_keys: str = ""
+    administrators: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
 
     @property
     def pool_share(self) -> int:
@@ -182,6 +194,19 @@ def load(env: Mapping[str, str]) -> ServerSettings:
             problems.append(f"{key} is {value!r}, wanted one of {', '.join(get_args(Permission))}")
         return cast(Permission, value)
 
+    def listed(key: str, pattern: re.Pattern[str], example: str) -> tuple[str, ...]:
+        found = tuple(part.strip().lower() for part in env.get(key, "").split(",") if part.strip())
+        for part in found:
+            if not pattern.fullmatch(part):
+                problems.append(f"{key} has {part!r}, wanted such as {example}")
+        return found
+
+    iap_audience = env.get("IAP_AUDIENCE", "")
+    if iap_audience and not _IAP_AUDIENCE.fullmatch(iap_audience):
+        problems.append(
+            f"IAP_AUDIENCE is {iap_audience!r}, wanted something like "
+            "/projects/123456789012/locations/us-central1/services/mlflow"
+        )
     # Both or neither: if only one is set, the other is reported as missing.
     has_viewer = any(env.get(f"VIEWER_{part}_SECRET") for part in ("USERNAME", "PASSWORD"))
     artifacts = text("ARTIFACTS", "proxied", re.compile("proxied|direct"))
@@ -243,6 +268,10 @@ def load(env: Mapping[str, str]) -> ServerSettings:
             if (until := time(f"{user.upper()}_PREVIOUS_PASSWORD_UNTIL")) is not None
         },
         default_permission=permission("ACCOUNTS_DEFAULT_PERMISSION"),
+        iap_audience=iap_audience,
+        iap_keys=env.get("IAP_KEYS", "https://www.gstatic.com/iap/verify/public_key"),
+        administrators=listed("ACCOUNTS_ADMINISTRATORS", _ADDRESS, "ada@example.com"),
+        domains=listed("ACCOUNTS_DOMAINS", _DOMAIN, "example.com"),
         trusted_proxies=number("TRUSTED_PROXIES", "0", 0, MAX_TRUSTED_PROXIES),
         internal_networks=tuple(internal_networks),
         cloudsql_root=env.get("CLOUDSQL_ROOT", "/cloudsql"),

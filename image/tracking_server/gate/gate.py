@@ -1,8 +1,9 @@
 """Admits a user and a viewer, by HTTP Basic, to our own host names and from our own pages.
 
-The gate wraps the whole ASGI application and refuses by default. It does no I/O, except to check
-the login of a person's account; its only state is the recent failed logins. The code behind it gets
-the client's address and scheme as if there were no proxy, and never a credential.
+With accounts it admits people as well, by HTTP Basic or by their sign-in with Google. The gate
+wraps the whole ASGI application and refuses by default. It does no I/O, except to check people's
+accounts; its only state is the recent failed logins. The code behind it gets the client's address
+and scheme as if there were no proxy, and never a credential.
 """
 
 import asyncio
@@ -17,9 +18,10 @@ from typing import Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tracking_server.accounts import audit
+from tracking_server.accounts import assertions, audit
 from tracking_server.accounts.identity import CALLER, Identity
 from tracking_server.accounts.logins import Busy, Logins
+from tracking_server.accounts.sign_in import SignIn
 from tracking_server.gate.access_log import LOG_FIELDS, NOT_LOGGED
 from tracking_server.gate.callbacks import DEPTH, GATEWAY, Callbacks, is_direct_and_local
 from tracking_server.gate.credentials import Credentials, PreviousCredentials
@@ -77,7 +79,9 @@ class Gate:
     `on_this_computer` means that only programs on this computer can connect. During a rotation,
     the previous passwords are accepted too, until their time; `now` returns the time in seconds
     since 1970. `clock` returns seconds. `logins` checks the logins of people's accounts, if there
-    are accounts; the user is then their administrator.
+    are accounts; the user is then their administrator. `sign_in` is for accounts behind
+    Identity-Aware Proxy. Each request then needs its valid assertion. The caller is the person whom
+    it names, or the login of HTTP Basic if the request has one.
     """
 
     def __init__(
@@ -93,11 +97,13 @@ class Gate:
         trusted_proxies: int = 0,
         on_this_computer: bool = False,
         logins: Logins | None = None,
+        sign_in: SignIn | None = None,
         clock: Callable[[], float] = monotonic,
         now: Callable[[], float] = time,
     ) -> None:
         self.app = app
         self._logins = logins
+        self._sign_in = sign_in
         self._identities = (
             Identity(user.username, is_admin=True),
             Identity(viewer.username, is_admin=False) if viewer else None,
@@ -140,6 +146,9 @@ class Gate:
         host = _single(headers, b"host").lower()
         if not self._host.fullmatch(host):
             return WRONG_HOST
+        address = await self._signed_in(self._sign_in, scope, headers) if self._sign_in else ""
+        if isinstance(address, FixedResponse):
+            return address
         given = _credentials(headers, _login_header(scope, headers))
         digest = sha256(given).digest()
         now = self._now()
@@ -150,12 +159,18 @@ class Gate:
             admins, viewers = self._identities
             caller = admins if is_user else viewers if is_viewer else None
             if caller is None:
-                found = await self._person(self._logins, scope, headers, given)
+                if self._sign_in and not _has_login(headers, _login_header(scope, headers)):
+                    found = await _account(self._sign_in, address)
+                else:
+                    found = await self._person(self._logins, scope, headers, given)
                 if isinstance(found, FixedResponse):
                     return found
                 caller, is_viewer = found, False
             CALLER.set(caller)
-            scope.setdefault(LOG_FIELDS, {})["user"] = caller.username
+            fields = scope.setdefault(LOG_FIELDS, {})
+            fields["user"] = caller.username
+            if address and address != caller.username:
+                fields["google"] = address
             audit.begin(scope)
         elif not (is_user or is_viewer):
             return self._refused_login(scope, headers)
@@ -173,6 +188,19 @@ class Gate:
         if _ASSISTANT.fullmatch(scope["path"]) and not self._may_assist(scope, host):
             return NO_ASSISTANT
         return None
+
+    async def _signed_in(
+        self, sign_in: SignIn, scope: Scope, headers: Headers
+    ) -> "str | FixedResponse":
+        """Returns the address of the person whom Google has signed in, or the refusal."""
+        assertion = _single(headers, assertions.HEADER).encode("latin-1")
+        try:
+            return await sign_in.address(assertion)
+        except assertions.NotSigned as error:
+            scope.setdefault(LOG_FIELDS, {})["assertion"] = str(error)
+            return NOT_SIGNED
+        except assertions.NoKeys:
+            return BUSY
 
     async def _person(
         self, logins: Logins, scope: Scope, headers: Headers, given: bytes
@@ -331,11 +359,12 @@ _YOURS = (
     "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. An administrator of this server makes "
     "accounts and resets passwords.\n"
 )
+_CHALLENGE = (b"www-authenticate", b'Basic realm="MLflow", charset="UTF-8"')
 UNAUTHORIZED, NO_ACCOUNT = (
     FixedResponse(
         401,
         f"No username and password were given, or they are wrong. {right_ones}",
-        (b"www-authenticate", b'Basic realm="MLflow", charset="UTF-8"'),
+        _CHALLENGE,
     )
     for right_ones in (_THE_RIGHT_ONES, _YOURS)
 )
@@ -343,6 +372,12 @@ BUSY = FixedResponse(
     503,
     "The login can't be checked at the moment: try again.\n",
     (b"retry-after", b"5"),
+)
+NOT_SIGNED = FixedResponse(
+    403,
+    "This server accepts only requests that Google's Identity-Aware Proxy has let through for it. "
+    "Use the stack's output tracking_uri. If you do, the field `assertion` in the server's log "
+    "says why the proxy's assertion isn't accepted.\n",
 )
 ONLY_VIEWER = FixedResponse(
     403,
@@ -368,6 +403,27 @@ def too_many(wait: int, right_ones: str = _THE_RIGHT_ONES) -> FixedResponse:
         f"There were too many failed logins. Wait {wait} s before the next attempt. {right_ones}",
         (b"retry-after", str(wait).encode()),
     )
+
+
+def no_account(address: str) -> FixedResponse:
+    """Returns the refusal for a person whom Google has signed in; browsers prompt for a login."""
+    return FixedResponse(
+        401,
+        f"Google has signed you in as {address}, which has no account on this server. Ask an "
+        "administrator for one, or log in with an account's name and password.\n",
+        _CHALLENGE,
+    )
+
+
+async def _account(sign_in: SignIn, address: str) -> Identity | FixedResponse:
+    """Returns the account of a person whom Google has signed in, or the refusal."""
+    try:
+        return await sign_in.account(address) or no_account(address)
+    except Busy:
+        return BUSY
+    except Exception:
+        log.exception("an account can't be read")
+        return BUSY
 
 
 async def _send(refusal: FixedResponse, send: Send) -> None:
@@ -414,6 +470,15 @@ def _login_header(scope: Scope, headers: Headers) -> bytes:
     if scope["path"].startswith(GATEWAY) and any(headers.get(GATEWAY_LOGIN, ())):
         return GATEWAY_LOGIN
     return b"authorization"
+
+
+def _has_login(headers: Headers, login: bytes) -> bool:
+    """Whether the header attempts to log in: it is HTTP Basic, or there are several.
+
+    A single one with another scheme isn't for this server: Identity-Aware Proxy's own token.
+    """
+    values = headers.get(login, [])
+    return len(values) > 1 or any(value[:6].lower().strip() == b"basic" for value in values)
 
 
 def _credentials(headers: Headers, login: bytes) -> bytes:

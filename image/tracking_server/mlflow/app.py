@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp
 
+from tracking_server.accounts.assertions import Assertions, Keys
 from tracking_server.accounts.logins import Logins
+from tracking_server.accounts.people import People
 from tracking_server.accounts.permissions import Permissions
+from tracking_server.accounts.sign_in import SignIn
 from tracking_server.accounts.tables import AccountTables
 from tracking_server.artifacts.plugin import gcs_artifact_repository
 from tracking_server.boot import encryption, known, schema, secrets
@@ -17,7 +20,7 @@ from tracking_server.boot.settings import ServerSettings
 from tracking_server.database import engines
 from tracking_server.mlflow import auth_app, internals
 from tracking_server.mlflow.routing import Composition
-from tracking_server.outgoing import egress
+from tracking_server.outgoing import egress, iap_keys
 from tracking_server.outgoing.response_limits import ProviderAnswers
 from tracking_server.serve import memory
 
@@ -65,8 +68,8 @@ log = logging.getLogger("tracking_server")
 class Mlflow:
     """MLflow's app, and what the layers in front of it need from MLflow.
 
-    `transfers` handles artifacts, and passes on other requests. `logins` and `permissions` are
-    those of accounts, if there are accounts.
+    `transfers` handles artifacts, and passes on other requests. `logins`, `sign_in` and
+    `permissions` are those of accounts, if there are accounts.
     """
 
     app: ASGIApp
@@ -78,6 +81,7 @@ class Mlflow:
     random_run_name: Callable[[], str] = internals.random_run_name
     pool_use: Callable[[], dict[str, int]] = engines.pool_use
     logins: Logins | None
+    sign_in: SignIn | None
     permissions: Permissions | None
 
 
@@ -165,6 +169,7 @@ def build(config: ServerSettings, flask: "Flask", values: secrets.SecretValues) 
         native_problem=request_limits.query_problem,
     )
     permissions = Permissions(auth_app.allows) if accounts else None
+    logins, sign_in = _people(config, values, flask, permissions) if permissions else (None, None)
     egress.enforce(
         internal_networks=config.internal_networks,
         own_port=config.port,
@@ -180,22 +185,38 @@ def build(config: ServerSettings, flask: "Flask", values: secrets.SecretValues) 
         close=composition.close,
         flask_headers=flask_headers.responder(flask),
         schema_revision=internals.latest_schema_revision(),
-        logins=_logins(values, flask, permissions) if permissions else None,
+        logins=logins,
+        sign_in=sign_in,
         permissions=permissions,
     )
 
 
-def _logins(values: secrets.SecretValues, flask: "Flask", permissions: Permissions) -> Logins:
-    """Returns the check of people's logins, which is repeated after a change to accounts."""
+def _people(
+    config: ServerSettings, values: secrets.SecretValues, flask: "Flask", permissions: Permissions
+) -> tuple[Logins, SignIn | None]:
+    """Returns the checks of people's accounts, which are repeated after a change to accounts."""
     own = [login.username for login in (values.user, values.viewer) if login]
-    logins = Logins(auth_app.find_account, reserved=own)
+    people = People(auth_app.begin, config.administrators, config.domains)
+    logins, sign_in = Logins(people.find, reserved=own), None
+    if config.iap_audience:
+        keys = Keys(lambda: iap_keys.fetch(config.iap_keys))
+        assertions = Assertions(audience=config.iap_audience, keys=keys)
+        sign_in = SignIn(assertions, people.find_or_create, reserved=own)
 
     def forget() -> None:
         logins.forget()
         permissions.forget()
+        if sign_in:
+            sign_in.forget()
 
-    auth_app.watch_accounts(flask, own=own, changed=forget)
-    return logins
+    auth_app.watch_accounts(
+        flask,
+        own=own,
+        administrators=config.administrators,
+        removing=people.keep_out,
+        changed=forget,
+    )
+    return logins, sign_in
 
 
 def _import_native(answers: ProviderAnswers, *, accounts: bool) -> "FastAPI":

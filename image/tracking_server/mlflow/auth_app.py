@@ -5,6 +5,7 @@ import re
 import tempfile
 from collections.abc import Callable, Collection
 from configparser import ConfigParser
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,9 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from tracking_server.accounts.identity import AUTHORIZATION_FUNCTION
-from tracking_server.accounts.logins import Account
 from tracking_server.accounts.permissions import Action
 from tracking_server.mlflow import internals
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _VERSION_TABLE = "alembic_version_auth"
 
 _ACCOUNTS = re.compile(r"/(?:ajax-)?api/[0-9.]+/mlflow/(?:users|roles)/")
-_OWN_STAY = re.compile(_ACCOUNTS.pattern + r"(?:delete|update-admin|update-password)")
+_OWN_STAY = re.compile(_ACCOUNTS.pattern + r"(?P<change>delete|update-admin|update-password)")
 
 
 def configure(*, database_uri: str, default_permission: str, session_key: str) -> None:
@@ -57,26 +57,48 @@ def protect_flask(flask: "Flask") -> None:
     auth.create_app(flask)
 
 
-def watch_accounts(flask: "Flask", *, own: Collection[str], changed: Callable[[], None]) -> None:
-    """Call `changed` after each change to accounts, and refuse changes to the stack's own ones."""
+def watch_accounts(
+    flask: "Flask",
+    *,
+    own: Collection[str],
+    administrators: Collection[str],
+    removing: Callable[[str], None],
+    changed: Callable[[], None],
+) -> None:
+    """Call `removing` before an account is removed, and `changed` after each change to accounts.
+
+    Changes to the stack's `own` accounts are refused, and to what its settings say of
+    `administrators`.
+    """
     from flask import Response, request
     from mlflow.exceptions import MlflowException
     from mlflow.server import auth
 
     @internals.error_answers
-    def refuse_own() -> None:
-        if _OWN_STAY.fullmatch(request.path) and auth._get_request_param("username") in own:
+    def check() -> None:
+        if not (found := _OWN_STAY.fullmatch(request.path)):
+            return
+        name, change = auth._get_request_param("username"), found["change"]
+        if name in own:
             raise MlflowException.invalid_parameter_value(
                 "This is the login of the stack itself. Its password is in Secret Manager: "
                 "make rotate replaces it. It can't be removed, and its rights don't change."
             )
+        if name in administrators and change != "update-password":
+            raise MlflowException.invalid_parameter_value(
+                "The stack's setting accountsAdministrators lists this person: remove the address "
+                "from it, and run pulumi up."
+            )
+        if change == "delete" and isinstance(name, str):
+            # Earlier than MLflow: without an account, Google's sign-in would create another one.
+            removing(name)
 
     def tell(response: Response) -> Response:
         if _ACCOUNTS.match(request.path) and request.method != "GET" and response.status_code < 400:
             changed()
         return response
 
-    flask.before_request(refuse_own)
+    flask.before_request(check)
     flask.after_request(tell)
 
 
@@ -87,19 +109,12 @@ def protect_fastapi(app: "FastAPI") -> None:
     auth.add_fastapi_permission_middleware(app)
 
 
-def find_account(username: str) -> Account | None:
-    """Returns an account, None if there is none with this name."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+def begin() -> AbstractContextManager[Connection]:
+    """Returns a connection to the accounts' tables, in a transaction."""
     from mlflow.server import auth
 
-    try:
-        user = auth.store.get_user(username)
-    except MlflowException as error:
-        if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-            return None
-        raise
-    return Account(user.username, user.password_hash, bool(user.is_admin))
+    engine: Engine = auth.store.engine
+    return engine.begin()
 
 
 def may_transfer(username: str, method: str, path: str) -> bool:

@@ -36,12 +36,17 @@ class OwnAdapter(HTTPAdapter):
 
 def own_request() -> Request:
     """Returns the transport for refreshing credentials."""
-    return Request(_with_own_adapter(requests.Session()))
+    return Request(public_session())
 
 
 def own_session(credentials: Credentials) -> AuthorizedSession:
     """Returns a session for calls to Google's APIs with these credentials."""
     return _with_own_adapter(AuthorizedSession(credentials, auth_request=own_request()))
+
+
+def public_session() -> requests.Session:
+    """Returns a session for Google's public files, without credentials."""
+    return _with_own_adapter(requests.Session())
 
 
 def _with_own_adapter(session: S) -> S:
