@@ -29,6 +29,8 @@ class Arguments(TypedDict, total=False):
     encryption_key_version: int
     accounts: bool
     accounts_default_permission: str
+    accounts_administrators: Sequence[str]
+    accounts_domains: Sequence[str]
     existing_database_instance: str
     database_version: int
     database_tier: str

@@ -126,6 +126,12 @@ def previous_password_until(text: str, *, version: int) -> str | None:
     return match["time"] if match and int(match["version"]) == version - 1 else None
 
 
+def is_own_domain(text: str) -> bool:
+    """Returns whether it is a domain that isn't Google's for anyone's mail."""
+    public = text.lower() in ("gmail.com", "googlemail.com")
+    return not public and HOSTNAME.fullmatch(text) is not None
+
+
 def is_private_network(text: str) -> bool:
     """Returns whether it is a private address range, with its length, that users may be given.
 

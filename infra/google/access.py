@@ -19,6 +19,7 @@ import pulumi_gcp as gcp
 
 from ..component import Component
 from ..settings.schema import AccessSettings
+from .scope import Scope
 
 IAP_APIS = ("iap",)
 
@@ -43,6 +44,16 @@ def audiences(access: AccessSettings, custom_domains: Sequence[str]) -> list[str
     """
     by_token = access.mode == "iam" and custom_domains
     return [f"https://{domain}" for domain in custom_domains] if by_token else None
+
+
+def iap_audience(scope: Scope, project_number: pulumi.Input[str]) -> pulumi.Output[str]:
+    """Returns the audience of the assertions with which IAP tells the service who calls it.
+
+    https://cloud.google.com/iap/docs/signed-headers-howto#verifying_the_jwt_payload
+    """
+    return pulumi.Output.format(
+        "/projects/{0}/locations/{1}/services/{2}", project_number, scope.region, scope.prefix
+    )
 
 
 def grant(

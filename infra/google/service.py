@@ -10,7 +10,7 @@ import pulumi_gcp as gcp
 from ..component import Component
 from ..facts.limits import mebibytes
 from ..settings.schema import AccessSettings, ServiceSettings
-from .access import audiences, grant, ingress, invoker_check_off
+from .access import audiences, grant, iap_audience, ingress, invoker_check_off
 from .network import VpcAccess
 from .scope import Scope
 
@@ -99,6 +99,12 @@ class Service(Component):
         }
         if settings.accounts:
             env["ACCOUNTS_DEFAULT_PERMISSION"] = settings.default_permission
+        if settings.accounts and access.mode == "iap":
+            env["IAP_AUDIENCE"] = iap_audience(scope, project_number)
+            if settings.administrators:
+                env["ACCOUNTS_ADMINISTRATORS"] = ",".join(settings.administrators)
+            if settings.domains:
+                env["ACCOUNTS_DOMAINS"] = ",".join(settings.domains)
         if settings.internal_networks:
             env["INTERNAL_NETWORKS"] = ",".join(settings.internal_networks)
         for user, until in previous_until.items():

@@ -89,6 +89,7 @@ def check_together(
     _check_github(rules, settings)
     _check_kms_key(rules, settings)
     _check_logins(rules, settings)
+    _check_google_sign_in(rules, settings)
     _check_access(rules, settings.access)
     _check_database(rules, settings)
     _check_existing(rules, settings)
@@ -257,6 +258,29 @@ def _check_logins(rules: Rules, settings: Settings) -> None:
             "apart",
             example="viewer",
         )
+
+
+def _check_google_sign_in(rules: Rules, settings: Settings) -> None:
+    """Refuses settings for people whom Google signs in, where Google doesn't."""
+    for key, given in (
+        ("accountsAdministrators", settings.service.administrators),
+        ("accountsDomains", settings.service.domains),
+    ):
+        if not given or not rules.ok(key, "access", "accounts"):
+            continue
+        if settings.access.mode != "iap":
+            rules.refuse(
+                key,
+                expected=f"none: with access {settings.access.mode}, people log in with passwords; "
+                "only with access iap does Google sign them in",
+                remedy=Remove(key),
+            )
+        elif not settings.service.accounts:
+            rules.refuse(
+                key,
+                expected="accounts, which it is for, to be switched on as well",
+                remedy=Set("accounts", True),
+            )
 
 
 def _secret_of(version: str | None) -> str | None:

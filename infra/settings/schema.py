@@ -39,6 +39,7 @@ from ..facts.limits import (
     RATE_LIMITS,
     SECRET_VERSION,
     SUBNETWORK,
+    is_own_domain,
     is_previous_password,
     is_private_network,
     previous_password_until,
@@ -459,6 +460,33 @@ class ServiceSettings:
         "With accounts, what each person may do with what others have created, unless they have "
         "been granted more. `READ`: see it. `NO_PERMISSIONS`: nothing. `EDIT`: change it. "
         "`MANAGE`: delete it and grant permissions as well.",
+        group=Group.LOGIN,
+        change=Change.REVISION,
+    )
+    administrators: tuple[str, ...] = _setting(
+        "accountsAdministrators",
+        Texts(
+            valid=EMAIL.fullmatch,
+            expected="a list of e-mail addresses",
+            example="ada@example.com",
+            normal=str.lower,
+        ),
+        "With accounts and access `iap`, the e-mail addresses of administrators. They get their "
+        "accounts at their first visit.",
+        group=Group.LOGIN,
+        change=Change.REVISION,
+    )
+    domains: tuple[str, ...] = _setting(
+        "accountsDomains",
+        Texts(
+            valid=is_own_domain,
+            expected="a list of your organisation's domains; domains of public mail, where anyone "
+            "can have an address, are refused",
+            example="example.com",
+            normal=str.lower,
+        ),
+        "With accounts and access `iap`, the domains of the e-mail addresses whose owners get an "
+        "account at their first visit. Empty: administrators add everyone's account.",
         group=Group.LOGIN,
         change=Change.REVISION,
     )

@@ -154,7 +154,10 @@ MOVING: dict[str, tuple[Any, set[str]]] = {
     "kmsKey": (KEY, {INSTANCE, SECRET}),
 }
 ELSEWHERE = {
-    "accountsDefaultPermission",  # with accounts: tests/infra
+    # With accounts: tests/infra
+    "accountsDefaultPermission",
+    "accountsAdministrators",
+    "accountsDomains",
     "invokers",  # needs an access mode that uses it: below
     "databaseEdition",  # must match the tier: below
     "trackingPassword",  # test_life

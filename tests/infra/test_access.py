@@ -140,3 +140,13 @@ def test_removing_an_invoker_does_not_affect_the_others(access: str) -> None:
     everybody, without = members(INVOKERS), members(INVOKERS[1:])
     assert without < everybody
     assert len(everybody - without) == 1
+
+
+def test_only_with_accounts_does_the_server_sign_people_in_with_google() -> None:
+    people = {"accountsAdministrators": ["Ada@Example.com"], "accountsDomains": ["example.com"]}
+    on = recorded({**MODES["iap"], "accounts": True, **people}).env
+    assert on["IAP_AUDIENCE"] == f"/projects/{NUMBER}/locations/{REGION}/services/mlflow"
+    assert on["ACCOUNTS_ADMINISTRATORS"] == "ada@example.com"
+    assert on["ACCOUNTS_DOMAINS"] == "example.com"
+    for other in (declared("iap"), recorded({**MODES["iam"], "accounts": True})):
+        assert not {"IAP_AUDIENCE", "ACCOUNTS_ADMINISTRATORS"} & other.env.keys()

@@ -34,6 +34,7 @@ EMAIL, PAYER = "oncall+mlflow@example.com", "012345-6789AB-CDEF01"
 DIGEST = "0" * 64
 
 IAM, IAP = ({"access": mode, "invokers": ADA} for mode in ("iam", "iap"))
+SIGNED_IN = {**IAP, "accounts": "true"}
 BALANCER = {"loadBalancer": "true", "customDomains": DOMAINS}
 BUDGET = {"monthlyBudget": 50, "billingAccount": PAYER, "alertEmail": EMAIL}
 WATCHED = {"uptimeCheck": "true", "alertEmail": EMAIL}
@@ -264,6 +265,11 @@ ACCEPTED: list[Config] = [
     {"publicThrough": "invokerIamDisabled"},
     IAM,
     {**IAP, **BALANCER},
+    {
+        **SIGNED_IN,
+        "accountsAdministrators": ["Ada@Example.com"],
+        "accountsDomains": ["example.com", "my-project.iam.gserviceaccount.com"],
+    },
     {**WATCHED, **BUDGET, "monthlyBudget": 100_000_000},
     {**IAM, **BUDGET, "uptimeCheck": "false"},
 ]
@@ -278,6 +284,8 @@ NEEDED: Mapping[str, Config] = {
     "existingSubnetwork": {**PRIVATE, "existingNetwork": "my-network"},
     "billingAccount": BUDGET,
     "monthlyBudget": BUDGET,
+    "accountsAdministrators": SIGNED_IN,
+    "accountsDomains": SIGNED_IN,
 }
 
 # Values that are refused whatever else is set.
@@ -366,6 +374,8 @@ VALUES: Mapping[str, Sequence[Any]] = {
     "bucketForceDestroy": ["1"],
     "accounts": ["yes"],
     "accountsDefaultPermission": ["ADMIN", "read", "USE"],
+    "accountsAdministrators": ["ada@example.com", '["ada"]', '["user:ada@example.com"]'],
+    "accountsDomains": ["example.com", '["@example.com"]', '["GMail.com"]', '["*"]'],
     "mlflowTelemetry": ["off"],
     "loadBalancer": ["yes"],
     "uptimeCheck": ["yes"],
@@ -525,6 +535,18 @@ REFUSED = [
     *(
         row({**access, "publicThrough": "invokerIamDisabled"}, "publicThrough", access["access"])
         for access in (IAM, IAP, {"access": "internal"})
+    ),
+    *(
+        row({**config, key: value}, key, says)
+        for key, value in (
+            ("accountsAdministrators", '["ada@example.com"]'),
+            ("accountsDomains", '["example.com"]'),
+        )
+        for config, says in (
+            (IAP, "accounts"),
+            ({"accounts": "true"}, "access iap"),
+            ({**IAM, "accounts": "true"}, "access iap"),
+        )
     ),
     row(
         {"existingDatabaseInstance": "other-project:us-central1:shared"},
