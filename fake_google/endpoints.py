@@ -21,13 +21,18 @@ class Endpoints:
             target=self._loop.run_forever, name="stand-ins", daemon=True
         )
         self._thread.start()
-        self._runners: list[web.AppRunner] = []
+        self._runners: dict[str, web.AppRunner] = {}
 
-    def serve(self, handler: Handler) -> str:
-        """Serves one API on a free port, and returns its address."""
-        return asyncio.run_coroutine_threadsafe(self._serve(handler), self._loop).result()
+    def serve(self, handler: Handler, port: int = 0) -> str:
+        """Serves one API, on a free port by default, and returns its address."""
+        return asyncio.run_coroutine_threadsafe(self._serve(handler, port), self._loop).result()
 
-    async def _serve(self, handler: Handler) -> str:
+    def stop(self, address: str) -> None:
+        """Stops the API at an address."""
+        runner = self._runners.pop(address)
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), self._loop).result()
+
+    async def _serve(self, handler: Handler, port: int) -> str:
         # No limit, because bodies are streamed and never read whole.
         app = web.Application(client_max_size=sys.maxsize)
         app.router.add_route("*", "/{path:.*}", handler)
@@ -35,13 +40,14 @@ class Endpoints:
             app, access_log=None, read_bufsize=MEBIBYTE, keepalive_timeout=600, shutdown_timeout=1
         )
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self._runners.append(runner)
-        return f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        self._runners[address] = runner
+        return address
 
     def close(self) -> None:
         async def cleanup() -> None:
-            await asyncio.gather(*(runner.cleanup() for runner in self._runners))
+            await asyncio.gather(*(runner.cleanup() for runner in self._runners.values()))
 
         asyncio.run_coroutine_threadsafe(cleanup(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)

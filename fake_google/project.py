@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from fake_google.errors import Unsupported
 from fake_google.iam import policy as iam
 from fake_google.iam.policy import Condition, Grant, Policy, Resource, UnsupportedCondition
 from fake_google.iam.sign_blob import Keys, iam_credentials
+from fake_google.iap import Signer
+from fake_google.iap_front import Front
 from fake_google.metadata_server import Identities, metadata_server
 from fake_google.run.container import Service
 from fake_google.secret_manager import SecretStore, secret_manager
@@ -76,6 +79,8 @@ class Project:
         # The size of each instance's disk in GB.
         self.disks: dict[str, int] = {}
         self.services: dict[str, Service] = {}
+        # The address of Identity-Aware Proxy in front of a service, by the service's name.
+        self._fronts: dict[str, str] = {}
         self.jobs: dict[str, JobProcess] = {}
         # By type and id.
         self.live: dict[tuple[str, str], Live] = {}
@@ -153,6 +158,24 @@ class Project:
         )
         host = self._endpoints.serve(handler).removeprefix("http://")
         return {"GCE_METADATA_HOST": host, "GCE_METADATA_IP": host}
+
+    @cached_property
+    def iap_signer(self) -> Signer:
+        return Signer()
+
+    @cached_property
+    def iap_keys(self) -> str:
+        """The address of Identity-Aware Proxy's public keys."""
+        return self._endpoints.serve(self.iap_signer.serve_keys)
+
+    def serve_front(self, name: str, front: Front, port: int) -> str:
+        """Starts Identity-Aware Proxy in front of a service, and returns its address."""
+        self._fronts[name] = self._endpoints.serve(front.handle, port)
+        return self._fronts[name]
+
+    def stop_front(self, name: str) -> None:
+        if address := self._fronts.pop(name, None):
+            self._endpoints.stop(address)
 
     def cloudsql_root(self) -> Path:
         """Returns the directory that stands for a container's /cloudsql."""

@@ -11,8 +11,10 @@ from pathlib import Path
 from fake_google.artifact_registry import check_image
 from fake_google.errors import BootRefused, NotFound, Refused, Unsupported
 from fake_google.iam import policy as iam
+from fake_google.iap_front import Front
 from fake_google.kms import check_key
 from fake_google.network import check_ways, subnetworks, ways
+from fake_google.ports import free_port
 from fake_google.project import PROJECT_NUMBER, Inputs, Outputs, Project
 from fake_google.resource_type import last
 from fake_google.run.container import BootFailed, Probe, Service, base_environment
@@ -41,6 +43,7 @@ def make_service(project: Project, _name: str, inputs: Inputs) -> tuple[str, Out
             raise BootRefused(why, name_of(project, inputs), {"uri": uri})
         return name_of(project, inputs), {"uri": uri}
     if running := project.services.pop(name, None):
+        project.stop_front(name)
         running.stop()
     environment = {
         **container_environment(project, container, email, sockets=project.cloudsql_root()),
@@ -53,13 +56,19 @@ def make_service(project: Project, _name: str, inputs: Inputs) -> tuple[str, Out
     # The service must accept its own address, which isn't a name under run.app here.
     if hosts := environment.get("MLFLOW_SERVER_ALLOWED_HOSTS"):
         environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = f"{hosts},127.0.0.1,localhost"
+    port = project.container.port
+    audience = environment.get("IAP_AUDIENCE") if inputs.get("iapEnabled") else None
+    if audience:
+        # The front has the container's port.
+        port = free_port()
+        environment |= {"PORT": str(port), "IAP_KEYS": project.iap_keys}
     mount_sockets(project, template, container, email, root=project.cloudsql_root())
     service = Service(
         state=project.state,
         name=f"server {name}",
         command=project.container.command,
         environment=environment,
-        port=project.container.port,
+        port=port,
         startup=Probe.declared(container.get("startupProbe")),
         liveness=Probe.declared(container.get("livenessProbe")),
         say=lambda line: project.say(f"server   {line}"),
@@ -74,6 +83,15 @@ def make_service(project: Project, _name: str, inputs: Inputs) -> tuple[str, Out
         service.start()
     except BootFailed as failed:
         raise BootRefused(str(failed), name_of(project, inputs), outputs) from None
+    if audience:
+        front = Front(
+            signer=project.iap_signer,
+            audience=audience,
+            upstream=service.address,
+            members=lambda: callers(project, inputs),
+        )
+        service.address = project.serve_front(name, front, project.container.port)
+        outputs = {"uri": service.address}
     return name_of(project, inputs), outputs
 
 
@@ -118,6 +136,7 @@ def delete_service(project: Project, olds: Inputs, inputs: Inputs) -> None:
         )
     project.reserved |= subnetworks(project, inputs)
     if running := project.services.pop(inputs["name"], None):
+        project.stop_front(inputs["name"])
         running.stop()
 
 
