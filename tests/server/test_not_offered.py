@@ -10,7 +10,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from starlette.types import Receive, Scope, Send
 from tracking_server.mlflow import internals
-from tracking_server.mlflow.not_offered import JOBS, NotOffered
+from tracking_server.mlflow.not_offered import NEVER_OFFERED, OFFERED, NotOffered
 
 from tests.server.exchange import Exchange
 from tests.server.flask_app import import_flask
@@ -25,10 +25,15 @@ async def echo(_: Scope, receive: Receive, send: Send) -> None:
 
 
 def answer(
-    method: str, path: str, body: bytes = b"{}", headers: dict[str, str] | None = None
+    method: str,
+    path: str,
+    body: bytes = b"{}",
+    headers: dict[str, str] | None = None,
+    *,
+    jobs: bool = False,
 ) -> tuple[int, Any]:
     async def run() -> Exchange:
-        exchange = Exchange(NotOffered(echo), method, path, headers=headers)
+        exchange = Exchange(NotOffered(echo, jobs=jobs), method, path, headers=headers)
         exchange.feed(body)
         return await exchange.done()
 
@@ -48,7 +53,7 @@ def test_every_route_that_submits_a_job_is_refused() -> None:
         for method in context.methods or ()
     ]
     submitting = {(method, path) for method, path, view in views if "submit_job" in _calls(view)}
-    assert submitting == set(JOBS)
+    assert submitting == OFFERED.keys() | NEVER_OFFERED.keys()
 
 
 def _calls(view: Any) -> set[str]:
@@ -59,11 +64,24 @@ def _calls(view: Any) -> set[str]:
     return {func.id for func in calls if isinstance(func, ast.Name)}
 
 
-@pytest.mark.parametrize(("method", "path"), JOBS)
-def test_a_job_is_refused(method: str, path: str) -> None:
-    status, body = answer(method, path)
+@pytest.mark.parametrize("jobs", [False, True])
+@pytest.mark.parametrize(("method", "path"), [*OFFERED, *NEVER_OFFERED])
+def test_a_job_is_refused(method: str, path: str, jobs: bool) -> None:
+    status, body = answer(method, path, b'{"endpoint_name": "e"}', jobs=jobs)
+    if jobs and (method, path) in OFFERED:
+        assert status == 200
+        return
     assert (status, body["error_code"]) == (501, "NOT_IMPLEMENTED")
     assert "in your own program" in body["message"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"secret_id": "s"}', b'{"endpoint_name": "e", "secret_id": "s"}']
+)
+def test_issues_are_only_detected_with_an_endpoint(body: bytes) -> None:
+    status, refused = answer("POST", "/ajax-api/3.0/mlflow/issues/invoke", body, jobs=True)
+    assert status == 501
+    assert "create an endpoint" in refused["message"]
 
 
 @pytest.mark.parametrize("twice", [False, True])
@@ -71,6 +89,10 @@ def test_a_job_is_refused(method: str, path: str) -> None:
 def test_automatic_evaluation_can_only_be_off(rate: Any, status: int, twice: bool) -> None:
     body = json.dumps({"experiment_id": "0", "name": "judge", "sample_rate": rate})
     assert answer("PUT", CONFIG, (json.dumps(body) if twice else body).encode())[0] == status
+
+
+def test_a_rate_is_accepted_with_jobs() -> None:
+    assert answer("PUT", CONFIG, b'{"sample_rate": 0.5}', jobs=True)[0] == 200
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b'"x"', b'{"sample_rate": "x"}'])

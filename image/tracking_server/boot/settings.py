@@ -83,6 +83,7 @@ class ServerSettings:
       keys that verify them.
     - `administrators`: the addresses of administrators, and `domains`: those of people who get an
       account at their first visit.
+    - `jobs`: whether a worker runs MLflow's background jobs.
     - `boot_patience`: the seconds that a boot waits for the database, and for a grant that isn't
       effective yet.
     """
@@ -109,6 +110,7 @@ class ServerSettings:
     iap_keys: str = ""
     administrators: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
+    jobs: bool = False
 
     @property
     def pool_share(self) -> int:
@@ -157,6 +159,19 @@ class Variables:
             self.problems.append(f"{key} is {value!r}, wanted a number from {lowest} to {highest}")
             return lowest
         return int(value)
+
+    def networks(self, key: str) -> tuple[Network, ...]:
+        """Returns address ranges that are separated by commas."""
+        found: list[Network] = []
+        for part in filter(None, self._env.get(key, "").split(",")):
+            try:
+                found.append(ip_network(part.strip()))
+            except ValueError:
+                self.problems.append(
+                    f"{key} has {part!r}, wanted address ranges such as 10.8.0.0/24, separated by "
+                    "commas"
+                )
+        return tuple(found)
 
     def secret(self, name: str) -> str:
         """Returns the version of a secret."""
@@ -219,15 +234,6 @@ def load(env: Mapping[str, str]) -> ServerSettings:
                 f"MLFLOW_SERVER_ALLOWED_HOSTS has {host!r}, wanted host names without scheme "
                 "or port, separated by commas"
             )
-    internal_networks: list[Network] = []
-    for part in filter(None, env.get("INTERNAL_NETWORKS", "").split(",")):
-        try:
-            internal_networks.append(ip_network(part.strip()))
-        except ValueError:
-            problems.append(
-                f"INTERNAL_NETWORKS has {part!r}, wanted address ranges such as 10.8.0.0/24, "
-                "separated by commas"
-            )
     pool_size = number("MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "8", 1, MAX_POOL_SIZE)
     processes = number("WEB_CONCURRENCY", "1", 1, MAX_PROCESSES)
     if pool_size < (least := CONNECTIONS_PER_PROCESS * processes):
@@ -272,8 +278,9 @@ def load(env: Mapping[str, str]) -> ServerSettings:
         iap_keys=env.get("IAP_KEYS", "https://www.gstatic.com/iap/verify/public_key"),
         administrators=listed("ACCOUNTS_ADMINISTRATORS", _ADDRESS, "ada@example.com"),
         domains=listed("ACCOUNTS_DOMAINS", _DOMAIN, "example.com"),
+        jobs=number("JOBS", "0", 0, 1) == 1,
         trusted_proxies=number("TRUSTED_PROXIES", "0", 0, MAX_TRUSTED_PROXIES),
-        internal_networks=tuple(internal_networks),
+        internal_networks=given.networks("INTERNAL_NETWORKS"),
         cloudsql_root=env.get("CLOUDSQL_ROOT", "/cloudsql"),
         boot_patience=number("BOOT_PATIENCE", "100", 0, 100),
         secret_manager_endpoint=env.get(

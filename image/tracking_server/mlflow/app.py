@@ -21,6 +21,7 @@ from tracking_server.database import engines
 from tracking_server.mlflow import auth_app, internals
 from tracking_server.mlflow.routing import Composition
 from tracking_server.outgoing import egress, iap_keys
+from tracking_server.outgoing.mlflow_settings import outgoing_settings
 from tracking_server.outgoing.response_limits import ProviderAnswers
 from tracking_server.serve import memory
 
@@ -41,25 +42,6 @@ PROVIDERS_VALUES = 50_000
 FREE_THREADS = 8
 """Threads in addition to one for each database connection, for requests that wait for the bucket or
 for a connection."""
-
-GATEWAY_PROVIDERS = (
-    "anthropic",
-    "azure",
-    "bedrock",
-    "deepseek",
-    "gemini",
-    "groq",
-    "mistral",
-    "ollama",
-    "openai",
-    "openrouter",
-    "portkey",
-    "typesafe",
-    "vertex_ai",
-    "xai",
-)
-"""Providers that work with the packages in the container. Databricks is left out: its SDK searches
-the server for credentials, and blocks the whole server while it connects to a caller's address."""
 
 log = logging.getLogger("tracking_server")
 
@@ -176,7 +158,7 @@ def build(config: ServerSettings, flask: "Flask", values: secrets.SecretValues) 
         may_start_programs=config.on_this_computer,
     )
     return Mlflow(
-        app=NotOffered(composition),
+        app=NotOffered(composition, jobs=config.jobs),
         transfers=partial(
             ProxiedTransfers,
             root=values.artifact_url,
@@ -233,22 +215,18 @@ def _mlflow_settings(config: ServerSettings) -> Mapping[str, str]:
     """Returns settings that make MLflow's own checks accept what the gate accepts."""
     # The last host is that of calls back to this server.
     hosts = [*config.allowed_hosts, "127.0.0.1"]
-    # With internal networks, `egress` decides which addresses are allowed. HTTPS is rare there.
-    inside = "true" if config.internal_networks else "false"
-    schemes = "http,https" if config.internal_networks else "https"
     return {
-        "MLFLOW_GATEWAY_API_BASE_ALLOW_PRIVATE_IPS": inside,
-        "MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES": schemes,
-        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": inside,
-        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": schemes,
+        **outgoing_settings(config.internal_networks),
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*hosts, *(f"{host}:*" for host in hosts)]),
         # Guardrails refer to this server by this address; `callbacks` says where their calls go.
         "MLFLOW_GATEWAY_URI": f"http://127.0.0.1:{config.port}",
-        "MLFLOW_GATEWAY_ALLOWED_PROVIDERS": ",".join(GATEWAY_PROVIDERS),
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
             f"https://{host}" for host in config.allowed_hosts
         ),
-        # The job runner belongs to MLflow's launcher, which isn't used here.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # `tracking_server.jobs` runs what is submitted here.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "true" if config.jobs else "false",
+        "MLFLOW_SERVER_JOB_EXECUTION_ENGINE": "executor",
+        # Custom scorers are users' code.
+        "MLFLOW_SERVER_ENABLE_CUSTOM_SCORERS": "false",
         "MLFLOW_CONFIGURE_LOGGING": "false",
     }

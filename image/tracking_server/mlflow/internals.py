@@ -20,6 +20,7 @@ from importlib.abc import MetaPathFinder
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from io import StringIO
 from pathlib import Path
+from threading import Event
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from flask import Flask, Response
     from mlflow.entities import GatewayModelDefinition, GatewaySecretInfo
+    from mlflow.server.jobs.executor import AbstractJobExecutor, JobExecutorConfig
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from mlflow.utils.crypto import KEKManager
@@ -343,12 +345,19 @@ def open_stores() -> None:
 
 
 def open_store_of_bucket(uri: str, *, bucket: str) -> "SqlAlchemyStore":
-    """Returns a tracking store for a job, whose artifacts are in the bucket, without a server.
+    """Returns a tracking store for a job, whose artifacts are in the bucket, without a server."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    MLflow would call a server for the addresses that clients reach through it.
+    use_artifacts_of_bucket(bucket)
+    return SqlAlchemyStore(uri, bucket)
+
+
+def use_artifacts_of_bucket(bucket: str) -> None:
+    """Make MLflow find all artifacts in the bucket.
+
+    It would call a server for the addresses that clients reach through it.
     """
     from mlflow.store.artifact import artifact_repository_registry as registry
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     def of_bucket(artifact_uri: str, **_: object) -> "ArtifactRepository":
         path = artifact_uri.removeprefix("mlflow-artifacts:/")
@@ -356,7 +365,131 @@ def open_store_of_bucket(uri: str, *, bucket: str) -> "SqlAlchemyStore":
 
     close_artifact_schemes({"gs"})
     registry._artifact_repository_registry.register("mlflow-artifacts", of_bucket)
-    return SqlAlchemyStore(uri, bucket)
+
+
+def run_submitted_jobs(
+    executor: "AbstractJobExecutor", *, stopping: Event, poll_seconds: float
+) -> None:
+    """Claim submitted jobs and have the executor run them, until `stopping` is set.
+
+    MLflow calls this only in a process that its launcher starts, next to huey.
+    """
+    from mlflow.server.jobs._executor_runner import run_executor_loop
+
+    run_executor_loop(executor, stopping, poll_seconds)
+
+
+def executor_config() -> "JobExecutorConfig":
+    """Returns MLflow's settings of job executors."""
+    from mlflow.server.jobs.executor_registry import _build_executor_config_from_env
+
+    return _build_executor_config_from_env()
+
+
+def call_job(job_id: str, function: str, params: Mapping[str, Any]) -> Any:
+    """Call a job's function in this process, and return its result."""
+    from mlflow.server.jobs.progress import JobTracker, _set_job_tracker
+    from mlflow.server.jobs.utils import _load_function
+
+    _set_job_tracker(JobTracker(job_id))
+    return _load_function(function)(**params)
+
+
+def is_transient(error: Exception, *, function: str) -> bool:
+    """Whether a job that failed with this error is to be tried again."""
+    from mlflow.server.jobs import TransientError
+    from mlflow.server.jobs.utils import _load_function
+
+    known = _load_function(function)._job_fn_metadata.transient_error_classes or []  # type: ignore[attr-defined]
+    return isinstance(error, TransientError) or type(error) in known
+
+
+def submit_automatic_evaluations() -> None:
+    """Submit a job for each experiment whose new traces are evaluated automatically.
+
+    MLflow's own schedule for this needs huey.
+    """
+    from mlflow.genai.scorers.job import run_online_scoring_scheduler
+
+    run_online_scoring_scheduler()
+
+
+def recover_jobs(*, expired_for: float, stale_after: float, attempts: int) -> dict[str, str]:
+    """Queue the jobs again whose worker has ended, and return the new status of each.
+
+    Their lease expired so many seconds ago, or a worker that stopped has handed them back. Jobs
+    without a lease are from another server, and stale if nothing has changed them for so long. A
+    job that was tried that often fails.
+    """
+    from mlflow.entities._job_status import JobStatus
+    from mlflow.server.handlers import _get_job_store
+    from mlflow.store.jobs.abstract_store import JobUpdateStatus
+    from mlflow.store.tracking.dbmodels.models import SqlJob
+    from mlflow.utils.time import get_current_time_millis
+    from sqlalchemy import and_, func, or_
+
+    store: Any = _get_job_store()
+    job: Any = SqlJob
+    now = get_current_time_millis()
+    running, handed_back = JobStatus.RUNNING, JobStatus.NEEDS_RECOVERY
+    expires = func.coalesce(
+        job.lease_expires_at + int(1000 * expired_for),
+        job.last_update_time + int(1000 * stale_after),
+    )
+    lost = or_(
+        job.status == handed_back.to_int(),
+        and_(job.status == running.to_int(), expires < now),
+    )
+    recovered: dict[str, str] = {}
+    with store.ManagedSessionMaker(read_only=False) as session:
+        found = session.query(job.id, job.retry_count).filter(lost).all()
+        for job_id, tried in found:
+            status = JobStatus.FAILED if tried + 1 >= attempts else JobStatus.PENDING
+            values = (
+                store._terminal_update_values(
+                    status, f"The worker ended {attempts} times while it ran this job", now
+                )
+                if status is JobStatus.FAILED
+                else store._pending_update_values(now, increment_retry=True)
+            )
+            applied = store._conditional_status_update(
+                session, job_id, (running, handed_back), values, additional_filters=(lost,)
+            )
+            if applied == JobUpdateStatus.APPLIED:
+                recovered[job_id] = str(status)
+    return recovered
+
+
+def delete_automatic_evaluations(*, seconds: int) -> int:
+    """Delete the ended jobs of automatic evaluation that are so old, and return how many.
+
+    There is one for each experiment and minute.
+    """
+    from mlflow.entities._job_status import JobStatus
+    from mlflow.genai.scorers import job
+    from mlflow.server.handlers import _get_job_store
+    from mlflow.utils.time import get_current_time_millis
+
+    store = _get_job_store()
+    ended = [status for status in JobStatus if JobStatus.is_finalized(status)]
+    ids = [
+        found.job_id
+        for name in (job.ONLINE_TRACE_SCORER_JOB_NAME, job.ONLINE_SESSION_SCORER_JOB_NAME)
+        for found in store.list_jobs(
+            name, ended, end_timestamp=get_current_time_millis() - 1000 * seconds
+        )
+    ]
+    return len(store.delete_jobs(job_ids=ids)) if ids else 0
+
+
+def seconds_of_oldest_waiting_job() -> float:
+    """Returns how long the oldest job has waited for a worker; 0 if none waits."""
+    from mlflow.entities._job_status import JobStatus
+    from mlflow.server.handlers import _get_job_store
+    from mlflow.utils.time import get_current_time_millis
+
+    oldest = next(iter(_get_job_store().list_jobs(statuses=[JobStatus.PENDING])), None)
+    return (get_current_time_millis() - oldest.creation_time) / 1000 if oldest else 0.0
 
 
 def collect_garbage(store: "SqlAlchemyStore", kind: str, ids: Sequence[str], *, days: int) -> None:

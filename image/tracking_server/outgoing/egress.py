@@ -89,18 +89,22 @@ def own_connection() -> Iterator[None]:
 
 
 def enforce(
-    *, internal_networks: Iterable[Network], own_port: int, may_start_programs: bool
+    *,
+    internal_networks: Iterable[Network],
+    own_port: int,
+    may_start_programs: bool,
+    may_call_itself: bool = False,
 ) -> None:
     """Refuse forbidden connections, programs and files from now on, until the process ends.
 
     `internal_networks` are ranges that the team allows its users to reach. `own_port` is where this
-    server listens, for calls back.
+    server listens, for calls back, or for all calls if this process `may_call_itself`.
     """
     networks = tuple(internal_networks)
 
     def check(event: str, args: tuple[Any, ...]) -> None:
         if event in _SENDS:
-            _check_connection(args[1], networks, own_port)
+            _check_connection(args[1], networks, own_port, may_call_itself)
         elif event == "open":
             _check_file(args[0])
         elif event in _PROGRAMS and not may_start_programs:
@@ -122,7 +126,9 @@ def is_reachable(address: IPv4Address | IPv6Address, networks: Iterable[Network]
     return public or any(address in network for network in networks)
 
 
-def _check_connection(target: Any, networks: tuple[Network, ...], own_port: int) -> None:
+def _check_connection(
+    target: Any, networks: tuple[Network, ...], own_port: int, may_call_itself: bool
+) -> None:
     # A Unix socket's address is a path, which a caller's URL can't refer to.
     if _own.get() or not isinstance(target, tuple):
         return
@@ -132,7 +138,8 @@ def _check_connection(target: Any, networks: tuple[Network, ...], own_port: int)
     except ValueError:
         # A name, which the socket would resolve itself, past this check.
         raise EgressRefused(errno.EACCES, f"{host!r} is not an address.") from None
-    if _calls_back.get() and port == own_port and address.is_loopback:
+    calls_back = may_call_itself or _calls_back.get()
+    if calls_back and port == own_port and address.is_loopback:
         return
     if not is_reachable(address, networks):
         raise EgressRefused(
