@@ -81,6 +81,7 @@ class Project:
         self.services: dict[str, Service] = {}
         # The address of Identity-Aware Proxy in front of a service, by the service's name.
         self._fronts: dict[str, str] = {}
+        self.workers: dict[str, Service] = {}
         self.jobs: dict[str, JobProcess] = {}
         # By type and id.
         self.live: dict[tuple[str, str], Live] = {}
@@ -184,8 +185,8 @@ class Project:
     def close(self) -> None:
         """Stops everything, dependents first."""
         self.stopping.set()
-        for service in self.services.values():
-            service.stop()
+        for container in (*self.workers.values(), *self.services.values()):
+            container.stop()
         for database in self.databases.values():
             database.stop()
         self._endpoints.close()

@@ -21,7 +21,7 @@ from fake_google.iam.policy import Resource
 from fake_google.kms import check_key, service_agent
 from fake_google.project import PROJECT_NUMBER, Inputs, Outputs, Project
 from fake_google.resource_type import Kind, last
-from fake_google.run import jobs, services
+from fake_google.run import jobs, services, worker_pools
 from fake_google.sql import instances
 from infra.facts.regions import MULTI_REGIONS, REGIONS
 
@@ -449,6 +449,19 @@ KINDS: dict[str, Kind] = {
     ),
     "gcp:cloudrunv2/jobIamMember:JobIamMember": _member(
         lambda project, inputs: iam.run_job(
+            project.id, inputs.get("location") or project.region, last(inputs["name"])
+        ),
+        api="run",
+    ),
+    "gcp:cloudrunv2/workerPool:WorkerPool": Kind(
+        worker_pools.make_pool,
+        delete=worker_pools.delete_pool,
+        taken=worker_pools.pool_of,
+        immutable=_NAMED,
+        api="run",
+    ),
+    "gcp:cloudrunv2/workerPoolIamMember:WorkerPoolIamMember": _member(
+        lambda project, inputs: iam.run_worker_pool(
             project.id, inputs.get("location") or project.region, last(inputs["name"])
         ),
         api="run",

@@ -53,6 +53,7 @@ class Arguments(TypedDict, total=False):
     min_instances: int
     max_instances: int
     request_timeout: int
+    jobs: bool
     mlflow_telemetry: bool
     artifacts: str
     existing_bucket: str

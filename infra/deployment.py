@@ -25,6 +25,7 @@ from .google.secrets import Secrets
 from .google.service import Service
 from .google.service_accounts import Identity
 from .google.upkeep import Upkeep
+from .google.worker import Worker
 from .settings.schema import Settings
 
 
@@ -185,6 +186,22 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
             opts=pulumi.ResourceOptions(parent=parent, depends_on=[*first, service]),
         )
 
+    worker: Worker | None = None
+    if settings.service.jobs:
+        worker = Worker(
+            "worker",
+            scope=scope,
+            image=image,
+            connection_name=database.connection_name,
+            bucket=artifacts.bucket,
+            secret_ids=secrets.ids,
+            secrets=secrets.references,
+            internal_networks=settings.service.internal_networks,
+            vpc=vpc,
+            # After the service, whose new version upgrades the database's schema.
+            opts=pulumi.ResourceOptions(parent=parent, depends_on=[*first, service]),
+        )
+
     tracking_uri: pulumi.Input[str] = service.uri
     balancer: LoadBalancer | None = None
     if settings.load_balancer:
@@ -219,6 +236,8 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
             accounts["builder"] = built.builder_account
         if upkeep:
             accounts["upkeep"] = upkeep.account
+        if worker:
+            accounts["worker"] = worker.account
         deployer = Deployer(
             "deployer",
             scope=scope,
@@ -228,6 +247,7 @@ def declare(settings: Settings, *, parent: Component | None = None) -> dict[str,
             secret_ids=secrets.ids,
             accounts=accounts,
             job=upkeep.job if upkeep else None,
+            worker_pool=worker.pool if worker else None,
             images=built.repository if built else None,
             source_bucket=built.source_bucket if built else None,
             watched=bool(settings.alerts.email),

@@ -30,6 +30,8 @@ DEFAULTS = {
     # A ready image, so that nothing is built: the code in image/ runs directly.
     "mlflow-gcp:image": "us-central1-docker.pkg.dev/local-project/images/server:local",
 }
+# The smallest database has room for the worker's connections and for these.
+WITH_JOBS = {"mlflow-gcp:databaseConnections": "5"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Supervisor:
         self._installing = installing
 
     def say(self, line: str) -> None:
-        if self._options.detached and line.startswith("server   "):
+        if self._options.detached and line.startswith(("server   ", "worker   ")):
             return
         print(f"{time.monotonic() - self._started:6.1f} s  {line}", flush=True)
 
@@ -110,7 +112,8 @@ class Supervisor:
 
         options = self._options
         remembered = fitting(self._state.load(SETTINGS), options.config)
-        config = {**DEFAULTS, **remembered, **options.config}
+        more = WITH_JOBS if options.config.get("mlflow-gcp:jobs") == "true" else {}
+        config = {**DEFAULTS, **more, **remembered, **options.config}
         entry = {**entry, "config": config}
         cloud = Cloud(
             Project(

@@ -175,6 +175,12 @@ def run_job(project: str, location: str, name: str) -> Resource:
     return Resource("run.googleapis.com", f"projects/{project}/locations/{location}/jobs/{name}")
 
 
+def run_worker_pool(project: str, location: str, name: str) -> Resource:
+    return Resource(
+        "run.googleapis.com", f"projects/{project}/locations/{location}/workerPools/{name}"
+    )
+
+
 def web_service(number: str, location: str, name: str) -> Resource:
     """Returns a Cloud Run service as Identity-Aware Proxy names it, with the project's number.
 

@@ -102,19 +102,23 @@ class Service:
         name: str,
         command: Sequence[str],
         environment: Mapping[str, str],
-        port: int,
+        port: int | None,
         startup: Probe | None,
         liveness: Probe | None,
         say: Callable[[str], None],
         stopping: threading.Event,
+        log: str = "server",
     ) -> None:
+        """Without a port, the container serves nothing, and is ready once it runs."""
         self._state, self._name, self._command = state, name, list(command)
         self._environment, self._say = dict(environment), say
         # Cloud Run's default is a TCP probe; here, any HTTP response counts.
         self._startup = startup or Probe(path="/", period=240, timeout=240, failures=1)
         self._liveness = liveness
+        self._serves = port is not None
         self.address = f"http://127.0.0.1:{port}"
-        self.log = state.directory("log") / "server.log"
+        self.log = state.directory("log") / f"{log}.log"
+        self._what = f"the {log}"
         self._process: subprocess.Popen[bytes] | None = None
         self._last_error = ""
         self._stopping = stopping
@@ -150,6 +154,8 @@ class Service:
             how=signal.SIGTERM,
             seconds=GRACE_SECONDS,
         )
+        if not self._serves:
+            return
         probe = self._startup
         time.sleep(probe.delay)
         deadline = time.monotonic() + probe.period * probe.failures
@@ -202,9 +208,9 @@ class Service:
             reason = "failed its liveness probe" if code is None else f"ended with exit code {code}"
             restarts, failures = restarts + 1, 0
             if restarts > _MAX_RESTARTS or self._stopping.is_set():
-                self._say(f"error    the server {reason}; it is not started a further time")
+                self._say(f"error    {self._what} {reason}; it is not started a further time")
                 break
-            self._say(f"warning  the server {reason}: starting it again")
+            self._say(f"warning  {self._what} {reason}: starting it again")
             self._terminate()
             try:
                 self._spawn()

@@ -32,6 +32,10 @@ RESERVED_CONNECTIONS = {
 # Those of the upkeep job.
 UPKEEP_CONNECTIONS = 1
 
+# The worker that runs MLflow's jobs: three connections of its own, and two for each of two jobs.
+WORKER_CPU, WORKER_GIBIBYTES = 1, 1
+WORKER_CONNECTIONS = 3 + 2 * 2
+
 # How many connections one MLflow request may hold at a time; the server refuses to start with
 # fewer. Each CPU has one process.
 CONNECTIONS_PER_PROCESS = 4

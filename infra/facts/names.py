@@ -44,6 +44,11 @@ def upkeep_job(prefix: str) -> str:
     return f"{prefix}-upkeep"
 
 
+def worker_pool(prefix: str) -> str:
+    """Returns the name of the worker pool that runs MLflow's jobs."""
+    return f"{prefix}-worker"
+
+
 def bucket_prefix(project: str, prefix: str, what: str = "artifacts") -> str:
     """Returns the bucket's name without its suffix. `what` must not be longer than the default.
 

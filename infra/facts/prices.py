@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..settings.schema import Settings
 from . import tiers
-from .limits import mebibytes
+from .limits import WORKER_CPU, WORKER_GIBIBYTES, mebibytes
 
 # The date of the price lists that the sections below name.
 AS_OF = "2026-05"
@@ -37,6 +37,8 @@ FREE_VCPU_SECONDS, FREE_GIB_SECONDS, FREE_REQUESTS = 180_000, 360_000, 2_000_000
 # The same page, jobs: https://cloud.google.com/run/pricing
 JOB_VCPU_SECOND, JOB_GIB_SECOND = 0.000018, 0.000002
 FREE_JOB_VCPU_SECONDS, FREE_JOB_GIB_SECONDS = 240_000, 450_000
+
+# Worker pools are estimated at the same prices.
 
 # https://cloud.google.com/scheduler/pricing
 SCHEDULE, FREE_SCHEDULES = 0.10, 3
@@ -184,6 +186,14 @@ def rest(settings: Settings, *, runs_a_day: float, run: Run, months: int) -> lis
                 dollars=_beyond(seconds, FREE_JOB_VCPU_SECONDS) * JOB_VCPU_SECOND
                 + _beyond(seconds, FREE_JOB_GIB_SECONDS) * JOB_GIB_SECOND
                 + _beyond(1, FREE_SCHEDULES) * SCHEDULE,
+            )
+        )
+    if settings.service.jobs:
+        lines.append(
+            Line(
+                what="worker of jobs",
+                dollars=_beyond(WORKER_CPU * SECONDS, FREE_JOB_VCPU_SECONDS) * JOB_VCPU_SECOND
+                + _beyond(WORKER_GIBIBYTES * SECONDS, FREE_JOB_GIB_SECONDS) * JOB_GIB_SECOND,
             )
         )
     if settings.alerts.email:

@@ -5,10 +5,10 @@ https://cloud.google.com/iam/docs/workload-identity-federation-with-deployment-p
 Each of the two jobs of `.github/workflows/deploy.yml` has its GitHub environment and its account:
 
 - `deploy` runs `pulumi up`, only with the main branch's version of that workflow. The account can
-  change the service, the upkeep job, the image, the settings of the database instance and the
-  secrets' values. Google's predefined roles for these also allow deletion, or apply to all such
-  resources in the project, so the account has custom roles, most of them on a single resource. It
-  can't change grants or delete the service or the instance. Other changes require a person's
+  change the service, the upkeep job, the worker, the image, the settings of the database instance
+  and the secrets' values. Google's predefined roles for these also allow deletion, or apply to all
+  such resources in the project, so the account has custom roles, most of them on a single resource.
+  It can't change grants or delete the service or the instance. Other changes require a person's
   `pulumi up`.
 - `review` runs `pulumi preview` for pull requests, and is optional. The account can only see that
   the project exists.
@@ -38,6 +38,7 @@ DEPLOY, REVIEW = "deploy", "review"
 # https://cloud.google.com/iam/docs/roles-permissions
 ON_SERVICE = ("run.services.get", "run.services.update")
 ON_JOB = ("run.jobs.get", "run.jobs.update")
+ON_WORKER_POOL = ("run.workerpools.get", "run.workerpools.update")
 ON_INSTANCE = ("cloudsql.instances.get", "cloudsql.instances.update")
 # The provider enables a version that it has added, and reads it back. It destroys none.
 ON_SECRET = (
@@ -139,6 +140,7 @@ class Deployer(Component):
         secret_ids: Mapping[str, pulumi.Input[str]],
         accounts: Mapping[str, pulumi.Input[str]],
         job: pulumi.Input[str] | None,
+        worker_pool: pulumi.Input[str] | None,
         images: pulumi.Input[str] | None,
         source_bucket: pulumi.Input[str] | None,
         watched: bool,
@@ -175,6 +177,8 @@ class Deployer(Component):
         self._changes_service(service, member=deploy)
         if job is not None:
             self._changes_job(job, member=deploy)
+        if worker_pool is not None:
+            self._changes_worker_pool(worker_pool, member=deploy)
         if instance is not None:
             self._changes_instance(instance, member=deploy)
         self._changes_secrets(secret_ids, member=deploy)
@@ -252,6 +256,16 @@ class Deployer(Component):
             name=job,
             location=self._scope.region,
             role=self._role("deploy-upkeep", ON_JOB),
+            member=member,
+            opts=self.child(),
+        )
+
+    def _changes_worker_pool(self, pool: pulumi.Input[str], *, member: pulumi.Input[str]) -> None:
+        gcp.cloudrunv2.WorkerPoolIamMember(
+            self.named("deploy-worker"),
+            name=pool,
+            location=self._scope.region,
+            role=self._role("deploy-worker", ON_WORKER_POOL),
             member=member,
             opts=self.child(),
         )

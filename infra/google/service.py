@@ -105,6 +105,8 @@ class Service(Component):
                 env["ACCOUNTS_ADMINISTRATORS"] = ",".join(settings.administrators)
             if settings.domains:
                 env["ACCOUNTS_DOMAINS"] = ",".join(settings.domains)
+        if settings.jobs:
+            env["JOBS"] = "1"
         if settings.internal_networks:
             env["INTERNAL_NETWORKS"] = ",".join(settings.internal_networks)
         for user, until in previous_until.items():

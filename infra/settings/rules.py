@@ -17,6 +17,7 @@ from ..facts.limits import (
     SECRET_VERSION,
     SUBNETWORK,
     UPKEEP_CONNECTIONS,
+    WORKER_CONNECTIONS,
     mebibytes,
 )
 from ..facts.names import (
@@ -443,6 +444,13 @@ def _check_github(rules: Rules, settings: Settings) -> None:
 
 
 def _check_service(rules: Rules, service: ServiceSettings) -> None:
+    if service.jobs and service.accounts and rules.ok("jobs", "accounts"):
+        rules.refuse(
+            "jobs",
+            expected="false together with accounts: a job reads as the server, which doesn't check "
+            "what the person who started it may read",
+            remedy=Remove("jobs"),
+        )
     if rules.ok("minInstances", "maxInstances") and service.min_instances > service.max_instances:
         rules.refuse(
             "minInstances",
@@ -482,7 +490,7 @@ def _check_connections(rules: Rules, settings: Settings) -> None:
     connections for the boot of the new revision. Cloud Run may exceed the limit for a moment, but
     pools open connections only as requests need them, so full pools are the worst case.
     """
-    if not rules.ok("databaseTier", "maxInstances", "databaseConnections", "cpu"):
+    if not rules.ok("databaseTier", "maxInstances", "databaseConnections", "cpu", "jobs"):
         return
     instances = settings.service.max_instances
     each = settings.database.connections
@@ -490,6 +498,8 @@ def _check_connections(rules: Rules, settings: Settings) -> None:
     others = dict(RESERVED_CONNECTIONS)
     if settings.upkeep.wanted:
         others["the upkeep job"] = UPKEEP_CONNECTIONS
+    if settings.service.jobs:
+        others["the worker of jobs"] = WORKER_CONNECTIONS
     reserved = sum(others.values())
     room = limit - reserved
     least = CONNECTIONS_PER_PROCESS * settings.service.cpu

@@ -446,6 +446,15 @@ class ServiceSettings:
         group=Group.ARTIFACTS,
         change=Change.REVISION,
     )
+    jobs: bool = _setting(
+        "jobs",
+        Boolean(default=False),
+        "Run MLflow's background jobs: judges and evaluations that are started in MLflow's page, "
+        "automatic evaluation of new traces, and the detection of issues. A second container runs "
+        "them, all the time, for about 47 US dollars a month, and holds 7 database connections.",
+        group=Group.SERVER,
+        change=Change.REVISION,
+    )
     accounts: bool = _setting(
         "accounts",
         Boolean(default=False),

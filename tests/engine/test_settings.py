@@ -158,6 +158,7 @@ ELSEWHERE = {
     "accountsDefaultPermission",
     "accountsAdministrators",
     "accountsDomains",
+    "jobs",  # needs databaseConnections: below
     "invokers",  # needs an access mode that uses it: below
     "databaseEdition",  # must match the tier: below
     "trackingPassword",  # test_life
@@ -268,6 +269,23 @@ def test_the_github_deployer_is_added_without_changing_the_rest(
         ),
         NEW,
     )
+
+
+def test_jobs_add_the_worker(shared: Deployment) -> None:
+    touched = kinds(ahead(shared, {"jobs": True, "databaseConnections": 5}).touched)
+    assert touched == {
+        **ON_SERVICE,
+        **dict.fromkeys(
+            (
+                ACCOUNT,
+                SECRET_MEMBER,
+                "gcp:storage/bucketIAMMember:BucketIAMMember",
+                PROJECT_MEMBER,
+                "gcp:cloudrunv2/workerPool:WorkerPool",
+            ),
+            NEW,
+        ),
+    }
 
 
 def test_edition_and_tier_change_the_instance_in_place(shared: Deployment) -> None:

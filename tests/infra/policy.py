@@ -85,6 +85,11 @@ OF_THE_UPKEEP = {
 }
 OF_THE_TIMER = {(JOB_MEMBER, "roles/run.invoker")}
 UPKEEPS_SECRETS = {"mlflow_artifact_url", "mlflow_database_url"}
+# The worker of jobs: the same, and the key of the gateway's secrets.
+POOL_OF_WORKERS = "gcp:cloudrunv2/workerPool:WorkerPool"
+POOL_MEMBER = "gcp:cloudrunv2/workerPoolIamMember:WorkerPoolIamMember"
+WORKER = f"serviceAccount:mlflow-worker@{PROJECT}.iam.gserviceaccount.com"
+WORKERS_SECRETS = {*UPKEEPS_SECRETS, "mlflow_kek_passphrase"}
 OF_THE_SIGNER = {(BUCKET_MEMBER, "roles/storage.objectUser")}
 RUN_AGENT = f"service-{NUMBER}@serverless-robot-prod.iam.gserviceaccount.com"
 # Google's service agents, which store the data, and their role on the user's key.
@@ -114,6 +119,7 @@ DEPLOYS = {
     (IMAGES_MEMBER, "roles/artifactregistry.writer"),
     (INVOKER, f"{ROLES_OF_DEPLOYING}_deploy_service_ab12cd"),
     (JOB_MEMBER, f"{ROLES_OF_DEPLOYING}_deploy_upkeep_ab12cd"),
+    (POOL_MEMBER, f"{ROLES_OF_DEPLOYING}_deploy_worker_ab12cd"),
     (PROJECT_MEMBER, f"{ROLES_OF_DEPLOYING}_deploy_database_ab12cd"),
     (PROJECT_MEMBER, f"{ROLES_OF_DEPLOYING}_deploy_project_ab12cd"),
     (SECRET_MEMBER, f"{ROLES_OF_DEPLOYING}_deploy_secrets_ab12cd"),
@@ -198,6 +204,8 @@ def only_listed_roles_are_granted(stack: Stack) -> Iterator[str]:
         allowed[member] = CALLS if stack.access == "iam" else PASSES_IAP
     if stack.setting("cleanupAfterDays", 0) or stack.setting("archiveTracesAfterDays", 0):
         allowed |= {UPKEEP: OF_THE_UPKEEP, TIMER: OF_THE_TIMER}
+    if stack.setting("jobs", False):
+        allowed[WORKER] = OF_THE_UPKEEP
     if stack.setting("kmsKey", ""):
         allowed |= {f"serviceAccount:{agent}": ENCRYPTS for agent in AGENTS}
         allowed[f"serviceAccount:{RUN_AGENT}"] = ENCRYPTS | RUNS
@@ -231,6 +239,17 @@ def the_upkeep_job_reads_no_login(stack: Stack) -> Iterator[str]:
         account = schedule.inputs["httpTarget"].get("oauthToken", {}).get("serviceAccountEmail")
         own = f"serviceAccount:{account}" == TIMER
         yield from _unless(own, schedule, f"calls as {account}")
+
+
+def the_worker_reads_no_login(stack: Stack) -> Iterator[str]:
+    for grant in stack.program.all(SECRET_MEMBER):
+        if grant.inputs["member"] == WORKER:
+            secret = grant.inputs["secretId"]
+            yield from _unless(secret in WORKERS_SECRETS, grant, f"the worker reads {secret}")
+    for pool in stack.program.all(POOL_OF_WORKERS):
+        account = pool.inputs["template"].get("serviceAccount")
+        own = f"serviceAccount:{account}" == WORKER
+        yield from _unless(own, pool, f"runs as {account}")
 
 
 def custom_roles_are_small(stack: Stack) -> Iterator[str]:
@@ -353,7 +372,7 @@ def data_is_encrypted_with_the_chosen_key(stack: Stack) -> Iterator[str]:
                 key = inputs.get("encryption", {}).get("defaultKmsKeyName")
             case "gcp:artifactregistry/repository:Repository":
                 key = inputs.get("kmsKeyName")
-            case "gcp:cloudrunv2/service:Service":
+            case "gcp:cloudrunv2/service:Service" | "gcp:cloudrunv2/workerPool:WorkerPool":
                 key = inputs["template"].get("encryptionKey")
             case "gcp:cloudrunv2/job:Job":
                 key = inputs["template"]["template"].get("encryptionKey")
@@ -477,6 +496,7 @@ def protection_matches_the_setting(stack: Stack) -> Iterator[str]:
 def images_are_named_by_digest(stack: Stack) -> Iterator[str]:
     templates = [(stack.program.service, stack.program.service.inputs["template"])]
     templates += [(job, job.inputs["template"]["template"]) for job in stack.program.all(JOB)]
+    templates += [(pool, pool.inputs["template"]) for pool in stack.program.all(POOL_OF_WORKERS)]
     for resource, template in templates:
         for container in template["containers"]:
             image = container["image"]
@@ -526,7 +546,7 @@ def resources_wait_for_their_dependencies(stack: Stack) -> Iterator[str]:
         r"|gcp:projects/iAM(Member:IAMMember|CustomRole:IAMCustomRole)"
     )
     for resource in program.created:
-        apart = resource.parent.endswith(("Deployer::deployer", "Upkeep::upkeep"))
+        apart = resource.parent.endswith(("Deployer::deployer", "Upkeep::upkeep", "Worker::worker"))
         if boots_with.fullmatch(resource.type) and not apart:
             waits = resource.urn in program.before(service)
             yield from _unless(waits, service, f"does not wait for {resource}")
@@ -537,6 +557,7 @@ RULES = [
     no_member_has_a_basic_role,
     only_listed_roles_are_granted,
     the_upkeep_job_reads_no_login,
+    the_worker_reads_no_login,
     custom_roles_are_small,
     no_member_can_create_tokens,
     no_account_has_a_role_on_itself,

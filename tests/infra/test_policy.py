@@ -98,11 +98,21 @@ SHAPES: dict[str, dict[str, Any]] = {
         "kmsKey": KEY,
     },
     "archived": {"archiveTracesAfterDays": 30},
+    "with jobs": {
+        "jobs": True,
+        "databaseConnections": 5,
+        "internalNetworks": ["10.8.0.0/24"],
+        "githubRepository": "my-org/mlflow-gcp",
+        "githubRepositoryId": 74,
+        "network": "private",
+        "kmsKey": KEY,
+    },
     "watched": {"alertEmail": "oncall@example.com", "uptimeCheck": True},
 }
 # Shapes that together declare every resource of all shapes.
 COVERING = (
     "cleaned up",
+    "with jobs",
     "a load balancer",
     "a private network and a key",
     "a viewer",
@@ -552,6 +562,13 @@ DEFECTS: list[tuple[Rule, Defect, str]] = [
             with_(policy.SECRET_MEMBER, secretId="mlflow_tracking_password"),
             with_(policy.JOB, "template.template", serviceAccount="mlflow-server@p.example.com"),
             with_(policy.SCHEDULE, "httpTarget", oauthToken={}),
+        )
+    ),
+    *(
+        (policy.the_worker_reads_no_login, defect, "with jobs")
+        for defect in (
+            with_(policy.SECRET_MEMBER, secretId="mlflow_tracking_password"),
+            with_(policy.POOL_OF_WORKERS, "template", serviceAccount="mlflow-server@p.example.com"),
         )
     ),
     *(

@@ -144,6 +144,12 @@ def test_the_upkeep_job_is_free_alone() -> None:
     assert dollars("upkeep", settings(archiveTracesAfterDays=30)) == 0
 
 
+def test_the_worker_of_jobs_runs_all_the_time() -> None:
+    # 2,628,000 seconds, less the free 240,000 of a CPU and 450,000 of a GiB.
+    with_jobs = settings(jobs="true", databaseConnections="5")
+    assert dollars("worker", with_jobs) == pytest.approx(42.98 + 4.36, abs=0.01)
+
+
 def test_a_year_of_runs() -> None:
     # 304.17 GB x 12 x 0.02
     year = {"runs_a_day": 100, "months": 12}

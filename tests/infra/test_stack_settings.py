@@ -587,6 +587,8 @@ REFUSED = [
         *("17", "maxInstances 2", "databaseConnections 5", "db-g1-small"),
         given="maxInstances 3 x databaseConnections 8 = 24",
     ),
+    row({"jobs": "true"}, "databaseConnections", "databaseConnections 5", given="max"),
+    row({"jobs": "true", "accounts": "true"}, "jobs", "accounts"),
     # Each way out is named where it is just enough.
     row({**ALONE, "databaseConnections": 42}, "databaseConnections", "db-g1-small", given="max"),
     row({"databaseConnections": 17}, "databaseConnections", "maxInstances 1", given="max"),

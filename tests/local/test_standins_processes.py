@@ -193,6 +193,26 @@ def test_a_server_that_ends_is_restarted(serve: Callable[..., Running]) -> None:
     _until(lambda: Probe(path="/").passes(running.service.address))
 
 
+def test_a_worker_serves_nothing(state: State) -> None:
+    said: list[str] = []
+    worker = Service(
+        state=state,
+        name="worker w",
+        command=[sys.executable, "-c", "print('works'); raise SystemExit(3)"],
+        environment=container.base_environment(state.directory("home")),
+        port=None,
+        startup=None,
+        liveness=None,
+        say=said.append,
+        stopping=threading.Event(),
+        log="worker",
+    )
+    worker.start()
+    _until(lambda: "the worker ended with exit code 3: starting it again" in "".join(said))
+    worker.stop()
+    assert b"works" in state.path("log", "worker.log").read_bytes()
+
+
 def test_a_server_that_fails_its_probe_is_restarted_a_few_times(
     serve: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:

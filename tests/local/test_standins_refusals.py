@@ -69,6 +69,7 @@ def changed(inputs: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("sql/databaseInstance:DatabaseInstance", INSTANCE),
         ("cloudrunv2/service:Service", SERVICE),
         ("cloudrunv2/job:Job", JOB),
+        ("cloudrunv2/workerPool:WorkerPool", SERVICE),
         ("cloudscheduler/job:Job", SCHEDULE),
         ("secretmanager/secret:Secret", SECRET),
         ("serviceaccount/account:Account", {"accountId": "another"}),
@@ -144,6 +145,12 @@ def test_a_major_version_can_only_be_raised(google: StandIns) -> None:
         ),
         ("cloudrunv2/service:Service", SERVICE, "deletionProtection", "deletion_protection=false"),
         ("cloudrunv2/job:Job", JOB, "deletionProtection", "deletion_protection=false"),
+        (
+            "cloudrunv2/workerPool:WorkerPool",
+            SERVICE,
+            "deletionProtection",
+            "deletion_protection=false",
+        ),
     ],
 )
 def test_a_protected_resource_is_not_deleted(
