@@ -51,6 +51,9 @@ STAND_INS = {
     ("docs/operating.md", "Deleting permanently"),
     # The job itself: tests/server/test_upkeep.py, tests/operations/test_local_stack.py.
     ("docs/upkeep.md", "Set it up"),
+    # The worker itself: tests/server/test_jobs.py, tests/operations/test_local_stack.py.
+    ("docs/jobs.md", "Set it up"),
+    ("docs/jobs.md", "The log"),
     ("docs/runbooks.md", "Runbooks"),
     ("docs/runbooks.md", "Roll back"),
     ("docs/deploying.md", "The first deployment"),
