@@ -43,6 +43,8 @@ STAND_INS = {
     ("sample_client/README.md", "Samples"),
     ("docs/accounts.md", "Accounts"),
     ("docs/accounts.md", "Adding a person"),
+    # The settings themselves: tests/infra/test_access.py.
+    ("docs/accounts.md", "Signing in with Google"),
     ("docs/accounts.md", "The log"),
     ("docs/using.md", "From MLflow's client"),
     ("docs/logging-runs.md", "Set up your computer"),
