@@ -22,7 +22,8 @@ _OF_THE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "upgrade"
 
 
 class Front:
-    """`members` returns who may use the service at `upstream`, such as `user:ada@example.com`."""
+    """`members` returns the members that may use the service at `upstream`, as a grant names them,
+    for example `user:ada@example.com`."""
 
     def __init__(
         self, *, signer: Signer, audience: str, upstream: str, members: Callable[[], Sequence[str]]
