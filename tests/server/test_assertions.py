@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiohttp import web
 from tracking_server.accounts.assertions import (
     KEYS_LAST,
     MAX_ASSERTION,
@@ -19,7 +20,9 @@ from tracking_server.accounts.assertions import (
     NoKeys,
     NotSigned,
 )
+from tracking_server.outgoing import iap_keys
 
+from fake_google.endpoints import Endpoints
 from fake_google.iap import LIFETIME, Signer, encoded
 
 AUDIENCE = "/projects/123456789012/locations/us-central1/services/mlflow"
@@ -210,3 +213,29 @@ def test_many_requests_share_one_fetch(google: Google) -> None:
         ["ada@example.com"] * 20
     )
     assert google.fetched == 1
+
+
+def test_only_a_response_with_keys_is_accepted() -> None:
+    answers = [
+        web.Response(status=500, text='{"key": "PEM"}'),
+        web.Response(status=302, headers={"Location": "/"}),
+        web.Response(text="not JSON"),
+        web.Response(text="{}"),
+        web.Response(text='["key"]'),
+        web.Response(text='{"key": 1}'),
+        web.Response(text=json.dumps({"key": "x" * iap_keys.LARGEST})),
+    ]
+    waiting = iter([*answers, web.Response(text='{"key": "PEM"}')])
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return next(waiting)
+
+    endpoints = Endpoints()
+    try:
+        address = endpoints.serve(answer)
+        for _ in answers:
+            with pytest.raises((ValueError, OSError)):
+                iap_keys.fetch(address)
+        assert iap_keys.fetch(address) == {"key": "PEM"}
+    finally:
+        endpoints.close()
