@@ -211,6 +211,10 @@ def test_a_withdrawn_permission_ends_at_once(sides: Sides) -> None:
         assert statuses() == [200] * 3
         admin.request("DELETE", f"{API3}/roles/unassign", json=assigned).raise_for_status()
         assert statuses() == [403] * 3
+        admin.post(f"{API3}/roles/assign", json=assigned).raise_for_status()
+        deleted = {"role_id": role}
+        admin.request("DELETE", f"{API3}/roles/delete", json=deleted).raise_for_status()
+        assert statuses() == [403] * 3
 
 
 def test_the_log_says_who_changes_what_without_content(sides: Sides) -> None:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 _VERSION_TABLE = "alembic_version_auth"
 
-_ACCOUNTS = re.compile(r"/(?:ajax-)?api/[0-9.]+/mlflow/(?:users|roles)/")
-_OWN_STAY = re.compile(_ACCOUNTS.pattern + r"(?P<change>delete|update-admin|update-password)")
+_MLFLOW = r"/(?:ajax-)?api/[0-9.]+/mlflow/"
+_ACCOUNTS = re.compile(_MLFLOW + "(?:users|roles)/")
+_OWN_STAY = re.compile(_MLFLOW + "users/(?P<change>delete|update-admin|update-password)")
 
 
 def configure(*, database_uri: str, default_permission: str, session_key: str) -> None:
