@@ -7,7 +7,7 @@ from typing import Any
 
 from operations.env import AUTH
 from operations.errors import OperationError
-from operations.stack import Stack
+from operations.stack import CloudStack, Stack
 from operations.tracking import Refused, Tracking
 
 API, API_3 = "/api/2.0/mlflow/users", "/api/3.0/mlflow/users"
@@ -37,7 +37,8 @@ def people(stack: Stack, *, what: str, person: str, resource: str, permission: s
         case "add":
             password = secrets.token_urlsafe(_PASSWORD_BYTES)
             tracking.send("POST", f"{API}/create", username=person, password=password)
-            print(onboarding(tracking.address, person, password, stack.setting("access")))
+            access = stack.setting("access") if isinstance(stack, CloudStack) else ""
+            print(onboarding(tracking.address, person, password, access))
         case "reset":
             password = secrets.token_urlsafe(_PASSWORD_BYTES)
             tracking.send("PATCH", f"{API}/update-password", username=person, password=password)
