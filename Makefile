@@ -204,7 +204,7 @@ sbom: $(VENVS)/supply.done ## Write the bills of materials (CycloneDX) of contai
 	@$(VENVS)/supply/bin/python -W ignore -m cyclonedx_py requirements requirements.txt \
 		--pyproject pyproject.toml --output-reproducible --of JSON -o dist/program.cdx.json
 
-.PHONY: packages release-notes
+.PHONY: packages release-notes rehearse-release
 packages: $(VENVS)/supply.done ## Build the Python packages of the last commit into dist/packages
 	@rm -rf dist/packages dist/source; mkdir -p dist/source
 	@git archive HEAD | tar -x -C dist/source
@@ -216,6 +216,9 @@ packages: $(VENVS)/supply.done ## Build the Python packages of the last commit i
 
 release-notes: $(VENVS)/program.done ## Check that a tag can be released, and print its notes (TAG=v1.0.0)
 	@$(PROGRAM) -m tools.release "$$TAG"
+
+rehearse-release: install-local $(VENVS)/server-test.done $(VENVS)/supply.done ## Make a release and its image on this computer, with stand-ins for GitHub and the registry
+	@$(PROGRAM) -m tests.release
 
 .PHONY: licences
 licences: $(VENVS)/program.done $(VENVS)/server-test.done ## Write the licences of the locked packages to dist/, and check them
