@@ -8,13 +8,14 @@ from tests.server.parity.calls import (
     genai,
     integers,
     native,
+    page_requests,
     pages,
     registry,
     traces,
     tracking,
 )
 
-SEQUENCE: list[Call] = [
+BEFORE_THE_PAGE: list[Call] = [
     *cold.CALLS,
     *tracking.CALLS,
     *artifacts.CALLS,
@@ -27,6 +28,14 @@ SEQUENCE: list[Call] = [
     *gateway.LIMITED,
     *native.CALLS,
     *pages.CALLS,
+]
+
+SEQUENCE: list[Call] = [
+    *BEFORE_THE_PAGE,
+    *page_requests.PREPARED,
+    *page_requests.CALLS,
+    # Stock stores a run for some of them, which the page would show.
+    *genai.JOBS,
     *genai.CLEANED,
     *gateway.CLEANED,
     *traces.DELETED,

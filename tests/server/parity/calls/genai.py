@@ -275,4 +275,4 @@ CLEANED = [
     delete(f"{_DATASETS}/$dataset"),
 ]
 
-CALLS: list[Call] = [*DATASETS, *SCORERS, *REVIEWS, *ISSUES, *JOBS, *DEMO]
+CALLS: list[Call] = [*DATASETS, *SCORERS, *REVIEWS, *ISSUES, *DEMO]
