@@ -30,13 +30,18 @@ BEFORE_THE_PAGE: list[Call] = [
     *pages.CALLS,
 ]
 
-SEQUENCE: list[Call] = [
-    *BEFORE_THE_PAGE,
-    *page_requests.PREPARED,
-    *page_requests.CALLS,
+_AFTER_THE_PAGE: list[Call] = [
     # Stock stores a run for some of them, which the page would show.
     *genai.JOBS,
     *genai.CLEANED,
     *gateway.CLEANED,
     *traces.DELETED,
+]
+
+SEQUENCE = [*BEFORE_THE_PAGE, *_AFTER_THE_PAGE]
+WITH_THE_PAGE = [
+    *BEFORE_THE_PAGE,
+    *page_requests.PREPARED,
+    *page_requests.CALLS,
+    *_AFTER_THE_PAGE,
 ]
