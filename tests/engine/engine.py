@@ -1,13 +1,15 @@
 """Pulumi's own engine: the one on PATH, or built once from its Go module.
 
-    python -m tests.engine.engine    # builds it unless it exists; takes several minutes
+    python -m tests.engine.engine    # builds it unless it exists; takes some minutes
 
-`pulumi/go.mod` and `go.sum` pin it. It is kept outside the clone, like any tool's cache.
+`pulumi/go.mod` and `go.sum` pin it, and `source.py` leaves parts out. It is kept outside the clone,
+like any tool's cache.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -17,9 +19,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.engine import source
+
 MODULE = Path(__file__).parent / "pulumi"
 VERSION = "v3.259.0"
-PACKAGE = "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
+PACKAGE = f"{source.MODULE}/cmd/pulumi"
 YAML = "github.com/pulumi/pulumi-yaml/cmd/pulumi-language-yaml"
 GENERATOR = "./generate-nodejs"
 SDK = "github.com/pulumi/pulumi/sdk/v3"
@@ -63,25 +67,20 @@ def build() -> Engine:
         unfinished = cache / "new"
         unfinished.mkdir(exist_ok=True)
         stamp = f"-s -w -X {SDK}/go/common/version.Version={VERSION}"
-        command = [go, "build", "-v", "-trimpath", "-ldflags", stamp, "-o", f"{unfinished}/"]
-        # Hundreds of modules are downloaded; Go keeps what it has downloaded or built.
-        for left in (2, 1, 0):
-            failure = _show([*command, PACKAGE, YAML, GENERATOR])
-            if failure is None:
-                break
-            if not left:
-                sys.exit(f"Pulumi's engine could not be built:\n{failure}")
-            print(f"trying again: {failure}", flush=True)
-        answer = subprocess.run(
-            [go, "list", "-m", "-f", "{{.Dir}}", SDK],
-            cwd=MODULE, check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        executor = Path(answer.stdout.strip(), "python", "cmd", EXECUTOR)
+        _retried([go, "mod", "download", source.MODULE, SDK])
+        command = [
+            *(go, "build", "-v", "-trimpath", "-modfile", _shortened(go, cache)),
+            # The linker would drop what debuggers need, so don't compile it.
+            *("-gcflags", "all=-dwarf=false", "-ldflags", stamp, "-o", f"{unfinished}/"),
+        ]
+        _retried([*command, PACKAGE, YAML, GENERATOR])
+        executor = _source_of(go, SDK) / "python" / "cmd" / EXECUTOR
         shutil.copyfile(executor, cache / EXECUTOR)
         for built in unfinished.iterdir():
             built.rename(cache / built.name)
         unfinished.rmdir()
-        shutil.rmtree(cache / "go", ignore_errors=True)
+        for folder in ("go", "source"):
+            shutil.rmtree(cache / folder, ignore_errors=True)
     found = find()
     assert found is not None
     return found
@@ -89,7 +88,8 @@ def build() -> Engine:
 
 def _cache() -> Path:
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root, "mlflow-gcp", f"pulumi-{VERSION}")
+    left_out = hashlib.sha256(Path(source.__file__).read_bytes()).hexdigest()[:8]
+    return Path(root, "mlflow-gcp", f"pulumi-{VERSION}-{left_out}")
 
 
 def _parsed(text: str) -> tuple[int, ...]:
@@ -111,7 +111,39 @@ def _go(cache: Path) -> Path:
     return target / "go" / "bin" / "go"
 
 
-def _show(command: list[str]) -> str | None:
+def _source_of(go: str, module: str) -> Path:
+    answer = subprocess.run(
+        [go, "list", "-m", "-f", "{{.Dir}}", module],
+        cwd=MODULE, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return Path(answer.stdout.strip())
+
+
+def _shortened(go: str, cache: Path) -> Path:
+    """Returns a go.mod that replaces Pulumi's source by a copy without what no test uses."""
+    source.copy(_source_of(go, source.MODULE), cache / "source")
+    file = cache / "go.mod"
+    given = (MODULE / "go.mod").read_text()
+    file.write_text(f'{given}\nreplace {source.MODULE} => "{cache / "source"}"\n')
+    shutil.copyfile(MODULE / "go.sum", cache / "go.sum")
+    return file
+
+
+def _retried(command: list[str | Path]) -> None:
+    """Run a command up to three times, as hundreds of modules are downloaded.
+
+    Go keeps what it has downloaded or built.
+    """
+    for left in (2, 1, 0):
+        failure = _show(command)
+        if failure is None:
+            return
+        if not left:
+            sys.exit(f"Pulumi's engine could not be built:\n{failure}")
+        print(f"trying again: {failure}", flush=True)
+
+
+def _show(command: list[str | Path]) -> str | None:
     """Run a command at low priority, with a sign of life for every hundred packages.
 
     Returns its output if it failed.
