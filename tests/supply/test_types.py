@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-# The services of which mypy reads single modules.
+# mypy reads only single modules of these services.
 LARGEST = ("compute", "iap")
 # Other modules import their classes from these.
 SHARED = {"_inputs", "outputs"}
