@@ -190,7 +190,7 @@ RUNS = [
             "model_output": "four",
             "model_output_parameters": keys(latency="1"),
             "mlflow_version": "3.0",
-            "start_time": 1,
+            "start_time": 3,
         },
         keep={"prompt_run": "run.info.run_id"},
     ),
