@@ -1,4 +1,4 @@
-"""The distinct requests of MLflow's page, as `make crawl` has recorded them, and what they need."""
+"""The distinct requests that MLflow's page was seen to send in a browser, and what they need."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def _prompt(text: str) -> list[dict[str, str]]:
     return keys(**{"mlflow.prompt.is_prompt": "true", "mlflow.prompt.text": text})
 
 
-# Objects like those that the crawl has found on its server.
+# Objects like those that the page had found on its server.
 PREPARED = [
     Call(
         method="PUT",
