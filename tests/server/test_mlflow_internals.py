@@ -7,6 +7,7 @@ from importlib import import_module
 from inspect import getsource
 
 import pytest
+from mlflow.utils.import_hooks import register_post_import_hook
 from tracking_server.hot_routes.statements import SCHEMA_REVISION
 from tracking_server.mlflow import internals
 
@@ -106,6 +107,13 @@ def test_without_accounts_a_search_for_runs_does_not_import_mlflows_auth_app() -
     from mlflow.server import handlers
 
     assert "from mlflow.server import auth" in getsource(handlers.search_runs_impl)
+
+
+def test_mlflow_does_not_look_at_later_imports() -> None:
+    import_flask()
+    finders = [*sys.meta_path]
+    register_post_import_hook(print, "tracking_server_that_is_never_imported")
+    assert sys.meta_path == finders
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,7 @@ def _surround(surroundings: Surroundings) -> None:
     }
     engines.connect_with(surroundings.database, pool_size=CONNECTIONS)
     internals.use_artifacts_of_bucket(surroundings.artifact_url)
+    internals.leave_out_import_hooks()
     egress.enforce(
         internal_networks=surroundings.internal_networks,
         own_port=port,

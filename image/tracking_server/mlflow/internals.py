@@ -99,6 +99,7 @@ def import_flask(*, gcs_repository: object, accounts: bool = False) -> "Flask":
             get_registered_artifact_repositories,
         )
 
+    leave_out_import_hooks()
     # Only then does Flask do the checks, and set the headers, that FastAPI's middleware does.
     if not is_running_as_server:
         raise RuntimeError("mlflow.server was imported before configure_server")
@@ -114,6 +115,19 @@ def import_flask(*, gcs_repository: object, accounts: bool = False) -> "Flask":
     close_artifact_schemes(READABLE_SCHEMES)
     flask: Flask = app
     return flask
+
+
+def leave_out_import_hooks() -> None:
+    """Keep MLflow from looking at each later import, which it does for its automatic logging.
+
+    It runs hooks with a lock held that each import takes as well, while it holds Python's own lock.
+    So two threads that import modules can wait for each other, for example when MLflow imports the
+    functions of jobs. The server doesn't log anything automatically.
+    https://github.com/mlflow/mlflow/pull/23466
+    """
+    from mlflow.utils import import_hooks
+
+    import_hooks._import_hook_finder_init = True
 
 
 def import_fastapi() -> "FastAPI":
