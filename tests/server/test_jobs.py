@@ -266,15 +266,17 @@ class Lost:
     job: str
     trace: str
     cancelled: str
-    spared: str
+    hopeless: str
     shown: str
 
 
 @pytest.fixture(scope="module")
 def lost(stack: Stack) -> Lost:
-    """A job that was running when its worker was killed, and one that was cancelled before."""
+    """A job that was running when its worker was killed, and one that was cancelled before.
+
+    Another has lost its worker twice already.
+    """
     experiment, trace = stack.traced()
-    _, spared = stack.traced()
     worker = stack.worker()
     stack.model.free.clear()
     job, cancelled = stack.judge(experiment, trace), stack.judge(*stack.traced())
@@ -286,9 +288,14 @@ def lost(stack: Stack) -> Lost:
     worker.process.kill()
     worker.process.wait()
     stack.model.free.set()
+    hopeless = stack.judge(*stack.traced())
+    stack.database.run(
+        "UPDATE jobs SET status = 1, retry_count = 2, lease_expires_at = 0 WHERE id = :id",
+        id=hopeless,
+    )
     # As if its lease had ended a minute ago.
     stack.database.run("UPDATE jobs SET lease_expires_at = lease_expires_at - 120000")
-    return Lost(job, trace, cancelled, spared, shown)
+    return Lost(job, trace, cancelled, hopeless, shown)
 
 
 @pytest.fixture(scope="module")
@@ -304,6 +311,12 @@ def test_a_job_finishes_whose_worker_was_killed(stack: Stack, lost: Lost, worker
     assert (done["status"], done["retry_count"]) == ("SUCCEEDED", 1), worker.entries()
     assert stack.assessments(lost.trace) == {"polite": False}
     assert any("was lost with its worker" in each["message"] for each in worker.entries())
+
+
+def test_a_job_fails_that_ends_its_workers(stack: Stack, lost: Lost, worker: Worker) -> None:
+    done = stack.ended(lost.hopeless)
+    assert done["status"] == "FAILED"
+    assert "The worker ended 3 times" in done["error_message"]
 
 
 def test_a_cancelled_job_ends(stack: Stack, lost: Lost, worker: Worker) -> None:
