@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 MAX_FILES = 64 * 1024
 """Open files and connections, if the system allows that many."""
 
+LONGEST_START = 240.0
+"""Seconds, as many as Cloud Run allows:
+https://cloud.google.com/run/docs/configuring/healthchecks#startup-probes"""
+
 STARTED = perf_counter()
 
 log = logging.getLogger("tracking_server")
@@ -78,9 +82,14 @@ class TrackingServer:
             BootError: with one line that says what is missing.
         """
         try:
-            mlflow = await asyncio.wrap_future(self._imported)
-        except BaseException:
+            async with asyncio.timeout(LONGEST_START):
+                mlflow = await asyncio.wrap_future(self._imported)
+        except BaseException as error:
             middleware.give_up(self._layers)
+            if isinstance(error, TimeoutError):
+                raise BootError(
+                    f"MLflow isn't ready after {LONGEST_START:.0f} s: start this server again"
+                ) from error
             raise
         self._close.append(middleware.connect(self._layers, mlflow))
         gc.freeze()

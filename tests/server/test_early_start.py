@@ -2,16 +2,23 @@
 
 import asyncio
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from pg8000.native import Connection
+from starlette.types import Message
+from tracking_server import __main__, middleware
 from tracking_server.boot import known, settings
 from tracking_server.database import address
+from tracking_server.errors import BootError
 from tracking_server.hot_routes.connections import Connections
 from tracking_server.hot_routes.statements import SCHEMA_REVISION
+from tracking_server.serve.later import Later
 
 from tests.server.conftest import StartServer
 from tests.server.process import Server, eventually
@@ -112,6 +119,26 @@ def test_waiting_requests_are_refused_if_mlflow_does_not_start(
         assert waiting.result().status_code == 503
         client.close()
         assert server.process.wait(30) == 1
+
+
+def test_an_import_that_never_ends_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(__main__, "LONGEST_START", 0.01)
+    monkeypatch.setattr(middleware, "assemble", lambda *_: SimpleNamespace(app=None, **layers))
+    layers = {"mlflow": Later(), "transfers": Later()}
+    server = __main__.TrackingServer(Any, Any, Future(), revision="1")  # type: ignore[arg-type]
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def start() -> None:
+        waiting = asyncio.create_task(layers["mlflow"]({"path": "/"}, AsyncMock(), send))
+        with pytest.raises(BootError, match="MLflow isn't ready"):
+            await server.start()
+        await waiting
+
+    asyncio.run(start())
+    assert sent[0]["status"] == 503
 
 
 def test_a_revision_is_known_by_its_name_and_its_settings(environment: dict[str, str]) -> None:

@@ -38,7 +38,7 @@ _CREATE = f"""
 def revision(env: Mapping[str, str], settings: ServerSettings) -> str | None:
     """Returns what identifies this revision with its settings, None if it has to wait for MLflow.
 
-    With accounts, MLflow tells who may log in, and several processes are forked when it is
+    With accounts, MLflow decides on logins, and several processes are forked when it is
     imported. Outside of Cloud Run a revision has no name:
     https://cloud.google.com/run/docs/container-contract#services-env-vars
     """
