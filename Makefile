@@ -325,7 +325,7 @@ $(VENVS)/coverage.done: WHAT = what measures coverage
 $(VENVS)/coverage.done: OPTIONS = $(WHOLE)
 
 $(VENVS)/typescript.done: examples/typescript/package.json examples/typescript/package-lock.json
-	$(call install,what the example in TypeScript needs (20 MB),mkdir $(VENVS)/typescript \
+	$(call install,what the example in TypeScript needs (20 MB),mkdir -p $(VENVS)/typescript \
 		&& cp $^ $(VENVS)/typescript \
 		&& npm ci --prefix $(VENVS)/typescript --ignore-scripts --no-audit --no-fund --loglevel=error)
 
