@@ -20,7 +20,7 @@ from tests.server.conftest import made_database, made_for_stock
 from tests.server.parity.call import Call, found
 from tests.server.parity.calls import SEQUENCE
 from tests.server.parity.servers import Stock, our_environment, ours, upstream
-from tests.server.process import PASSWORD, TLS, USER, Server
+from tests.server.process import PASSWORD, TLS, USER, Server, eventually
 
 PEOPLE = {"editor": "EDIT", "reader": "READ", "nobody": None, "manager": "MANAGE"}
 """The names of accounts, and the permission which each has for everything. Each owns an experiment
@@ -341,6 +341,8 @@ def test_the_access_log_names_the_person(us: Accounts) -> None:
     assert us.server
     with us.client("reader") as reader:
         reader.get("/version", headers={"traceparent": f"00-{'c' * 32}-{'d' * 16}-01"})
+    # A line is written once its response has been sent.
+    assert eventually(lambda: "c" * 32 in us.server.log())
     [entry] = [one for one in us.server.entries() if "c" * 32 in str(one)]
     assert entry["user"] == "reader"
 

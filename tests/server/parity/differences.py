@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tracking_server.mlflow.not_offered import JOBS
+from tracking_server.mlflow.not_offered import NEVER_OFFERED, OFFERED
 
 _ARTIFACTS = r"/(ajax-)?api/2\.0/mlflow-artifacts"
 _ERROR = r"body\.(detail|error_class|error_code|message|sqlstate): .*"
+_STARTS_JOB = "|".join(path for _, path in NEVER_OFFERED | OFFERED)
 _ASSISTANT = "/ajax-api/3.0/mlflow/assistant"
 
 
@@ -121,7 +122,7 @@ BY_DESIGN = (
         "A request for a workspace isn't worth a repetition, and MLflow's client repeats 500.",
     ),
     Difference(
-        rf"POST ({'|'.join(path for _, path in JOBS)})|PUT .*/scorers/online-config|"
+        rf"POST ({_STARTS_JOB})|PUT .*/scorers/online-config|"
         r"\w+ .*/mlflow/workspaces(/.*)?",
         r"status: \d+ != 501|content-type: .*|cache-control: .*|vary: .*|"
         r"x-(content-type|frame)-options: .*|body(\.\w+)?: .*",
