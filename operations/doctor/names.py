@@ -56,6 +56,13 @@ LOOKUPS: Mapping[str, tuple[str, str, Callable[[str, Inputs], str]]] = {
             f"v2/projects/{project}/locations/{own['location']}/jobs/{own['name']}"
         ),
     ),
+    "gcp:cloudrunv2/workerPool:WorkerPool": (
+        "Cloud Run worker pools",
+        "run",
+        lambda project, own: (
+            f"v2/projects/{project}/locations/{own['location']}/workerPools/{own['name']}"
+        ),
+    ),
     "gcp:cloudscheduler/job:Job": (
         "Cloud Scheduler jobs",
         "cloudscheduler",

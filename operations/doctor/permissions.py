@@ -108,6 +108,13 @@ NEEDED: Mapping[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("run.admin", ("run.jobs.create", "run.jobs.get")),
         ("iam.serviceAccountUser", ("iam.serviceAccounts.actAs",)),
     ),
+    "gcp:cloudrunv2/workerPool:WorkerPool": (
+        ("run.admin", ("run.workerpools.create", "run.workerpools.get")),
+        ("iam.serviceAccountUser", ("iam.serviceAccounts.actAs",)),
+    ),
+    "gcp:cloudrunv2/workerPoolIamMember:WorkerPoolIamMember": (
+        ("run.admin", ("run.workerpools.getIamPolicy", "run.workerpools.setIamPolicy")),
+    ),
     "gcp:cloudrunv2/jobIamMember:JobIamMember": (
         ("run.admin", ("run.jobs.getIamPolicy", "run.jobs.setIamPolicy")),
     ),
