@@ -58,13 +58,15 @@ def test_the_middleware_is_in_the_order_of_its_assembly() -> None:
     table = re.findall(r"^\| (\d+) \| `(\w+)` \|", (DOCS / "middleware.md").read_text(), re.M)
     assert [int(number) for number, _ in table] == [*range(1, len(table) + 1)]
     outside_in = [name for _, name in table]
+    # `middleware.connect` adds this one, when MLflow is imported.
+    outside_in.remove("ProxiedTransfers")
     assert [name for name in _middleware() if name in outside_in] == outside_in[::-1]
 
 
 def test_every_middleware_is_on_the_page() -> None:
     page = (DOCS / "middleware.md").read_text()
     # Classes that layers use or return.
-    others = {"Answers", "ProviderAnswers", "Callbacks", "Middleware", "Mlflow"}
+    others = {"Answers", "ProviderAnswers", "Callbacks", "Later", "Middleware", "Mlflow"}
     assert {name for name in _middleware() if f"`{name}`" not in page} <= others
 
 

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 from itertools import count
 
 import pytest
-from tracking_server.accounts import logins as logins_module
 from tracking_server.accounts.identity import Identity
 from tracking_server.accounts.logins import REMEMBERED_SECONDS, Account, Busy, Logins, Refused
 from tracking_server.gate.failed_logins import PATIENCE
+from werkzeug import security
 from werkzeug.security import generate_password_hash
 
 RIGHT, WRONG = b"ada:canary-ada-password", b"ada:wrong"
@@ -25,13 +25,13 @@ class Table:
         self.read = self.compared = 0
         self.now = 0.0
         self.logins = Logins(self.find, reserved=["mlflow"], clock=lambda: self.now)
-        compare = logins_module.check_password_hash
+        compare = security.check_password_hash
 
         def counted(stored: str, password: str) -> bool:
             self.compared += 1
             return compare(stored, password)
 
-        monkeypatch.setattr(logins_module, "check_password_hash", counted)
+        monkeypatch.setattr(security, "check_password_hash", counted)
 
     def find(self, name: str) -> Account | None:
         self.read += 1

@@ -126,16 +126,21 @@ SERVING = """
 import sys
 from tracking_server.serve import server as serve
 
-async def app(scope, receive, send):
-    if scope["type"] == "http":
+class App:
+    async def asgi(self, scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": bytes(64 * 1024 * 1024)})
 
-async def close():
-    pass
+    async def is_ready_early(self):
+        return False
+
+    async def start(self):
+        pass
+
+    stop = start
 
 serve.UNREAD = 1
-serve.run(app, address="127.0.0.1", port=int(sys.argv[1]), close=close)
+serve.run(App(), address="127.0.0.1", port=int(sys.argv[1]))
 """
 
 
