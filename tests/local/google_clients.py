@@ -1,4 +1,7 @@
-"""Google's client libraries against the stand-ins. Run with the server's interpreter."""
+"""Google's client libraries, and the server's own client, against the stand-ins.
+
+Run with the server's interpreter.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import os
 
 import google.auth
 from google.api_core import exceptions
-from google.cloud import secretmanager_v1, storage
+from google.cloud import storage
+from tracking_server.boot.secret_manager import SecretManager
 
 credentials, project = google.auth.default()
 client = storage.Client(project=project, credentials=credentials)
@@ -73,10 +77,5 @@ for refused, wanted in (
         continue
     raise AssertionError(wanted)
 
-secrets = secretmanager_v1.SecretManagerServiceClient(
-    transport="rest",
-    client_options={"api_endpoint": os.environ["SECRET_MANAGER_ENDPOINT"]},
-    credentials=credentials,
-)
-answer = secrets.access_secret_version(name=f"projects/{project}/secrets/client/versions/1")
-assert answer.payload.data == b"a value"
+secrets = SecretManager(os.environ["SECRET_MANAGER_ENDPOINT"])
+assert secrets.access(f"projects/{project}/secrets/client/versions/1") == b"a value"

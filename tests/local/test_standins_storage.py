@@ -347,7 +347,7 @@ def test_objects_outlive_a_run_and_unfinished_uploads_do_not(tmp_path: Path) -> 
 
 @pytest.mark.skipif(not SERVER_PYTHON.exists(), reason="the server's environment is not installed")
 def test_googles_own_clients_work_unmodified(google: StandIns) -> None:
-    """google-auth with the metadata server, google-cloud-storage and -secret-manager."""
+    """google-auth with the metadata server, google-cloud-storage, and the server's own client."""
     google.secret("client", "a value")
     google.declare(
         "secretmanager/secretIamMember:SecretIamMember",
