@@ -32,7 +32,7 @@ RESERVED_CONNECTIONS = {
 # Those of the upkeep job.
 UPKEEP_CONNECTIONS = 1
 
-# The worker that runs MLflow's jobs: three connections of its own, and two for each of two jobs.
+# The worker that runs MLflow's jobs: three connections for itself, and two for each of two jobs.
 WORKER_CPU, WORKER_GIBIBYTES = 1, 1
 WORKER_CONNECTIONS = 3 + 2 * 2
 

@@ -10,10 +10,10 @@ import pulumi_gcp as gcp
 from ..component import Component
 from ..facts.names import account_id, upkeep_job
 from ..settings.schema import UpkeepSettings
-from .database import grant_connect
 from .network import VpcAccess
 from .scope import Scope
 from .service_accounts import member_of
+from .store_access import grant_stores
 
 # Cloud SQL begins the daily backup within four hours of 03:00 UTC (database.py).
 SCHEDULE = "30 7 * * *"
@@ -54,34 +54,15 @@ class Upkeep(Component):
     ) -> None:
         super().__init__(name, opts)
         account = self._account("upkeep", f"Upkeep job of {scope.prefix}", scope=scope)
-        member = member_of(account)
-        grants: list[pulumi.Resource] = [
-            gcp.secretmanager.SecretIamMember(
-                self.named(f"upkeep-reads-{key}"),
-                secret_id=secret_ids[key],
-                role="roles/secretmanager.secretAccessor",
-                member=member,
-                opts=self.child(),
-            )
-            for key in SECRETS
-        ]
-        grants.append(
-            gcp.storage.BucketIAMMember(
-                self.named("upkeep-uses-artifacts"),
-                bucket=bucket,
-                role="roles/storage.objectUser",
-                member=member,
-                opts=self.child(),
-            )
-        )
-        grants.append(
-            grant_connect(
-                "upkeep-connects",
-                scope=scope,
-                instance=connection_name.apply(lambda name: name.rpartition(":")[2]),
-                member=member,
-                of=self,
-            )
+        grants = grant_stores(
+            "upkeep",
+            scope=scope,
+            member=member_of(account),
+            connection_name=connection_name,
+            bucket=bucket,
+            secret_ids=secret_ids,
+            reads=SECRETS,
+            of=self,
         )
         env: dict[str, pulumi.Input[str]] = {
             "GCP_PROJECT": scope.project,

@@ -10,10 +10,10 @@ import pulumi_gcp as gcp
 from ..component import Component
 from ..facts.limits import WORKER_CPU, WORKER_GIBIBYTES
 from ..facts.names import account_id, worker_pool
-from .database import grant_connect
 from .network import VpcAccess
 from .scope import Scope
 from .service_accounts import member_of
+from .store_access import grant_stores
 
 COMMAND = ("/opt/server/bin/python", "-m", "tracking_server.jobs")
 # The only secrets that the worker reads.
@@ -52,34 +52,15 @@ class Worker(Component):
             display_name=f"Worker of {scope.prefix}, for MLflow's jobs",
             opts=self.child(),
         )
-        member = member_of(account)
-        grants: list[pulumi.Resource] = [
-            gcp.secretmanager.SecretIamMember(
-                self.named(f"worker-reads-{key}"),
-                secret_id=secret_ids[key],
-                role="roles/secretmanager.secretAccessor",
-                member=member,
-                opts=self.child(),
-            )
-            for key in SECRETS
-        ]
-        grants.append(
-            gcp.storage.BucketIAMMember(
-                self.named("worker-uses-artifacts"),
-                bucket=bucket,
-                role="roles/storage.objectUser",
-                member=member,
-                opts=self.child(),
-            )
-        )
-        grants.append(
-            grant_connect(
-                "worker-connects",
-                scope=scope,
-                instance=connection_name.apply(lambda name: name.rpartition(":")[2]),
-                member=member,
-                of=self,
-            )
+        grants = grant_stores(
+            "worker",
+            scope=scope,
+            member=member_of(account),
+            connection_name=connection_name,
+            bucket=bucket,
+            secret_ids=secret_ids,
+            reads=SECRETS,
+            of=self,
         )
         env: dict[str, pulumi.Input[str]] = {
             "GCP_PROJECT": scope.project,

@@ -33,7 +33,7 @@ ARTIFACT = "/api/2.0/mlflow-artifacts/artifacts/0/none"
 def import_waits(database_url: str, cloudsql_root: Path) -> Iterator[Connection]:
     """Lock a table that a boot reads when the import is done; yield an administrator's connection.
 
-    What waits for it is the last step before requests can reach MLflow.
+    This read is the last step of a boot before requests can reach MLflow.
     """
     found = address.parse(database_url).at_root(str(cloudsql_root))
     with Connection(

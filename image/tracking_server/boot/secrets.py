@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from itertools import count
 from time import monotonic, time
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from tracking_server.boot.backoff import Backoff
 from tracking_server.boot.secret_manager import FAILURES, ApiError, SecretManager, account
@@ -38,6 +38,17 @@ class Place(Protocol):
     def secret_manager_endpoint(self) -> str: ...
     @property
     def boot_patience(self) -> int: ...
+
+
+class StoreVersions(Protocol):
+    """The versions of the secrets with the addresses of the bucket and the database."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def artifact_url(self) -> str: ...
+    @property
+    def database_url(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +129,23 @@ def read(
         return dict(zip(wanted, pool.map(read_one, wanted), strict=True))
 
 
+def read_stores(settings: Place, versions: StoreVersions) -> dict[str, str]:
+    """Returns the value of each secret that a dataclass of versions has, by its field.
+
+    Raises:
+        BootError: naming each secret that can't be read or holds an invalid value.
+    """
+    asked: dict[str, str] = {each.name: getattr(versions, each.name) for each in fields(versions)}
+    found = read(settings, asked.values())
+    values = {
+        name: value for name, version in asked.items() if isinstance(value := found[version], str)
+    }
+    problems = [str(value) for value in found.values() if isinstance(value, BootError)]
+    if problems := [*problems, *store_problems(values, versions)]:
+        raise BootError("; ".join(problems))
+    return values
+
+
 def passphrases(settings: ServerSettings) -> dict[int, str]:
     """Returns all versions of the passphrase, without the disabled and destroyed ones.
 
@@ -189,15 +217,6 @@ def parse(values: dict[str, str], versions: SecretVersions, problems: list[str])
             else None
         ),
     )
-
-
-class StoreVersions(Protocol):
-    """The versions of the secrets with the addresses of the bucket and the database."""
-
-    @property
-    def artifact_url(self) -> str: ...
-    @property
-    def database_url(self) -> str: ...
 
 
 def store_problems(values: Mapping[str, str], versions: StoreVersions) -> list[str]:

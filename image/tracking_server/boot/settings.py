@@ -173,6 +173,17 @@ class Variables:
                 )
         return tuple(found)
 
+    def cloudsql_root(self) -> str:
+        """Returns the folder of the connector's sockets."""
+        return self._env.get("CLOUDSQL_ROOT", "/cloudsql")
+
+    def secret_manager_endpoint(self) -> str:
+        return self._env.get("SECRET_MANAGER_ENDPOINT", "https://secretmanager.googleapis.com")
+
+    def boot_patience(self) -> int:
+        """Returns seconds."""
+        return self.number("BOOT_PATIENCE", "100", 0, 100)
+
     def secret(self, name: str) -> str:
         """Returns the version of a secret."""
         return self.text(f"{name.upper()}_SECRET", f"mlflow_{name}/versions/1", _SECRET_VERSION)
@@ -281,11 +292,9 @@ def load(env: Mapping[str, str]) -> ServerSettings:
         jobs=number("JOBS", "0", 0, 1) == 1,
         trusted_proxies=number("TRUSTED_PROXIES", "0", 0, MAX_TRUSTED_PROXIES),
         internal_networks=given.networks("INTERNAL_NETWORKS"),
-        cloudsql_root=env.get("CLOUDSQL_ROOT", "/cloudsql"),
-        boot_patience=number("BOOT_PATIENCE", "100", 0, 100),
-        secret_manager_endpoint=env.get(
-            "SECRET_MANAGER_ENDPOINT", "https://secretmanager.googleapis.com"
-        ),
+        cloudsql_root=given.cloudsql_root(),
+        boot_patience=given.boot_patience(),
+        secret_manager_endpoint=given.secret_manager_endpoint(),
     )
     given.check()
     return settings

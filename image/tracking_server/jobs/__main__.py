@@ -5,7 +5,6 @@ import os
 import resource
 import sys
 from contextlib import suppress
-from dataclasses import fields
 from secrets import token_urlsafe
 from threading import Event, Thread
 
@@ -34,26 +33,6 @@ MEBIBYTE = 1024 * 1024
 log = logging.getLogger("tracking_server.jobs")
 
 
-def read_secrets(config: settings.WorkerSettings) -> settings.WorkerSecrets:
-    """Returns the values of the secrets.
-
-    Raises:
-        BootError: naming each secret that can't be read or holds an invalid value.
-    """
-    names = [each.name for each in fields(settings.WorkerSecrets)]
-    versions = {name: getattr(config.secrets, name) for name in names}
-    found = secrets.read(config, versions.values())
-    values = {
-        name: value
-        for name, version in versions.items()
-        if isinstance(value := found[version], str)
-    }
-    problems = [str(value) for value in found.values() if isinstance(value, BootError)]
-    if problems := [*problems, *secrets.store_problems(values, config.secrets)]:
-        raise BootError("; ".join(problems))
-    return settings.WorkerSecrets(**values)
-
-
 def run(config: settings.WorkerSettings) -> None:
     """Run jobs until SIGTERM.
 
@@ -71,7 +50,7 @@ def run(config: settings.WorkerSettings) -> None:
     from tracking_server.jobs.process import Surroundings
 
     executor.prepare()
-    values = read_secrets(config)
+    values = settings.WorkerSecrets(**secrets.read_stores(config, config.secrets))
     internals.configure_stores(
         artifact_root=values.artifact_url,
         artifact_destination=values.artifact_url,

@@ -47,11 +47,9 @@ def load(env: Mapping[str, str]) -> WorkerSettings:
             kek_passphrase=given.secret("kek_passphrase"),
         ),
         internal_networks=given.networks("INTERNAL_NETWORKS"),
-        cloudsql_root=env.get("CLOUDSQL_ROOT", "/cloudsql"),
-        secret_manager_endpoint=env.get(
-            "SECRET_MANAGER_ENDPOINT", "https://secretmanager.googleapis.com"
-        ),
-        boot_patience=given.number("BOOT_PATIENCE", "100", 0, 100),
+        cloudsql_root=given.cloudsql_root(),
+        secret_manager_endpoint=given.secret_manager_endpoint(),
+        boot_patience=given.boot_patience(),
     )
     given.check()
     return settings

@@ -26,17 +26,7 @@ def stores(config: settings.UpkeepSettings) -> tuple[str, str]:
     Raises:
         BootError: naming each secret that can't be read or holds an invalid value.
     """
-    versions = config.secrets
-    found = secrets.read(config, [versions.artifact_url, versions.database_url])
-    problems = [str(value) for value in found.values() if isinstance(value, BootError)]
-    artifact_url, database_url = found[versions.artifact_url], found[versions.database_url]
-    values = {
-        name: value
-        for name, value in (("artifact_url", artifact_url), ("database_url", database_url))
-        if isinstance(value, str)
-    }
-    if problems := [*problems, *secrets.store_problems(values, versions)]:
-        raise BootError("; ".join(problems))
+    values = secrets.read_stores(config, config.secrets)
     return values["artifact_url"], values["database_url"]
 
 
