@@ -9,13 +9,11 @@ engine attaches to the host by `PULUMI_DEBUG_LANGUAGES`.
 
 from __future__ import annotations
 
-import json
 import os
 import runpy
 import sys
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, Popen
@@ -25,42 +23,28 @@ from typing import Any
 
 import grpc
 import pulumi
-from google.protobuf import empty_pb2
 from pulumi.runtime.proto import (
     engine_pb2,
     engine_pb2_grpc,
     language_pb2,
-    language_pb2_grpc,
-    plugin_pb2,
 )
 
-ROOT = Path(__file__).parents[2]
+from tests.engine import language_host
+from tests.engine.language_host import SAID, Host, configuration
 
-# The exit code of a program that has reported its own error.
-_SAID = 32
+ROOT = Path(__file__).parents[2]
 
 _PROCESSES = get_context("forkserver")
 _PROCESSES.set_forkserver_preload([__name__, "tests.engine.preloaded"])
 
 
-class _Host(language_pb2_grpc.LanguageRuntimeServicer):
+class _Host(Host):
     def __init__(self, executor: Path, environment: Mapping[str, str]) -> None:
-        self._executor, self._environment = executor, environment
-        # Keyed by connection, as several commands may be attached.
-        self._engines: dict[str, str] = {}
-
-    def Handshake(self, request: Any, context: Any) -> Any:
-        self._engines[context.peer()] = request.engine_address
-        return language_pb2.LanguageHandshakeResponse()
-
-    def GetPluginInfo(self, request: Any, context: Any) -> Any:
-        return plugin_pb2.PluginInfo(version="0.0.0")
+        super().__init__(environment)
+        self._executor = executor
 
     def GetRequiredPlugins(self, request: Any, context: Any) -> Any:
         return language_pb2.GetRequiredPluginsResponse()
-
-    def GetRequiredPackages(self, request: Any, context: Any) -> Any:
-        return language_pb2.GetRequiredPackagesResponse()
 
     def InstallDependencies(self, request: Any, context: Any) -> Iterator[Any]:
         """Use the tests' own environment."""
@@ -71,7 +55,7 @@ class _Host(language_pb2_grpc.LanguageRuntimeServicer):
     def RunPlugin(self, request: Any, context: Any) -> Iterator[Any]:
         """Run a component's program until the engine ends the call."""
         root = request.info.program_directory
-        environment = {**self._environment, **dict(each.split("=", 1) for each in request.env)}
+        environment = {**self.environment, **dict(each.split("=", 1) for each in request.env)}
         with Popen(
             [sys.executable, "-u", root, *request.args],
             cwd=request.pwd, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT,
@@ -83,11 +67,8 @@ class _Host(language_pb2_grpc.LanguageRuntimeServicer):
                 yield language_pb2.RunPluginResponse(stdout=line)
         yield language_pb2.RunPluginResponse(exitcode=program.returncode)
 
-    def Cancel(self, request: Any, context: Any) -> Any:
-        return empty_pb2.Empty()
-
     def Run(self, request: Any, context: Any) -> Any:
-        root, engine = Path(request.info.root_directory), self._engines[context.peer()]
+        root, engine = Path(request.info.root_directory), self.engines[context.peer()]
         virtualenv = root / request.info.options["virtualenv"]
         if virtualenv.resolve() != Path(sys.prefix).resolve():
             return language_pb2.RunResponse(error=f"{virtualenv} is not {sys.prefix}")
@@ -104,9 +85,8 @@ class _Host(language_pb2_grpc.LanguageRuntimeServicer):
         }
         given = [part for key, value in arguments.items() if value for part in (f"--{key}", value)]
         environment = {
-            **self._environment,
-            "PULUMI_CONFIG": json.dumps(dict(request.config)),
-            "PULUMI_CONFIG_SECRET_KEYS": json.dumps(list(request.configSecretKeys)),
+            **self.environment,
+            **configuration(request),
         }
         argv = [str(self._executor), *given, request.info.entry_point, *request.args]
         with NamedTemporaryFile() as printed:
@@ -120,7 +100,7 @@ class _Host(language_pb2_grpc.LanguageRuntimeServicer):
             program.join()
             if text := printed.read().decode(errors="replace"):
                 _say(engine, text)
-        if program.exitcode == _SAID:
+        if program.exitcode == SAID:
             return language_pb2.RunResponse(bail=True)
         code = program.exitcode
         error = f"program exited with non-zero exit code: {code}" if code else ""
@@ -161,14 +141,6 @@ def _say(engine: str, text: str) -> None:
         )
 
 
-@contextmanager
-def serve(executor: Path, environment: Mapping[str, str]) -> Iterator[str]:
+def serve(executor: Path, environment: Mapping[str, str]) -> AbstractContextManager[str]:
     """Yield the value of PULUMI_DEBUG_LANGUAGES. Programs run in this environment."""
-    server = grpc.server(ThreadPoolExecutor(max_workers=8))
-    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(_Host(executor, environment), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"python:{port}"
-    finally:
-        server.stop(grace=None).wait()
+    return language_host.serve("python", _Host(executor, environment))
